@@ -1,0 +1,359 @@
+"""The table of models: what callers may ask for, what can be loaded, and which serves which.
+
+A `Model` is a public id with its limits, defaults and price. A `Checkpoint` is a set of weights with the
+sizes and areas it was made for. `Catalog` routes the first to the second. Nothing here loads anything.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from retouch.edit import Acceleration, EditRequest, Notice, OutputFormat, Usage, random_seed
+from retouch.errors import InvalidRequest, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+from retouch.sizes import SizeProfile
+
+K1 = 1024 * 1024
+"""One megapixel as the vendors count it: the area of 1024 by 1024."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A number's range and the value an absent one takes."""
+
+    minimum: float
+    maximum: float
+    default: float
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an edit costs in whole millionths of a US dollar; a flat part per picture and one per megapixel."""
+
+    per_image_microusd: int = 0
+    per_megapixel_microusd: int = 0
+
+    def of(self, images: int, pixels: int) -> int:
+        """Price of `images` pictures with `pixels` in all; a megapixel is 1,000,000 pixels, rounded half up."""
+        return self.per_image_microusd * images + (self.per_megapixel_microusd * pixels + 500_000) // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public model id: what its callers may send. The numbers are the vendors' published ones.
+
+    steps, guidance: limits, or None where the public model has no such parameter.
+    max_side, min_side: of an input image, in pixels, or None.
+    """
+
+    id: str
+    title: str
+    max_images: int
+    max_num_images: int
+    steps: Limits | None
+    guidance: Limits | None
+    price: Price
+    output_formats: tuple[OutputFormat, ...] = tuple(OutputFormat)
+    accelerations: tuple[Acceleration, ...] = tuple(Acceleration)
+    acceleration: Acceleration = Acceleration.REGULAR
+    negative_prompt: str = " "
+    max_prompt_characters: int = 32_000
+    max_negative_prompt_characters: int = 32_000
+    max_seed: int = 2**63 - 1
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights that can be loaded.
+
+    name: as `--model` takes it, and the name of the queue its workers lease from. source: hub id, a
+    folder, or None for the package's own demo checkpoint. reference_area: pixels every reference is
+    resized to for the VAE; vision_area: the same for the language model's eyes. distilled: trained to run
+    without classifier-free guidance, so guidance and negative prompt do nothing and are reported as
+    converted. research_only: the licence forbids commercial use; the operator must accept it by name.
+    """
+
+    name: str
+    source: str | None
+    sizes: SizeProfile
+    max_images: int
+    steps: int
+    guidance_scale: float
+    reference_area: int = K1
+    vision_area: int = 384 * 384
+    max_prompt_tokens: int = 1024
+    distilled: bool = False
+    research_only: bool = False
+    licence: str = "Apache-2.0"
+
+
+QWEN_SIZES = SizeProfile(
+    tiers=(512 * 512, K1, 2048 * 2048),
+    default_area=K1,
+    min_area=512 * 512,
+    max_area=2048 * 2048,
+    max_output_area=2048 * 2048,
+)
+"""Profile F of the size rules: free ratios from 1:4 to 4:1 on the model's own grid."""
+
+DEMO_SIZES = SizeProfile(
+    tiers=(128 * 128, 256 * 256, 512 * 512),
+    default_area=256 * 256,
+    min_area=128 * 128,
+    max_area=512 * 512,
+    max_output_area=2048 * 2048,
+    derived_grid=16,
+)
+
+CHECKPOINTS: tuple[Checkpoint, ...] = (
+    Checkpoint(
+        "demo",
+        source=None,
+        sizes=DEMO_SIZES,
+        max_images=6,
+        steps=4,
+        guidance_scale=1.0,
+        reference_area=256 * 256,
+        vision_area=64 * 64,
+        distilled=True,
+    ),
+    Checkpoint(
+        "qwen-image-edit",
+        source="Qwen/Qwen-Image-Edit",
+        sizes=QWEN_SIZES,
+        max_images=1,
+        steps=50,
+        guidance_scale=4.0,
+        vision_area=K1,
+    ),
+    Checkpoint(
+        "qwen-image-edit-2509",
+        source="Qwen/Qwen-Image-Edit-2509",
+        sizes=QWEN_SIZES,
+        max_images=4,
+        steps=40,
+        guidance_scale=4.0,
+    ),
+    Checkpoint(
+        "qwen-image-edit-2511",
+        source="Qwen/Qwen-Image-Edit-2511",
+        sizes=QWEN_SIZES,
+        max_images=4,
+        steps=40,
+        guidance_scale=4.0,
+    ),
+    Checkpoint(
+        "qwen-image-2.1",
+        source="Qwen/Qwen-Image-2.1",
+        sizes=QWEN_SIZES,
+        max_images=10,
+        steps=40,
+        guidance_scale=1.0,
+        distilled=True,
+        research_only=True,
+        licence="Qwen Research License",
+    ),
+)
+
+HOSTED_PRICE = Price(per_megapixel_microusd=20_000)
+"""What the vendors' pages quote for this family: 0.02 US dollars a megapixel."""
+
+MODELS: tuple[Model, ...] = (
+    Model(
+        "qwen-image-edit",
+        title="Qwen-Image-Edit: edit a picture by instruction",
+        max_images=16,
+        max_num_images=10,
+        steps=Limits(1, 100, 30),
+        guidance=Limits(0, 20, 4),
+        price=HOSTED_PRICE,
+    ),
+    Model(
+        "qwen-image-edit-plus",
+        title="Qwen-Image-Edit-Plus: edit with several reference pictures",
+        max_images=16,
+        max_num_images=10,
+        steps=Limits(1, 100, 40),
+        guidance=Limits(0, 20, 4),
+        price=HOSTED_PRICE,
+    ),
+    Model(
+        "qwen-image-2",
+        title="Qwen-Image-2: edit with up to six reference pictures",
+        max_images=16,
+        max_num_images=10,
+        steps=Limits(1, 100, 40),
+        guidance=Limits(0, 20, 4),
+        price=HOSTED_PRICE,
+        negative_prompt="",
+    ),
+    Model(
+        "fal-ai/qwen-image-edit",
+        title="Qwen-Image-Edit as fal publishes it",
+        max_images=1,
+        max_num_images=4,
+        steps=Limits(2, 50, 30),
+        guidance=Limits(0, 20, 4),
+        price=HOSTED_PRICE,
+        output_formats=(OutputFormat.JPEG, OutputFormat.PNG),
+    ),
+    Model(
+        "fal-ai/qwen-image-edit-plus",
+        title="Qwen-Image-Edit-Plus as fal publishes it",
+        max_images=6,
+        max_num_images=4,
+        steps=Limits(2, 100, 50),
+        guidance=Limits(0, 20, 4),
+        price=HOSTED_PRICE,
+        output_formats=(OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.WEBP),
+    ),
+    Model(
+        "fal-ai/qwen-image-2/edit",
+        title="Qwen-Image-2 editing as fal publishes it",
+        max_images=6,
+        max_num_images=4,
+        steps=None,
+        guidance=None,
+        price=HOSTED_PRICE,
+        output_formats=(OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.WEBP),
+        negative_prompt="",
+        max_prompt_characters=800,
+        max_negative_prompt_characters=500,
+        max_seed=2**31 - 1,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model id and the checkpoint that serves it here."""
+
+    model: Model
+    checkpoint: Checkpoint
+
+    @property
+    def queue(self) -> str:
+        return self.checkpoint.name
+
+    def complete(self, request: EditRequest) -> tuple[EditRequest, tuple[Notice, ...]]:
+        """Check `request` against this model's limits and fill its open fields.
+
+        Returns the request with seed, steps, guidance_scale, negative_prompt and acceleration set, and
+        a notice for each parameter that will not be used as written. Raises InvalidRequest.
+        """
+        request.check()
+        self._check_limits(request)
+        notices: list[Notice] = []
+        checkpoint, model = self.checkpoint, self.model
+        if request.steps is not None:
+            steps = request.steps
+        elif checkpoint.distilled or model.steps is None:
+            steps = checkpoint.steps
+        else:
+            steps = int(model.steps.default)
+        guidance, negative = request.guidance_scale, request.negative_prompt
+        if checkpoint.distilled:
+            if guidance is not None and guidance > 1:
+                detail = f"'{checkpoint.name}' is distilled and runs without guidance: 1 was used, not {guidance:g}."
+                notices.append(Notice("guidance_scale", "converted", detail))
+            if negative is not None and negative.strip():
+                detail = f"'{checkpoint.name}' is distilled and runs without guidance: nothing reads it."
+                notices.append(Notice("negative_prompt", "ignored", detail))
+            guidance = 1.0
+        elif guidance is None:
+            guidance = model.guidance.default if model.guidance else checkpoint.guidance_scale
+        completed = replace(
+            request,
+            seed=random_seed() if request.seed is None else request.seed,
+            steps=steps,
+            guidance_scale=guidance,
+            negative_prompt=model.negative_prompt if negative is None else negative,
+            acceleration=request.acceleration or model.acceleration,
+        )
+        return completed, tuple(notices)
+
+    def _check_limits(self, request: EditRequest) -> None:
+        model = self.model
+        if len(request.prompt) > model.max_prompt_characters:
+            raise TooLong("prompt", len(request.prompt), model.max_prompt_characters)
+        negative = request.negative_prompt or ""
+        if len(negative) > model.max_negative_prompt_characters:
+            raise TooLong("negative_prompt", len(negative), model.max_negative_prompt_characters)
+        max_images = min(model.max_images, self.checkpoint.max_images)
+        if len(request.images) > max_images:
+            raise TooManyImages("images", len(request.images), max_images, model.id)
+        _check_range("num_images", request.num_images, Limits(1, model.max_num_images, 1))
+        _check_range("steps", request.steps, model.steps)
+        _check_range("guidance_scale", request.guidance_scale, model.guidance)
+        if request.seed is not None and request.seed > model.max_seed:
+            raise OutOfRange("seed", request.seed, minimum=0, maximum=model.max_seed)
+        if request.output_format not in model.output_formats:
+            raise NotOneOf("output_format", request.output_format.value, tuple(f.value for f in model.output_formats))
+        if request.acceleration is not None and request.acceleration not in model.accelerations:
+            raise NotOneOf("acceleration", request.acceleration.value, tuple(a.value for a in model.accelerations))
+
+    def price_microusd(self, usage: Usage) -> int:
+        return self.model.price.of(usage.images, usage.pixels)
+
+
+def _check_range(field: str, value: float | None, limits: Limits | None) -> None:
+    if value is None or limits is None:
+        return
+    if not limits.minimum <= value <= limits.maximum:
+        raise OutOfRange(field, value, minimum=limits.minimum, maximum=limits.maximum)
+
+
+class Catalog:
+    """Which model ids exist here and which checkpoint serves each."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = dict(routes)
+
+    @classmethod
+    def serving(cls, *checkpoints: Checkpoint) -> Catalog:
+        """Serve every model id with the checkpoint of that name, or else with the first one given."""
+        by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
+        return cls({m.id: Route(m, by_name.get(m.id, checkpoints[0])) for m in MODELS})
+
+    def route(self, model_id: str) -> Route:
+        """The route of a public id; raises UnknownModel with a suggestion."""
+        route = self._routes.get(model_id)
+        if route is not None:
+            return route
+        for candidate in self._routes.values():
+            if model_id in candidate.model.aliases:
+                return candidate
+        near = difflib.get_close_matches(model_id, self._routes, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else f" There are: {', '.join(self._routes)}."
+        raise UnknownModel(f"There is no model '{model_id[:100]}' here.{hint}", field="model")
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(self._routes.values())
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the queues that some model id leads to."""
+        return tuple(dict.fromkeys(route.queue for route in self._routes.values()))
+
+
+def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Checkpoint:
+    """The checkpoint of that name, or one for a local folder of a Qwen-Image-Edit model.
+
+    Raises InvalidRequest for an unknown name, and for research weights unless they were accepted.
+    """
+    for checkpoint in CHECKPOINTS:
+        if name in (checkpoint.name, checkpoint.source):
+            if checkpoint.research_only and not accept_research_licence:
+                raise InvalidRequest(
+                    f"'{name}' is under the {checkpoint.licence}: research and evaluation only. "
+                    "Pass --accept-research-licence if that is what you do.",
+                    field="model",
+                )
+            return checkpoint
+    if "/" in name or name.startswith("."):
+        return replace(CHECKPOINTS[3], name=name.rstrip("/").rsplit("/", 1)[-1], source=name)
+    names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
+    raise InvalidRequest(f"There is no checkpoint '{name}'. There are: {names}, or a path to a folder.", field="model")

@@ -1,0 +1,254 @@
+"""What a caller wants, in the one form that every protocol is turned into.
+
+Frozen values only: `EditRequest` (asked), `Delivery` (how to answer), `EditSpec` (one picture to make,
+everything decided), `EditOutput` and `Usage` (done). What is true of every edit is checked here, in
+`EditRequest.check`; a model's own limits are checked by its row in `catalog.py`. This module does not
+know HTTP, bytes of files, or pixels.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from retouch.errors import MissingParameter, OutOfRange, TooLong
+
+MAX_PROMPT_CHARACTERS = 32_000
+"""OpenAI's own limit; a model's row may be lower."""
+
+MAX_SEED = 2**63 - 1
+
+
+class Acceleration(StrEnum):
+    """How much exactness may be traded for time; fal's words."""
+
+    NONE = "none"
+    REGULAR = "regular"
+    HIGH = "high"
+
+
+class OutputFormat(StrEnum):
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+    AVIF = "avif"
+    GIF = "gif"
+
+    @property
+    def media_type(self) -> str:
+        return f"image/{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """One caller-given image: either bytes already stored as a blob, or a link still to be fetched.
+
+    `field` is the canonical place it came from, such as `images[0]`, so that an error found later can
+    point there.
+    """
+
+    blob: str | None = None
+    url: str | None = None
+    field: str = "images[0]"
+
+    def __post_init__(self) -> None:
+        assert (self.blob is None) != (self.url is None), "an image is either a blob or a link"
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRequest:
+    """What was said about the size of the answer, not yet decided (see `sizes.py`).
+
+    `width`, `height`: an exact size in pixels, both or neither.
+    `aspect_ratio`: width / height, when only a shape was asked for.
+    `pixels`: an area, when only a scale was asked for.
+    `reference_image`: index of the input whose shape is followed; None means the rule of `sizes.py`.
+    `words`: the request as the caller wrote it, for the answer's metadata.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    aspect_ratio: float | None = None
+    pixels: int | None = None
+    reference_image: int | None = None
+    words: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A parameter that was not used exactly as written.
+
+    `action` is `ignored`, `converted` or `clamped`; `detail` is one sentence for a human.
+    """
+
+    parameter: str
+    action: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """One edit as asked. Fields left None are filled with the model's defaults by `catalog.Model.complete`.
+
+    model: id of a catalogue row. prompt: the instruction. images: 1 to 16, in the caller's order.
+    mask: transparent (alpha 0) means "edit here". seed: of the first picture; picture i uses seed + i.
+    steps: denoise steps. guidance_scale: strength of classifier-free guidance, 1 is off.
+    output_quality: encoder quality from 0 to 100 for jpeg, webp and avif.
+    strict: refuse a size that cannot be given exactly instead of taking the nearest.
+    """
+
+    model: str
+    prompt: str
+    images: tuple[ImageInput, ...]
+    negative_prompt: str | None = None
+    mask: ImageInput | None = None
+    size: SizeRequest = field(default_factory=SizeRequest)
+    seed: int | None = None
+    num_images: int = 1
+    steps: int | None = None
+    guidance_scale: float | None = None
+    acceleration: Acceleration | None = None
+    output_format: OutputFormat = OutputFormat.PNG
+    output_quality: int = 95
+    enable_safety_checker: bool = True
+    enable_prompt_expansion: bool = False
+    strict: bool = False
+
+    def check(self) -> None:
+        """Raise InvalidRequest when something is wrong whatever the model is."""
+        if not self.prompt.strip():
+            raise MissingParameter("prompt")
+        if len(self.prompt) > MAX_PROMPT_CHARACTERS:
+            raise TooLong("prompt", len(self.prompt), MAX_PROMPT_CHARACTERS)
+        if not self.images:
+            raise MissingParameter("images")
+        if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
+            raise OutOfRange("seed", self.seed, minimum=0, maximum=MAX_SEED)
+        if not 0 <= self.output_quality <= 100:
+            raise OutOfRange("output_quality", self.output_quality, minimum=0, maximum=100)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form a job row keeps; `from_json` gives back an equal value."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EditRequest:
+        values = dict(data)
+        values["images"] = tuple(ImageInput(**image) for image in data["images"])
+        values["mask"] = None if data["mask"] is None else ImageInput(**data["mask"])
+        values["size"] = SizeRequest(**data["size"])
+        values["acceleration"] = None if data["acceleration"] is None else Acceleration(data["acceleration"])
+        values["output_format"] = OutputFormat(data["output_format"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the caller wants the answer; nothing here changes the picture.
+
+    protocol: name of the face, `openai`, `fal`, `runpod`. endpoint: the id as the caller wrote it.
+    retention_s: life of the output files in seconds; None means the server's default.
+    inline: answer with data URIs and keep no output files after delivery (fal's sync_mode).
+    keep_payload: False forbids keeping input and output once delivered (fal's X-Fal-Store-IO: 0).
+    options: face-specific words needed to write the answer later, such as `response_format`.
+    """
+
+    protocol: str
+    endpoint: str
+    webhook_url: str | None = None
+    retention_s: float | None = None
+    inline: bool = False
+    keep_payload: bool = True
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Delivery:
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class EditSpec:
+    """One picture to make, everything decided; what the engine takes beside the pixels.
+
+    width, height: the canvas in pixels, multiples of 16. seed: of this picture. steps: at least 1.
+    negative_prompt is used only when guidance_scale > 1. expected inputs: uint8 RGB pixels.
+    """
+
+    prompt: str
+    width: int
+    height: int
+    seed: int
+    steps: int
+    guidance_scale: float = 1.0
+    negative_prompt: str = " "
+    acceleration: Acceleration = Acceleration.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class OutputImage:
+    """One finished picture. `unsafe` is None when nothing was checked."""
+
+    blob: str
+    width: int
+    height: int
+    media_type: str
+    size_bytes: int
+    seed: int
+    unsafe: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EditOutput:
+    """The pictures of a succeeded job, in order, and how they were made.
+
+    prompt: the one that was used. timings: seconds by stage name (`stage_in`, `prepare`, `denoise`,
+    `decode`, `stage_out`, `inference`). canvas: width and height the model worked at. applied: what was
+    really done where the request left a choice, such as `acceleration`.
+    """
+
+    images: tuple[OutputImage, ...]
+    prompt: str
+    timings: Mapping[str, float]
+    canvas: tuple[int, int]
+    notices: tuple[Notice, ...] = ()
+    applied: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "timings": dict(self.timings), "applied": dict(self.applied)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EditOutput:
+        return cls(
+            images=tuple(OutputImage(**image) for image in data["images"]),
+            prompt=data["prompt"],
+            timings=dict(data["timings"]),
+            canvas=(data["canvas"][0], data["canvas"][1]),
+            notices=tuple(Notice(**notice) for notice in data["notices"]),
+            applied=dict(data["applied"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a job used, as the ledger counts it. Money is whole millionths of a US dollar.
+
+    images: pictures made. pixels: their area in all. steps: denoise steps run, all pictures together.
+    device_ms: time of the device, not of waiting.
+    """
+
+    images: int
+    pixels: int
+    steps: int
+    device_ms: int
+    price_microusd: int = 0
+
+
+def random_seed() -> int:
+    """A seed for a request that has none: 0 to 2**31 - 1, the range every client can hold."""
+    return secrets.randbelow(2**31)

@@ -1,0 +1,39 @@
+"""What a model must be able to do: three verbs, and a picture of where it stands.
+
+`Pipeline` is the engine's only view of a model. It holds no state of any edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from retouch.edit import EditSpec
+from retouch.engine.state import DenoiseState
+from retouch.images import Pixels
+
+
+class Pipeline(Protocol):
+    """A loaded model on one device.
+
+    Same spec, same pixels, same device and same versions give the same bytes, whoever else is running.
+    """
+
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+        """Encode the instruction and the references, draw the noise.
+
+        images: uint8 (height, width, 3), in the caller's order, at their original sizes.
+        Raises TooLong when the instruction has more tokens than the model takes.
+        """
+
+    def denoise(self, states: Sequence[DenoiseState]) -> None:
+        """Take every state one step further; all have an equal `key`."""
+
+    def decode(self, state: DenoiseState) -> Pixels:
+        """The finished picture, uint8 (spec.height, spec.width, 3)."""
+
+    def preview(self, state: DenoiseState) -> Pixels:
+        """A small picture of the present guess (x0 estimate), uint8, one pixel per latent cell."""
+
+    def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
+        """An upper estimate of the device memory one running edit holds between ticks."""

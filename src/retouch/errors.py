@@ -1,0 +1,369 @@
+"""Every error of Retouch, in one tree.
+
+    RetouchError
+    ├── InvalidRequest              the caller must change the request; names the field
+    │   ├── MissingParameter        a required field is absent or blank
+    │   ├── InvalidType             a value of the wrong JSON or form type
+    │   ├── OutOfRange              a number outside its limits
+    │   ├── NotOneOf                a word that is not in the list of allowed words
+    │   ├── TooLong                 text above its limit of characters
+    │   ├── TooManyImages           more input images than the model takes
+    │   ├── UnsupportedParameter    known, but this model or build cannot honour it
+    │   ├── InvalidImage            bytes that are not a decodable image
+    │   │   ├── UnsupportedImageFormat
+    │   │   ├── ImageTooSmall
+    │   │   └── ImageTooLarge       too many bytes or pixels
+    │   └── ImageUnreachable        a link that could not be fetched
+    │       └── ForbiddenAddress    a link to an address that is not globally routable
+    ├── InvalidKey                  no key, or not one of ours
+    ├── PermissionDenied            a good key without the right
+    ├── NotFound
+    │   ├── UnknownModel
+    │   ├── UnknownJob              no such job, or another key's
+    │   ├── UnknownFile
+    │   └── UnknownUrl
+    ├── IdempotencyKeyReused        same key, other body
+    ├── JobNotFinished              the result was asked for too early
+    ├── JobFinished                 too late to cancel
+    ├── QueueFull                   the caller's own limit on waiting jobs is reached
+    ├── LeaseLost                   this worker no longer owns the job (internal to workers)
+    ├── EditFailed                  the job ended without a picture
+    │   ├── EditCancelled           by its owner
+    │   ├── StartTimeout            it did not start in the time the caller allowed
+    │   ├── EditTimeout             it ran longer than the server allows
+    │   ├── WorkerLost              the worker died on every attempt
+    │   ├── OutOfMemory             this size does not fit the device
+    │   ├── ContentRefused          the safety checker said no
+    │   └── InternalError           a bug of ours
+    └── Unavailable                 nothing is wrong with the request; try again
+        ├── ModelLoading
+        ├── DatabaseUnavailable
+        └── StorageUnavailable      disk full or object store out of reach
+
+A lower layer raises one of these; a protocol turns its `code` into that protocol's status and shape in
+one table. The code is stable: callers may branch on it. `Failure` is the same facts as a plain value,
+as a job row keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from typing import ClassVar, TypeAlias
+
+ContextValue: TypeAlias = str | int | float | bool | None | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as data: what a failed job keeps and a face answers with.
+
+    `context` holds the numbers a face may want to name (`ge`, `le`, `max_length`, `expected`, …).
+    """
+
+    code: str
+    message: str
+    field: str | None = None
+    retryable: bool = False
+    context: Mapping[str, ContextValue] = dataclass_field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        context = {k: list(v) if isinstance(v, tuple) else v for k, v in self.context.items()}
+        return {
+            "code": self.code,
+            "message": self.message,
+            "field": self.field,
+            "retryable": self.retryable,
+            "context": context,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> Failure:
+        raw = data.get("context") or {}
+        assert isinstance(raw, Mapping)
+        context = {str(k): tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        name = data.get("field")
+        return cls(
+            code=str(data["code"]),
+            message=str(data["message"]),
+            field=None if name is None else str(name),
+            retryable=bool(data.get("retryable", False)),
+            context=context,
+        )
+
+
+class RetouchError(Exception):
+    """Base of everything Retouch raises on purpose.
+
+    `message` is one sentence for a human; it names the value and what is allowed. `field` is the
+    canonical field of `EditRequest` it is about, if any; a face translates it to its own name.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, field: str | None = None, **context: ContextValue) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.context: dict[str, ContextValue] = context
+
+    @property
+    def failure(self) -> Failure:
+        return Failure(self.code, self.message, self.field, self.retryable, self.context)
+
+
+class InvalidRequest(RetouchError):
+    """The caller must change the request."""
+
+    code = "invalid_value"
+
+
+class MissingParameter(InvalidRequest):
+    """A required field is absent or blank."""
+
+    code = "missing_parameter"
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"The field '{field}' is required.", field=field)
+
+
+class InvalidType(InvalidRequest):
+    """A value of the wrong type; context `expected_type` is one of string, integer, number, boolean, array, object."""
+
+    code = "invalid_type"
+
+    def __init__(self, field: str, expected_type: str, got: object) -> None:
+        super().__init__(
+            f"The field '{field}' must be a valid {expected_type}, not {_shown(got)}.",
+            field=field,
+            expected_type=expected_type,
+        )
+
+
+class OutOfRange(InvalidRequest):
+    """A number outside its limits; context `ge` and `le` (either may be absent)."""
+
+    code = "out_of_range"
+
+    def __init__(
+        self, field: str, value: float, *, minimum: float | None = None, maximum: float | None = None
+    ) -> None:
+        if minimum is not None and maximum is not None:
+            allowed = f"from {minimum:g} to {maximum:g}"
+        elif minimum is not None:
+            allowed = f"at least {minimum:g}"
+        else:
+            allowed = f"at most {maximum:g}"
+        limits: dict[str, ContextValue] = {}
+        if minimum is not None:
+            limits["ge"] = minimum
+        if maximum is not None:
+            limits["le"] = maximum
+        super().__init__(f"The field '{field}' must be {allowed}, not {value:g}.", field=field, **limits)
+
+
+class NotOneOf(InvalidRequest):
+    """A word that is not in the list; context `expected`."""
+
+    code = "not_one_of"
+
+    def __init__(self, field: str, value: object, expected: tuple[str, ...]) -> None:
+        words = ", ".join(expected)
+        super().__init__(
+            f"The field '{field}' must be one of {words}, not {_shown(value)}.", field=field, expected=expected
+        )
+
+
+class TooLong(InvalidRequest):
+    """Text above its limit; context `max_length` in characters."""
+
+    code = "too_long"
+
+    def __init__(self, field: str, length: int, max_length: int) -> None:
+        super().__init__(
+            f"The field '{field}' has {length} characters; at most {max_length} are allowed.",
+            field=field,
+            max_length=max_length,
+        )
+
+
+class TooManyImages(InvalidRequest):
+    """More input images than the model takes; context `max_length`."""
+
+    code = "too_many_images"
+
+    def __init__(self, field: str, count: int, max_length: int, model: str) -> None:
+        images = "image" if max_length == 1 else "images"
+        super().__init__(
+            f"The model '{model}' takes at most {max_length} {images}, not {count}.",
+            field=field,
+            max_length=max_length,
+        )
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A known parameter that cannot be honoured here."""
+
+    code = "unsupported_parameter"
+
+
+class InvalidImage(InvalidRequest):
+    """Bytes that are not a decodable image."""
+
+    code = "invalid_image"
+
+
+class UnsupportedImageFormat(InvalidImage):
+    """A file format that is not read; context `supported_formats`."""
+
+    code = "unsupported_image_format"
+
+
+class ImageTooSmall(InvalidImage):
+    """Context `min_width`, `min_height` in pixels."""
+
+    code = "image_too_small"
+
+
+class ImageTooLarge(InvalidImage):
+    """Context `max_pixels`, or `max_width` and `max_height`, or `max_bytes`."""
+
+    code = "image_too_large"
+
+
+class ImageUnreachable(InvalidRequest):
+    """A link that could not be fetched."""
+
+    code = "image_unreachable"
+
+
+class ForbiddenAddress(ImageUnreachable):
+    """A link to an address that is not globally routable and that the operator has not opened."""
+
+    code = "forbidden_address"
+
+
+class InvalidKey(RetouchError):
+    """No key, or not one of ours."""
+
+    code = "invalid_key"
+
+
+class PermissionDenied(RetouchError):
+    """A good key without the right."""
+
+    code = "permission_denied"
+
+
+class NotFound(RetouchError):
+    code = "not_found"
+
+
+class UnknownModel(NotFound):
+    code = "unknown_model"
+
+
+class UnknownJob(NotFound):
+    """No such job, or another key's: the two look the same on purpose."""
+
+    code = "unknown_job"
+
+
+class UnknownFile(NotFound):
+    code = "unknown_file"
+
+
+class UnknownUrl(NotFound):
+    code = "unknown_url"
+
+
+class IdempotencyKeyReused(RetouchError):
+    """The same idempotency key came with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class JobNotFinished(RetouchError):
+    code = "job_not_finished"
+    retryable = True
+
+
+class JobFinished(RetouchError):
+    code = "job_finished"
+
+
+class QueueFull(RetouchError):
+    """The limit on waiting jobs is reached; nothing was queued."""
+
+    code = "queue_full"
+    retryable = True
+
+
+class LeaseLost(RetouchError):
+    """This worker no longer owns the job; whatever it made must be dropped."""
+
+    code = "lease_lost"
+
+
+class EditFailed(RetouchError):
+    """The job ended without a picture."""
+
+    code = "edit_failed"
+
+
+class EditCancelled(EditFailed):
+    code = "cancelled"
+
+
+class StartTimeout(EditFailed):
+    code = "start_timeout"
+
+
+class EditTimeout(EditFailed):
+    code = "edit_timeout"
+
+
+class WorkerLost(EditFailed):
+    code = "worker_lost"
+    retryable = True
+
+
+class OutOfMemory(EditFailed):
+    code = "out_of_memory"
+
+
+class ContentRefused(EditFailed):
+    code = "content_refused"
+
+
+class InternalError(EditFailed):
+    """A bug of ours; the message tells the caller so and holds no detail of the server."""
+
+    code = "internal_error"
+
+
+class Unavailable(RetouchError):
+    """Nothing is wrong with the request; try again."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class ModelLoading(Unavailable):
+    code = "model_loading"
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    code = "storage_unavailable"
+
+
+def _shown(value: object) -> str:
+    """A caller's value as an error may repeat it: short, so that no data URI is echoed."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

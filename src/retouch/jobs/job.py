@@ -1,0 +1,120 @@
+"""The durable record of one edit, its states, and the rules that take it from one to the next.
+
+    queued ──► running ──► succeeded
+       │  ▲       │  ├───► failed
+       │  └───────┘  └───► cancelled
+       ├─────────────────► cancelled
+       └─────────────────► failed
+
+running goes back to queued when a lease expires with attempts left, or when a worker stops cleanly
+(which costs no attempt). Nothing here touches a database; `store.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from retouch.edit import Delivery, EditOutput, EditRequest, Usage
+from retouch.errors import Failure
+
+PRIORITY_HIGH = 0
+PRIORITY_NORMAL = 100
+PRIORITY_LOW = 200
+"""Smaller runs first. `low` waits behind every `normal` job of the same queue (fal's header)."""
+
+MAX_ATTEMPTS = 3
+"""A job whose worker died this many times fails with `worker_lost`."""
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"  #: waiting for a worker; has a position
+    RUNNING = "running"  #: a worker holds its lease
+    SUCCEEDED = "succeeded"  #: has an output and a usage entry
+    FAILED = "failed"  #: has a failure with a code
+    CANCELLED = "cancelled"  #: its owner changed their mind; nothing is billed
+
+    @property
+    def final(self) -> bool:
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of the job table. Times are timezone-aware UTC.
+
+    sequence: order of submission, unique. priority: smaller first. attempt: 0 while it never ran.
+    cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
+    in denoise steps, all pictures together. start_by: fail with `start_timeout` when still queued then.
+    expires_at: the row and its files are deleted after this. payload_deleted: request and output were
+    removed on the owner's wish.
+    """
+
+    id: str
+    account_id: str
+    queue: str
+    state: JobState
+    request: EditRequest
+    delivery: Delivery
+    sequence: int
+    priority: int
+    attempt: int
+    cancel_requested: bool
+    step: int
+    steps: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    start_by: datetime | None = None
+    expires_at: datetime | None = None
+    output: EditOutput | None = None
+    failure: Failure | None = None
+    usage: Usage | None = None
+    payload_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to a job until a time. (job.id, worker, attempt) fences every later write."""
+
+    job: Job
+    worker: str
+    attempt: int
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One line of a job's append-only history.
+
+    id: grows with time over all jobs, usable as SSE's Last-Event-ID. kind: `state`, `step`, `log`,
+    `preview`. data: small JSON, e.g. {"state": "running"}, {"step": 3, "steps": 8},
+    {"level": "INFO", "message": "…"}, {"blob": "previews/…", "width": 64, "height": 64}.
+    """
+
+    id: int
+    job_id: str
+    kind: str
+    data: Mapping[str, object]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A caller's idempotency key and the hash of the body it came with (sha256, hex)."""
+
+    key: str
+    body_hash: str

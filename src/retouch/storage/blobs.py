@@ -1,0 +1,63 @@
+"""Stored bytes, behind one small interface; a local folder and an object store implement it.
+
+A blob is immutable and named by a key such as `outputs/2026/…/x.png`. This module knows nothing of jobs
+or HTTP; links are absolute URLs that need no key to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A stored object: its bytes and how to name them to a reader. `expires_at` None keeps it."""
+
+    key: str
+    data: bytes
+    media_type: str
+    expires_at: datetime | None = None
+
+
+class Blobs(Protocol):
+    """Where uploads, outputs and previews live.
+
+    Every method is synchronous and thread-safe. Failures of the store itself raise StorageUnavailable
+    (disk full, bucket out of reach); a missing or expired key raises UnknownFile.
+    """
+
+    def put(
+        self, data: bytes, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None
+    ) -> str:
+        """Store `data` and return its new, unguessable key `folder/<random>[_name].<suffix>`.
+
+        folder: `uploads`, `outputs` or `previews`. ttl_s: life in seconds; None keeps it until deleted.
+        A failed put leaves nothing behind.
+        """
+
+    def get(self, key: str) -> Blob: ...
+
+    def delete(self, key: str) -> None:
+        """Remove the blob; a key that is already gone is no error."""
+
+    def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
+        """An absolute URL that reads the blob without a key until `ttl_s` from now.
+
+        base_url: this server as the caller sees it, without a trailing slash; used by the local store
+        (`{base_url}/files/{key}?expires=…&signature=…`), ignored by an object store that presigns.
+        """
+
+    def key_of_link(self, url: str, *, base_url: str | None = None) -> str | None:
+        """The key behind one of our own links, or None for anybody else's URL or a bad signature."""
+
+    def sweep(self, now: datetime) -> int:
+        """Delete what has expired by `now`; returns how many blobs went."""
+
+    def keys(self, folder: str) -> Iterator[str]: ...
+
+
+DEFAULT_TTL_S = timedelta(days=7).total_seconds()
+"""Life of outputs and uploads when nobody said otherwise (DESIGN 1)."""
