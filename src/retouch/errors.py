@@ -52,7 +52,7 @@ from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import ClassVar, TypeAlias
 
-ContextValue: TypeAlias = str | int | float | bool | None | tuple[str, ...]
+ContextValue: TypeAlias = str | int | float | bool | tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +147,7 @@ class OutOfRange(InvalidRequest):
 
     code = "out_of_range"
 
-    def __init__(
-        self, field: str, value: float, *, minimum: float | None = None, maximum: float | None = None
-    ) -> None:
+    def __init__(self, field: str, value: float, *, minimum: float | None = None, maximum: float | None = None) -> None:
         if minimum is not None and maximum is not None:
             allowed = f"from {minimum:g} to {maximum:g}"
         elif minimum is not None:

@@ -1,0 +1,145 @@
+"""Writes the reference pages that are made from the code: error codes, models, commands.
+
+`python docs/generate.py` writes them; a test fails when a committed page is stale.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from retouch.catalog import CHECKPOINTS, MODELS, Limits
+from retouch.errors import RetouchError
+
+REFERENCE = Path(__file__).parent / "reference"
+HEAD = "<!-- Written by docs/generate.py; change the code, then run `make docs`. -->\n\n"
+
+
+ERRORS_HEAD = """# Error codes
+
+The code of an error is stable. Each face puts it into its vendor's shape and words; the sentence that comes
+with it names the value and what is allowed.
+
+| code | when | may a retry help |
+|---|---|---|
+"""
+
+PUBLIC_HEAD = """# Models
+
+## What callers may ask for
+
+| model | input images | pictures | steps | guidance scale | formats | prompt, characters |
+|---|---|---|---|---|---|---|
+"""
+
+LOADABLE_HEAD = """
+A model takes no more input images than the checkpoint that serves it. A distilled checkpoint uses its own
+number of steps when none is asked for, and runs without guidance; a guidance scale or negative prompt is then
+answered with a notice.
+
+## What can be loaded with `--model`
+
+| checkpoint | weights | input images | steps | guidance scale | distilled | licence |
+|---|---|---|---|---|---|---|
+"""
+
+LOADABLE_TAIL = """
+A path to a folder in the hub's layout works as well.
+"""
+
+
+def error_codes() -> str:
+    """The tree of `errors.py` as a table, in the order of the tree."""
+
+    def tree(error: type[RetouchError]) -> Iterator[type[RetouchError]]:
+        for child in error.__subclasses__():
+            yield child
+            yield from tree(child)
+
+    rows = (
+        _row(f"`{error.code}`", _summary(error), "yes" if error.retryable else "no") for error in tree(RetouchError)
+    )
+    return ERRORS_HEAD + "".join(rows)
+
+
+def models() -> str:
+    """The catalogue: public models and checkpoints."""
+
+    def limits(value: Limits | None) -> str:
+        return "–" if value is None else f"{value.minimum:g} to {value.maximum:g}, default {value.default:g}"
+
+    public = (
+        _row(
+            f"`{m.id}`",
+            m.max_images,
+            m.max_num_images,
+            limits(m.steps),
+            limits(m.guidance),
+            ", ".join(f.value for f in m.output_formats),
+            f"{m.max_prompt_characters:,}",
+        )
+        for m in MODELS
+    )
+    loadable = (
+        _row(
+            f"`{c.name}`",
+            "in the package" if c.source is None else f"`{c.source}`",
+            c.max_images,
+            c.steps,
+            f"{c.guidance_scale:g}",
+            "yes" if c.distilled else "no",
+            c.licence,
+        )
+        for c in CHECKPOINTS
+    )
+    return PUBLIC_HEAD + "".join(public) + LOADABLE_HEAD + "".join(loadable) + LOADABLE_TAIL
+
+
+def commands() -> str:
+    """`--help` of every command."""
+    # Late, so that the other pages can be written while the command line is being changed.
+    import typer.main
+    from click import Context, Group
+
+    from retouch.cli.main import app
+
+    root = typer.main.get_command(app)
+
+    def walk(command: object, path: str) -> Iterator[tuple[str, str]]:
+        context = Context(command, info_name=path, max_content_width=100, terminal_width=100)  # type: ignore[arg-type]
+        yield path, command.get_help(context)  # type: ignore[attr-defined]
+        if isinstance(command, Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                if child is not None and not child.hidden:
+                    yield from walk(child, f"{path} {name}")
+
+    parts = [f"## `{path}`\n\n```\n{text.strip()}\n```\n" for path, text in walk(root, "retouch")]
+    return "# Commands\n\n" + "\n".join(parts)
+
+
+PAGES: dict[str, Callable[[], str]] = {"errors.md": error_codes, "models.md": models, "commands.md": commands}
+
+
+def _summary(error: type[RetouchError]) -> str:
+    own = error.__dict__.get("__doc__")
+    return inspect.cleandoc(own).split("\n\n")[0].replace("\n", " ") if own else ""
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |\n"
+
+
+def page(name: str) -> str:
+    return HEAD + PAGES[name]()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("COLUMNS", "100")
+    REFERENCE.mkdir(exist_ok=True)
+    for name in PAGES:
+        (REFERENCE / name).write_text(page(name), encoding="utf-8")
+        sys.stdout.write(f"wrote docs/reference/{name}\n")

@@ -1,0 +1,111 @@
+"""The catalogue: routes, limits, defaults, and what a distilled checkpoint does to guidance."""
+
+from __future__ import annotations
+
+import pytest
+
+from retouch.catalog import CHECKPOINTS, MODELS, Catalog, Price, checkpoint_named
+from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
+from retouch.errors import InvalidRequest, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+
+DEMO, EDIT, _, EDIT_2511, *_ = CHECKPOINTS
+
+
+def request(model: str = "qwen-image-edit", images: int = 1, **values: object) -> EditRequest:
+    pictures = tuple(ImageInput(blob=f"uploads/{i}.png", field=f"images[{i}]") for i in range(images))
+    return EditRequest(model, "make it night", pictures, **values)  # type: ignore[arg-type]
+
+
+def test_every_model_is_served_by_the_one_loaded_checkpoint():
+    catalog = Catalog.serving(DEMO)
+    assert {route.checkpoint.name for route in catalog.routes} == {"demo"}
+    assert len(catalog.routes) == len(MODELS)
+
+
+def test_a_checkpoint_serves_the_model_of_its_own_name():
+    catalog = Catalog.serving(DEMO, EDIT)
+    assert catalog.route("qwen-image-edit").queue == "qwen-image-edit"
+    assert catalog.route("qwen-image-edit-plus").queue == "demo"
+    assert set(catalog.queues) == {"demo", "qwen-image-edit"}
+
+
+def test_an_unknown_model_gets_a_suggestion():
+    with pytest.raises(UnknownModel, match="Did you mean 'qwen-image-edit'"):
+        Catalog.serving(DEMO).route("qwen-image-edti")
+
+
+def test_open_fields_take_the_models_defaults():
+    completed, notices = (
+        Catalog.serving(EDIT_2511).route("fal-ai/qwen-image-edit").complete(request("fal-ai/qwen-image-edit"))
+    )
+    assert (completed.steps, completed.guidance_scale, completed.negative_prompt) == (30, 4, " ")
+    assert completed.acceleration is Acceleration.REGULAR
+    assert completed.seed is not None
+    assert notices == ()
+
+
+def test_given_values_stay_as_they_are():
+    given = request(seed=0, steps=7, guidance_scale=2.5, negative_prompt="blurry", acceleration=Acceleration.NONE)
+    completed, _ = Catalog.serving(EDIT_2511).route("qwen-image-edit").complete(given)
+    assert completed == given
+
+
+def test_a_distilled_checkpoint_converts_guidance_and_says_so():
+    given = request(guidance_scale=4.0, negative_prompt="blurry")
+    completed, notices = Catalog.serving(DEMO).route("qwen-image-edit").complete(given)
+    assert completed.guidance_scale == 1.0
+    assert completed.steps == DEMO.steps
+    assert [(n.parameter, n.action) for n in notices] == [
+        ("guidance_scale", "converted"),
+        ("negative_prompt", "ignored"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "field"),
+    [
+        ({"steps": 0}, OutOfRange, "steps"),
+        ({"steps": 101}, OutOfRange, "steps"),
+        ({"guidance_scale": 20.5}, OutOfRange, "guidance_scale"),
+        ({"num_images": 0}, OutOfRange, "num_images"),
+        ({"num_images": 11}, OutOfRange, "num_images"),
+    ],
+)
+def test_numbers_outside_the_models_limits_are_refused(values, error, field):
+    with pytest.raises(error) as caught:
+        Catalog.serving(EDIT_2511).route("qwen-image-edit").complete(request(**values))
+    assert caught.value.field == field
+
+
+def test_the_checkpoint_limits_the_number_of_images():
+    with pytest.raises(TooManyImages, match="at most 1 image, not 2"):
+        Catalog.serving(EDIT).route("qwen-image-edit").complete(request(images=2))
+
+
+def test_fals_own_limits_hold_for_fals_ids():
+    route = Catalog.serving(EDIT_2511).route("fal-ai/qwen-image-2/edit")
+    with pytest.raises(TooLong):
+        route.complete(EditRequest("fal-ai/qwen-image-2/edit", "x" * 801, request().images))
+    with pytest.raises(NotOneOf):
+        route.complete(request("fal-ai/qwen-image-2/edit", output_format=OutputFormat.GIF))
+
+
+def test_a_price_counts_pictures_and_megapixels_in_whole_millionths():
+    assert Price(per_megapixel_microusd=20_000).of(images=1, pixels=1024 * 1024) == 20_972
+    assert Price(per_image_microusd=20_000).of(images=3, pixels=1) == 60_000
+
+
+def test_research_weights_need_the_operators_word():
+    with pytest.raises(InvalidRequest, match="--accept-research-licence"):
+        checkpoint_named("qwen-image-2.1")
+    assert checkpoint_named("qwen-image-2.1", accept_research_licence=True).research_only
+
+
+def test_a_folder_is_a_checkpoint():
+    assert checkpoint_named("./weights/my-edit/").source == "./weights/my-edit/"
+    assert checkpoint_named("./weights/my-edit/").name == "my-edit"
+
+
+def test_a_misspelt_checkpoint_is_refused_with_the_list():
+    with pytest.raises(InvalidRequest, match="qwen-image-edit-2511"):
+        checkpoint_named("qwen")
