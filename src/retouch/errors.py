@@ -15,6 +15,7 @@
     │   │   └── ImageTooLarge       too many bytes or pixels
     │   └── ImageUnreachable        a link that could not be fetched
     │       └── ForbiddenAddress    a link to an address that is not globally routable
+    ├── InvalidSetting              an option or variable the operator must change
     ├── InvalidKey                  no key, or not one of ours
     ├── PermissionDenied            a good key without the right
     ├── NotFound
@@ -241,6 +242,12 @@ class ForbiddenAddress(ImageUnreachable):
     """A link to an address that is not globally routable and that the operator has not opened."""
 
     code = "forbidden_address"
+
+
+class InvalidSetting(RetouchError):
+    """An option, variable or file the operator must change before the command can run."""
+
+    code = "invalid_setting"
 
 
 class InvalidKey(RetouchError):

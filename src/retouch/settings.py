@@ -1,0 +1,162 @@
+"""What an operator can set: one small frozen class per component, read once from options and variables.
+
+Every option of the command line is also `RETOUCH_<NAME>`; an option wins over a variable, a variable over
+the default. A variable that begins with RETOUCH_ and is none of ours is refused, so that a slip of the pen
+is not a silent default. This module reads nothing at import and knows no component.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from retouch.errors import InvalidSetting
+
+PREFIX = "RETOUCH_"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def default_data_folder() -> Path:
+    """`$XDG_DATA_HOME/retouch`, or `~/.local/share/retouch`."""
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "retouch"
+
+
+class _Component(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+
+class HttpSettings(_Component):
+    """Where the server listens and what it is called from outside."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
+    public_url: str | None = Field(None, description="this server's address as callers see it; default: per request")
+    no_auth: bool = Field(False, description="let everybody in without a key, on any address")
+
+    @field_validator("public_url")
+    @classmethod
+    def _must_be_a_web_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/") if value else None
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the address."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def address(self) -> str:
+        """The address to print and to open in a browser."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+class StoreSettings(_Component):
+    """Where jobs, keys and pictures are kept."""
+
+    data: Path = Field(default_factory=default_data_folder, description="folder for the database and all files")
+    database: str | None = Field(None, description="postgresql://… or sqlite:///…; default: a file in the data folder")
+    storage: str | None = Field(None, description="s3://bucket/prefix or another store; default: the data folder")
+    retention_days: float = Field(7.0, gt=0, le=3650, description="how long results and their files are kept")
+
+    @field_validator("data")
+    @classmethod
+    def _must_be_absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data / 'retouch.db'}"
+
+    @property
+    def retention_s(self) -> float:
+        return self.retention_days * 86_400
+
+
+class ModelSettings(_Component):
+    """Which weights run, and on what."""
+
+    model: str = Field("demo", description="checkpoint: a name of the catalogue, or a folder")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
+    accept_research_licence: bool = Field(False, description="allow weights that are licensed for research only")
+
+
+class NetworkSettings(_Component):
+    """Which addresses a caller's link may lead to beyond the public internet."""
+
+    allow_private: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="HOST or HOST:PORT that links and webhooks may reach although it is not public"
+    )
+
+    @field_validator("allow_private", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class ProcessSettings(_Component):
+    """How `serve` runs."""
+
+    workers: int = Field(1, ge=0, le=64, description="worker processes to run; 0 when they run elsewhere")
+    log_level: LogLevel = Field("info", description="debug, info, warning or error")
+
+
+COMPONENTS: tuple[type[_Component], ...] = (
+    HttpSettings,
+    StoreSettings,
+    ModelSettings,
+    NetworkSettings,
+    ProcessSettings,
+)
+
+_Settings = TypeVar("_Settings", bound=_Component)
+
+
+def known_names() -> tuple[str, ...]:
+    """Every setting by its option name, in the order of the reference page."""
+    return tuple(name for component in COMPONENTS for name in component.model_fields)
+
+
+def read(component: type[_Settings], **options: object) -> _Settings:
+    """The settings of one component; `options` that are None are taken as not given.
+
+    Raises InvalidSetting with one sentence that names the setting and what is wrong.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return component(**given)
+    except ValidationError as error:
+        raise InvalidSetting(_sentence(error, given)) from None
+
+
+def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    """Raise InvalidSetting when a variable begins with RETOUCH_ and is none of ours."""
+    known = [PREFIX + name.upper() for name in known_names()]
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+            raise InvalidSetting(f"The variable {name} is not a setting of Retouch. {hint}")
+
+
+def _sentence(error: ValidationError, given: Mapping[str, object]) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "?"
+    shown = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"{shown} is {first['input']!r}: {reason[0].lower()}{reason[1:]}."
