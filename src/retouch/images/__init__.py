@@ -1,0 +1,26 @@
+"""Bytes of picture files to RGB pixels and back.
+
+Formats, limits, orientation, colour and metadata are settled here, so that everything behind it sees only
+upright `Pixels`. It does not fetch, store, or decide sizes.
+"""
+
+from __future__ import annotations
+
+from retouch.images.decoding import MAX_PIXELS, ImageHeader, decode, decode_mask, probe
+from retouch.images.encoding import data_uri, encode
+from retouch.images.formats import READABLE_FORMATS
+from retouch.images.pixels import Mask, Pixels, resize
+
+__all__ = [
+    "MAX_PIXELS",
+    "READABLE_FORMATS",
+    "ImageHeader",
+    "Mask",
+    "Pixels",
+    "data_uri",
+    "decode",
+    "decode_mask",
+    "encode",
+    "probe",
+    "resize",
+]

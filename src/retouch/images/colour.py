@@ -1,0 +1,83 @@
+"""Any colour mode Pillow opens, to 8-bit sRGB or grey.
+
+Embedded colour profiles are followed when they can be; a broken one is left aside. Knows no files.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_WHITE: Final = (255, 255, 255)
+_PROFILE_SPACE: Final = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+_DEEP_MODES: Final = ("I", "F")  # and every I;16 variant
+
+
+def flat_rgb(image: Image.Image) -> Image.Image:
+    """`image` in mode RGB and sRGB, with transparent parts laid on white."""
+    profile = image.info.get("icc_profile")
+    if image.mode in _DEEP_MODES or image.mode.startswith("I;16"):
+        image = _eight_bit(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    elif image.mode in ("P", "1", "PA", "La", "RGBa"):
+        image = image.convert("RGB")
+    image = _in_srgb(image, profile)
+    if alpha is None:
+        return image
+    flat = Image.new("RGB", image.size, _WHITE)
+    flat.paste(image, mask=alpha)
+    return flat
+
+
+def grey_of(image: Image.Image) -> Image.Image:
+    """The brightness of `image` in mode L, transparency not looked at."""
+    if image.mode in _DEEP_MODES or image.mode.startswith("I;16"):
+        image = _eight_bit(image)
+    return image.convert("RGB").convert("L")
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if profile or image.mode == "LAB":
+        try:
+            return _through_profile(image, profile)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            pass  # a damaged or foreign profile: the numbers as they stand are the best guess
+    if image.mode == "LAB":
+        return image.getchannel("L").convert("RGB")
+    return image.convert("RGB")
+
+
+def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert by `profile`, or by the plain Lab space without one. Raises for a profile of another space."""
+    if profile is None:
+        source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+    else:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
+    if space != _PROFILE_SPACE.get(image.mode):
+        raise ValueError(f"a profile for {space} does not describe {image.mode}")
+    if image.mode == "RGB" and (source.profile.profile_description or "").startswith("sRGB"):
+        return image
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    assert converted is not None, "only an in-place conversion gives None"
+    return converted
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale deep grey to mode L. Sixteen-bit files fill 0 to 65535; floats are taken as 0 to 1 if they fit."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values.astype(np.float64))
+        top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
+    else:
+        values = values.astype(np.float64)
+        top = 65535.0 if values.max() <= 65535 else 2.0**31 - 1
+    scaled = np.clip(values * (255 / top), 0, 255)
+    return Image.fromarray((scaled + 0.5).astype(np.uint8))
