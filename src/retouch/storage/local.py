@@ -1,0 +1,118 @@
+"""Blobs in a folder of the data directory, read through links that we sign ourselves.
+
+Links name the key, the second they end and an HMAC over both; whoever has the secret file can make them.
+It does not serve the files: `server/files.py` does, after `verify`. A stored blob survives the end of any
+process; it is not forced to the disk, so a power cut may cost the last seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from obstore.store import LocalStore
+
+from retouch.errors import StorageUnavailable
+from retouch.storage.keys import KEY, read_key
+from retouch.storage.objects import StoredObjects, utc_now
+
+SECRET_BYTES: Final = 32
+
+_LINK_PATH: Final = re.compile(rf"/files/({KEY.pattern})")
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
+_UNIX_SECONDS: Final = re.compile(r"[0-9]{1,11}")
+
+
+class LocalBlobs(StoredObjects):
+    """`Blobs` in `folder`, which is made if it is not there. `secret` signs the links."""
+
+    def __init__(self, folder: Path, secret: bytes, *, clock: Callable[[], datetime] = utc_now) -> None:
+        assert len(secret) >= SECRET_BYTES, "a short secret can be guessed"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store = LocalStore(folder, automatic_cleanup=True)
+        except OSError as error:
+            raise StorageUnavailable(f"The folder for images cannot be made: {error.strerror}.") from error
+        super().__init__(store, keeps_media_types=False, clock=clock)
+        self._folder = folder
+        self._secret = secret
+
+    def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
+        read_key(key)
+        expires = math.ceil((self._clock() + timedelta(seconds=ttl_s)).timestamp())
+        query = urlencode({"expires": expires, "signature": self._sign(key, str(expires))})
+        return f"{base_url}/files/{key}?{query}"
+
+    def verify(self, key: str, expires: str, signature: str, now: datetime) -> bool:
+        """Whether a link's `expires` and `signature`, as it has them, allow reading `key` at `now`.
+
+        Anything malformed is False. The comparison takes the same time whatever is wrong.
+        """
+        if not _UNIX_SECONDS.fullmatch(expires) or not _SIGNATURE.fullmatch(signature):
+            return False
+        genuine = hmac.compare_digest(self._sign(key, expires), signature)
+        return genuine and now.timestamp() < int(expires) and KEY.fullmatch(key) is not None
+
+    def key_of_link(self, url: str, *, base_url: str | None = None) -> str | None:  # noqa: ARG002 - see below
+        """The signature alone decides: callers reach this server by many names, and a proxy may change them."""
+        try:
+            parts = urlsplit(url)
+            query = parse_qs(parts.query, strict_parsing=True)
+        except ValueError:
+            return None
+        path = _LINK_PATH.search(parts.path)
+        if path is None or path.end() != len(parts.path) or parts.scheme not in ("http", "https"):
+            return None
+        expires, signature = query.get("expires", []), query.get("signature", [])
+        if len(expires) != 1 or len(signature) != 1:
+            return None
+        genuine = self.verify(path[1], expires[0], signature[0], self._clock())
+        return path[1] if genuine else None
+
+    def _sign(self, key: str, expires: str) -> str:
+        return hmac.new(self._secret, f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+    def _forget_hour(self, place: str) -> None:
+        shutil.rmtree(self._folder / place, ignore_errors=True)
+
+
+def link_secret(path: Path) -> bytes:
+    """The secret kept in `path`, made at first use, readable by its owner only.
+
+    Safe when several processes start at once: the first one's secret wins. Raises StorageUnavailable.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _create_secret(path)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise StorageUnavailable(f"The secret for links cannot be kept: {error.strerror}.") from error
+    if len(secret) < SECRET_BYTES:
+        raise StorageUnavailable(f"The file '{path.name}' in the data folder is damaged; delete it to make a new one.")
+    return secret
+
+
+def _create_secret(path: Path) -> None:
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)  # appears whole, and never over another process's secret
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink(missing_ok=True)

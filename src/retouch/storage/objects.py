@@ -1,0 +1,128 @@
+"""Blobs on any obstore store: put, get, delete, list, sweep. How readers get a link is not decided here.
+
+`local.py` and `s3.py` add the links. A put is atomic in every store: readers see the whole blob or none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import obstore
+from obstore.exceptions import BaseError
+
+from retouch.errors import StorageUnavailable, UnknownFile
+from retouch.storage.blobs import Blob
+from retouch.storage.keys import FOLDERS, KEEP, hour_of, new_key, read_key
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_DISK_FULL: Final = re.compile(r"os error (?:28|27|122)\b")  # ENOSPC, EFBIG, EDQUOT
+_DELETE_BATCH: Final = 1000  # S3's limit for one bulk delete
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class StoredObjects:
+    """The part of `Blobs` that is the same for a folder and for a bucket.
+
+    keeps_media_types: whether the store can keep a Content-Type beside the bytes (a folder cannot).
+    """
+
+    def __init__(self, store: ObjectStore, *, keeps_media_types: bool, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._keeps_media_types = keeps_media_types
+        self._clock = clock
+
+    def put(
+        self, data: bytes, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None
+    ) -> str:
+        expires_at = None if ttl_s is None else self._clock() + timedelta(seconds=ttl_s)
+        key = new_key(folder, media_type, name, expires_at)
+        kept = {"Content-Type": read_key(key).media_type} if self._keeps_media_types else None
+        with _told_kindly("written"):
+            # One part: an upload in parts could be left half done in a bucket, and blobs are small.
+            obstore.put(self._store, key, data, attributes=kept, use_multipart=False)
+        return key
+
+    def get(self, key: str) -> Blob:
+        facts = read_key(key)
+        if facts.expired(self._clock()):
+            raise UnknownFile(f"The file '{key}' has expired.")
+        with _told_kindly("read"):
+            try:
+                data = obstore.get(self._store, key).bytes().to_bytes()
+            except FileNotFoundError:
+                raise UnknownFile(f"There is no file '{key}' here.") from None
+        return Blob(key, data, facts.media_type, facts.expires_at)
+
+    def delete(self, key: str) -> None:
+        read_key(key)
+        with _told_kindly("changed"):
+            self._delete([key])
+
+    def keys(self, folder: str) -> Iterator[str]:
+        assert folder in FOLDERS, folder
+        with _told_kindly("read"):
+            yield from self._keys_under(f"{folder}/")
+
+    def sweep(self, now: datetime) -> int:
+        swept = 0
+        this_hour = hour_of(now)
+        with _told_kindly("changed"):
+            for folder in FOLDERS:
+                for hour in self._hours(folder):
+                    if hour == KEEP or hour > this_hour:
+                        continue
+                    keys = list(self._keys_under(f"{folder}/{hour}/"))
+                    expired = [key for key in keys if read_key(key).expired(now)]
+                    for start in range(0, len(expired), _DELETE_BATCH):
+                        self._delete(expired[start : start + _DELETE_BATCH])
+                    swept += len(expired)
+                    if hour < this_hour:
+                        self._forget_hour(f"{folder}/{hour}")
+        return swept
+
+    def _forget_hour(self, place: str) -> None:
+        """An hour is over and its blobs are deleted; a folder removes what an interrupted write left there."""
+
+    def _hours(self, folder: str) -> list[str]:
+        listed = obstore.list_with_delimiter(self._store, f"{folder}/")
+        return [prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"]]
+
+    def _keys_under(self, prefix: str) -> Iterator[str]:
+        """Keys in our grammar; whatever else lies in the folder or bucket is not ours to touch."""
+        for chunk in obstore.list(self._store, prefix):
+            for found in chunk:
+                try:
+                    read_key(found["path"])
+                except UnknownFile:
+                    continue
+                yield found["path"]
+
+    def _delete(self, keys: list[str]) -> None:
+        try:
+            obstore.delete(self._store, keys)
+        except FileNotFoundError:
+            for key in keys:  # somebody else was quicker with one of them; the others still have to go
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._store, key)
+
+
+@contextmanager
+def _told_kindly(done: str) -> Iterator[None]:
+    """Turn a store's own failure into StorageUnavailable; its text may hold paths and stays in the cause."""
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        if _DISK_FULL.search(str(error)):
+            message = "The disk that stores images is full; nothing was stored."
+        else:
+            message = f"The store of images cannot be {done} right now."
+        raise StorageUnavailable(message) from error
