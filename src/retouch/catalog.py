@@ -107,6 +107,8 @@ DEMO_SIZES = SizeProfile(
     derived_grid=16,
 )
 
+NULL_SIZES = replace(DEMO_SIZES, max_area=2048 * 2048)
+
 CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint(
         "demo",
@@ -155,6 +157,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         research_only=True,
         licence="Qwen Research License",
     ),
+    # For measurements: echoes the first picture, so that what is around a model can be timed without one.
+    Checkpoint("null", source=None, sizes=NULL_SIZES, max_images=16, steps=4, guidance_scale=1.0, distilled=True),
 )
 
 HOSTED_PRICE = Price(per_megapixel_microusd=20_000)

@@ -17,7 +17,11 @@ class Pipeline(Protocol):
     """A loaded model on one device.
 
     Same spec, same pixels, same device and same versions give the same bytes, whoever else is running.
+    shared_step_tokens: edits with at most so many image tokens gain by sharing a step; 0 means never.
     """
+
+    @property
+    def shared_step_tokens(self) -> int: ...
 
     def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
         """Encode the instruction and the references, draw the noise.

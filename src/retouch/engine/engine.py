@@ -1,0 +1,210 @@
+"""The loop: one tick prepares one edit, takes one denoise step, or decodes one picture.
+
+Owns the states of the edits it runs and turns whatever goes wrong around one edit into that edit's
+failure, so the others never notice. Does not know jobs, HTTP or how a model computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from retouch.edit import EditSpec
+from retouch.engine.pipeline import Pipeline
+from retouch.engine.scheduler import Action, ActionName, Scheduler
+from retouch.engine.state import DenoiseState
+from retouch.errors import InternalError, OutOfMemory, RetouchError
+from retouch.images import Pixels
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An edit that has just finished step `step` of `steps`."""
+
+    edit_id: str
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished picture, uint8 (height, width, 3), and the seconds spent in `prepare`, `denoise`, `decode`."""
+
+    edit_id: str
+    pixels: Pixels
+    timings: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An edit that ended without a picture."""
+
+    edit_id: str
+    error: RetouchError
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one tick did. A cancelled edit appears in no report."""
+
+    action: ActionName
+    progressed: tuple[Progress, ...] = ()
+    finished: tuple[Finished, ...] = ()
+    failed: tuple[Failed, ...] = ()
+
+
+@dataclass(slots=True)
+class _Edit:
+    """One edit from `add` to its report."""
+
+    spec: EditSpec
+    images: Sequence[Pixels]
+    state: DenoiseState | None = None
+    timings: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "denoise": 0.0, "decode": 0.0})
+
+
+class Engine:
+    """Runs edits on one pipeline, taking turns.
+
+    One thread calls `step`; `add`, `cancel`, `preview` and `busy` may be called from any thread.
+    memory_bytes: what the states of all running edits may hold together, or None for no limit.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, memory_bytes: int | None = None, max_running: int = 8) -> None:
+        self._pipeline = pipeline
+        self._scheduler = Scheduler(memory_bytes, max_running, pipeline.shared_step_tokens)
+        self._edits: dict[str, _Edit] = {}
+        self._lock = threading.RLock()
+
+    def add(self, spec: EditSpec, images: Sequence[Pixels], *, edit_id: str | None = None) -> str:
+        """Let an edit wait for its turn; returns its id. `images`: uint8 (height, width, 3), original sizes."""
+        edit_id = edit_id or uuid.uuid4().hex
+        with self._lock:
+            assert edit_id not in self._edits, f"the edit {edit_id} is already here"
+            self._edits[edit_id] = _Edit(spec, tuple(images))
+            self._scheduler.add(edit_id, self._pipeline.memory_bytes(spec, len(images)))
+        return edit_id
+
+    def cancel(self, edit_id: str) -> None:
+        """Drop an edit before the next tick; an unknown or finished id is no error."""
+        with self._lock:
+            self._scheduler.remove(edit_id)
+            self._edits.pop(edit_id, None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any edit waits or runs."""
+        return bool(self._edits)
+
+    def preview(self, edit_id: str) -> Pixels | None:
+        """A small picture of where the edit stands, or None when it is unknown or has taken no step."""
+        edit = self._edits.get(edit_id)
+        if edit is None or edit.state is None or edit.state.velocity is None:
+            return None
+        return self._pipeline.preview(edit.state)
+
+    def step(self) -> StepReport:
+        """One tick: the scheduler decides, the pipeline acts, the report tells."""
+        with self._lock:
+            action = self._scheduler.next()
+            edits = {edit_id: self._edits[edit_id] for edit_id in action.edit_ids}
+        try:
+            return self._perform(action, edits)
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong around one edit ends that edit alone
+            return StepReport(action.name, failed=self._fail(action, error))
+
+    def _perform(self, action: Action, edits: Mapping[str, _Edit]) -> StepReport:
+        match action.name:
+            case "prepare":
+                return self._prepare(edits)
+            case "denoise":
+                return self._denoise(edits)
+            case "decode":
+                return self._decode(edits)
+            case "idle":
+                return StepReport("idle")
+
+    def _prepare(self, edits: Mapping[str, _Edit]) -> StepReport:
+        [(edit_id, edit)] = edits.items()
+        if not self._scheduler.fits(self._pipeline.memory_bytes(edit.spec, len(edit.images))):
+            size = f"{edit.spec.width} x {edit.spec.height}"
+            raise OutOfMemory(
+                f"An edit of {size} pixels with {len(edit.images)} input images does not fit this device."
+            )
+        with _timed("prepare", edits):
+            state = self._pipeline.prepare(edit.spec, edit.images)
+        with self._lock:
+            edit.state, edit.images = state, ()
+            if edit_id in self._edits:
+                self._scheduler.prepared(edit_id, state.key)
+        return StepReport("prepare")
+
+    def _denoise(self, edits: Mapping[str, _Edit]) -> StepReport:
+        states = {edit_id: _state(edit) for edit_id, edit in edits.items()}
+        with _timed("denoise", edits):
+            self._pipeline.denoise(tuple(states.values()))
+        progressed = []
+        with self._lock:
+            for edit_id, state in states.items():
+                if edit_id in self._edits:
+                    self._scheduler.stepped(edit_id, done=state.done)
+                    progressed.append(Progress(edit_id, state.step_index, state.spec.steps))
+        return StepReport("denoise", progressed=tuple(progressed))
+
+    def _decode(self, edits: Mapping[str, _Edit]) -> StepReport:
+        [(edit_id, edit)] = edits.items()
+        with _timed("decode", edits):
+            pixels = self._pipeline.decode(_state(edit))
+        with self._lock:
+            wanted = edit_id in self._edits
+            self.cancel(edit_id)
+        finished = (Finished(edit_id, pixels, edit.timings),) if wanted else ()
+        return StepReport("decode", finished=finished)
+
+    def _fail(self, action: Action, error: Exception) -> tuple[Failed, ...]:
+        """End the edits of a failed tick; those that were cancelled meanwhile are not reported."""
+        failed = []
+        with self._lock:
+            for edit_id in action.edit_ids:
+                if edit_id in self._edits:
+                    failed.append(Failed(edit_id, _as_ours(error, action.name, edit_id)))
+                self.cancel(edit_id)
+        return tuple(failed)
+
+
+def _state(edit: _Edit) -> DenoiseState:
+    assert edit.state is not None, "only a prepared edit takes steps"
+    return edit.state
+
+
+@contextmanager
+def _timed(stage: str, edits: Mapping[str, _Edit]) -> Iterator[None]:
+    """Add the seconds of the block to every edit's timings, shared equally between them."""
+    started = time.perf_counter()
+    yield
+    elapsed = time.perf_counter() - started
+    for edit in edits.values():
+        edit.timings[stage] += elapsed / len(edits)
+
+
+def _as_ours(error: Exception, action: ActionName, edit_id: str) -> RetouchError:
+    if isinstance(error, RetouchError):
+        return error
+    if _out_of_memory(error):
+        logger.warning("out of memory in %s of edit %s: %s", action, edit_id, error)
+        return OutOfMemory("The device ran out of memory; try a smaller size or fewer input images.")
+    logger.error("%s of edit %s failed", action, edit_id, exc_info=error)
+    return InternalError("The edit failed because of an error of the server.")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether it says that memory ran out; by name, because the engine must not import torch."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)

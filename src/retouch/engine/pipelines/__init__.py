@@ -1,0 +1,52 @@
+"""Loaded models. The only place that reaches torch, and only when a model is really loaded.
+
+`load_pipeline` picks the module by name, so that nothing that merely imports this package imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from retouch.catalog import Checkpoint
+from retouch.engine.pipeline import Pipeline
+from retouch.engine.pipelines.null import NullPipeline
+from retouch.errors import UnsupportedParameter
+
+NULL = "null"
+UNSUPPORTED = ("qwen-image-2.1",)
+
+
+def load_pipeline(
+    checkpoint: Checkpoint, *, device: str = "auto", compat: str | None = None, folder: Path | None = None
+) -> Pipeline:
+    """Load a checkpoint's weights onto a device; minutes for a large one.
+
+    device: `auto` (a GPU when there is one), `cpu`, `cuda` or `cuda:1`. compat: `diffusers` repeats the
+    stock pipelines to the bit, their faults included. folder: weights instead of `checkpoint.source`.
+    Raises UnsupportedParameter for a checkpoint or option this engine does not have, UnknownModel when
+    the weights are not there.
+    """
+    if compat not in (None, "diffusers"):
+        raise UnsupportedParameter(f"There is no compat mode '{compat}'; there is: diffusers.")
+    if checkpoint.name == NULL:
+        return NullPipeline()
+    if checkpoint.name in UNSUPPORTED:
+        raise UnsupportedParameter(
+            f"This engine cannot run '{checkpoint.name}' yet. Serve 'qwen-image-edit-2511' or 'demo' instead.",
+            field="model",
+        )
+    try:
+        loading = _module("loading")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "diffusers", "transformers"):
+            raise
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' needs the packages of the extra 'local': pip install 'retouch[local]'.", field="model"
+        ) from error
+    return loading.load(checkpoint, device=device, compat=compat, folder=folder)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
