@@ -58,7 +58,9 @@ class StoredObjects:
         with _told_kindly("read"):
             try:
                 data = obstore.get(self._store, key).bytes().to_bytes()
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
                 raise UnknownFile(f"There is no file '{key}' here.") from None
         return Blob(key, data, facts.media_type, facts.expires_at)
 
