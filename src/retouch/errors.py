@@ -9,6 +9,8 @@
     │   ├── TooLong                 text above its limit of characters
     │   ├── TooManyImages           more input images than the model takes
     │   ├── UnsupportedParameter    known, but this model or build cannot honour it
+    │   ├── UnsupportedMode         another task than editing, such as text to image
+    │   ├── UnsupportedMediaType    a body in a form this address does not read
     │   ├── InvalidImage            bytes that are not a decodable image
     │   │   ├── UnsupportedImageFormat
     │   │   ├── ImageTooSmall
@@ -206,6 +208,18 @@ class UnsupportedParameter(InvalidRequest):
     """A known parameter that cannot be honoured here."""
 
     code = "unsupported_parameter"
+
+
+class UnsupportedMode(InvalidRequest):
+    """Another task than editing, such as text to image."""
+
+    code = "unsupported_mode"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    """A body in a form this address does not read."""
+
+    code = "unsupported_media_type"
 
 
 class InvalidImage(InvalidRequest):
