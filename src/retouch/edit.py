@@ -125,6 +125,9 @@ class EditRequest:
             raise TooLong("prompt", len(self.prompt), MAX_PROMPT_CHARACTERS)
         if not self.images:
             raise MissingParameter("images")
+        if (self.size.reference_image or 0) >= len(self.images):
+            last = len(self.images) - 1
+            raise OutOfRange("reference_image", self.size.reference_image or 0, minimum=0, maximum=last)
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise OutOfRange("seed", self.seed, minimum=0, maximum=MAX_SEED)
         if not 0 <= self.output_quality <= 100:
