@@ -1,0 +1,90 @@
+"""Turns one submitted HTTP body into a queued job; the same for queue, run and stream.
+
+Synchronous: a route calls it on a thread, because it may decode megabytes of base64 and writes to storage
+and database. It fetches no link and waits for nobody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from retouch.accounts.keys import Account
+from retouch.edit import ImageInput
+from retouch.jobs.job import Idempotency, Job
+from retouch.protocols.context import FaceContext
+from retouch.protocols.fal import wire
+from retouch.protocols.fal.errors import BadCall
+from retouch.protocols.fal.schemas import Endpoint
+from retouch.protocols.fal.terms import parse_terms
+from retouch.protocols.fal.values import check_body, from_query
+from retouch.protocols.ingest import image_from_text
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What the HTTP request said. headers: names in lower case. body None: the input is the query."""
+
+    account: Account
+    endpoint: Endpoint
+    headers: Mapping[str, str]
+    query: Sequence[tuple[str, str]]
+    body: bytes | None
+    files_base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """position: jobs ahead in the queue. replayed: an idempotency key joined a job that was there before."""
+
+    account: Account
+    job: Job
+    position: int
+    replayed: bool
+
+
+_QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token"})
+_MAX_IDEMPOTENCY_KEY = 255
+
+
+def accept(context: FaceContext, call: Call) -> Accepted:
+    """Check everything, store inline pictures, write the job. Raises InvalidRequest, QueueFull, Unavailable."""
+    endpoint = call.endpoint
+    terms = parse_terms(call.headers, dict(call.query))
+    if call.body is None:
+        body = from_query(endpoint, [(name, value) for name, value in call.query if name not in _QUEUE_WORDS])
+    else:
+        body = dict(wire.parse_json(call.body))
+    asked = wire.request_of(endpoint, check_body(endpoint, body))
+    idempotency = _idempotency(call)
+
+    # Checked once with stand-ins for the pictures, so that a refused edit leaves no upload behind.
+    stand_ins = tuple(ImageInput(url="https:", field=f"images[{i}]") for i in range(len(asked.image_texts)))
+    context.catalog.route(endpoint.id).complete(replace(asked.request, images=stand_ins))
+
+    images = tuple(
+        image_from_text(context.blobs, text, field=f"images[{index}]", base_url=call.files_base)
+        for index, text in enumerate(asked.image_texts)
+    )
+    submitted = context.service.submit(
+        call.account,
+        replace(asked.request, images=images),
+        wire.delivery_of(endpoint, asked, terms),
+        priority=terms.priority,
+        start_timeout_s=terms.start_timeout_s,
+        max_queue_length=terms.max_queue_length,
+        idempotency=idempotency,
+    )
+    return Accepted(call.account, submitted.job, context.service.position(submitted.job), submitted.replayed)
+
+
+def _idempotency(call: Call) -> Idempotency | None:
+    key = call.headers.get("idempotency-key")
+    if not key:
+        return None
+    if len(key) > _MAX_IDEMPOTENCY_KEY:
+        raise BadCall(f"Idempotency-Key has {len(key)} characters; at most {_MAX_IDEMPOTENCY_KEY} are allowed.")
+    digest = hashlib.sha256(call.endpoint.id.encode())
+    digest.update(repr(sorted(call.query)).encode() if call.body is None else call.body)
+    return Idempotency(key, digest.hexdigest())

@@ -1,0 +1,302 @@
+"""The three fal endpoints as one table: what may be sent, with which default, within which limits.
+
+The table is read by `wire.py` to parse, by `errors.py` to name a field as its caller wrote it, and by
+`pages.py` to describe the endpoints. Numbers come from the catalogue's rows. Nothing here reads a request.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from retouch.catalog import MODELS, QWEN_SIZES, Limits, Model
+from retouch.errors import UnknownModel
+from retouch.sizes import NAMED_SIZES
+
+
+class Kind(Enum):
+    """What a value must be; the word is the one the reference uses."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    NUMBER = "float"
+    BOOLEAN = "boolean"
+    WORD = "enum"
+    LINK = "string (URL)"
+    LINKS = "list<string> (URLs)"
+    IMAGE_SIZE = "ImageSize | enum"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One input field.
+
+    name: as on the wire. canonical: the field of `EditRequest` it fills. minimum, maximum: of a number.
+    min_length, max_length: characters of a string, entries of a list. choices: the words of an enum that
+    are published; also: further words that are taken. default None: absent means what `description` says.
+    by_model: the default is the model row's; the catalogue fills it in, so that a distilled checkpoint can
+    use its own.
+    min_pixels, max_pixels: area of a size given as an object.
+    """
+
+    name: str
+    canonical: str
+    kind: Kind
+    description: str
+    required: bool = False
+    default: str | int | float | bool | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+    choices: tuple[str, ...] = ()
+    also: Mapping[str, str] | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    example: str | int | float | tuple[str, ...] | None = None
+    by_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint id and its schema.
+
+    app: the id without a path behind owner and alias; status, result and cancel live under it.
+    output: the keys of the answer, in order. image_keys: the keys of each picture in it.
+    """
+
+    id: str
+    app: str
+    title: str
+    model: Model
+    parameters: tuple[Parameter, ...]
+    output: tuple[str, ...]
+    image_keys: tuple[str, ...]
+
+    def parameter(self, name: str) -> Parameter | None:
+        return next((p for p in self.parameters if p.name == name), None)
+
+    def location(self, canonical: str) -> tuple[str | int, ...]:
+        """Where in the body the canonical field came from: `images[1]` is `("image_urls", 1)`."""
+        name, _, index = canonical.rstrip("]").partition("[")
+        if name in ("width", "height", "aspect_ratio", "resolution"):
+            name = "size"
+        parameter = next((p for p in self.parameters if p.canonical == name), None)
+        if parameter is None:
+            return () if name == "model" else (name,)
+        if parameter.kind is Kind.LINKS and index.isdecimal():
+            return (parameter.name, int(index))
+        return (parameter.name,)
+
+
+PRESET_ALIASES: Mapping[str, str] = {"portrait_3_4": "portrait_4_3", "portrait_9_16": "portrait_16_9"}
+"""How a reseller's page spells two of the named sizes."""
+
+PRESETS = tuple(name for name in NAMED_SIZES if name not in PRESET_ALIASES)
+
+MAX_SIDE = 14_142
+"""The vendor's own limit for one side of an image size, in pixels."""
+DEFAULT_SIDE = 512
+"""The vendor's own default for a side that an image size leaves out."""
+
+IMAGE_KEYS = ("url", "content_type", "file_name", "file_size", "width", "height")
+FILE_KEYS = ("url", "content_type", "file_name", "file_size")
+
+
+def _number(name: str, canonical: str, kind: Kind, limits: Limits | None, description: str) -> tuple[Parameter, ...]:
+    """A number's parameter, or none where the model has no such input."""
+    if limits is None:
+        return ()
+    default = int(limits.default) if kind is Kind.INTEGER else limits.default
+    return (
+        Parameter(
+            name,
+            canonical,
+            kind,
+            description,
+            default=default,
+            minimum=limits.minimum,
+            maximum=limits.maximum,
+            by_model=True,
+        ),
+    )
+
+
+def _images(model: Model) -> Parameter:
+    if model.max_images == 1:
+        description = "The picture to edit: an http(s) link or a data URI."
+        return Parameter("image_url", "images", Kind.LINK, description, required=True, example=_EXAMPLE_LINK)
+    return Parameter(
+        "image_urls",
+        "images",
+        Kind.LINKS,
+        "The pictures to edit, as http(s) links or data URIs; the instruction may call them image 1, image 2, …",
+        required=True,
+        min_length=1,
+        max_length=model.max_images,
+        example=(_EXAMPLE_LINK,),
+    )
+
+
+_EXAMPLE_LINK = "https://example.com/photo.png"
+
+
+def _image_size(model: Model, default: str | None, absent: str) -> Parameter:
+    bounded = model.id == "fal-ai/qwen-image-2/edit"
+    return Parameter(
+        "image_size",
+        "size",
+        Kind.IMAGE_SIZE,
+        f"Size of the answer: a name or {{width, height}} in pixels. {absent}",
+        default=default,
+        maximum=MAX_SIDE,
+        choices=PRESETS,
+        also=PRESET_ALIASES,
+        min_pixels=QWEN_SIZES.min_area if bounded else None,
+        max_pixels=QWEN_SIZES.max_area if bounded else None,
+    )
+
+
+def _common(model: Model) -> tuple[Parameter, ...]:
+    """What all three endpoints take besides pictures, size, steps and guidance."""
+    return (
+        Parameter(
+            "seed",
+            "seed",
+            Kind.INTEGER,
+            "The same request with the same seed gives the same picture; random when absent, and reported.",
+            minimum=0,
+            maximum=model.max_seed,
+        ),
+        Parameter(
+            "sync_mode",
+            "inline",
+            Kind.BOOLEAN,
+            "Answer with data URIs and keep no output file.",
+            default=False,
+        ),
+        Parameter(
+            "num_images",
+            "num_images",
+            Kind.INTEGER,
+            "How many pictures to make; each has the next seed.",
+            default=1,
+            minimum=1,
+            maximum=model.max_num_images,
+        ),
+        Parameter(
+            "enable_safety_checker",
+            "enable_safety_checker",
+            Kind.BOOLEAN,
+            "Check the pictures. Where no checker is installed the answer says so.",
+            default=True,
+        ),
+        Parameter(
+            "output_format",
+            "output_format",
+            Kind.WORD,
+            "File format of the answer.",
+            default="png",
+            choices=tuple(f.value for f in model.output_formats),
+        ),
+        Parameter(
+            "negative_prompt",
+            "negative_prompt",
+            Kind.STRING,
+            "What the picture should not show.",
+            default=model.negative_prompt,
+            max_length=model.max_negative_prompt_characters,
+            example="blurry, ugly",
+            by_model=True,
+        ),
+    )
+
+
+def _endpoint(model: Model, *, size_default: str | None, size_absent: str, expansion: bool) -> Endpoint:
+    prompt = Parameter(
+        "prompt",
+        "prompt",
+        Kind.STRING,
+        "The instruction.",
+        required=True,
+        max_length=model.max_prompt_characters,
+        example="make the sky pink",
+    )
+    expand = Parameter(
+        "enable_prompt_expansion",
+        "enable_prompt_expansion",
+        Kind.BOOLEAN,
+        "Let a language model rewrite the instruction. Where none is installed the answer says so.",
+        default=True,
+    )
+    accelerate = Parameter(
+        "acceleration",
+        "acceleration",
+        Kind.WORD,
+        "How much exactness may be traded for time.",
+        default=model.acceleration.value,
+        choices=tuple(a.value for a in model.accelerations),
+        by_model=True,
+    )
+    parameters = (
+        prompt,
+        _images(model),
+        _image_size(model, size_default, size_absent),
+        *_number("num_inference_steps", "steps", Kind.INTEGER, model.steps, "Denoise steps."),
+        *_number("guidance_scale", "guidance_scale", Kind.NUMBER, model.guidance, "How closely to follow the words."),
+        *_common(model),
+        expand if expansion else accelerate,
+    )
+    return Endpoint(
+        id=model.id,
+        app="/".join(model.id.split("/")[:2]),
+        title=model.title,
+        model=model,
+        parameters=parameters,
+        output=("images", "seed") if expansion else ("images", "timings", "seed", "has_nsfw_concepts", "prompt"),
+        image_keys=FILE_KEYS if expansion else IMAGE_KEYS,
+    )
+
+
+_ROWS = {model.id: model for model in MODELS}
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    endpoint.id: endpoint
+    for endpoint in (
+        _endpoint(
+            _ROWS["fal-ai/qwen-image-edit"],
+            size_default=None,
+            size_absent="When absent, the shape of the input.",
+            expansion=False,
+        ),
+        _endpoint(
+            _ROWS["fal-ai/qwen-image-edit-plus"],
+            size_default="square_hd",
+            size_absent="",
+            expansion=False,
+        ),
+        _endpoint(
+            _ROWS["fal-ai/qwen-image-2/edit"],
+            size_default=None,
+            size_absent="When absent, the size of the last input.",
+            expansion=True,
+        ),
+    )
+}
+
+
+def endpoint_named(name: str) -> Endpoint:
+    """The endpoint of that id; raises UnknownModel with a suggestion."""
+    endpoint = ENDPOINTS.get(name)
+    if endpoint is not None:
+        return endpoint
+    near = difflib.get_close_matches(name[:100], ENDPOINTS, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(ENDPOINTS)}."
+    raise UnknownModel(f"There is no endpoint '{name[:100]}' here. {hint}", field="model")
+
+
+def apps() -> frozenset[str]:
+    """Everything a request's own URLs may begin with: the apps, and defensively the full ids."""
+    return frozenset(e.app for e in ENDPOINTS.values()) | frozenset(ENDPOINTS)

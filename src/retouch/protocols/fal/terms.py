@@ -1,0 +1,107 @@
+"""What a request's headers and query ask for, beside its body: priority, deadlines, retention, webhook.
+
+Unknown headers are left alone, as the vendor promises; a known one with a value that cannot be meant is
+refused. Reads plain mappings, knows no HTTP library.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from retouch.edit import Notice
+from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL
+from retouch.protocols.fal.errors import BadCall
+
+MAX_WEBHOOK_URL = 8192
+
+_ACL_NOTICE = Notice(
+    "initial_acl", "ignored", "Files are read by unguessable signed links; there is no list of readers."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What headers and query say about a request; none of it changes the picture.
+
+    start_timeout_s counts from submit. max_queue_length: refuse when more jobs than that are waiting.
+    """
+
+    priority: int = PRIORITY_NORMAL
+    start_timeout_s: float | None = None
+    max_queue_length: int | None = None
+    webhook_url: str | None = None
+    retention_s: float | None = None
+    keep_payload: bool = True
+    notices: tuple[Notice, ...] = ()
+
+
+def parse_terms(headers: Mapping[str, str], query: Mapping[str, str]) -> Terms:
+    """What headers (names in lower case) and query ask for. Unknown ones are left alone. Raises BadCall."""
+    retention_s, notices = _lifecycle(headers)
+    return Terms(
+        priority=_priority(headers.get("x-fal-queue-priority")),
+        start_timeout_s=_positive_seconds("X-Fal-Request-Timeout", headers.get("x-fal-request-timeout")),
+        max_queue_length=_count("fal_max_queue_length", query.get("fal_max_queue_length")),
+        webhook_url=_web_address("fal_webhook", query.get("fal_webhook")),
+        retention_s=retention_s,
+        keep_payload=headers.get("x-fal-store-io", "").strip() != "0",
+        notices=notices,
+    )
+
+
+def _priority(text: str | None) -> int:
+    if text is None or text.strip().lower() in ("", "normal"):
+        return PRIORITY_NORMAL
+    if text.strip().lower() == "low":
+        return PRIORITY_LOW
+    raise BadCall(f"X-Fal-Queue-Priority must be normal or low, not '{text[:40]}'.")
+
+
+def _positive_seconds(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BadCall(f"{name} must be a number of seconds above 0, not '{text[:40]}'.")
+    return seconds
+
+
+def _count(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or len(text) > 9:
+        raise BadCall(f"{name} must be a whole number from 0, not '{text[:40]}'.")
+    return int(text)
+
+
+def _web_address(name: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not text.lower().startswith(("http://", "https://")) or len(text) > MAX_WEBHOOK_URL:
+        raise BadCall(f"{name} must be an absolute http(s) address, not '{text[:60]}'.")
+    return text
+
+
+def _lifecycle(headers: Mapping[str, str]) -> tuple[float | None, tuple[Notice, ...]]:
+    """How long files shall live, and what of the header is not honoured. 0 and null mean the default."""
+    names = ("X-Fal-Object-Lifecycle-Preference", "X-Fal-Object-Lifecycle")
+    name = next((n for n in names if headers.get(n.lower())), None)
+    if name is None:
+        return None, ()
+    try:
+        wanted = json.loads(headers[name.lower()])
+    except ValueError:
+        wanted = None
+    if not isinstance(wanted, dict):
+        raise BadCall(f"{name} must be a JSON object.")
+    seconds = wanted.get("expiration_duration_seconds")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
+        raise BadCall(f"{name}: expiration_duration_seconds must be a number of seconds, not {seconds!r:.40}.")
+    acl = wanted.get("initial_acl")
+    return (float(seconds) if seconds else None), (_ACL_NOTICE,) if acl else ()
