@@ -285,6 +285,14 @@ def _value(kind: Kind, p: Any) -> st.SearchStrategy[Any]:
     }[kind]
 
 
+def refusal(endpoint: Endpoint, body: dict[str, Any]) -> int | None:
+    try:
+        parse(endpoint, body)
+    except RetouchError as error:
+        return answer_to(error, endpoint).status
+    return None
+
+
 @given(
     st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x, max_size=3))
 )

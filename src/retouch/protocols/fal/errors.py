@@ -31,7 +31,7 @@ class Problem:
     @property
     def sentence(self) -> str:
         place = ".".join(str(part) for part in self.loc)
-        return f"{place}: {self.message}" if place else self.message
+        return f"{place}: {self.message}" if place and f"'{place}'" not in self.message else self.message
 
 
 class InvalidBody(InvalidRequest):
