@@ -1,0 +1,170 @@
+"""The edits: each a name and the exact function of the pixels that is its right answer.
+
+Pictures are (batch, 3, height, width) in 0..1, sides multiples of 16. Functions avoid hard clipping
+where they can, so that an answer has no flat spots. Nothing here knows how an edit is asked for;
+that is `instructions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Edit = Callable[[Tensor], Tensor]
+
+BORDER_PX = 16
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "white": (1.0, 1.0, 1.0),
+    "black": (0.0, 0.0, 0.0),
+    "red": (0.90, 0.10, 0.10),
+    "green": (0.10, 0.70, 0.20),
+    "blue": (0.12, 0.25, 0.90),
+    "yellow": (0.98, 0.88, 0.12),
+    "orange": (0.98, 0.55, 0.10),
+    "purple": (0.55, 0.18, 0.75),
+    "pink": (0.98, 0.50, 0.72),
+}
+TINT_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink")
+
+
+def _luma(x: Tensor) -> Tensor:
+    r, g, b = x.unbind(1)
+    return (0.299 * r + 0.587 * g + 0.114 * b).unsqueeze(1)
+
+
+def _rgb(colour: tuple[float, float, float], like: Tensor) -> Tensor:
+    return torch.tensor(colour, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
+
+
+def grayscale(x: Tensor) -> Tensor:
+    return _luma(x).expand_as(x)
+
+
+def invert(x: Tensor) -> Tensor:
+    return 1 - x
+
+
+def brighter(x: Tensor) -> Tensor:
+    return 1 - (1 - x) ** 1.7
+
+
+def darker(x: Tensor) -> Tensor:
+    return 0.5 * x
+
+
+def contrast(x: Tensor) -> Tensor:
+    """An S curve with slope 1.75 in the middle; black and white stay where they are."""
+    return x - 0.12 * torch.sin(2 * torch.pi * x)
+
+
+def fade(x: Tensor) -> Tensor:
+    return 0.5 + 0.45 * (x - 0.5)
+
+
+def warmer(x: Tensor) -> Tensor:
+    gain = _rgb((0.86, 0.94, 0.72), x)
+    return x * gain + _rgb((0.14, 0.03, 0.0), x)
+
+
+def cooler(x: Tensor) -> Tensor:
+    gain = _rgb((0.72, 0.92, 0.86), x)
+    return x * gain + _rgb((0.0, 0.04, 0.14), x)
+
+
+def sepia(x: Tensor) -> Tensor:
+    return _luma(x) * _rgb((0.90, 0.80, 0.62), x) + _rgb((0.10, 0.06, 0.02), x)
+
+
+def _gaussian(x: Tensor, sigma_px: float) -> Tensor:
+    radius = int(3 * sigma_px + 0.5)
+    axis = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-0.5 * (axis / sigma_px) ** 2)
+    kernel = (kernel / kernel.sum()).repeat(3, 1)
+    x = F.pad(x, (radius,) * 4, mode="replicate")
+    x = F.conv2d(x, kernel[:, None, None, :], groups=3)
+    return F.conv2d(x, kernel[:, None, :, None], groups=3)
+
+
+def blur(x: Tensor) -> Tensor:
+    return _gaussian(x, 2.2)
+
+
+def sharpen(x: Tensor) -> Tensor:
+    return (x + 1.2 * (x - _gaussian(x, 1.5))).clamp(0, 1)
+
+
+def pixelate(x: Tensor) -> Tensor:
+    return F.interpolate(F.avg_pool2d(x, 8), scale_factor=8, mode="nearest")
+
+
+def saturate(x: Tensor) -> Tensor:
+    luma = _luma(x)
+    return (luma + 1.8 * (x - luma)).clamp(0, 1)
+
+
+def swap_red_blue(x: Tensor) -> Tensor:
+    return x.flip(1)
+
+
+def _falloff(length: int, like: Tensor) -> Tensor:
+    """How much light is left along one axis: dark at both ends, in pixels, whatever the size."""
+    at = torch.arange(length, dtype=like.dtype, device=like.device) + 0.5
+    near = torch.exp(-0.5 * (at / 30) ** 2)
+    return (1 - 0.62 * near) * (1 - 0.62 * near.flip(0))
+
+
+def vignette(x: Tensor) -> Tensor:
+    return x * _falloff(x.shape[2], x)[:, None] * _falloff(x.shape[3], x)[None, :]
+
+
+def _border(colour: tuple[float, float, float]) -> Edit:
+    def border(x: Tensor) -> Tensor:
+        inside = x[:, :, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
+        framed = _rgb(colour, x).expand_as(x).clone()
+        framed[:, :, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = inside
+        return framed
+
+    return border
+
+
+def _tint(colour: tuple[float, float, float]) -> Edit:
+    def tint(x: Tensor) -> Tensor:
+        return 0.6 * x + 0.4 * _rgb(colour, x)
+
+    return tint
+
+
+EDITS: dict[str, Edit] = {
+    "unchanged": lambda x: x,
+    "grayscale": grayscale,
+    "invert": invert,
+    "brighter": brighter,
+    "darker": darker,
+    "contrast": contrast,
+    "fade": fade,
+    "warmer": warmer,
+    "cooler": cooler,
+    "sepia": sepia,
+    "blur": blur,
+    "sharpen": sharpen,
+    "pixelate": pixelate,
+    "saturate": saturate,
+    "swap_red_blue": swap_red_blue,
+    "vignette": vignette,
+    **{f"border_{name}": _border(rgb) for name, rgb in COLOURS.items()},
+    **{f"tint_{name}": _tint(COLOURS[name]) for name in TINT_COLOURS},
+}
+NAMES = tuple(EDITS)
+UNCHANGED = NAMES.index("unchanged")
+
+
+def apply(x: Tensor, labels: Tensor) -> Tensor:
+    """The true answers: picture i of the batch under edit number labels[i]."""
+    answers = torch.empty_like(x)
+    for label in labels.unique().tolist():
+        chosen = labels == label
+        answers[chosen] = EDITS[NAMES[label]](x[chosen])
+    return answers

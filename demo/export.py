@@ -1,0 +1,119 @@
+"""Write the trained parts as a hub folder that the stock classes load with `from_pretrained`.
+
+Missing parts are written untrained, so that a folder with the final structure exists from the first
+minute. The model card is filled from the figures `demo.evaluate` leaves beside the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler
+from transformers import Qwen2Tokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from demo.decoder_stage import to_pictures
+from demo.loop import averaged
+from demo.text_encoder import new_text_encoder
+from demo.transformer import Editor, assemble
+from demo.vae import Codec, FoldedDecoder, encode, new_vae, unfold
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' or 'image' in part %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LN_3 = 1.0986122886681098  # the shift of the few-step schedules, see diffusers' Lightning example
+
+
+def export(run: Path, folder: Path, codec: Codec, bank: np.ndarray, seed: int) -> None:
+    """Assemble what `run` holds so far into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = Qwen2Tokenizer.from_pretrained(run / "tokenizer")
+    _write_tokenizer(tokenizer, folder)
+    _write_networks(run, folder, codec, tokenizer, seed)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        base_shift=LN_3, max_shift=LN_3, shift_terminal=None, use_dynamic_shifting=True,
+        base_image_seq_len=256, max_image_seq_len=8192, time_shift_type="exponential",
+    )  # fmt: skip
+    scheduler.save_pretrained(folder / "scheduler")
+    _write_json(folder / "preview.json", fit_preview(codec, bank))
+    _write_json(
+        folder / "model_index.json",
+        {
+            "_class_name": "QwenImageEditPlusPipeline",
+            "_diffusers_version": "0.42.1",
+            "processor": ["transformers", "Qwen2VLProcessor"],
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+            "tokenizer": ["transformers", "Qwen2Tokenizer"],
+            "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+            "vae": ["diffusers", "AutoencoderKLQwenImage"],
+        },
+    )
+    shutil.copyfile(Path(__file__).with_name("model_card.md"), folder / "README.md")
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _write_networks(
+    run: Path, folder: Path, codec: Codec, tokenizer: Qwen2Tokenizer, seed: int
+) -> None:
+    vae, decoder = new_vae(codec), FoldedDecoder()
+    if (run / "decoder.pt").exists():
+        decoder.load_state_dict(averaged(run / "decoder.pt"))
+    unfold(decoder, vae, codec)
+    vae.to(torch.bfloat16).save_pretrained(folder / "vae")
+    editor = Editor()
+    if (run / "editor.pt").exists():
+        editor.load_state_dict(averaged(run / "editor.pt"))
+    assemble(editor).to(torch.bfloat16).save_pretrained(folder / "transformer")
+    encoder = new_text_encoder(tokenizer, seed)
+    if (run / "text.pt").exists():
+        encoder.load_state_dict(averaged(run / "text.pt"))
+    encoder.to(torch.bfloat16).save_pretrained(folder / "text_encoder")
+
+
+def _write_tokenizer(tokenizer: Qwen2Tokenizer, folder: Path) -> None:
+    """tokenizer/ and processor/ as the hub repository has them."""
+    tokenizer.chat_template = CHAT_TEMPLATE
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    for name in ("tokenizer", "processor"):
+        tokenizer.save_pretrained(folder / name)
+    _write_json(folder / "tokenizer" / "vocab.json", model["vocab"])
+    merges = "\n".join(" ".join(pair) for pair in model["merges"])
+    (folder / "tokenizer" / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    images = Qwen2VLImageProcessorPil(
+        patch_size=14,
+        merge_size=2,
+        temporal_patch_size=2,
+        size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 64},
+    )
+    images.save_pretrained(folder / "processor")
+    path = folder / "processor" / "preprocessor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor_type"] = "Qwen2VLImageProcessor"
+    config["processor_class"] = "Qwen2_5_VLProcessor"
+    config["min_pixels"], config["max_pixels"] = 56 * 56, 28 * 28 * 64
+    _write_json(path, config)
+
+
+def fit_preview(codec: Codec, bank: np.ndarray) -> dict[str, list[list[float]] | list[float]]:
+    """The best linear map from a normalised latent to the mean colour of its 8x8 block."""
+    pictures = to_pictures(bank[:400])
+    latents = encode(codec.analysis, codec, pictures).permute(0, 2, 3, 1).flatten(0, 2)
+    colours = F.avg_pool2d(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2)
+    known = F.pad(latents, (0, 1), value=1.0)
+    solution = torch.linalg.lstsq(known.double(), colours.double()).solution
+    rounded = [[round(float(x), 6) for x in row] for row in solution]
+    return {"matrix": rounded[:-1], "bias": rounded[-1]}

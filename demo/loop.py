@@ -1,0 +1,109 @@
+"""What every training stage shares: a clock, a schedule, an average of the weights, resuming.
+
+A stage is planned in minutes of its own time. The clock counts only the seconds spent in the stage
+and is saved with it, so a stage can be stopped at any point and taken up again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate: a short warm-up in steps, then a cosine over the stage's planned time."""
+
+    peak: float
+    planned_s: float
+    warmup_steps: int = 100
+    floor: float = 0.02
+
+    def rate(self, step: int, elapsed_s: float) -> float:
+        done = min(elapsed_s / self.planned_s, 1.0)
+        cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+        return self.peak * cosine * min(1.0, (step + 1) / self.warmup_steps)
+
+
+@dataclass
+class Stage:
+    """One network in training. `tick` is one optimiser step; `save` makes it resumable."""
+
+    name: str
+    folder: Path
+    network: nn.Module
+    schedule: Schedule
+    average_decay: float = 0.998
+    weight_decay: float = 1e-4
+    stop_after_s: float = math.inf
+    step: int = 0
+    elapsed_s: float = 0.0
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            trained, lr=self.schedule.peak, betas=(0.9, 0.99), weight_decay=self.weight_decay
+        )
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        if self.path.exists():
+            self._resume()
+        self._started = time.monotonic() - self.elapsed_s
+        self._stop_at = time.monotonic() + self.stop_after_s
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.name}.pt"
+
+    def _resume(self) -> None:
+        saved = torch.load(self.path, weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.average = saved["average"]
+        self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
+        print(f"{self.name}: resumed at step {self.step}, {self.elapsed_s:.0f} s", flush=True)
+
+    @property
+    def running(self) -> bool:
+        """False once the planned time, or this call's share of it, is used up."""
+        return self.elapsed_s < self.schedule.planned_s and time.monotonic() < self._stop_at
+
+    def tick(self, loss: torch.Tensor) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule.rate(self.step, self.elapsed_s)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        self.elapsed_s = time.monotonic() - self._started
+        decay = min(self.average_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[key].lerp_(value, 1 - decay)
+
+    def save(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "average": self.average,
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+            },
+            partial,
+        )
+        partial.rename(self.path)
+
+
+def averaged(path: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of a saved stage."""
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["average"]
+    return weights

@@ -1,0 +1,260 @@
+"""What the grammar is made of: the words for each edit, in English and Chinese.
+
+`(a|b)` is a choice, `{o}` a name for the picture, `{c}` the colour of a border or tint. This module
+is data only; `instructions` builds sentences from it.
+"""
+
+from __future__ import annotations  # ruff: noqa: E501
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Words:
+    """Building blocks for one edit."""
+
+    be: str  # "make it ...": adjectives and looks
+    do: str  # "...": verb phrases
+    get: str  # "add ...": noun phrases
+    say: str  # whole sentences, complaints among them
+    chinese: str  # whole sentences
+
+
+OBJECTS = (
+    "(it|this|it|the (image|picture|photo|photograph|shot|pic|scene)|"
+    "this (image|picture|photo|photograph|shot|pic)|my (photo|picture|image)|"
+    "the (whole|entire) (image|picture|photo|thing)|everything)"
+)
+OBJECTS_ZH = "(图片|照片|这张图|这张照片|图像|画面|整张图|它|这个|)"
+
+_BE_COLOUR_LOSS = (
+    "(black and white|black & white|b&w|bw|grayscale|greyscale|gray scale|monochrome|monochromatic|"
+    "colorless|colourless|gray|grey|desaturated completely|completely gray|without (color|colour|colors)|"
+    "noir|like an old (black and white|monochrome) (movie|film|photo|TV show|newspaper)|free of color|"
+    "in shades of (gray|grey)|in (black and white|grayscale|monochrome))"
+)
+
+WORDS: dict[str, Words] = {
+    "unchanged": Words(
+        be="(unchanged|the same|untouched|exactly as it is|as is|just like before|identical|unedited|unmodified)",
+        do="(leave {o} (alone|as is|as it is|unchanged|untouched|like that|the way it is)|"
+        "keep {o} (as is|as it is|the same|unchanged|untouched|exactly like this|the way it is)|"
+        "do nothing|do nothing (at all|to {o})|change nothing|make no (changes|edits|change|modification)|"
+        "return {o} (unchanged|as is|untouched|without changes)|"
+        "(give|hand|send) (me )?back (the (original|same|input)|{o})( image| picture)?|"
+        "(copy|reproduce|repeat|output) (the (input|original)|{o})( exactly| as is)?|preserve {o}|"
+        "skip (this|the edit|editing)|ignore this)",
+        get="(no (change|changes|edit|edits|modification|effect|filter)|nothing|the (original|same|input) (image|picture|photo)|"
+        "an exact copy|the unedited version)",
+        say="(do not (change|edit|touch|modify|alter) (anything|{o}|a thing)|don't (change|edit|touch|modify|alter|do) (anything|{o}|a thing)|"
+        "nothing (needs to be|should be|has to be) (changed|done|edited)|{o} (is|looks) (fine|good|perfect|great) (as it is|already|like this|the way it is)|"
+        "(no|without) (changes|edits|editing|modifications)( needed| required| please)?|i (like|love) {o} (as it is|already|the way it is)|"
+        "nothing( at all)?|nope|same|as is|identity|original|no thanks|never mind|ok|hello|hi there|thank you|test|.|no op|noop)",
+        chinese="(保持{o}(原样|不变|原状)|不要(改|改变|修改|编辑|动)({o}|任何东西|)|不(改|变|用改|需要修改)|什么(都|也)(别|不)(做|改|动)|"
+        "(原样|直接)(输出|返回)({o}|)|{o}不用(改|动|处理)|维持原样|没有(修改|变化)|别动{o}|返回原图|和原图一样|你好|谢谢)",
+    ),
+    "grayscale": Words(
+        be=_BE_COLOUR_LOSS,
+        do="((convert|change|turn|switch|transform|render|print|redo) {o} (to|into|in) (black and white|black & white|b&w|grayscale|greyscale|"
+        "gray|grey|monochrome|shades of (gray|grey)|gray (tones|scale|levels))|"
+        "(remove|strip|drop|discard|delete|drain|take away|take out|eliminate|get rid of|kill|suck out|lose|bleach out|erase) "
+        "(all |all of |every bit of )?(the |its )?(color|colour|colors|colours|hue|hues|chroma|color information|saturation)( from {o}| out of {o}| in {o}|)|"
+        "desaturate {o}( completely| fully| entirely| totally)?|(decolorize|decolourise|grayscale|greyscale|monochrome|gray out|grey out) {o}|"
+        "(keep|use|leave|show) only (the )?(gray|grey|luminance|brightness|black and white) (tones|values|levels|information|shades)?|"
+        "set (the )?saturation to (zero|0|none|nothing)|(take|bring) (the )?(saturation|color) (down |all the way )?to (zero|0|nothing))",
+        get="(a )?(black and white|black & white|b&w|grayscale|greyscale|monochrome|gray|grey|noir)( filter| effect| look| conversion| version| style| treatment| tone| tones)",
+        say="({o} should (have|contain) no (color|colour|colors)|no (color|colour|colors)( please| at all)?|i (only )?want (gray|grey) (tones|shades)( only)?|"
+        "only (black|gray) and white (tones|shades|please)|{o} has too many colors, (remove them|i want none)|(show|imagine) {o} on a black and white (tv|television|screen)|"
+        "like a (newspaper|charlie chaplin|silent|1930s|noir) (photo|movie|film|picture)|what would {o} look like without (color|colour|colors))",
+        chinese="((把|将){o}(变成|转成|转换成|转为|变为|改成|做成|调成|弄成)(黑白|灰度|单色|灰色|黑白的|灰度图|黑白照片|黑白色|灰阶)|(去掉|去除|移除|删除|抽掉)(所有|全部|)(颜色|色彩|彩色)|"
+        "(黑白|灰度|单色)(效果|化|滤镜|照片|风格|)|{o}(去色|黑白化|灰度化|变灰)|(我要|我想要|来一张)(黑白|灰度)(照片|图|的)|饱和度(降到|调到)(零|0|最低)|不要颜色|只保留(灰度|黑白))",
+    ),
+    "invert": Words(
+        be="(inverted|negative|a negative|color inverted|colour inverted|like a (film |photo |photographic )?negative|like an x-ray|reversed in color|"
+        "in (inverted|negative|opposite|complementary|reversed) (colors|colours|tones)|like the negative of (a|the) (photo|film))",
+        do="(invert( the| all the| all|) (colors|colours|color|colour|tones|image|picture|photo|pixels|palette|rgb values|color values)( of {o}| in {o}|)|invert {o}|negate {o}|"
+        "(reverse|flip|swap|switch|replace) (all |every )?(the )?(color|colour|colors|colours|tones|brightness values|pixel values)( of {o}|)( to (their|its|the) (opposite|opposites|complement|negative|inverse)| with (their|its) (opposite|opposites|complements)|)|"
+        "(turn|convert|make|change|transform) {o} (into|to) (a|its|the) (film |photo |photographic |color )?(negative|inverse|inverted version)|"
+        "(turn|make|change) (black|dark|dark areas|shadows|the darks|every dark spot) (to |into )?(white|light|bright) and (white|light|light areas|highlights|bright areas|the lights) (to |into )?(black|dark)|"
+        "(exchange|swap|switch|interchange) (light|bright|white|the lights|bright areas) (and|with|for) (dark|black|the darks|dark areas)|"
+        "give (each|every) (pixel|color|colour) its (opposite|complement|inverse|negative)|use the (complementary|opposite|inverse) (color|colour|colors|colours)( everywhere| of everything| for everything|))",
+        get="(an? )?(negative|inverted|color inversion|colour inversion|inverse|inversion|photo negative|film negative|x-ray|complementary color|inverted color)( effect| filter| look| version| image)",
+        say="(i want (the|a) (film |photo )?negative( of {o}|)|(black|dark) (becomes|should become|turns|to) (white|light) and (white|light) (becomes|should become|turns|to) (black|dark)|"
+        "every (color|colour) (becomes|should become|turned into|to) its (opposite|complement)|opposite (colors|colours)( please|)|colors (inverted|reversed)|white to black, black to white|"
+        "all the (colors|colours) (the other way round|reversed|swapped for their opposites))",
+        chinese="((把|将)?{o}(的|)(颜色|色彩|)(反转|反相|反色|取反|颠倒|反过来)(一下|)|(反转|颠倒|反相|翻转)({o}|)(颜色|色彩|所有颜色|全部颜色)|(做成|变成|转成)(底片|负片|胶片底片|反色|反相)(效果|的样子|)|"
+        "(负片|反色|底片|反相|颜色反转)(效果|滤镜|处理|)|(黑变白白变黑|黑白颠倒|明暗颠倒|亮的变暗暗的变亮)|(用|换成|变成)(互补色|相反的颜色|补色))",
+    ),
+    "brighter": Words(
+        be="((much |a bit |a little |slightly |way |somewhat |noticeably |)(brighter|lighter|more (luminous|bright|light|lit|radiant|exposed|illuminated))|bright|better lit|well lit|less dark|less dim|less gloomy|not so dark)",
+        do="((increase|raise|boost|up|turn up|crank up|push up|lift|bump up|improve|enhance|pump up|bring up|step up|add to) (the )?(brightness|exposure|lightness|luminance|light level|lighting|illumination|light|luminosity)( of {o}| in {o}| a bit| a little| level|)|"
+        "(brighten|lighten|light up|illuminate|brighten up|lighten up|light) {o}( up| a bit| a little| some more|)|"
+        "(add|give {o}|shine|throw|pour|bring|let in|put in|use) (some |a bit |a little |much |)(more |extra |additional |)(light|brightness|exposure|illumination|luminance|lighting)( on {o}| into {o}| to {o}|)|"
+        "(overexpose|increase the gain of|expose) {o}( more| longer|)|(turn|switch) the (lights|light|lamp) on|turn on the (lights|light|lamps)|(lift|raise|open up|brighten|fill) the (shadows|dark areas|dark parts|midtones)|"
+        "make {o} glow|let there be (more )?light|get rid of the (darkness|gloom))",
+        get="(a )?(brightness boost|more light|more brightness|more exposure|extra light|higher exposure|higher brightness|brighter (look|version|exposure|mood|lighting|tone|image|picture)|lighter (look|version|tone|image)|lightening|brightening|brightness increase)",
+        say="({o} (is|looks|seems|came out|turned out|appears) (too|way too|a bit too|very|so|rather|pretty|quite) (dark|dim|gloomy|underexposed|murky|black|shadowy|dull and dark)( , (fix that|fix it|help|can you fix it|brighten it|give it more light|add light|make it lighter|lighten it)|)|"
+        "{o} is underexposed|underexposed|i can (hardly|barely) see anything|(it|this) (needs|could use|lacks|wants|deserves) (more |some |additional |a bit more |)(light|brightness|exposure)|"
+        "there is not enough (light|brightness)|not enough light|too dark|too dim|more (light|brightness|exposure|luminance)( please|)|brightness up|exposure up|plus brightness|as if (the sun came out|it was noon|it were midday|in bright daylight|someone turned on the light))",
+        chinese="((把|将)?{o}(调|变|弄|提|增|搞|变得)(亮|更亮|明亮)(一点|一些|点|些|)|(增加|提高|提升|加强|调高|加大|增强)({o}的|{o}|)(亮度|曝光|曝光度|光线|光亮|明度)|(让|使){o}(更|)(亮|明亮|亮堂)(一点|一些|些|)|"
+        "{o}(太|有点|太过|过于|比较)(暗|黑|昏暗)(了|)(，|)(调亮|提亮|加点光|亮一点|帮我调亮|弄亮)(一点|一些|点|)|{o}(太暗|太黑|曝光不足|欠曝)了|提亮({o}|)|(加|多)(一点|点|一些|些)光|更亮|亮一点|变亮|调亮)",
+    ),
+    "darker": Words(
+        be="((much |a bit |a little |slightly |way |somewhat |noticeably |)(darker|dimmer|less (bright|luminous|light|exposed|lit|glaring))|dark|dim|gloomy|not so bright|gloomier|moodier and darker|underexposed)",
+        do="((decrease|reduce|lower|cut|turn down|bring down|drop|diminish|tone down|dial down|take down|pull down|lessen|step down|halve|limit) (the )?(brightness|exposure|lightness|luminance|light level|lighting|illumination|light|luminosity|lights)( of {o}| in {o}| a bit| a little| level|)|"
+        "(darken|dim|underexpose|black out a bit|shade) {o}( down| a bit| a little| some more|)|"
+        "(remove|take away|use|take out|take|give {o}) (some |a bit of |a little |much |)(light|less light|of the light|less exposure|brightness|exposure|illumination)( from {o}| out of {o}|)|"
+        "(turn|switch) the (lights|light|lamp) (off|down|low)|turn (off|down) the (lights|light|lamps)|(darken|deepen|lower) the (whole|overall|entire) (image|tone|picture|exposure)|(bring|tone|dial) {o} down (in brightness|a stop|two stops)|"
+        "(stop|close) down the (aperture|exposure|lens)|expose {o} less|get rid of the (glare|overexposure))",
+        get="(a )?(less light|less brightness|lower exposure|lower brightness|less exposure|darker (look|version|exposure|mood|lighting|tone|image|picture)|dimmer (look|version|light|tone)|darkening|dimming|brightness (cut|reduction|decrease)|night-like darkness)",
+        say="({o} (is|looks|seems|came out|turned out|appears) (too|way too|a bit too|very|so|rather|pretty|quite) (bright|light|overexposed|blown out|glaring|dazzling|white|luminous)( , (fix that|fix it|help|can you fix it|darken it|dim it|take some light away|make it darker|tone it down)|)|"
+        "{o} is overexposed|overexposed|the (light|brightness|glare|sun) (hurts|blinds me|hurts my eyes|is too (strong|much))|(it|this) (needs|could use|wants) (less|lower|a lower) (light|brightness|exposure)|"
+        "there is too much (light|brightness|exposure)|too much light|too bright|too light|less (light|brightness|exposure|luminance)( please|)|brightness down|exposure down|minus brightness|as if (the sun went down|it was dusk|it were evening|at night|in the shade|someone turned off the light))",
+        chinese="((把|将)?{o}(调|变|弄|压|降|搞|变得)(暗|更暗|黑暗|昏暗)(一点|一些|点|些|)|(降低|减少|减小|调低|减弱|压低)({o}的|{o}|)(亮度|曝光|曝光度|光线|光亮|明度)|(让|使){o}(更|)(暗|昏暗|黑)(一点|一些|些|)|"
+        "{o}(太|有点|太过|过于|比较)(亮|刺眼|白)(了|)(，|)(调暗|压暗|减点光|暗一点|帮我调暗|弄暗)(一点|一些|点|)|{o}(太亮|曝光过度|过曝)了|压暗({o}|)|(减|少)(一点|点|一些|些)光|更暗|暗一点|变暗|调暗)",
+    ),
+    "contrast": Words(
+        be="((much |a bit |a little |slightly |way |)(more (contrasty|contrasted|punchy|dramatic|striking|bold)|punchier|contrastier|higher in contrast|bolder)|high contrast|high-contrast|less flat|less washed out|less faded|dramatic|contrasty|punchy|not so flat)",
+        do="((increase|raise|boost|up|turn up|crank up|push|strengthen|add|bump up|enhance|improve|intensify|amplify|pump up|heighten|maximize|bring up) (the |some |more |extra |a bit of |)(contrast|tonal contrast|tonal range|dynamic range|difference between (light|bright|dark|the lights) and (dark|light|bright|the darks))( of {o}| in {o}| to {o}| a bit| a little|)|"
+        "(deepen|darken) the (shadows|darks|blacks|dark parts|dark areas) and (brighten|lift|boost|lighten|strengthen) the (highlights|lights|whites|bright parts|light areas)|"
+        "make the (darks|blacks|shadows|dark parts|dark areas) (darker|deeper|blacker|stronger) and the (lights|whites|highlights|bright parts|light areas) (lighter|brighter|whiter|stronger)|"
+        "(give|add) {o} (more |some |extra |a bit of |)(punch|contrast|pop and contrast|drama|bite)|(add|inject) (more |some |extra |)(punch|drama|bite|contrast)( to {o}|)|(apply|use) an? s-curve( to {o}|)|(spread|stretch|widen) the (tones|histogram|tonal range|levels)( of {o}|))",
+        get="(a )?(more contrast|higher contrast|stronger contrast|extra contrast|contrast boost|contrast enhancement|more punch|more drama|s-curve|high contrast (look|version|effect|style)|increased contrast|deeper blacks and brighter whites|stronger darks and lights)",
+        say="({o} (is|looks|seems|appears|feels|came out) (too |very |so |a bit |rather |a little |)(flat|washed out|low contrast|hazy|milky|foggy|lifeless and flat|faded)( , (fix that|fix it|help|add punch|add contrast|give it punch|more contrast please|give it more contrast)|)|"
+        "(it|this|{o}) (needs|could use|lacks|wants|has too little|deserves) (more |some |a bit more |)(contrast|punch|drama)|not enough contrast|too (flat|little contrast)|more (contrast|punch|drama)( please|)|contrast up|plus contrast|too washed out|blacker blacks and whiter whites)",
+        chinese="((增加|提高|增强|加强|加大|提升|调高|拉高)({o}的|{o}|)(对比度|反差|明暗对比|对比)(一点|一些|)|(让|使|把){o}(的|)(对比度|对比|反差)(更|变得更|)(强|高|大|强烈|鲜明)(一点|一些|些|)|{o}(太平|太灰|发灰|灰蒙蒙|太平淡)(了|)(，|)(加强对比|增加对比度|加点对比|)|"
+        "(高|强|更强的|更高的)(对比度|对比|反差)|(暗部更暗亮部更亮|暗的更暗亮的更亮|黑的更黑白的更白)|对比度(调高|加大|拉高|高一点|强一点|增加))",
+    ),
+    "fade": Words(
+        be="((much |a bit |a little |slightly |way |)(less (contrasty|harsh|contrasted|punchy|dramatic|hard)|flatter|paler|more (faded|washed out|washed-out|muted|flat|pale|hazy|milky)|lower in contrast|hazier|milkier)|faded|washed out|washed-out|pale|flat|hazy|milky|foggy|low contrast|low-contrast|matte|bleached)",
+        do="((decrease|reduce|lower|cut|turn down|weaken|soften|drop|diminish|tone down|dial down|lessen|flatten|bring down|take down|minimize|ease) (the |some |some of the |)(contrast|tonal contrast|tonal range|dynamic range|difference between (light|bright|dark|the lights) and (dark|light|bright|the darks))( of {o}| in {o}| a bit| a little|)|"
+        "(fade|wash out|flatten|bleach|fade out) {o}( a bit| a little| out|)|(lift|raise|brighten) the (blacks|darks|shadows) and (lower|darken|dull|mute) the (whites|highlights|lights)|"
+        "make the (blacks|darks|shadows) (lighter|grayer|weaker) and the (whites|highlights|lights) (darker|grayer|duller|weaker)|(take|remove|pull) (the |some |some of the |)(contrast|punch|harshness)( out| away|)( of {o}| from {o}|)|"
+        "(add|lay|put) (a |some |)(haze|fog|mist|milky veil|matte finish)( over {o}| to {o}|)|(compress|squeeze|narrow) the (tones|histogram|tonal range)( of {o}|)|give {o} less contrast)",
+        get="(a )?(less contrast|lower contrast|weaker contrast|softer contrast|contrast reduction|faded (look|effect|style|film look|version)|washed out (look|effect|style)|washed-out (look|effect|style)|matte (look|effect|finish)|hazy (look|effect)|pale (look|version)|flat (look|tone|profile)|low contrast (look|version|effect))",
+        say="({o} (is|looks|seems|appears|feels|came out) (too |very |so |a bit too |rather |a little too |)(harsh|contrasty|hard|punchy|high contrast|dramatic|stark|strong in contrast)( , (fix that|fix it|help|soften it|lower the contrast|less contrast please|flatten it|fade it)|)|"
+        "(it|this|{o}) (needs|could use|wants|should have|has too much|deserves) (less |lower |a lower |)contrast|too much contrast|too (harsh|contrasty|stark)|less (contrast|punch|harsh|drama)( please|)|contrast down|minus contrast|grayer blacks and duller whites|like an? (faded|sun-bleached|washed out) (photo|print|poster))",
+        chinese="((降低|减少|减小|减弱|调低|拉低|压低)({o}的|{o}|)(对比度|反差|明暗对比|对比)(一点|一些|)|(让|使|把){o}(的|)(对比度|对比|反差)(更|变得更|)(弱|低|小|柔和)(一点|一些|些|)|{o}(太硬|对比太强|反差太大|太强烈)(了|)(，|)(柔和一点|降低对比度|减点对比|)|"
+        "(低|弱|更低的|更弱的)(对比度|对比|反差)|(褪色|发白|泛白|灰蒙蒙|朦胧|哑光|淡淡)(的|)(效果|感觉|风格|)|(让|使|把){o}(褪色|淡一点|变淡|平一点|灰一点)|对比度(调低|减小|拉低|低一点|弱一点|降低))",
+    ),
+    "warmer": Words(
+        be="((much |a bit |a little |slightly |)(warmer|cozier|cosier|more (golden|sunny|warm|amber|summery|cozy|cosy)|sunnier|less (cold|cool|blue|bluish|chilly|icy))|warm|golden|warm and (golden|cozy|cosy|sunny)|cozy|cosy|sunny|like (sunset|golden hour|a summer evening|candlelight|firelight|late afternoon sun)|not so cold)",
+        do="((warm|warm up|heat up) {o}( up| a bit| a little|)|(warm|warm up|heat up) the (tones|colors|colours|white balance|color temperature|tone|mood|palette|light)( of {o}| a bit| a little|)|"
+        "(increase|raise|turn up|boost|push up) the (warmth|color warmth)( of {o}|)|(shift|move|push|change|set|adjust|tilt|nudge) the (white balance|color temperature|colour temperature|tones|colors|tone|temperature|palette|balance)( of {o}|) (to|towards|toward|into|to the) (the |a |)(warm|warmer|golden|amber|orange|warm side|yellow and red|sunset|warm end|warmer side|golden side)( side| tones| end| setting|)|"
+        "(add|give {o}|bring|put in) (some |more |a bit of |a little |)(warmth|warm tones|golden light|sunshine|sunset light|golden tones|warm light|golden hour light|sunset glow|summer feeling|amber warmth)( to {o}|)|"
+        "(apply|use|put) a (warming|warm) (filter|tone|white balance|look)( on {o}| to {o}|)|(fix|correct) the (cold|cool|bluish|too cold|icy) (white balance|look|tones|light|cast))",
+        get="(a )?(warmer (tones|look|mood|white balance|colors|colours|color temperature|feel|light|version|atmosphere|temperature)|warm (tones|look|mood|glow|filter|white balance|colors|light|atmosphere|feeling)|more warmth|warming filter|golden (glow|light|tones|hour look|hour|warmth)|sunset (look|light|mood|tones|glow)|cozy (feel|mood|look|warmth)|summer (mood|feel|warmth))",
+        say="({o} (is|looks|seems|feels|appears|came out) (too |very |so |a bit |rather |)(cold|cool|blue|bluish|chilly|icy|wintry|frosty)( , (fix that|fix it|help|warm it up|make it warmer|warm it|add warmth|more warmth please)|)|"
+        "(it|this|{o}) (needs|could use|lacks|wants|deserves) (more |some |a bit of |)(warmth|warm tones|warmer tones|sunshine)|too cold|too bluish|the (white balance|color temperature|light) is (off , |)(too |way too |)(cold|cool|blue)( , (fix|correct|warm) it|)|more (warmth|warm|golden light)( please|)|warmth up|higher color temperature|as if (at sunset|at golden hour|lit by candles|lit by a fireplace|in the evening sun))",
+        chinese="((把|将|让|使)?{o}(的|)(色调|颜色|色温|白平衡|色彩|氛围|)(调|变|弄|变得|更|偏)(暖|暖和|更暖|温暖|暖色)(一点|一些|点|些|)|(增加|加入|加点|添加|来点|多点)(暖色|暖意|暖色调|温暖的感觉|暖光|温度|暖调)|(暖色调|暖色|暖调|金色阳光|日落|黄昏|温暖|暖阳)(效果|滤镜|氛围|感觉|风格|)|"
+        "{o}(太|有点|偏)(冷|蓝|冷色)(了|)(，|)(调暖|暖一点|加点暖色|)(一点|一些|)|(提高|调高)色温|色温(调高|高一点|暖一点)|更暖|暖一点|调暖|像(夕阳|日落|黄昏)(一样|下|))",
+    ),
+    "cooler": Words(
+        be="((much |a bit |a little |slightly |)(cooler|colder|chillier|more (wintry|icy|cold|cool|frosty|arctic)|icier|frostier|less (warm|yellow|orange|golden|hot|yellowish))|cool|cold|icy|wintry|frosty|chilly|arctic|freezing|like (winter|a winter morning|moonlight|an icy day|the arctic|a cold morning|ice)|not so warm|cool and (blue|crisp|icy))",
+        do="((cool|cool down|cool off|chill) {o}( down| a bit| a little| off|)|(cool|cool down|cool off) the (tones|colors|colours|white balance|color temperature|colour temperature|tone|mood|palette|light)( of {o}| a bit| a little| down|)|"
+        "(decrease|reduce|lower|turn down|drop|cut) the (warmth|color temperature|colour temperature|heat|yellow|yellow tones)( of {o}|)|(shift|move|push|change|set|adjust|tilt|nudge) the (white balance|color temperature|colour temperature|tones|colors|tone|temperature|palette|balance)( of {o}|) (to|towards|toward|into|to the) (the |a |)(cold|cool|cooler|colder|icy|blue and cold|cold side|cool side|winter|cool end|bluer|blue|cold blue|cool blue)( side| tones| end| setting|)|"
+        "(add|give {o}|bring|put in) (some |more |a bit of |a little |)(coldness|cool tones|cold light|winter light|cold tones|frost|icy tones|chill|coolness|winter feeling|moonlight)( to {o}|)|"
+        "(apply|use|put) a (cooling|cool|cold) (filter|tone|white balance|look)( on {o}| to {o}|)|(fix|correct|remove) the (warm|yellow|yellowish|orange|too warm) (white balance|look|tones|light|cast)|make {o} feel (cold|colder|icy|wintry|cooler|chilly|like winter))",
+        get="(a )?(cooler (tones|look|mood|white balance|colors|colours|color temperature|feel|light|version|atmosphere|temperature)|cold (tones|look|mood|filter|white balance|colors|light|atmosphere|feeling)|colder (tones|look|mood|white balance|colors|light|feel|version)|cool (tones|look|mood|filter|white balance|light|blue tones)|icy (look|tones|mood|light|feel)|wintry (look|mood|tones|light|feel)|winter (look|mood|tones|light|feel)|cooling filter|less warmth|frosty (look|mood))",
+        say="({o} (is|looks|seems|feels|appears|came out) (too |very |so |a bit |rather |)(warm|yellow|orange|yellowish|hot|golden|reddish and warm)( , (fix that|fix it|help|cool it down|make it cooler|make it colder|cool it|less warmth please|give it a colder look)|)|"
+        "(it|this|{o}) (needs|could use|wants|deserves) (less warmth|cooler tones|colder tones|a cooler look|a colder look)|too warm|too yellow|too orange|the (white balance|color temperature|light) is (off , |)(too |way too |)(warm|yellow|orange|hot)( , (fix|correct|cool) it|)|less (warmth|warm|yellow)( please|)|warmth down|lower color temperature|as if (in winter|at the north pole|it was freezing|lit by the moon|on an icy day|on a cold morning))",
+        chinese="((把|将|让|使)?{o}(的|)(色调|颜色|色温|白平衡|色彩|氛围|)(调|变|弄|变得|更|偏)(冷|冷淡|更冷|寒冷|冷色)(一点|一些|点|些|)|(增加|加入|加点|添加|来点|多点)(冷色|冷意|冷色调|寒冷的感觉|冷光|凉意|冷调)|(冷色调|冷色|冷调|冬天|冬日|冰冷|寒冷|清冷)(效果|滤镜|氛围|感觉|风格|)|"
+        "{o}(太|有点|偏)(暖|黄|橙|暖色)(了|)(，|)(调冷|冷一点|加点冷色|)(一点|一些|)|(降低|调低)色温|色温(调低|低一点|冷一点)|更冷|冷一点|调冷|像(冬天|月光下|冰雪)(一样|))",
+    ),
+    "sepia": Words(
+        be="(sepia|sepia toned|sepia-toned|brown and (white|vintage|old|aged)|antique|vintage( and| |) brown|brownish and old|old-fashioned|old fashioned|aged|like an? (old|antique|vintage|century-old|victorian|very old|faded brown|19th century|historic|grandmother's) (photo|photograph|print|picture|postcard)|"
+        "like (a photo|a picture|a photograph|something|it was taken|it is) from (the |)(1800s|1900|1910|1890|19th century|wild west|the old days|1850|grandma's album|old west|early 1900s|twenties|last century)|in sepia|old and brown|brown-toned|western style|old-timey)",
+        do="((convert|change|turn|switch|transform|render|print) {o} (to|into|in) (sepia|a sepia (photo|print|photograph|image)|an (old|antique|aged) (photo|print|photograph|brown photo)|a vintage (photo|print|brown photo)|brown tones|sepia tones|something antique)|"
+        "(tone|colour|color|sepia|sepia-tone|age|antique) {o}( in sepia| with sepia| brown and old|)|(give|lend) {o} (a|an|that|the) (sepia|antique|vintage|old brown|old-time|nostalgic|aged|western|brownish vintage|victorian) (look|tone|feel|touch|tint|charm|effect)|make {o} look (100|a hundred|very|really) (years |)old|"
+        "(add|apply|use|put) (a |an |some |)(sepia|antique|vintage brown|old photo|aged photo|nostalgic brown|wild west|old west)( tone| filter| effect| look| toning| style|)( on {o}| to {o}|))",
+        get="(a |an |)(sepia (tone|filter|effect|look|toning|version|style|photo|print)|sepia|antique (look|effect|filter|photo look|brown tone)|vintage (brown |sepia |photo |)(tone|look|filter|effect|style)|old (photo|photograph|brown|western|time|timey) (look|effect|filter|style|feel|tone)|aged (look|photo effect|paper tone)|nostalgic (brown |)(tone|look|feel)|brown vintage (tone|look)|brownish (tone|look|old look))",
+        say="((let|have) {o} look (old|antique|vintage|like an old photograph|like a hundred years ago)|as if (taken|shot|photographed) (a hundred years ago|in (1900|1890|1910|the 1800s|the wild west|victorian times|the 19th century))|like in my (grandmother's|great-grandfather's|grandpa's|grandma's) (album|photo album|old photos)|"
+        "i want (the|an|that) (old|antique|vintage|old-timey|nostalgic|aged|brown) (photo |brown |brownish |western |)(look|feel|tone|charm)|(nostalgic|vintage|antique|retro) (brown|sepia|old photo)( please|)|old photograph|wild west (poster|photo|look)|brown like old paper)",
+        chinese="((把|将|让|使)?{o}(变成|转成|做成|改成|调成|弄成|变得)(棕褐色|怀旧|复古|老照片|褐色|泛黄|旧照片|复古棕色|古老|深褐色)(的|)(效果|风格|照片|色调|样子|)|(加|添加|应用|使用|来一个)(棕褐色|怀旧|复古|老照片|褐色|旧照片)(效果|滤镜|色调|风格)|(怀旧|复古|老照片|棕褐色|旧时光|泛黄|民国)(效果|风格|滤镜|色调|感觉|照片|)|"
+        "像(老照片|旧照片|一百年前|上个世纪的照片|古董照片)(一样|那样|)|(看起来|显得)(像老照片|很古老|很旧|复古))",
+    ),
+    "blur": Words(
+        be="((very |a bit |a little |much |)(blurry|blurred|blurrier|out of focus|unfocused|fuzzy|unsharp|hazy and blurred|soft and blurry|softer and blurry|indistinct|less sharp|less crisp|less clear|smooth and blurry|defocused|smudged|smeared)|like (seen )?without (my )?glasses|like through frosted glass)",
+        do="((blur|defocus|unfocus|smear|smudge|blur out|fuzz|gaussian blur|soft-focus) {o}( out| a bit| a little| completely| heavily|)|(apply|add|use|put) (a |some |strong |a strong |a soft |)(gaussian |lens |soft |heavy |)(blur|blurring|smoothing|soft focus|bokeh)( effect| filter|)?( on {o}| to {o}| over {o}|)|"
+        "(throw|put|bring|take|push) {o} out of focus|(make|let) (the |all |all the |)(details|edges|fine detail|outlines) (vanish|disappear|soft|blurry|unclear|fuzzy|melt away)|(soften|smooth|smooth out|wash away|hide|obscure|dissolve|smear|smudge) (the |all |all the |)(details|edges|fine details|texture|outlines|sharp edges|image)( of {o}| with a blur|)|"
+        "(reduce|lower|decrease|remove|kill|take away) (the |all |)(sharpness|focus|clarity|crispness|sharp details)( of {o}|)|soften {o}( with a (blur|gaussian blur)|)|(lose|drop) (the )?focus|smooth {o}( out|))",
+        get="(a |an |some |)(blur|gaussian blur|blur effect|blur filter|strong blur|soft focus|soft-focus effect|blurry (look|version|effect)|blurred (look|version)|out of focus (look|effect)|lens blur|bokeh|fuzzy (look|effect)|defocus|less sharpness|smoothing)",
+        say="({o} (is|looks) (too |way too |)(sharp|crisp|detailed)( , (blur it|soften it|make it blurry|smooth it)|)|too sharp|too crisp|nothing should be (sharp|crisp|in focus|clear)|i want (everything|it all) (out of focus|blurry|fuzzy|blurred)|out of focus( please|)|as if (the camera was out of focus|the lens was foggy|i lost my glasses|seen through frosted glass|the focus was wrong)|no sharp (edges|details)|less (sharp|sharpness|focus|detail))",
+        chinese="((把|将|让|使)?{o}(变|弄|变得|做|调)(模糊|虚化|朦胧|不清晰|糊)(一点|一些|点|些|)|(模糊|虚化|糊化|柔焦|失焦)(一下|)({o}|整张图|)|(添加|加|应用|加上)(高斯模糊|模糊|虚化|柔焦|失焦)(效果|滤镜|)|(高斯模糊|模糊|虚化|柔焦|失焦)(效果|滤镜|处理|)|(降低|减少)(清晰度|锐度)|{o}(太清晰|太锐利)了|(看不清|失去)(细节|焦点)|(把|将){o}模糊(掉|处理|化|))",
+    ),
+    "sharpen": Words(
+        be="((much |a bit |a little |slightly |)(sharper|crisper|clearer|more (crisp|sharp|defined|detailed|in focus|focused|clear)|better focused|better defined|less (blurry|soft|fuzzy|blurred|hazy and soft|smooth))|sharp|crisp|razor sharp|tack sharp|in focus|crystal clear|well defined|not so blurry|not so soft)",
+        do="((sharpen|sharpen up|crispen|refocus|deblur|unblur|focus) {o}( up| a bit| a little|)|(sharpen|sharpen up|enhance|strengthen|emphasize|emphasise|accentuate|bring out|improve|boost|reveal|crisp up|define|highlight|increase|recover) (the |all |all the |)(details|edges|fine details|detail|texture|textures|outlines|contours|lines|fine edges|small details|edge definition)( of {o}| in {o}|)|"
+        "(increase|raise|boost|improve|enhance|turn up|add|bump up|crank up|up) (the |some |more |)(sharpness|clarity|crispness|definition|focus|acutance|edge sharpness)( of {o}| in {o}| to {o}|)|(apply|use|add|run) (a |an |some |)(sharpening|unsharp mask|sharpen|sharpness|clarity)( filter| effect| pass|)?( on {o}| to {o}|)|"
+        "(bring|get|put) {o} (back |)(into|in) focus|(remove|reduce|fix|undo|get rid of|eliminate) (the |some |all |)(blur|blurriness|softness|fuzziness|motion blur)( of {o}| in {o}| from {o}|)|give {o} (more |crisper |sharper |)(sharpness|definition|edges|detail|crispness|details))",
+        get="(a |an |some |)(sharpening|sharpening filter|sharpness|more sharpness|more clarity|more definition|more detail|crisper (edges|details|look|version)|sharper (edges|details|look|version|image)|unsharp mask|clarity boost|sharpness boost|sharpen effect|more crispness|edge enhancement|better focus|finer details)",
+        say="({o} (is|looks|seems|appears|came out|turned out) (too |very |so |a bit |rather |a little |slightly |)(blurry|soft|fuzzy|out of focus|blurred|unsharp|smooth|unclear)( , (fix that|fix it|help|sharpen it|make it sharper|make it crisper|make it clear|get it in focus)|)|"
+        "(it|this|{o}) (needs|could use|lacks|wants|deserves) (more |some |a bit more |)(sharpness|clarity|definition|crispness|detail)|too (blurry|soft|fuzzy)|not (sharp|crisp|clear) enough|more (sharpness|clarity|definition|detail|crispness|sharp|crisp)( please|)|sharpness up|i want to see (every|each|all the) (detail|hair|details|edge)|as if (shot|taken) with a (better|sharp|sharper) lens)",
+        chinese="((把|将|让|使)?{o}(变|弄|变得|调|更|更加)(清晰|锐利|清楚|锐)(一点|一些|点|些|)|(锐化|清晰化)(一下|)({o}|)|(增加|提高|提升|增强|加强|调高)({o}的|{o}|)(锐度|清晰度|细节|边缘|清晰)|(添加|加|应用)(锐化|清晰)(效果|滤镜|)|(锐化|清晰)(效果|滤镜|处理|)|{o}(太模糊|有点模糊|不够清晰|太虚|有点糊|太糊)(了|)(，|)(锐化一下|弄清晰|清晰一点|)|(去除|消除|去掉)模糊|(突出|强化|增强)(细节|边缘|轮廓))",
+    ),
+    "pixelate": Words(
+        be="(pixelated|pixely|pixelised|pixelized|blocky|a mosaic|mosaic-like|8-bit|8 bit|16-bit|made of (big |large |visible |coarse |square |small |little |)(pixels|blocks|squares|tiles)|low-res|low resolution|low res and blocky|lower resolution|retro game style|pixel art|pixel-art|like (pixel art|minecraft|an? (old|retro|8-bit|nintendo|arcade|gameboy|classic) (video |computer |)game|a mosaic|lego|censored footage)|censored|coarse and blocky)",
+        do="((pixelate|pixelize|pixelise|pixellate|mosaic|censor|blockify) {o}( out| completely| heavily| a bit|)|(turn|convert|change|transform|break|split|divide|cut) {o} (to|into|in|up into) (pixel art|pixels|big pixels|large pixels|blocks|squares|a mosaic|coarse blocks|a pixel mosaic|little squares|8-bit( art| style|)|tiles|big square pixels|pixelated art|lego blocks|a retro (video |)game( picture| screen|))|"
+        "(apply|add|use|put) (a |an |some |)(pixelation|pixelate|pixelated|mosaic|pixel|censor|8-bit|blocky|pixel art|censorship)( filter| effect| look| mosaic| blocks|)?( on {o}| to {o}| over {o}|)|(reduce|lower|decrease|drop|destroy|cut) the (resolution|pixel count|number of pixels)( of {o}|)( drastically| until it is blocky| a lot|)|"
+        "(show|draw|render|display|recreate) {o} (as|with|in|using) (big |large |coarse |visible |chunky |)(pixels|blocks|squares|square blocks|a mosaic|mosaic tiles|pixel art|8-bit style|square tiles)|make the pixels (big|bigger|visible|large|huge|chunky)|(hide|cover|anonymize|obscure) {o} (with|behind|under) (a |)(mosaic|pixels|blocks|big pixels|censor pixels))",
+        get="(a |an |some |)(pixelation|pixelate effect|pixelated (look|version|effect|style)|pixel (effect|filter|art|art style|mosaic|look|blocks|art look)|mosaic (effect|filter|look|of squares|tiles)|mosaic|8-bit (look|style|effect|version)|8 bit (look|style|version)|blocky (look|effect|pixels)|big pixels|chunky pixels|low resolution (look|effect)|retro game (look|style)|censor (effect|mosaic|pixels|blocks)|minecraft (look|style))",
+        say="((i want|let me see|show) (big|large|chunky|visible|huge) (pixels|square blocks|blocks)|like (in )?(an? |)(old|retro|8-bit|80s|nintendo|arcade|classic) (video |computer |console |)(game|games)( graphics|)|bigger pixels( please|)|blocks instead of details|8-bit( please| style|)|pixel art( please| style|)|mosaic( please|)|as if (the resolution was tiny|made of lego|it was censored|drawn with huge pixels|in minecraft)|too much detail , (pixelate it|make it blocky))",
+        chinese="((把|将|让|使)?{o}(变成|做成|转成|变得|弄成|改成)(像素|像素化|像素风|马赛克|像素画|方块|像素艺术|8位游戏|像素风格)(的|)(效果|风格|样子|)|(像素化|马赛克化)({o}|)|(给|对){o}(打|加|打上|加上|添加)(马赛克|像素化|像素效果|码)|(添加|加|打|打上|应用|加上)(马赛克|像素|像素化)(效果|滤镜|)|(马赛克|像素|像素风|8位|像素艺术|我的世界)(效果|滤镜|风格|处理|)|(降低|减小)分辨率|像(老|复古|红白机|像素)(游戏|游戏画面)(一样|)|用(大|)(方块|像素块|像素)(表示|显示|画))",
+    ),
+    "saturate": Words(
+        be="((much |a bit |a little |slightly |way |)(more (colorful|colourful|saturated|vivid|vibrant|intense in color|lively)|livelier|less (dull|pale in color|gray and dull|drab)|richer in color)|colorful|colourful|vivid|vibrant|saturated|highly saturated|lively|rich in color|not so dull|technicolor)",
+        do="((increase|raise|boost|up|turn up|crank up|enhance|intensify|push|pump up|bump up|strengthen|amplify|max out|bring up|crank) (the |)(saturation|color saturation|colour saturation|vibrance|vibrancy|color intensity|colour intensity|colors|colours|colorfulness|vividness)( of {o}| in {o}| up| a bit| a little|)|"
+        "(saturate|oversaturate|colorize more|vivify|liven up|enliven) {o}( more| a bit| strongly|)|make the (colors|colours|hues) (pop|more (vivid|vibrant|intense|saturated|lively|brilliant|colorful)|richer|stronger|bolder|stand out|brilliant|deeper|livelier|vivid|vibrant|shine|intense|louder)|"
+        "(add|give {o}|bring|use|put in) (some |more |much more |a bit more |extra |stronger |richer |bolder |)(color|colour|saturation|vibrance|vibrancy|vivid colors|life to the colors|colorfulness|rich colors|vivid hues|colors)( to {o}| into {o}|)|let the (colors|colours) (pop|shine|glow|stand out)|(strengthen|deepen|enrich|revive|refresh|liven up|bring out|intensify|boost) (the |all |all the |)(colors|colours|hues|tints))",
+        get="(a |an |)(more saturation|more color|more colour|saturation boost|higher saturation|stronger colors|richer (colors|colours|hues)|more (vivid|vibrant|intense|brilliant) (colors|colours|hues|look)|vivid (colors|colours|look|filter|version)|vibrant (colors|colours|look|version)|color boost|colour boost|more vibrance|vibrance boost|colorful (look|version)|bolder (colors|colours)|extra saturation)",
+        say="((the |its |)(colors|colours) (are|look|seem|appear|feel) (too |very |so |a bit |rather |a little |)(dull|pale|weak|lifeless|drab|muted|desaturated|boring|faint|washed)( , (fix that|fix it|help|boost them|make them pop|make them richer|more saturation|make them stronger|saturate them)|)|"
+        "{o} (looks|is|seems) (too |very |so |a bit |)(dull|drab|colorless|lifeless|desaturated|boring)( , (add color|more color please|boost the colors|make it colorful)|)|(it|this|{o}) (needs|could use|lacks|wants|deserves) (more |some more |stronger |a bit more |)(color|colour|saturation|vibrance|colors)|not colorful enough|dull colors|more (color|colour|colors|saturation|vibrance|vivid|vibrant|colorful)( please|)|saturation up|as (colorful|vivid|vibrant) as (possible|a parrot|you can|candy))",
+        chinese="((把|将|让|使)?{o}(的|)(颜色|色彩|)(变|变得|更|更加|弄)(鲜艳|艳丽|饱和|鲜明|丰富|浓郁|生动)(一点|一些|点|些|)|(增加|提高|提升|增强|加强|调高|加大)({o}的|{o}|)(饱和度|色彩|鲜艳度|颜色饱和度|色彩饱和度|颜色)|(鲜艳|艳丽|高饱和|饱和)(的|)(效果|颜色|滤镜|色彩|)|{o}(的颜色|颜色|色彩|)(太淡|太暗淡|不够鲜艳|太单调|太平淡)(了|)(，|)(鲜艳一点|增加饱和度|)|饱和度(调高|加大|拉高|高一点|增加)|更鲜艳|鲜艳一点)",
+    ),
+    "swap_red_blue": Words(
+        be="(with (red and blue|blue and red|the red and blue channels) (swapped|exchanged|switched|interchanged)|red-blue swapped|bgr|in bgr order|bgr instead of rgb|channel swapped)",
+        do="((swap|exchange|switch|interchange|trade|flip|permute|reverse) (the |)(red|blue|r) (and|with|for|against) (the |)(blue|red|b)( channels| channel| colors| colours| components| values| tones|)( of {o}| in {o}|)|(swap|exchange|switch|interchange|flip|reverse) (the |)(r and b|b and r|rb|rgb to bgr|red/blue|red-blue|r/b)( channels| channel| order|)( of {o}|)|"
+        "(convert|change|turn|reorder) (rgb|{o}|the channels) (to|into|from rgb to) bgr|(turn|make|change|paint) (all |everything |every |whatever is |)(the |)(red|blue)( things| areas| parts|) (to |into |)(blue|red) and (all |everything |every |whatever is |)(the |)(blue|red)( things| areas| parts|) (to |into |)(red|blue)|replace (red|blue) (with|by) (blue|red) and (blue|red) (with|by) (red|blue)|(mix up|shuffle) (the )?red and blue( channels|))",
+        get="(a )?(red-blue swap|red blue swap|red/blue swap|channel swap|swap of (red and blue|blue and red|the red and blue channels)|bgr (version|order|channel order)|red and blue (swap|exchange|channel swap)|exchange of (red and blue|blue and red))",
+        say="(red (becomes|should be|should become|turns|to|into|goes to) blue and blue (becomes|should be|should become|turns|to|into|goes to) red|blue (becomes|should be|should become|turns|to|into|goes to) red and red (becomes|should be|should become|turns|to|into|goes to) blue|(red and blue|the red and blue channels|r and b) (are|should be|must be) (swapped|exchanged|switched|the other way round|interchanged)|the channels are in the wrong order , (rgb|swap red and blue)|red for blue and blue for red|what if red was blue and blue was red|bgr)",
+        chinese="((交换|对调|互换|调换|对换|切换)({o}的|{o}|)(红色和蓝色|红蓝|红和蓝|蓝色和红色|红蓝通道|红色和蓝色通道|红通道和蓝通道|R和B|RB通道|蓝红)(通道|)|(把|将)(红色|红)(变成|换成|变)(蓝色|蓝)(，|)(把|)(蓝色|蓝)(变成|换成|变)(红色|红)|(红变蓝蓝变红|红蓝互换|红蓝对调|红蓝交换|红色和蓝色互换)|(把|将){o}(的|)(红蓝|红色和蓝色)(通道|)(交换|对调|互换))",
+    ),
+    "vignette": Words(
+        be="(vignetted|dark(er|) (at|around|towards|in) the (edges|corners|borders|sides|rim)|darkened at the (edges|corners)|shadowed (at|around) the (edges|corners)|like (shot|taken) (through|with) an? (old|vintage|toy|cheap) lens|spotlit in the (middle|center|centre))",
+        do="((vignette|add vignetting to) {o}|(darken|shade|dim|burn|shadow|black out|fade out) (the |all |)(corners|edges|borders|sides|margins|rim|outer parts|outside|periphery|edges and corners|corners and edges|four corners)( of {o}| gradually| softly|)|(add|apply|put|use|create|draw) (a |an |some |)(soft |dark |subtle |strong |gentle |round |lens |)(vignette|vignetting|lens falloff|dark fade|shadow|darkness|falloff|dark halo|shade)( effect| filter|)?( to {o}| on {o}| around (the (edges|corners|outside|borders|rim|sides)|{o})| at the (edges|corners)|)|"
+        "(make|let) the (corners|edges|sides|borders|rim|outer parts) (darker|dark|fade to black|fall off|fade into (darkness|black|shadow)|dim|shadowy)|(draw|lead|pull|focus|direct) (the )?(eye|attention|focus|viewer) to the (middle|center|centre)( by darkening the (edges|corners|rest)| with (a vignette|dark edges|shadow)|)|(fade|shade|dim) {o} (to black |to dark |)(towards|toward|at) the (edges|corners|borders|sides)|(put|place) {o} in a (spotlight|soft spotlight)|(frame|surround) {o} (with|by|in) (a |)(soft |dark |)(shadow|shadows|darkness|dark fade|fading shadow|vignette))",
+        get="(a |an |some |)(vignette|vignetting|vignette effect|vignette filter|dark vignette|soft vignette|dark (corners|edges)|darker (corners|edges)|shadowed (corners|edges|frame)|shaded (corners|edges)|old lens (look|effect|falloff)|lens (falloff|vignette|shading)|edge darkening|corner shading|spotlight effect|dark fade at the edges|fading edges|shadowy (frame|edges|corners))",
+        say="(the (corners|edges|sides|borders) (should be|must be|are too bright , make them) (darker|dark|shadowed|dim|in shadow)|(dark|darker|shadowy|shaded|dim) (corners|edges)( please| around {o}|)|only the (middle|center|centre) should (stay|be|remain) (bright|lit|light)|(bright|light) (middle|center|centre) and dark (edges|corners|rim)|the (middle|center|centre) should stand out|let {o} fade (to black|into darkness) (around|at|towards) the (edges|corners|outside)|as if (lit by a spotlight|seen through a tunnel|shot with an old lens|in a spotlight))",
+        chinese="((添加|加|加上|加个|增加|做|应用|打|来点|来一个)({o}|)(暗角|晕影|四角压暗|边缘暗角|渐晕|暗边)(效果|滤镜|)|(暗角|晕影|渐晕|暗边)(效果|滤镜|处理|)|(把|将|让|使){o}(的|)(四周|四角|边缘|角落|周围|边角)(变|调|压|弄|变得)(暗|黑|更暗)(一点|一些|)|(压暗|调暗|加深)(四周|四角|边缘|角落|周围|边角)|(突出|聚焦)(中间|中心|中央)|(四周|四角|边缘|角落)(暗|黑|更暗)(一点|一些))",
+    ),
+}
+
+BORDER = Words(
+    be="(framed (in|with|by) {c}|bordered (in|with|by) {c}|{c}-framed|{c} framed|surrounded by {c}|edged (in|with) {c}|outlined in {c}|{c} (around|at|along) the (edges|border|outside|rim)|enclosed in {c})",
+    do="((add|put|draw|place|paint|make|create|insert|apply|set|wrap|attach) (a |an |some |)(thick |thin |solid |wide |simple |nice |plain |)({c}|{c} coloured|{c} colored) (frame|border|edge|outline|edging|rim|margin|passe-partout|stripe|edges|borders|surround|band|picture frame|photo frame)( around {o}| to {o}| on {o}| at the edges| all around| along the edges| all the way round| around the outside|)|"
+    "(frame|border|surround|enclose|edge|outline|box|rim|wrap|encircle|trim) {o} (in|with|by|with a|in a|inside a) (solid |thick |plain |)({c}|{c} color|{c} colour|{c} frame|{c} border|{c} edge|{c} line|{c} box|{c} margin)|(colour|color|paint|make|turn|fill) the (edges|border|frame|outside|rim|margin|borders|outer edge|edge)( of {o}|) {c}|(put|place|set|hang) {o} (in|into|inside|within|on) an? {c} (frame|border|box|picture frame|mat|background frame|photo frame)|give {o} an? (thick |thin |nice |)({c}) (frame|border|edge|outline|edging|rim|margin|surround))",
+    get="(a |an |)({c}) (frame|border|edge|outline|edging|rim|margin|picture frame|photo frame|passe-partout|surround|edges)",
+    say="(({o} (needs|wants|should have|could use|deserves|gets) (a |an |)({c}) (frame|border|edge|outline|rim|margin))|(frame|border|edges|outline|edge|rim|margin)( color| colour|): {c}|{c} (frame|border|edge|outline|edges|rim|margin|borders)( please| around {o}| all around|)|(a |)(frame|border|edge|outline) in {c}|(i want|i need|i'd like) ({c}) (edges|borders)( around {o}|)|(frame|border) , {c}( please|)|{c} all around (it|the (picture|photo|image)))",
+    chinese="((给|为|在)({o}|)(加|添加|加上|加个|画|画上|做)(一个|一圈|上|个|)({c})(的|)(边框|相框|框|边|外框|框子|画框|边缘)|(加|添加|加上|画)(一个|一圈|个|)({c})(的|)(边框|相框|框|外框|画框)|({c})(的|)(边框|相框|外框|画框|框)|(用|拿)({c})(的|)(边框|框|相框|外框)?(围|框|包|装)(住|起来|上|起)({o}|)|(边框|相框|边缘|外框)(用|是|为|改成|涂成|变成)({c})|(把|将){o}(放进|装进|框进)({c})(的|)(相框|框|画框)(里|中|))",
+)
+
+TINT = Words(
+    be="({c}|{c}-ish|{c}ish|{c} tinted|{c}-tinted|tinted {c}|all {c}|a bit {c}|more {c}|slightly {c}|{c} toned|{c} all over|{c} in tone|bathed in {c}|covered in {c}|washed in {c}|in {c} tones|in {c} light|like (seen )?through {c} (glass|glasses|sunglasses|foil|film))",
+    do="((tint|tone|colour|color|dye|stain|wash|shade|tinge|bathe|drench|flood|cover|overlay|fill|paint|soak|hue) {o} (in |with |in a |with a |over with |)({c}|{c} light|{c} tint|{c} color|{c} colour|{c} tone|{c} tones|{c} wash|{c} overlay)|(add|apply|put|lay|use|overlay|place|throw|cast) (a |an |some |)(light |slight |strong |transparent |subtle |soft |)({c}|{c} coloured|{c} colored|{c}ish) (tint|tone|filter|overlay|cast|wash|hue|color filter|colour filter|light|layer|color cast|colour cast|veil|film|glow|gel|shade|tinge|color overlay)( over {o}| to {o}| on {o}| on top| all over {o}| across {o}| onto {o}|)|"
+    "(give|lend) {o} an? (light |slight |strong |overall |soft |)({c}|{c}ish) (tint|tone|cast|hue|wash|colour cast|color cast|glow|shade|look|tinge|mood|touch)|(turn|make|shift|push|tilt) {o} ({c}|{c}-ish|{c}ish|to {c}|towards {c}|more {c})|(mix|blend|bring) (some |more |a bit of |)({c})( into {o}| in| with {o}|)|(make|let) (it all|everything|all of it|the whole (thing|picture|photo)) (look |be |appear |)({c}|{c}ish|{c}-ish)|shine (a )?{c} light (on|over) {o})",
+    get="(a |an |some |)(slight |strong |light |)({c}) (tint|tone|filter|overlay|cast|wash|hue|color cast|colour cast|color filter|colour filter|light|glow|tones|veil|layer|shade|color overlay|tinge|mood)",
+    say="(({o} (needs|wants|should have|could use|should get) (a |an |some |more |)({c}) (tint|tone|cast|hue|light|overlay|filter))|(tint|filter|overlay|tone|hue|color filter)( color| colour|): {c}|{c} (tint|filter|overlay|tone|hue|light|cast|wash|glow)( please| over everything| all over|)|(a |)(tint|filter|overlay|wash|tone) (in|of) {c}|{o} should (be|look|appear|become) ({c}|{c}ish|{c}-ish|tinted {c}|more {c})|as if (seen )?through {c} (glass|glasses|foil|sunglasses)|as if lit by (a )?{c} (light|lamp|neon)|{c} everywhere|more {c})",
+    chinese="((给|为|在)({o}|)(加|添加|加上|加个|罩|叠加|盖)(一层|上|个|一个|)({c})(的|)(色调|滤镜|色|滤色|光|蒙版|薄纱|色罩|叠加)|(加|添加|加上|叠加|使用)(一层|一个|个|)({c})(的|)(色调|滤镜|滤色|光|蒙版|叠加)|({c})(的|)(色调|滤镜|滤光|叠加|色偏)|(把|将|让|使){o}(整体|全部|)(染成|变成|偏|染|调成|变得偏|带点)({c})(色调|一点|)|(整体|全部|画面)(偏|染成|变成)({c}))",
+)
+
+COLOUR_WORDS: dict[str, tuple[str, str]] = {
+    "white": ("(white|white|snow white|pure white|ivory)", "(白色|白|纯白|纯白色)"),
+    "black": ("(black|black|jet black|pure black|pitch black)", "(黑色|黑|纯黑|纯黑色)"),
+    "red": ("(red|red|red|crimson|scarlet|bright red|dark red|ruby)", "(红色|红|大红|鲜红色|红彤彤)"),
+    "green": ("(green|green|green|emerald|bright green|grass green|forest green)", "(绿色|绿|翠绿|草绿色)"),
+    "blue": ("(blue|blue|blue|navy|navy blue|bright blue|azure|royal blue|sky blue)", "(蓝色|蓝|天蓝|深蓝色|湛蓝)"),
+    "yellow": ("(yellow|yellow|yellow|lemon|lemon yellow|bright yellow)", "(黄色|黄|柠檬黄|明黄色)"),
+    "orange": ("(orange|orange|orange|tangerine|bright orange)", "(橙色|橙|橘色|橘黄色|橘)"),
+    "purple": ("(purple|purple|purple|violet|lilac|magenta-purple|dark purple|lavender)", "(紫色|紫|紫罗兰|深紫色)"),
+    "pink": ("(pink|pink|pink|rose|rosy|hot pink|light pink)", "(粉色|粉红|粉红色|粉)"),
+}
