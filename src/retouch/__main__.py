@@ -1,0 +1,6 @@
+"""`python -m retouch` is the command `retouch`."""
+
+from retouch.cli.main import run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,107 @@
+"""`retouch edit`: one edit through staging and the engine alone. No server, no database, no files but the answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from retouch import images, sizes
+from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
+from retouch.edit import EditRequest, ImageInput, OutputFormat
+from retouch.engine.engine import Engine
+from retouch.engine.pipelines import load_pipeline
+from retouch.errors import InvalidSetting, NotOneOf
+from retouch.images import Pixels
+from retouch.settings import ModelSettings
+from retouch.worker.staging import Staged, finish_picture, stage_in
+
+FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif", ".gif": "gif"}
+
+
+def edit(
+    model: ModelSettings,
+    arguments: Sequence[str],
+    out: Path,
+    *,
+    seed: int | None,
+    steps: int | None,
+    size: str | None,
+    guidance_scale: float | None,
+) -> None:
+    """Write the edited picture to `out` and print its seed. Raises RetouchError."""
+    *pictures, instruction = arguments
+    if not pictures:
+        raise InvalidSetting(
+            'Give at least one picture and then the instruction: retouch edit photo.jpg "make it grayscale".'
+        )
+    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    asked = EditRequest(
+        model=checkpoint.name,
+        prompt=instruction,
+        images=tuple(ImageInput(blob=name, field=name) for name in pictures),
+        size=sizes.parse(size=size),
+        seed=seed,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        output_format=format_of(out),
+    )
+    request, notices = Route(_any_model(checkpoint), checkpoint).complete(asked)
+    console = Console(stderr=True)
+    staged = stage_in(request, checkpoint, lambda image: read_picture(image.blob or ""))
+    for notice in (*notices, *staged.notices):
+        console.print(notice.detail, style="dim", highlight=False)
+    with console.status(f"Loading {checkpoint.name} …"):
+        engine = Engine(load_pipeline(checkpoint, device=model.device), max_running=1)
+    picture = finish_picture(run(engine, staged, console), staged)
+    write_picture(out, images.encode(picture, request.output_format, request.output_quality))
+    sys.stdout.write(f"{out}  {picture.shape[1]}x{picture.shape[0]}  seed {request.seed}\n")
+
+
+def run(engine: Engine, staged: Staged, console: Console) -> Pixels:
+    """Drive the engine to the one picture, with a progress bar. Raises what the edit failed with."""
+    [spec] = staged.specs
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("Editing", total=spec.steps)
+        engine.add(spec, staged.images)
+        while engine.busy:
+            report = engine.step()
+            for failed in report.failed:
+                raise failed.error
+            for moved in report.progressed:
+                progress.update(task, completed=moved.step)
+            for finished in report.finished:
+                return finished.pixels
+    raise AssertionError("an edit ends finished or failed")
+
+
+def format_of(out: Path) -> OutputFormat:
+    """The picture format a file name asks for; raises NotOneOf."""
+    name = FORMATS.get(out.suffix.lower())
+    if name is None:
+        raise NotOneOf("out", out.name, tuple(FORMATS))
+    return OutputFormat(name)
+
+
+def read_picture(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise InvalidSetting(f"The picture '{name}' cannot be read: {error.strerror}.") from None
+
+
+def write_picture(out: Path, data: bytes) -> None:
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise InvalidSetting(f"The file '{out}' cannot be written: {error.strerror}.") from None
+
+
+def _any_model(checkpoint: Checkpoint) -> Model:
+    """Limits of the command line: the widest public row, under the checkpoint's name."""
+    return replace(MODELS[0], id=checkpoint.name)

@@ -1,0 +1,27 @@
+"""`retouch keys`: create, list, revoke. The rules of keys are in `accounts/keys.py`."""
+
+from __future__ import annotations
+
+import sys
+
+from retouch.accounts.keys import Keys
+from retouch.cli.parts import open_database
+from retouch.settings import StoreSettings
+
+
+def create(store: StoreSettings, name: str) -> None:
+    with open_database(store) as database:
+        secret = Keys(database).create(name)
+    sys.stdout.write(f"This is the key of '{name}'. It is shown this once; keep it.\n{secret}\n")
+
+
+def list_all(store: StoreSettings) -> None:
+    with open_database(store) as database:
+        for key in Keys(database).list():
+            sys.stdout.write(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}\n")
+
+
+def revoke(store: StoreSettings, name: str) -> None:
+    with open_database(store) as database:
+        Keys(database).revoke(name)
+    sys.stdout.write(f"The key '{name}' is revoked.\n")

@@ -1,0 +1,248 @@
+"""The command `retouch`: names, options and help of every subcommand. The work is in the modules beside it.
+
+Those are imported when they are called, so that `--help` is quick and `serve` never sees what `edit` needs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retouch.errors import RetouchError
+
+EVERY_OPTION = "Every option is also a variable: --public-url is RETOUCH_PUBLIC_URL."
+
+app = typer.Typer(
+    name="retouch",
+    help="Edit pictures by instruction: a server for Qwen-Image-Edit that speaks OpenAI's and fal's protocols.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+keys = typer.Typer(help="Issue, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys, name="keys")
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")]
+PublicUrl = Annotated[
+    str | None, typer.Option(help="This server's address as callers see it. [default: taken from each request]")
+]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder for the database and all files. [default: ~/.local/share/retouch]")
+]
+Model = Annotated[str | None, typer.Option(help="Checkpoint: a name of the catalogue, or a folder. [default: demo]")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes to run; 0 when they run elsewhere. [default: 1]")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database", help="postgresql://… or sqlite:///…; default: a file in the data folder.")
+]
+StorageUrl = Annotated[
+    str | None, typer.Option("--storage", help="s3://bucket/prefix or another store; default: the data folder.")
+]
+RetentionDays = Annotated[
+    float | None, typer.Option(help="How many days results and their files are kept. [default: 7]")
+]
+NoAuth = Annotated[bool | None, typer.Option("--no-auth", help="Let everybody in without a key, on any address.")]
+AllowPrivate = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST[:PORT]", help="Let callers' links reach this address although it is not public; repeatable."
+    ),
+]
+AcceptLicence = Annotated[
+    bool | None, typer.Option("--accept-research-licence", help="Allow weights that are licensed for research only.")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>. [default: auto]")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")]
+
+
+def run() -> None:
+    """The console script: every foreseen error is one sentence on the terminal, never a traceback."""
+    try:
+        app()
+    except RetouchError as error:
+        _give_up(error.message)
+    except OSError as error:
+        _give_up(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _give_up(sentence: str) -> None:
+    sys.stderr.write(f"retouch: {sentence}\n")
+    sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"retouch {version('retouch')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[  # noqa: ARG001 - acted on by its callback
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    from retouch.settings import refuse_unknown_variables
+
+    refuse_unknown_variables(os.environ)
+
+
+@app.command(epilog=EVERY_OPTION)
+def serve(
+    *,
+    host: Host = None,
+    port: Port = None,
+    public_url: PublicUrl = None,
+    data: Data = None,
+    model: Model = None,
+    workers: Workers = None,
+    device: Device = None,
+    database: DatabaseUrl = None,
+    storage: StorageUrl = None,
+    retention_days: RetentionDays = None,
+    no_auth: NoAuth = None,
+    allow_private: AllowPrivate = None,
+    accept_research_licence: AcceptLicence = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Start the server and its workers."""
+    from retouch import settings
+    from retouch.cli.serve import serve as start
+
+    start(
+        settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url, no_auth=no_auth),
+        settings.read(
+            settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
+        ),
+        settings.read(
+            settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+        ),
+        settings.read(settings.NetworkSettings, allow_private=allow_private),
+        settings.read(settings.ProcessSettings, workers=workers, log_level=log_level),
+    )
+
+
+@app.command(epilog=EVERY_OPTION)
+def worker(
+    *,
+    data: Data = None,
+    model: Model = None,
+    device: Device = None,
+    database: DatabaseUrl = None,
+    storage: StorageUrl = None,
+    retention_days: RetentionDays = None,
+    allow_private: AllowPrivate = None,
+    accept_research_licence: AcceptLicence = None,
+    log_level: LogLevel = None,
+    attached: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Run one worker by itself, beside `serve --workers 0`, on this machine or another."""
+    from retouch import settings
+    from retouch.cli.worker import work
+
+    work(
+        settings.read(
+            settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
+        ),
+        settings.read(
+            settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+        ),
+        settings.read(settings.NetworkSettings, allow_private=allow_private),
+        settings.read(settings.ProcessSettings, log_level=log_level),
+        attached=attached,
+    )
+
+
+@app.command(epilog='Example: retouch edit photo.jpg "make it grayscale" -o grey.png')
+def edit(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="IN… INSTRUCTION", help="One or more pictures, then what to do with them.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .jpg, .webp, .avif or .gif.")],
+    model: Model = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same picture. [default: a random one]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoise steps. [default: the model's own]")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="1024x768, a ratio such as 16:9, or a scale such as 1K. [default: as the input]"),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="Strength of guidance. [default: the model's own]")
+    ] = None,
+    accept_research_licence: AcceptLicence = None,
+) -> None:
+    """Edit pictures here and now, with no server and no database."""
+    from retouch import settings
+    from retouch.cli.edit import edit as edit_once
+
+    edit_once(
+        settings.read(
+            settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+        ),
+        arguments,
+        out,
+        seed=seed,
+        steps=steps,
+        size=size,
+        guidance_scale=guidance_scale,
+    )
+
+
+@app.command()
+def env(
+    client: Annotated[str, typer.Argument(metavar="openai|fal|runpod", help="Whose official client is to come here.")],
+    *,
+    host: Host = None,
+    port: Port = None,
+    public_url: PublicUrl = None,
+) -> None:
+    """Print the exports that point an official client at this server; use as: eval "$(retouch env openai)"."""
+    from retouch import settings
+    from retouch.cli.env import exports
+
+    http = settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url)
+    sys.stdout.write(exports(client, http.public_url or http.address))
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")], *, data: Data = None, database: DatabaseUrl = None
+) -> None:
+    """Make a key and print it on the last line; it is shown this once."""
+    from retouch import settings
+    from retouch.cli import keys as verbs
+
+    verbs.create(settings.read(settings.StoreSettings, data=data, database=database), name)
+
+
+@keys.command("list")
+def list_keys(*, data: Data = None, database: DatabaseUrl = None) -> None:
+    """List the keys; never their secrets."""
+    from retouch import settings
+    from retouch.cli import keys as verbs
+
+    verbs.list_all(settings.read(settings.StoreSettings, data=data, database=database))
+
+
+@keys.command("revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `keys list` shows it.")],
+    *,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Revoke a key; whoever has it is refused from now on."""
+    from retouch import settings
+    from retouch.cli import keys as verbs
+
+    verbs.revoke(settings.read(settings.StoreSettings, data=data, database=database), name)

@@ -1,0 +1,191 @@
+"""`retouch serve`: builds the HTTP process, starts the workers, and says when an edit can be sent.
+
+Imports no torch. The order matters to the operator: a taken port, a folder that cannot be written or an open
+door is said before anything is started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import resources
+
+import structlog
+import uvicorn
+
+from retouch.accounts.keys import Keys
+from retouch.catalog import Catalog, Checkpoint, checkpoint_named
+from retouch.cli.logs import set_up_logging
+from retouch.cli.parts import open_database
+from retouch.database import Database
+from retouch.errors import InvalidSetting
+from retouch.jobs.wakeups import open_wakeups
+from retouch.server.app import Parts, create_app
+from retouch.server.auth import Doorkeeper
+from retouch.server.supervisor import Supervisor
+from retouch.service import Service, ServiceSettings
+from retouch.settings import (
+    PREFIX,
+    HttpSettings,
+    ModelSettings,
+    NetworkSettings,
+    ProcessSettings,
+    StoreSettings,
+)
+from retouch.storage.open import open_blobs
+from retouch.watch import Watch
+
+logger = structlog.get_logger(__name__)
+
+OPEN_REQUESTS_S = 5
+"""How long a stop waits for answers that are under way."""
+
+READY_CHECK_S = 0.2
+
+
+def serve(
+    http: HttpSettings, store: StoreSettings, model: ModelSettings, network: NetworkSettings, processes: ProcessSettings
+) -> None:
+    """Serve until SIGTERM or an interrupt. Raises RetouchError with a sentence for the operator."""
+    set_up_logging(processes.log_level)
+    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(listening_socket(http))
+        database = stack.enter_context(open_database(store))
+        parts = stack.enter_context(open_parts(http, store, checkpoint, database))
+        parts.doorkeeper.refuse_an_open_door(http.host)
+        stop = threading.Event()
+        server = _Server(_server_config(create_app(parts)))
+        supervisor = Supervisor(
+            (sys.executable, "-m", "retouch", "worker", "--attached"),
+            {**os.environ, **as_variables(store, model, network, processes)},
+            processes.workers,
+            hopeless=server.give_up,
+        )
+        supervisor.start()
+        announcer = threading.Thread(target=announce, args=(parts.service, http, stop, checkpoint.name), daemon=True)
+        announcer.start()
+        try:
+            server.run(sockets=[listener])
+        finally:
+            stop.set()
+            supervisor.stop()
+            announcer.join()
+    if server.gave_up:
+        raise InvalidSetting(f"The worker cannot run '{checkpoint.name}'; see its message above.")
+
+
+@contextlib.contextmanager
+def open_parts(http: HttpSettings, store: StoreSettings, checkpoint: Checkpoint, database: Database) -> Iterator[Parts]:
+    """Everything the application is made of, closed at the end."""
+    blobs = open_blobs(store.storage, store.data)
+    catalog = Catalog.serving(checkpoint)
+    wakeups = open_wakeups(database, store.data)
+    service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
+    doorkeeper = Doorkeeper(Keys(database), loopback=http.loopback, no_auth=http.no_auth)
+    try:
+        yield Parts(
+            service=service,
+            watch=Watch(service),
+            blobs=blobs,
+            catalog=catalog,
+            doorkeeper=doorkeeper,
+            public_url=http.public_url,
+            link_ttl_s=store.retention_s,
+        )
+    finally:
+        wakeups.close()
+
+
+def listening_socket(http: HttpSettings) -> socket.socket:
+    """A bound socket; raises InvalidSetting when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((http.host, http.port))
+    except OSError as error:
+        listener.close()
+        raise InvalidSetting(
+            f"Cannot listen on {http.host} port {http.port}: {error.strerror or error}. "
+            "Choose another with --port or --host."
+        ) from None
+    return listener
+
+
+def as_variables(*components: StoreSettings | ModelSettings | NetworkSettings | ProcessSettings) -> dict[str, str]:
+    """Settings as the RETOUCH_ variables that give the same settings; secrets stay out of the process list."""
+    words: dict[str, str] = {}
+    for component in components:
+        for name, value in component:
+            if value is None:
+                continue
+            words[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
+    return words
+
+
+def announce(service: Service, http: HttpSettings, stop: threading.Event, model: str) -> None:
+    """Tell the terminal what is waited for, and once an edit can be run, how to send one."""
+    told = ""
+    while not stop.is_set():
+        reason = service.ready()
+        if reason is None:
+            sys.stdout.write(welcome(http, model))
+            sys.stdout.flush()
+            return
+        if reason != told:
+            told = reason
+            sys.stdout.write(f"Retouch listens at {http.address}. Not ready yet: {reason}\n")
+            sys.stdout.flush()
+        stop.wait(READY_CHECK_S)
+
+
+def welcome(http: HttpSettings, model: str) -> str:
+    """What is printed when the server is ready: the address, and one line that edits the sample photo."""
+    photo = resources.files("retouch") / "samples" / "cat.jpg"
+    decode = (
+        "import base64, json, sys; "
+        "open('edited.png', 'wb').write(base64.b64decode(json.load(sys.stdin)['data'][0]['b64_json']))"
+    )
+    command = (
+        f"curl -s {http.address}/v1/images/edits -F image=@{photo} "
+        f'-F prompt="make it grayscale" -F response_format=b64_json | python3 -c "{decode}"'
+    )
+    return (
+        f"\nRetouch is ready at {http.address} with the model '{model}'.\n\nEdit the sample photo:\n\n  {command}\n\n"
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a way to end it from another thread when no worker can ever start."""
+
+    gave_up = False
+
+    def give_up(self) -> None:
+        self.gave_up = True
+        self.should_exit = True
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's; it raises the signal that ended it once more, which must not skip what follows here."""
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        with contextlib.suppress(KeyboardInterrupt):
+            super().run(sockets)
+
+
+def _server_config(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=OPEN_REQUESTS_S,
+    )

@@ -1,0 +1,91 @@
+"""`retouch worker`: builds one worker and runs it until it is told to stop.
+
+The exit code tells `serve` whether starting it again can help.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+
+import structlog
+
+from retouch.catalog import Catalog, checkpoint_named
+from retouch.cli.logs import set_up_logging
+from retouch.cli.parts import open_database
+from retouch.engine.pipelines import load_pipeline
+from retouch.errors import RetouchError, Unavailable
+from retouch.jobs.wakeups import open_wakeups
+from retouch.server.supervisor import EXIT_HOPELESS
+from retouch.service import Service, ServiceSettings
+from retouch.settings import ModelSettings, NetworkSettings, ProcessSettings, StoreSettings
+from retouch.storage.fetch import Fetcher
+from retouch.storage.open import open_blobs
+from retouch.worker.staging import input_reader
+from retouch.worker.worker import Worker, WorkerSettings
+
+logger = structlog.get_logger(__name__)
+
+
+def work(
+    store: StoreSettings, model: ModelSettings, network: NetworkSettings, processes: ProcessSettings, *, attached: bool
+) -> None:
+    """Run until SIGTERM, an interrupt, or, when `attached`, the end of standard input. Does not return."""
+    set_up_logging(processes.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    if attached:
+        threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    code = 0
+    try:
+        run_worker(store, model, network, stop)
+    except Unavailable as error:
+        sys.stderr.write(f"retouch: {error.message}\n")
+        code = 1
+    except RetouchError as error:
+        sys.stderr.write(f"retouch: {error.message}\n")
+        code = EXIT_HOPELESS
+    sys.stderr.flush()
+    # A device may be inside a step that takes minutes; everything else has ended, so nobody waits for it.
+    os._exit(code)
+
+
+def run_worker(store: StoreSettings, model: ModelSettings, network: NetworkSettings, stop: threading.Event) -> None:
+    """Build the worker and run it until `stop`. Raises RetouchError when the model cannot be loaded."""
+    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(open_database(store))
+        blobs = open_blobs(store.storage, store.data)
+        wakeups = open_wakeups(database, store.data)
+        stack.callback(wakeups.close)
+        settings = ServiceSettings(retention_s=store.retention_s)
+        worker = Worker(
+            worker_name(),
+            service=Service(database, blobs, Catalog.serving(checkpoint), wakeups, settings),
+            blobs=blobs,
+            wakeups=wakeups,
+            read=input_reader(blobs, Fetcher(network.allow_private)),
+            load=lambda: load_pipeline(checkpoint, device=model.device),
+            checkpoint=checkpoint,
+            settings=WorkerSettings(output_ttl_s=store.retention_s),
+            device=model.device,
+        )
+        worker.run(stop)
+
+
+def worker_name() -> str:
+    """Unique over machines and restarts, and readable."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    """The server holds the other end of our input and never writes: when it ends, so does the server."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    stop.set()

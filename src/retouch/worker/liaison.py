@@ -1,0 +1,143 @@
+"""Keeps a worker's word to the service while its device is busy: leases renewed, progress told, cancels heard.
+
+One thread beside the engine's, so that neither a long step nor a long download lets a lease run out. It
+tells what it learns through two functions it was given; it never touches the engine itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from retouch import images
+from retouch.errors import LeaseLost, Unavailable, UnknownJob
+from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps
+from retouch.service import Service
+from retouch.storage.blobs import Blobs
+from retouch.worker.held import HeldJob, HeldJobs
+
+logger = structlog.get_logger(__name__)
+
+PREVIEW_QUALITY = 80
+PREVIEW_TTL_S = 600.0
+SHORTEST_ROUND_S = 0.02
+"""Between two rounds, however often the wake-up comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often the service hears from a worker, in seconds.
+
+    lease_s: life of a lease; it is renewed after a third of it. progress_s: least time between two
+    progress writes of a job, which is also how long a lost cancel wake-up stays unnoticed.
+    preview_s: least time between two previews of a job. beat_s: between two signs of life.
+    """
+
+    lease_s: float = 15.0
+    progress_s: float = 0.25
+    preview_s: float = 1.0
+    beat_s: float = 3.0
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the service knows of one job, and since when (monotonic seconds)."""
+
+    renewed_at: float
+    progress_at: float
+    preview_at: float
+    step: int = 0
+
+
+@dataclass(slots=True)
+class Liaison:
+    """The thread's work. `cancelled` and `lost` are called from it, once for each job at most.
+
+    state: `loading` until the worker says otherwise; part of the sign of life.
+    """
+
+    worker: str
+    queues: Sequence[str]
+    device: str
+    service: Service
+    blobs: Blobs
+    wakeups: WakeUps
+    held: HeldJobs
+    rhythm: Rhythm
+    cancelled: Callable[[HeldJob], None]
+    lost: Callable[[HeldJob], None]
+    state: str = "loading"
+    _told: dict[str, _Told] = field(default_factory=dict)
+    _beat_at: float = -1e9
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`; outages of the database or the store are waited out."""
+        with contextlib.closing(self.wakeups.subscribe((CANCEL_TOPIC,))) as subscription:
+            while not stop.is_set():
+                began = time.monotonic()
+                self.round(began)
+                subscription.wait(self.rhythm.progress_s)
+                stop.wait(max(0.0, began + SHORTEST_ROUND_S - time.monotonic()))
+
+    def round(self, now: float) -> None:
+        """Attend to every held job once and give a sign of life when it is due."""
+        try:
+            self._beat(now)
+            jobs = self.held.all()
+            self._forget_all_but(jobs)
+            for job in jobs:
+                self._attend(job, now)
+        except Unavailable as error:
+            logger.warning("the service is out of reach", reason=error.message)
+
+    def beat_now(self) -> None:
+        """Let the next round give a sign of life whatever the time."""
+        self._beat_at = -1e9
+
+    def _beat(self, now: float) -> None:
+        if now - self._beat_at >= self.rhythm.beat_s:
+            self.service.beat(self.worker, self.queues, self.device, self.state)
+            self._beat_at = now
+
+    def _attend(self, job: HeldJob, now: float) -> None:
+        told = self._told.setdefault(job.id, _Told(now, now, now))
+        try:
+            cancel = self._tell(job, told, now)
+        except (LeaseLost, UnknownJob):
+            self.lost(job)
+            return
+        if cancel:
+            self.cancelled(job)
+
+    def _tell(self, job: HeldJob, told: _Told, now: float) -> bool:
+        """Say what is new about the job; returns whether its owner wants it cancelled."""
+        step = job.step
+        renewal_due = now - told.renewed_at >= self.rhythm.lease_s / 3
+        if not renewal_due and step > told.step and now - told.progress_at >= self.rhythm.progress_s:
+            preview = self._store_preview(job, told, now)
+            told.progress_at, told.step = now, step
+            return self.service.progress(job.lease, step=step, steps=job.steps, preview_blob=preview)
+        if renewal_due:
+            told.renewed_at = now
+            return self.service.renew(job.lease, self.rhythm.lease_s)
+        return self.service.get(None, job.id).cancel_requested
+
+    def _store_preview(self, job: HeldJob, told: _Told, now: float) -> str | None:
+        """The key of a new preview when the engine left one; asks for the next in time."""
+        pixels, job.preview = job.preview, None
+        if now - told.preview_at >= self.rhythm.preview_s:
+            job.preview_wanted = True
+        if pixels is None:
+            return None
+        told.preview_at = now
+        data = images.encode(pixels, "jpeg", PREVIEW_QUALITY)
+        return self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
+
+    def _forget_all_but(self, jobs: Sequence[HeldJob]) -> None:
+        ids = {job.id for job in jobs}
+        self._told = {job_id: told for job_id, told in self._told.items() if job_id in ids}

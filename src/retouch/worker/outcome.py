@@ -1,0 +1,43 @@
+"""What the service is told about a finished job: the output and the usage. Prices are not known here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from retouch.catalog import Checkpoint
+from retouch.edit import Acceleration, EditOutput, OutputImage, Usage
+from retouch.worker.held import HeldJob
+
+
+def output_of(
+    job: HeldJob, pictures: Sequence[OutputImage], checkpoint: Checkpoint, *, stage_out_s: float
+) -> EditOutput:
+    """The answer's facts. `pictures` are stored already, in order."""
+    staged = job.staged
+    assert staged is not None, "a finished job was staged"
+    device = sum_timings([job.timings[edit_id] for edit_id in job.edit_ids])
+    inference_s = sum(device.values())
+    return EditOutput(
+        images=tuple(pictures),
+        prompt=job.lease.job.request.prompt,
+        timings={"stage_in": job.stage_in_s, **device, "stage_out": stage_out_s, "inference": inference_s},
+        canvas=staged.sizes.canvas,
+        notices=staged.notices,
+        applied={"acceleration": Acceleration.NONE.value, "checkpoint": checkpoint.name},
+    )
+
+
+def usage_of(job: HeldJob, output: EditOutput) -> Usage:
+    """What the ledger counts: device time is what the engine worked for this job, not how long it waited."""
+    return Usage(
+        images=len(output.images),
+        pixels=sum(image.width * image.height for image in output.images),
+        steps=job.steps,
+        device_ms=round(output.timings["inference"] * 1000),
+    )
+
+
+def sum_timings(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by stage of all pictures together."""
+    names = dict.fromkeys(name for timing in timings for name in timing)
+    return {name: sum(timing.get(name, 0.0) for timing in timings) for name in names}

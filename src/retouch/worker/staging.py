@@ -1,0 +1,140 @@
+"""From an accepted request to pixels and specs for the engine, and from its pictures to files.
+
+Runs on threads beside the device's work. Knows neither jobs nor the database; where the bytes of an input
+come from is the caller's function, so that `retouch edit` stages in the same way without any store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retouch import images
+from retouch.catalog import Checkpoint
+from retouch.edit import MAX_SEED, EditRequest, EditSpec, ImageInput, Notice
+from retouch.errors import InvalidImage, UnknownFile
+from retouch.images import Mask, Pixels
+from retouch.sizes import Sizes, resolve
+from retouch.storage.blobs import Blobs
+from retouch.storage.fetch import Fetcher
+
+ReadInput = Callable[[ImageInput], bytes]
+
+SMALL_SEEDS = 2**31
+"""Seeds below this stay below it for every picture, because some clients hold 31 bits only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """Everything the engine needs for one request, and what is needed to finish its pictures.
+
+    specs: one for each picture, differing in their seed only. images: upright RGB, original sizes.
+    mask: like the first image, 255 = edit here, or None to edit everywhere.
+    """
+
+    specs: tuple[EditSpec, ...]
+    images: tuple[Pixels, ...]
+    mask: Mask | None
+    sizes: Sizes
+    notices: tuple[Notice, ...]
+
+    @property
+    def steps(self) -> int:
+        """Denoise steps of all pictures together."""
+        return sum(spec.steps for spec in self.specs)
+
+
+def input_reader(blobs: Blobs, fetcher: Fetcher) -> ReadInput:
+    """Reads stored inputs from `blobs` and links over the network; errors carry the input's field."""
+
+    def read(image: ImageInput) -> bytes:
+        if image.url is not None:
+            return fetcher.fetch(image.url, field=image.field)
+        assert image.blob is not None, "an image is either a blob or a link"
+        try:
+            return blobs.get(image.blob).data
+        except UnknownFile as error:
+            error.field = image.field
+            raise
+
+    return read
+
+
+def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> Staged:
+    """Fetch and decode the inputs and decide the sizes.
+
+    request: completed by its route, so seed, steps and guidance are set. Raises InvalidRequest of any
+    kind with `field`, UnknownFile, and StorageUnavailable.
+    """
+    pixels = tuple(images.decode(read(image), field=image.field) for image in request.images)
+    mask = None if request.mask is None else _decode_mask(read(request.mask), pixels[0], request.mask.field)
+    sizes = resolve(request.size, checkpoint.sizes, _reference_size(request, pixels), strict=request.strict)
+    return Staged(_specs(request, sizes), pixels, mask, sizes, (*sizes.notices, *_unused(request)))
+
+
+def finish_picture(pixels: Pixels, staged: Staged) -> Pixels:
+    """Bring one of the engine's pictures to its output size and put back what the mask protects.
+
+    Outside the mask the result is the first input, resampled to the output size, pixel for pixel.
+    """
+    picture = images.resize(pixels, staged.sizes.output)
+    if staged.mask is None:
+        return picture
+    source = images.resize(staged.images[0], staged.sizes.output)
+    share = images.resize(staged.mask, staged.sizes.output)[..., np.newaxis].astype(np.uint16)
+    blended = (picture * share + source * (255 - share) + 127) // 255
+    return blended.astype(np.uint8)
+
+
+def seed_of_picture(seed: int, index: int) -> int:
+    """The seed of picture `index`: they count up from the request's and wrap at the end of its range."""
+    return (seed + index) % (SMALL_SEEDS if seed < SMALL_SEEDS else MAX_SEED + 1)
+
+
+def _specs(request: EditRequest, sizes: Sizes) -> tuple[EditSpec, ...]:
+    assert request.seed is not None, "the route completes a request before it is queued"
+    assert request.steps is not None, "the route completes a request before it is queued"
+    assert request.guidance_scale is not None, "the route completes a request before it is queued"
+    assert request.acceleration is not None, "the route completes a request before it is queued"
+    width, height = sizes.canvas
+    return tuple(
+        EditSpec(
+            prompt=request.prompt,
+            width=width,
+            height=height,
+            seed=seed_of_picture(request.seed, index),
+            steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            negative_prompt=request.negative_prompt or " ",
+            acceleration=request.acceleration,
+        )
+        for index in range(request.num_images)
+    )
+
+
+def _reference_size(request: EditRequest, pixels: Sequence[Pixels]) -> tuple[int, int]:
+    """(width, height) of the input whose shape is followed: the last one, or the first when it is masked."""
+    index = request.size.reference_image
+    if index is None:
+        index = 0 if request.mask is not None else len(pixels) - 1
+    height, width = pixels[index].shape[:2]
+    return width, height
+
+
+def _decode_mask(data: bytes, first: Pixels, field: str) -> Mask:
+    mask = images.decode_mask(data, field=field)
+    if mask.shape != first.shape[:2]:
+        raise InvalidImage(
+            f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels but the first image has "
+            f"{first.shape[1]} x {first.shape[0]}; they must be equal.",
+            field=field,
+        )
+    return mask
+
+
+def _unused(request: EditRequest) -> tuple[Notice, ...]:
+    if not request.enable_prompt_expansion:
+        return ()
+    return (Notice("enable_prompt_expansion", "ignored", "This server has no prompt expansion; the prompt was used."),)
