@@ -47,12 +47,13 @@ class ImageInput:
     """One caller-given image: either bytes already stored as a blob, or a link still to be fetched.
 
     `field` is the canonical place it came from, such as `images[0]`, so that an error found later can
-    point there.
+    point there. `owned`: the bytes came inside the request, so the blob goes when the job goes.
     """
 
     blob: str | None = None
     url: str | None = None
     field: str = "images[0]"
+    owned: bool = False
 
     def __post_init__(self) -> None:
         assert (self.blob is None) != (self.url is None), "an image is either a blob or a link"
@@ -125,6 +126,9 @@ class EditRequest:
             raise TooLong("prompt", len(self.prompt), MAX_PROMPT_CHARACTERS)
         if not self.images:
             raise MissingParameter("images")
+        reference = self.size.reference_image
+        if reference is not None and not 0 <= reference < len(self.images):
+            raise OutOfRange("reference_image", reference, minimum=0, maximum=len(self.images) - 1)
         if (self.size.reference_image or 0) >= len(self.images):
             last = len(self.images) - 1
             raise OutOfRange("reference_image", self.size.reference_image or 0, minimum=0, maximum=last)

@@ -12,12 +12,13 @@ running goes back to queued when a lease expires with attempts left, or when a w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TypeAlias
 
-from retouch.edit import Delivery, EditOutput, EditRequest, Usage
+from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure
 
 PRIORITY_HIGH = 0
@@ -56,7 +57,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 class Job:
     """One row of the job table. Times are timezone-aware UTC.
 
-    sequence: order of submission, unique. priority: smaller first. attempt: 0 while it never ran.
+    sequence: order of submission, unique. priority: smaller first. fair_tag: its account's turn within the
+    priority (order.py). attempt: 0 while it never ran. notices: what the submit told the caller.
     cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
     in denoise steps, all pictures together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
@@ -84,11 +86,17 @@ class Job:
     failure: Failure | None = None
     usage: Usage | None = None
     payload_deleted: bool = False
+    fair_tag: int = 0
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's right to a job until a time. (job.id, worker, attempt) fences every later write."""
+    """A worker's right to a job until a time. (job.id, worker, attempt) fences every later write.
+
+    attempt: how often the job was ever leased. Unlike `Job.attempt` it also counts leases that were given
+    back, so that no two leases of a job are alike.
+    """
 
     job: Job
     worker: str
@@ -110,6 +118,21 @@ class JobEvent:
     kind: str
     data: Mapping[str, object]
     created_at: datetime
+
+
+def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:
+    """Where a running job goes whose worker has gone silent."""
+    if job.cancel_requested:
+        return JobState.CANCELLED
+    return JobState.FAILED if job.attempt >= max_attempts else JobState.QUEUED
+
+
+Clock: TypeAlias = Callable[[], datetime]
+"""Tells the time, timezone-aware UTC; a test passes its own."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)

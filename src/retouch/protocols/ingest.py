@@ -32,7 +32,7 @@ def store_image(blobs: Blobs, data: bytes, *, field: str) -> ImageInput:
         )
     header = images.probe(data, field=field)
     key = blobs.put(data, header.media_type, folder="uploads", ttl_s=DEFAULT_TTL_S)
-    return ImageInput(blob=key, field=field)
+    return ImageInput(blob=key, field=field, owned=True)
 
 
 def image_from_text(blobs: Blobs, text: str, *, field: str, base_url: str | None = None) -> ImageInput:

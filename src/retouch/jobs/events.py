@@ -1,0 +1,53 @@
+"""The append-only history of jobs: state, steps, log lines, previews, as a reader replays them.
+
+Events are written in the transaction that makes them true and are never changed. How often a worker reports
+is the worker's business (at most four times a second).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from retouch.jobs.job import JobEvent
+from retouch.jobs.tables import job_event
+
+NewEvent: TypeAlias = tuple[str, Mapping[str, object]]
+"""Kind and data of an event that is not written yet."""
+
+
+def append(connection: Connection, job_id: str, now: datetime, *new: NewEvent) -> None:
+    """Add events to a job's history, in order. The caller holds the job's row, so ids grow with time."""
+    rows = [{"job_id": job_id, "kind": kind, "data": dict(data), "created_at": now} for kind, data in new]
+    if rows:
+        connection.execute(insert(job_event), rows)
+
+
+def read(connection: Connection, job_id: str, *, after: int = 0) -> tuple[JobEvent, ...]:
+    """A job's events with an id above `after`, oldest first."""
+    query = select(job_event).where(job_event.c.job_id == job_id, job_event.c.id > after).order_by(job_event.c.id)
+    return tuple(_event_of(row) for row in connection.execute(query))
+
+
+def read_many(connection: Connection, job_ids: Iterable[str], *, after: int = 0) -> tuple[JobEvent, ...]:
+    """The events of several jobs with an id above `after`, oldest first."""
+    query = select(job_event).where(job_event.c.job_id.in_(list(job_ids)), job_event.c.id > after)
+    return tuple(_event_of(row) for row in connection.execute(query.order_by(job_event.c.id)))
+
+
+def previews(connection: Connection, job_ids: Iterable[str]) -> tuple[str, ...]:
+    """Blob keys of the previews that the jobs' events name."""
+    query = select(job_event.c.data).where(job_event.c.job_id.in_(list(job_ids)), job_event.c.kind == "preview")
+    return tuple(str(data["blob"]) for data in connection.execute(query).scalars())
+
+
+def forget(connection: Connection, job_id: str) -> None:
+    """Remove what the events tell of the pictures: log lines and previews. States and steps stay."""
+    connection.execute(delete(job_event).where(job_event.c.job_id == job_id, job_event.c.kind.in_(("log", "preview"))))
+
+
+def _event_of(row: Row[Any]) -> JobEvent:
+    return JobEvent(row.id, row.job_id, row.kind, row.data, row.created_at)

@@ -1,0 +1,44 @@
+"""Remembers idempotency keys for a day, so that a repeated submit joins the job of the first one.
+
+Keys are per account. What a body hash covers is decided by the face that computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, select
+
+from retouch.database import insert_into
+from retouch.errors import IdempotencyKeyReused
+from retouch.jobs.job import Idempotency
+from retouch.jobs.tables import idempotency
+
+LIFE = timedelta(hours=24)
+"""After this the same key starts a new job."""
+
+
+def remember(connection: Connection, account_id: str, asked: Idempotency, job_id: str, now: datetime) -> str:
+    """Bind the key to `job_id`, or return the id of the job it is bound to already.
+
+    Of two submits at the same moment the second waits here until the first has committed or failed.
+    Raises IdempotencyKeyReused when the key came with another body.
+    """
+    own = (idempotency.c.account_id == account_id, idempotency.c.key == asked.key)
+    connection.execute(delete(idempotency).where(*own, idempotency.c.expires_at <= now))
+    row = insert_into(connection, idempotency).values(
+        account_id=account_id, key=asked.key, body_hash=asked.body_hash, job_id=job_id, expires_at=now + LIFE
+    )
+    if connection.execute(row.on_conflict_do_nothing()).rowcount == 1:
+        return job_id
+    known = connection.execute(select(idempotency.c.body_hash, idempotency.c.job_id).where(*own)).one()
+    if known.body_hash != asked.body_hash:
+        raise IdempotencyKeyReused("This idempotency key was used with another request in the last 24 hours.")
+    return str(known.job_id)
+
+
+def forget(connection: Connection, job_ids: Sequence[str], now: datetime) -> None:
+    """Drop the keys of jobs that are deleted, and those whose day is over."""
+    gone = idempotency.c.job_id.in_(job_ids) | (idempotency.c.expires_at <= now)
+    connection.execute(delete(idempotency).where(gone))

@@ -1,0 +1,84 @@
+"""Which workers are alive, and how full the queues are: the facts behind `/ready` and `/metrics`.
+
+A worker beats every few seconds; one that has been silent for ALIVE_S counts as gone. Beats decide nothing
+about jobs: a lease does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, func, select
+
+from retouch.database import insert_into
+from retouch.jobs.job import JobState
+from retouch.jobs.store import RUNNING
+from retouch.jobs.tables import job, job_tally, queue_block, worker
+
+ALIVE_S = 15.0
+"""Silence after which a worker counts as gone: three missed beats of five seconds."""
+
+READY, LOADING = "ready", "loading"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """A worker that was heard of lately. state: `loading` or `ready`."""
+
+    name: str
+    queues: tuple[str, ...]
+    device: str
+    state: str
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """Jobs by queue and state. `queued` and `running` are now; the final states count every job ever."""
+
+    jobs: Mapping[str, Mapping[JobState, int]]
+    workers: tuple[LiveWorker, ...]
+
+
+def beat(connection: Connection, alive: LiveWorker) -> None:
+    """Note that a worker is alive."""
+    said = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
+    row = insert_into(connection, worker).values(name=alive.name, **said)
+    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=said))
+
+
+def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:
+    query = select(worker).where(worker.c.seen_at > now - timedelta(seconds=ALIVE_S)).order_by(worker.c.name)
+    rows = connection.execute(query)
+    return tuple(LiveWorker(row.name, tuple(row.queues), row.device, row.state, row.seen_at) for row in rows)
+
+
+def bury(connection: Connection, now: datetime) -> None:
+    """Forget the workers that have been silent for an hour."""
+    connection.execute(delete(worker).where(worker.c.seen_at < now - timedelta(hours=1)))
+
+
+def unready_reason(workers: Iterable[LiveWorker], queues: Iterable[str]) -> str | None:
+    """Why a job of some queue would not be run now, or None."""
+    alive = tuple(workers)
+    for queue in queues:
+        states = {each.state for each in alive if queue in each.queues}
+        if READY not in states:
+            return f"The model '{queue}' is loading." if LOADING in states else f"No worker serves '{queue}'."
+    return None
+
+
+def statistics(connection: Connection, now: datetime) -> QueueStatistics:
+    """Three short reads; none of them counts job rows that wait or have ended."""
+    jobs: dict[str, dict[JobState, int]] = {}
+    waiting = select(queue_block.c.queue, func.sum(queue_block.c.waiting)).group_by(queue_block.c.queue)
+    running = select(job.c.queue, func.count()).where(RUNNING).group_by(job.c.queue)
+    for state, query in ((JobState.QUEUED, waiting), (JobState.RUNNING, running)):
+        for queue, count in connection.execute(query):
+            jobs.setdefault(queue, {})[state] = int(count)
+    for row in connection.execute(select(job_tally)):
+        jobs.setdefault(row.queue, {})[JobState(row.state)] = row.jobs
+    complete = {queue: {state: counts.get(state, 0) for state in JobState} for queue, counts in jobs.items()}
+    return QueueStatistics(complete, live(connection, now))

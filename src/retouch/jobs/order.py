@@ -1,0 +1,278 @@
+"""Who is next in a queue, and how many are before you: fair tags and exact positions.
+
+A waiting job has a place (priority, fair tag, sequence); places are compared in that order, are unique, and
+never change, so claiming is the first row of an index and a position is the number of smaller places.
+
+*Fair tags.* Start-time fair queueing, written at submit. Every (queue, priority) has a clock: the tag of the
+job started last. A job's tag is the clock or its account's next tag, whichever is later, and moves the
+account's next tag on by cost / weight. So accounts take turns however much one of them has queued, an account
+of weight 2 has two turns, and idle time is not saved up. A cancelled job's turn is given back.
+
+*Positions.* Counting the smaller places costs as much as there are. So the line of a queue is cut into blocks,
+ranges of places with a maintained count of at most BLOCK_SIZE waiting jobs: a position is the sum over the
+blocks before, plus a count inside one block. A block that grows too long is cut in two at its median;
+neighbours that have run low are joined (`tidy`). Whatever order jobs arrive and leave in, a position costs at
+most one block and one short row per block: some 2,000 rows of each at a million waiting jobs.
+
+*Why this is exact while others write.* A count changes in the transaction that changes the job, and it is the
+last row of the line a transaction locks, so no two wait for each other. A block carries both its bounds: who
+waited while it was cut finds the place outside of it, or finds no block, and looks again. Who cuts holds the
+block's row, so every count that reached it is committed and visible, and none can follow until it is done.
+
+State, leases and attempts are not known here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    tuple_,
+    update,
+)
+
+from retouch.database import insert_into
+from retouch.jobs.tables import fair_clock, fair_share, job, queue_block
+
+BLOCK_SIZE = 1024
+"""Most waiting jobs of a block. The square root of a million: beyond it, sum and count grow apart."""
+
+TURN = 1_000_000
+"""Length of one picture's turn for an account of weight 1, in units of the fair tag."""
+
+QUEUED: ColumnElement[bool] = job.c.state == literal_column("'queued'")
+"""Written out and not bound, since only then can the databases use the index of waiting jobs."""
+
+
+class Place(NamedTuple):
+    """Where a job stands in its queue; smaller runs first. Unique by its sequence."""
+
+    priority: int
+    fair_tag: int
+    sequence: int
+
+
+_FIRST = Place(-(2**31), 0, 0)
+_LAST = Place(2**31 - 1, 2**62, 2**62)
+_here = tuple_(
+    bindparam("priority", type_=Integer),
+    bindparam("fair_tag", type_=BigInteger),
+    bindparam("sequence", type_=BigInteger),
+)
+_job_place = tuple_(job.c.priority, job.c.fair_tag, job.c.sequence)
+_block_lower = tuple_(queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
+_block_upper = tuple_(queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
+
+
+def cost_of(pictures: int, weight: int) -> int:
+    """How far a job of so many pictures moves an account of that weight; at least 1."""
+    return max(1, pictures * TURN // weight)
+
+
+def take_turn(connection: Connection, queue: str, priority: int, account_id: str, cost: int) -> int:
+    """The fair tag of the account's next job, which counts as waiting from now on."""
+    clock = select(fair_clock.c.tag).where(fair_clock.c.queue == queue, fair_clock.c.priority == priority)
+    values = {"queue": queue, "priority": priority, "account_id": account_id, "waiting": 1}
+    row = insert_into(connection, fair_share).values(
+        **values, next_tag=func.coalesce(clock.scalar_subquery(), 0) + cost
+    )
+    earliest, own = row.excluded.next_tag, fair_share.c.next_tag + cost
+    row = row.on_conflict_do_update(
+        index_elements=["queue", "priority", "account_id"],
+        set_={"next_tag": case((own > earliest, own), else_=earliest), "waiting": fair_share.c.waiting + 1},
+    )
+    next_tag: int = connection.execute(row.returning(fair_share.c.next_tag)).scalar_one()
+    return next_tag - cost
+
+
+def account_waiting(connection: Connection, account_id: str) -> int:
+    """How many jobs of an account wait, in all queues."""
+    query = select(func.coalesce(func.sum(fair_share.c.waiting), 0)).where(fair_share.c.account_id == account_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def join(connection: Connection, queue: str, place: Place) -> None:
+    """Count a job that has just become queued at `place`; its row is already written."""
+    _add(connection, queue, place, 1)
+
+
+def start(connection: Connection, queue: str, place: Place, account_id: str) -> None:
+    """The job at `place` leaves the line because it starts: the clock moves to its tag."""
+    _add_to_share(connection, queue, place, account_id, waiting=-1)
+    clock = insert_into(connection, fair_clock).values(queue=queue, priority=place.priority, tag=place.fair_tag)
+    connection.execute(
+        clock.on_conflict_do_update(
+            index_elements=["queue", "priority"],
+            set_={"tag": clock.excluded.tag},
+            where=fair_clock.c.tag < clock.excluded.tag,
+        )
+    )
+    _add(connection, queue, place, -1)
+
+
+def come_back(connection: Connection, queue: str, place: Place, account_id: str) -> None:
+    """A job that was started waits again, at its old place; its row is already written."""
+    _add_to_share(connection, queue, place, account_id, waiting=1)
+    _add(connection, queue, place, 1)
+
+
+def give_up(connection: Connection, queue: str, place: Place, account_id: str, cost: int) -> None:
+    """The job at `place` leaves the line without having run: its turn is given back."""
+    _add_to_share(connection, queue, place, account_id, waiting=-1, cost=cost)
+    _add(connection, queue, place, -1)
+
+
+def position(connection: Connection, queue: str, place: Place) -> int:
+    """How many waiting jobs of the queue have a smaller place. One statement, hence one moment."""
+    found = connection.execute(_POSITION, {"of_queue": queue, **place._asdict()}).scalar()
+    return int(found or 0)
+
+
+def length(connection: Connection, queue: str) -> int:
+    """How many jobs wait in the queue."""
+    query = select(func.coalesce(func.sum(queue_block.c.waiting), 0)).where(queue_block.c.queue == queue)
+    return int(connection.execute(query).scalar_one())
+
+
+def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
+    """Join neighbouring blocks that together are at most half full; returns how many went.
+
+    Blocks are locked from the front to the back, and nothing else holds more than one, so this cannot
+    lock itself out with anybody.
+    """
+    rows = connection.execute(_BLOCKS.with_for_update(), {"of_queue": queue}).all()
+    gone = 0
+    kept: _Block | None = None
+    for row in rows:
+        block = _Block.of(row)
+        if kept is None or gone >= most or kept.waiting + block.waiting > BLOCK_SIZE // 2:
+            kept = block
+            continue
+        kept = _Block(kept.id, kept.lower, block.upper, kept.waiting + block.waiting)
+        connection.execute(delete(queue_block).where(queue_block.c.id == block.id))
+        _write(connection, kept)
+        gone += 1
+    return gone
+
+
+class _Block(NamedTuple):
+    id: int
+    lower: Place
+    upper: Place
+    waiting: int
+
+    @classmethod
+    def of(cls, row: Any) -> _Block:
+        return cls(row[0], Place(*row[1:4]), Place(*row[4:7]), row[7])
+
+
+def _add(connection: Connection, queue: str, place: Place, jobs: int) -> None:
+    parameters = {"of_queue": queue, "jobs": jobs, **place._asdict()}
+    while (row := connection.execute(_ADD, parameters).one_or_none()) is None:
+        _open_line(connection, queue)  # the first job of this queue; otherwise the block was just cut or joined
+    block = _Block.of(row)
+    if block.waiting > BLOCK_SIZE:
+        _cut(connection, queue, block)
+
+
+def _open_line(connection: Connection, queue: str) -> None:
+    if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
+        line = insert_into(connection, queue_block).values(queue=queue, waiting=0, **_lower(_FIRST), **_upper(_LAST))
+        connection.execute(line.on_conflict_do_nothing())
+
+
+def _cut(connection: Connection, queue: str, block: _Block) -> None:
+    """Cut a block whose row this transaction has just written, and therefore holds, at its median."""
+    front = block.waiting // 2
+    inside = (
+        select(job.c.priority, job.c.fair_tag, job.c.sequence)
+        .where(job.c.queue == queue, QUEUED, _job_place >= tuple_(*block.lower), _job_place < tuple_(*block.upper))
+        .order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
+    )
+    median = Place(*connection.execute(inside.offset(front).limit(1)).one())
+    _write(connection, block._replace(upper=median, waiting=front))
+    rest = {"waiting": block.waiting - front, **_lower(median), **_upper(block.upper)}
+    connection.execute(insert(queue_block).values(queue=queue, **rest))
+
+
+def _write(connection: Connection, block: _Block) -> None:
+    changed = update(queue_block).where(queue_block.c.id == block.id)
+    connection.execute(changed.values(waiting=block.waiting, **_upper(block.upper)))
+
+
+def _add_to_share(
+    connection: Connection, queue: str, place: Place, account_id: str, *, waiting: int, cost: int = 0
+) -> None:
+    own = update(fair_share).where(
+        fair_share.c.queue == queue,
+        fair_share.c.priority == place.priority,
+        fair_share.c.account_id == account_id,
+    )
+    connection.execute(own.values(waiting=fair_share.c.waiting + waiting, next_tag=fair_share.c.next_tag - cost))
+
+
+def _lower(place: Place) -> dict[str, int]:
+    return dict(zip(("lower_priority", "lower_tag", "lower_sequence"), place, strict=True))
+
+
+def _upper(place: Place) -> dict[str, int]:
+    return dict(zip(("upper_priority", "upper_tag", "upper_sequence"), place, strict=True))
+
+
+_BLOCK_COLUMNS = (
+    queue_block.c.id,
+    queue_block.c.lower_priority,
+    queue_block.c.lower_tag,
+    queue_block.c.lower_sequence,
+    queue_block.c.upper_priority,
+    queue_block.c.upper_tag,
+    queue_block.c.upper_sequence,
+    queue_block.c.waiting,
+)
+
+_BLOCKS = (
+    select(*_BLOCK_COLUMNS)
+    .where(queue_block.c.queue == bindparam("of_queue"))
+    .order_by(queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
+)
+
+_OWN = (  # the last block that begins at or before a place: the one that holds it
+    select(*_BLOCK_COLUMNS)
+    .where(queue_block.c.queue == bindparam("of_queue"), _block_lower <= _here)
+    .order_by(queue_block.c.lower_priority.desc(), queue_block.c.lower_tag.desc(), queue_block.c.lower_sequence.desc())
+    .limit(1)
+)
+
+_ADD = (  # no row comes back when the block was cut or joined while this waited for it
+    update(queue_block)
+    .where(queue_block.c.id == select(_OWN.subquery("own").c.id).scalar_subquery(), _here < _block_upper)
+    .values(waiting=queue_block.c.waiting + bindparam("jobs", type_=Integer))
+    .returning(*_BLOCK_COLUMNS)
+)
+
+
+def _position_statement() -> Select[Any]:
+    own = _OWN.cte("own")
+    begin = tuple_(own.c.lower_priority, own.c.lower_tag, own.c.lower_sequence)
+    whole = select(func.coalesce(func.sum(queue_block.c.waiting), 0)).where(
+        queue_block.c.queue == bindparam("of_queue"), _block_lower < begin
+    )
+    inside = select(func.count()).where(
+        job.c.queue == bindparam("of_queue"), QUEUED, _job_place >= begin, _job_place < _here
+    )
+    return select(whole.scalar_subquery() + inside.scalar_subquery()).select_from(own)
+
+
+_POSITION = _position_statement()

@@ -1,0 +1,342 @@
+"""Reads and writes rows of the job table: every state change of a job is one function here.
+
+Each takes the connection of the transaction it belongs to. A worker's writes are fenced: they touch the row
+only while it is running, by that worker, on that claim; otherwise LeaseLost. What a change means beyond the
+row (money, webhooks, wake-ups) is decided in `service.py`; who is next is decided in `order.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Update, and_, delete, insert, literal_column, or_, select, update
+
+from retouch.database import insert_into
+from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
+from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
+from retouch.jobs import order
+from retouch.jobs.events import append
+from retouch.jobs.job import Job, JobState, Lease
+from retouch.jobs.order import QUEUED, Place
+from retouch.jobs.tables import job, job_tally
+
+RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
+"""Written out, as `order.QUEUED` is, for the partial index."""
+
+
+# --- reading
+
+
+def find(connection: Connection, job_id: str, *, lock: bool = False) -> Job:
+    """The job, or UnknownJob. lock: keep others from changing it until the transaction ends."""
+    query = select(job).where(job.c.id == job_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
+        raise UnknownJob(f"There is no job '{job_id[:60]}'.")
+    return job_of(row)
+
+
+def find_many(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, Job]:
+    """The jobs that exist among `job_ids`."""
+    query = select(job).where(job.c.id.in_(list(job_ids)))
+    return {row.id: job_of(row) for row in connection.execute(query)}
+
+
+def have_ended(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, bool]:
+    """Which of the jobs that exist have ended."""
+    query = select(job.c.id, job.c.finished_at.is_not(None)).where(job.c.id.in_(list(job_ids)))
+    return {row[0]: bool(row[1]) for row in connection.execute(query)}
+
+
+def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ...]:
+    """The account's newest jobs, newest first."""
+    query = select(job).where(job.c.account_id == account_id).order_by(job.c.sequence.desc()).limit(limit)
+    return tuple(job_of(row) for row in connection.execute(query))
+
+
+def key_of(connection: Connection, job_id: str) -> str:
+    """The id of the API key the job came with."""
+    return str(connection.execute(select(job.c.key_id).where(job.c.id == job_id)).scalar_one())
+
+
+# --- waiting
+
+
+def enqueue(connection: Connection, new: Job, *, key_id: str, weight: int) -> Job:
+    """Write a queued job; returns it with its place."""
+    cost = order.cost_of(new.request.num_images, weight)
+    fair_tag = order.take_turn(connection, new.queue, new.priority, new.account_id, cost)
+    values = {
+        "id": new.id,
+        "account_id": new.account_id,
+        "key_id": key_id,
+        "queue": new.queue,
+        "state": new.state.value,
+        "priority": new.priority,
+        "fair_tag": fair_tag,
+        "fair_cost": cost,
+        "request": new.request.to_json(),
+        "delivery": new.delivery.to_json(),
+        "notices": [asdict(notice) for notice in new.notices],
+        "attempt": 0,
+        "claims": 0,
+        "cancel_requested": False,
+        "step": 0,
+        "steps": new.steps,
+        "created_at": new.created_at,
+        "start_by": new.start_by,
+        "payload_deleted": False,
+    }
+    sequence = connection.execute(insert(job).values(values).returning(job.c.sequence)).scalar_one()
+    written = replace(new, sequence=sequence, fair_tag=fair_tag)
+    append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
+    order.join(connection, new.queue, place_of(written))
+    return written
+
+
+def any_waiting(connection: Connection, queue: str) -> bool:
+    """Whether a claim has a chance; a cheap look, so that idle workers do not take the writer's turn."""
+    return connection.execute(select(job.c.sequence).where(job.c.queue == queue, QUEUED).limit(1)).first() is not None
+
+
+def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_s: float) -> Lease | None:
+    """Take the next job of the queue. On PostgreSQL rows that another claim holds are passed over."""
+    head = (
+        select(job.c.sequence)
+        .where(job.c.queue == queue, QUEUED, or_(job.c.start_by.is_(None), job.c.start_by > now))
+        .order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    sequence = connection.execute(head).scalar_one_or_none()
+    if sequence is None:
+        return None
+    until = now + timedelta(seconds=lease_s)
+    row = connection.execute(
+        update(job)
+        .where(job.c.sequence == sequence)
+        .values(
+            state=JobState.RUNNING.value,
+            worker=worker,
+            lease_until=until,
+            started_at=now,
+            start_by=None,
+            step=0,
+            attempt=job.c.attempt + 1,
+            claims=job.c.claims + 1,
+        )
+        .returning(job)
+    ).one()
+    claimed = job_of(row)
+    append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
+    order.start(connection, queue, place_of(claimed), claimed.account_id)
+    return Lease(claimed, worker, row.claims, until)
+
+
+def position(connection: Connection, waiting: Job) -> int:
+    """How many jobs are before a waiting job in its queue."""
+    return order.position(connection, waiting.queue, place_of(waiting))
+
+
+def end_waiting(
+    connection: Connection,
+    waiting: Job,
+    state: JobState,
+    *,
+    now: datetime,
+    expires_at: datetime,
+    failure: Failure | None = None,
+) -> Job:
+    """Take a job out of the line for good. The caller has locked its row and seen that it is queued."""
+    values = _ended(state, now, expires_at, failure=failure)
+    row = connection.execute(
+        update(job).where(job.c.id == waiting.id, QUEUED).values(**values).returning(job)
+    ).one_or_none()
+    if row is None:
+        raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
+    append(connection, waiting.id, now, _state_event(state, failure))
+    order.give_up(connection, waiting.queue, place_of(waiting), waiting.account_id, row.fair_cost)
+    _tally(connection, waiting.queue, state)
+    return job_of(row)
+
+
+# --- running
+
+
+def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
+    """Move the end of the lease; True when the owner asked to cancel."""
+    return bool(_fenced(connection, lease, update(job).values(lease_until=until)).cancel_requested)
+
+
+def progress(connection: Connection, lease: Lease, *, step: int, steps: int) -> bool:
+    """Write how far the edit is; True when the owner asked to cancel."""
+    return bool(_fenced(connection, lease, update(job).values(step=step, steps=steps)).cancel_requested)
+
+
+def finish(
+    connection: Connection, lease: Lease, output: EditOutput, usage: Usage, *, now: datetime, expires_at: datetime
+) -> Job:
+    """running to succeeded, with the notices of the submit in front of the worker's."""
+    current = lease.job
+    output = replace(output, notices=(*current.notices, *output.notices))
+    values = _ended(JobState.SUCCEEDED, now, expires_at, output=output.to_json(), usage=asdict(usage))
+    return _end_running(connection, lease, values | {"step": job.c.steps})
+
+
+def fail(connection: Connection, lease: Lease, failure: Failure, *, now: datetime, expires_at: datetime) -> Job:
+    """running to failed."""
+    values = _ended(JobState.FAILED, now, expires_at, failure=failure)
+    return _end_running(connection, lease, values, failure)
+
+
+def cancel_running(connection: Connection, lease: Lease, *, now: datetime, expires_at: datetime) -> Job:
+    """running to cancelled."""
+    return _end_running(connection, lease, _ended(JobState.CANCELLED, now, expires_at))
+
+
+def request_cancel(connection: Connection, running: Job) -> Job:
+    """Leave word for the worker. The caller has locked the row and seen that it is running."""
+    changed = update(job).where(job.c.id == running.id).values(cancel_requested=True)
+    return job_of(connection.execute(changed.returning(job)).one())
+
+
+def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attempt: bool) -> Job:
+    """running to queued, at its old place, which is before everything submitted since."""
+    values: dict[str, Any] = {
+        "state": JobState.QUEUED.value,
+        "worker": None,
+        "lease_until": None,
+        "started_at": None,
+        "step": 0,
+    }
+    if not costs_attempt:
+        values["attempt"] = job.c.attempt - 1
+    waiting = job_of(_fenced(connection, lease, update(job).values(**values)))
+    append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
+    order.come_back(connection, waiting.queue, place_of(waiting), waiting.account_id)
+    return waiting
+
+
+def _end_running(
+    connection: Connection, lease: Lease, values: Mapping[str, Any], failure: Failure | None = None
+) -> Job:
+    ended = job_of(_fenced(connection, lease, update(job).values(**values)))
+    append(connection, ended.id, values["finished_at"], _state_event(ended.state, failure))
+    _tally(connection, ended.queue, ended.state)
+    return ended
+
+
+def _fenced(connection: Connection, lease: Lease, change: Update) -> Row[Any]:
+    """Apply `change` to the leased row if the lease still stands; returns the changed row."""
+    held = and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.attempt)
+    row = connection.execute(change.where(held).returning(job)).one_or_none()
+    if row is None:
+        raise LeaseLost(f"The worker '{lease.worker}' no longer owns the job '{lease.job.id}'.")
+    return row
+
+
+# --- what sweeping looks for
+
+
+def expired_leases(connection: Connection, now: datetime, limit: int) -> tuple[Lease, ...]:
+    """Leases that ran out, as the fence sees them."""
+    query = select(job).where(RUNNING, job.c.lease_until < now).order_by(job.c.lease_until).limit(limit)
+    return tuple(_lease_of(row) for row in connection.execute(query))
+
+
+def still_expired(connection: Connection, lease: Lease, now: datetime) -> bool:
+    """Whether nobody renewed or ended the lease since it was found."""
+    held = and_(job.c.id == lease.job.id, RUNNING, job.c.claims == lease.attempt, job.c.lease_until < now)
+    return connection.execute(select(job.c.id).where(held)).first() is not None
+
+
+def running_since(connection: Connection, before: datetime, limit: int) -> tuple[Lease, ...]:
+    """Leases of jobs that started before a moment, whatever their workers say."""
+    query = select(job).where(RUNNING, job.c.started_at < before).limit(limit)
+    return tuple(_lease_of(row) for row in connection.execute(query))
+
+
+def too_late_to_start(connection: Connection, now: datetime, limit: int) -> tuple[str, ...]:
+    """Ids of waiting jobs whose time to start has passed."""
+    query = select(job.c.id).where(QUEUED, job.c.start_by <= now).order_by(job.c.start_by).limit(limit)
+    return tuple(connection.execute(query).scalars())
+
+
+def expired(connection: Connection, now: datetime, limit: int) -> tuple[Job, ...]:
+    """Finished jobs whose rows and files may go."""
+    query = select(job).where(job.c.expires_at <= now).order_by(job.c.expires_at).limit(limit)
+    return tuple(job_of(row) for row in connection.execute(query))
+
+
+def forget_payload(connection: Connection, finished: Job) -> Job:
+    """Blank the request and drop the output; who asked, when, and what it cost remain."""
+    blank = replace(finished.request, prompt="", negative_prompt=None, images=(), mask=None)
+    changed = update(job).where(job.c.id == finished.id)
+    values = {"request": blank.to_json(), "output": None, "payload_deleted": True}
+    return job_of(connection.execute(changed.values(values).returning(job)).one())
+
+
+def remove(connection: Connection, job_ids: Sequence[str]) -> None:
+    """Delete finished jobs with their events and webhook rows; their usage entries stay."""
+    connection.execute(delete(job).where(job.c.id.in_(job_ids), job.c.finished_at.is_not(None)))
+
+
+# --- rows to values
+
+
+def place_of(waiting: Job) -> Place:
+    return Place(waiting.priority, waiting.fair_tag, waiting.sequence)
+
+
+def job_of(row: Row[Any]) -> Job:
+    """The job a row of the table says."""
+    return Job(
+        id=row.id,
+        account_id=row.account_id,
+        queue=row.queue,
+        state=JobState(row.state),
+        request=EditRequest.from_json(row.request),
+        delivery=Delivery.from_json(row.delivery),
+        sequence=row.sequence,
+        priority=row.priority,
+        fair_tag=row.fair_tag,
+        attempt=row.attempt,
+        cancel_requested=row.cancel_requested,
+        step=row.step,
+        steps=row.steps,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        start_by=row.start_by,
+        expires_at=row.expires_at,
+        notices=tuple(Notice(**notice) for notice in row.notices),
+        output=None if row.output is None else EditOutput.from_json(row.output),
+        failure=None if row.failure is None else Failure.from_json(row.failure),
+        usage=None if row.usage is None else Usage(**row.usage),
+        payload_deleted=row.payload_deleted,
+    )
+
+
+def _lease_of(row: Row[Any]) -> Lease:
+    return Lease(job_of(row), row.worker, row.claims, row.lease_until)
+
+
+def _ended(state: JobState, now: datetime, expires_at: datetime, **more: Any) -> dict[str, Any]:
+    failure = more.pop("failure", None)
+    values = {"state": state.value, "finished_at": now, "expires_at": expires_at, "lease_until": None}
+    return values | {"failure": None if failure is None else failure.to_json()} | more
+
+
+def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[str, object]]:
+    data: dict[str, object] = {"state": state.value}
+    return "state", data if failure is None else data | {"code": failure.code}
+
+
+def _tally(connection: Connection, queue: str, state: JobState) -> None:
+    row = insert_into(connection, job_tally).values(queue=queue, state=state.value, jobs=1)
+    connection.execute(
+        row.on_conflict_do_update(index_elements=["queue", "state"], set_={"jobs": job_tally.c.jobs + 1})
+    )

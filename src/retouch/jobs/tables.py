@@ -1,0 +1,192 @@
+"""The tables of jobs. The database itself refuses a row whose columns contradict its state.
+
+Changing a table here needs a step in `migrations/versions/`; a test compares the two. No query is here.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Identity, Index, Integer, Table, Text, text
+
+from retouch.database import Json, Number, UtcTime, metadata
+
+job = Table(
+    "job",
+    metadata,
+    Column("sequence", Number, Identity(), primary_key=True),  # order of submission, never reused
+    Column("id", Text, nullable=False, unique=True),
+    Column("account_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),  # which of the account's keys asked
+    Column("queue", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("fair_tag", Number, nullable=False),  # see order.py
+    Column("fair_cost", Number, nullable=False),
+    Column("request", Json, nullable=False),
+    Column("delivery", Json, nullable=False),
+    Column("notices", Json, nullable=False),
+    Column("attempt", Integer, nullable=False),  # runs that counted
+    Column("claims", Integer, nullable=False),  # runs ever begun; the fence, so it never goes back
+    Column("worker", Text),  # who runs it, or ran it last
+    Column("lease_until", UtcTime),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("start_by", UtcTime),
+    Column("started_at", UtcTime),
+    Column("finished_at", UtcTime),
+    Column("expires_at", UtcTime),
+    Column("output", Json),
+    Column("failure", Json),
+    Column("usage", Json),
+    Column("payload_deleted", Boolean, nullable=False),
+    CheckConstraint("state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state"),
+    CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint("state <> 'running' OR (worker IS NOT NULL AND started_at IS NOT NULL)", name="running"),
+    CheckConstraint("(state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
+    CheckConstraint("(finished_at IS NOT NULL) = (expires_at IS NOT NULL)", name="expires"),
+    CheckConstraint("(state = 'succeeded') = (usage IS NOT NULL)", name="usage"),
+    CheckConstraint("(state = 'failed') = (failure IS NOT NULL)", name="failure"),
+    CheckConstraint("state <> 'succeeded' OR output IS NOT NULL OR payload_deleted", name="output"),
+    CheckConstraint("attempt >= 0 AND claims >= attempt", name="attempt"),
+    sqlite_autoincrement=True,
+)
+
+_QUEUED = text("state = 'queued'")
+
+Index(  # claiming is a scan of this from its beginning
+    "ix_job_waiting",
+    job.c.queue,
+    job.c.priority,
+    job.c.fair_tag,
+    job.c.sequence,
+    sqlite_where=_QUEUED,
+    postgresql_where=_QUEUED,
+)
+Index(
+    "ix_job_running",
+    job.c.lease_until,
+    sqlite_where=text("state = 'running'"),
+    postgresql_where=text("state = 'running'"),
+)
+Index(
+    "ix_job_start_by",
+    job.c.start_by,
+    sqlite_where=text("state = 'queued' AND start_by IS NOT NULL"),
+    postgresql_where=text("state = 'queued' AND start_by IS NOT NULL"),
+)
+Index(
+    "ix_job_expires_at",
+    job.c.expires_at,
+    sqlite_where=text("expires_at IS NOT NULL"),
+    postgresql_where=text("expires_at IS NOT NULL"),
+)
+Index("ix_job_account", job.c.account_id, job.c.sequence)
+
+job_event = Table(
+    "job_event",
+    metadata,
+    Column("id", Number, Identity(), primary_key=True),
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("data", Json, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    CheckConstraint("kind IN ('state', 'step', 'log', 'preview')", name="kind"),
+    sqlite_autoincrement=True,
+)
+Index("ix_job_event_job", job_event.c.job_id, job_event.c.id)
+
+fair_share = Table(  # what each account has taken of each line, and how many of its jobs wait there
+    "fair_share",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("priority", Integer, primary_key=True),
+    Column("account_id", Text, primary_key=True),
+    Column("next_tag", Number, nullable=False),
+    Column("waiting", Integer, nullable=False),
+    CheckConstraint("waiting >= 0", name="waiting"),
+)
+Index("ix_fair_share_account", fair_share.c.account_id)
+
+fair_clock = Table(  # the tag of the last job that was started
+    "fair_clock",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("priority", Integer, primary_key=True),
+    Column("tag", Number, nullable=False),
+)
+
+queue_block = Table(  # counts of waiting jobs by ranges of places; see order.py
+    "queue_block",
+    metadata,
+    Column("id", Number, Identity(), primary_key=True),
+    Column("queue", Text, nullable=False),
+    Column("lower_priority", Integer, nullable=False),
+    Column("lower_tag", Number, nullable=False),
+    Column("lower_sequence", Number, nullable=False),
+    Column("upper_priority", Integer, nullable=False),
+    Column("upper_tag", Number, nullable=False),
+    Column("upper_sequence", Number, nullable=False),
+    Column("waiting", Integer, nullable=False),
+    CheckConstraint("waiting >= 0", name="waiting"),
+    postgresql_with={"fillfactor": "50"},  # the count changes with every job: leave room to update in place
+)
+Index(
+    "ix_queue_block_lower",
+    queue_block.c.queue,
+    queue_block.c.lower_priority,
+    queue_block.c.lower_tag,
+    queue_block.c.lower_sequence,
+    unique=True,
+)
+
+job_tally = Table(  # how many jobs ever ended how, for the metrics; retention does not lower it
+    "job_tally",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("state", Text, primary_key=True),
+    Column("jobs", Number, nullable=False),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body_hash", Text, nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+)
+Index("ix_idempotency_job", idempotency.c.job_id)
+Index("ix_idempotency_expires_at", idempotency.c.expires_at)
+
+webhook_outbox = Table(  # one row per job that asked for a webhook, written when the job ends
+    "webhook_outbox",
+    metadata,
+    Column("id", Number, Identity(), primary_key=True),
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at", UtcTime),  # NULL: delivered, or given up
+    Column("delivered_at", UtcTime),
+    Column("last_error", Text),
+    sqlite_autoincrement=True,
+)
+Index(
+    "ix_webhook_outbox_due",
+    webhook_outbox.c.next_attempt_at,
+    sqlite_where=text("next_attempt_at IS NOT NULL"),
+    postgresql_where=text("next_attempt_at IS NOT NULL"),
+)
+
+worker = Table(  # which workers say they are alive
+    "worker",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("queues", Json, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+    CheckConstraint("state IN ('loading', 'ready')", name="state"),
+)

@@ -1,0 +1,165 @@
+"""Wake-ups between processes: publish a topic, subscribe to topics, wait.
+
+They only save latency. A wake-up may be lost or come twice; whoever waits looks at the database after every
+wait, also when the time ran out, so a job never depends on one. No data travels.
+
+Topics: `queue:<name>` (a job became ready to lease) and `job` (something about a job changed).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import selectors
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from retouch.database import Database
+
+JOB_TOPIC = "job"
+CANCEL_TOPIC = "cancel"
+"""The owner of a running job changed their mind; workers listen to this rather than to every change of a job."""
+
+
+def queue_topic(queue: str) -> str:
+    return f"queue:{queue}"
+
+
+class Subscription(Protocol):
+    """Topics one thread listens to. A wake-up between two waits is kept for the second."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a wake-up at most `timeout_s`; True when one came."""
+
+    def close(self) -> None:
+        """Stop listening; a wait that is under way returns soon. Closing twice is no error."""
+
+
+class WakeUps(Protocol):
+    """Thread-safe. Nothing here raises when a wake-up cannot be delivered."""
+
+    def publish(self, topic: str) -> None: ...
+
+    def subscribe(self, topics: Sequence[str]) -> Subscription: ...
+
+    def close(self) -> None: ...
+
+
+def open_wakeups(database: Database, data_dir: Path) -> WakeUps:
+    """The wake-ups that reach every process of this database."""
+    if database.dialect == "postgresql":
+        from retouch.jobs.notify import PostgresWakeUps  # the driver is loaded only when used
+
+        return PostgresWakeUps(database.url.render_as_string(hide_password=False))
+    return LocalWakeUps(data_dir)
+
+
+class LocalWakeUps:
+    """Wake-ups among the processes of one machine, by Unix datagram sockets in the data folder.
+
+    Every subscription has a socket per topic, in a folder per topic, so a full socket can only mean that a
+    wake-up is waiting there already. The kernel refuses what is sent to a dead process' socket; the sender
+    then removes it. Where such sockets cannot be made, waiting is polling: it lasts its whole time.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._folder = _socket_folder(data_dir)
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.settimeout(0)
+        self._numbers = itertools.count()
+
+    def publish(self, topic: str) -> None:
+        folder = self._folder / _folder_name(topic)
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                self._send(folder / name)
+
+    def subscribe(self, topics: Sequence[str]) -> LocalSubscription:
+        name = f"{os.getpid()}-{next(self._numbers)}"
+        return LocalSubscription([self._folder / _folder_name(topic) / name for topic in topics])
+
+    def close(self) -> None:
+        self._sender.close()
+
+    def _send(self, path: Path) -> None:
+        try:
+            self._sender.sendto(b"!", str(path))
+        except OSError as error:
+            if error.errno == errno.ECONNREFUSED:  # bound by a process that is gone
+                path.unlink(missing_ok=True)
+
+
+class LocalSubscription:
+    """The waiting end of LocalWakeUps."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths: list[Path] = []
+        self._selector = selectors.DefaultSelector()
+        self._closing, closed = socket.socketpair()
+        self._closed = closed
+        self._stopped = False
+        self._selector.register(closed, selectors.EVENT_READ)
+        for path in paths:
+            self._bind(path)
+
+    def wait(self, timeout_s: float) -> bool:
+        if self._stopped:
+            return False
+        ready = [key.fileobj for key, _ in self._selector.select(timeout_s)]
+        woken = False
+        for each in ready:
+            assert isinstance(each, socket.socket)
+            if each is not self._closed:
+                _drain(each)
+                woken = True
+        return woken
+
+    def close(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        self._closing.close()  # ends a wait in another thread; the rest is freed with this object
+
+    def _bind(self, path: Path) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # of a dead process that had our number
+            listener.bind(str(path))
+        except OSError:
+            listener.close()
+            return
+        listener.settimeout(0)
+        self._paths.append(path)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+
+def _drain(listener: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            listener.recv(16)
+
+
+def _folder_name(topic: str) -> str:
+    return hashlib.sha256(topic.encode()).hexdigest()[:12]
+
+
+_LONGEST_FOLDER = 60
+"""The kernel takes socket paths of at most 104 bytes (107 on Linux); topic and number need the rest."""
+
+
+def _socket_folder(data_dir: Path) -> Path:
+    """A folder for sockets: in the data folder, or by its name in the temporary one when the path is too long."""
+    inside = data_dir.resolve() / "wakeups"
+    if len(os.fsencode(inside)) <= _LONGEST_FOLDER:
+        return inside
+    digest = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"retouch-{os.getuid()}-{digest}"

@@ -1,0 +1,36 @@
+"""Brings a database's schema up to date, step by step, with Alembic; the steps are in `versions/`.
+
+No `alembic.ini`: the program runs it, on a connection and in a transaction the caller has opened and
+locked. A step is never edited once released. It does not decide when to migrate.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+
+HEAD = "0001"
+"""The newest step; kept here so that an up-to-date database starts without loading Alembic."""
+
+
+def upgrade(connection: Connection) -> None:
+    """Apply the missing steps inside the caller's transaction."""
+    if current(connection) == HEAD:
+        return
+    from alembic import command  # only loaded when there is something to do
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def current(connection: Connection) -> str | None:
+    """The newest step that was applied, or None for an empty database."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if version is None else str(version)
