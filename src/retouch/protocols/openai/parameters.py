@@ -1,0 +1,215 @@
+"""Reads the parameters of `images.edit` that need more than their type: sizes, formats, streams, refusals.
+
+Each function takes what it is about from `Fields` and gives back values of ours, or raises an InvalidRequest
+that names the caller's own field. What a parameter does to a picture is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+
+from retouch import sizes
+from retouch.edit import Acceleration, OutputFormat, SizeRequest
+from retouch.errors import (
+    InvalidRequest,
+    InvalidType,
+    MissingParameter,
+    NotOneOf,
+    OutOfRange,
+    UnsupportedParameter,
+)
+from retouch.protocols.openai.fields import Fields, is_absent, to_integer, to_text
+
+DEFAULT_OUTPUT_QUALITY = 100
+"""OpenAI's default of `output_compression`."""
+
+_FORMATS = ("png", "jpeg", "webp", "gif", "avif")
+_STREAMED_FORMATS = frozenset({OutputFormat.PNG, OutputFormat.JPEG, OutputFormat.WEBP})
+_NO_QUALITY_FORMATS = frozenset({OutputFormat.PNG, OutputFormat.GIF})
+
+_REFUSED: Mapping[str, str] = {
+    "markup": "Draw on a copy of the picture and send it as a second image.",
+    "frame_count": "Answers are still pictures.",
+    "frame_duration_ms": "Answers are still pictures.",
+    "svg": "Answers are pixels.",
+    "loras": "Ask the operator to load it into the checkpoint.",
+    "lora": "Ask the operator to load it into the checkpoint.",
+    "lora_weights": "Ask the operator to load it into the checkpoint.",
+}
+"""Known parameters that would change the picture and are not offered here."""
+
+_WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "input_fidelity": (("high", "low"), "References are always read at the model's full size."),
+    "complexity": (("low", "medium", "high"), "There is no planning step."),
+    "moderation": (("auto", "low"), "The safety checker has one level."),
+    "style": (("vivid", "natural"), "Say the style in the prompt."),
+}
+"""Accepted words that change nothing here: (allowed words, why)."""
+
+
+def read_prompt(fields: Fields) -> str:
+    """The prompt as written, with one kind of line end; the word "null" is a prompt too."""
+    value = fields.exactly("prompt")
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise MissingParameter("prompt")
+    if not isinstance(value, str):
+        raise InvalidType("prompt", "string", "a file" if isinstance(value, bytes) else value)
+    return with_plain_line_ends(to_text("prompt", value)) or ""
+
+
+def with_plain_line_ends(text: str | None) -> str | None:
+    """JavaScript's forms turn line ends into CRLF, its streams and Python do not: one call, one prompt."""
+    return None if text is None else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def refuse_what_is_not_offered(fields: Fields) -> None:
+    for name, advice in _REFUSED.items():
+        _, value = fields.take(name)
+        if value not in (None, [], "[]"):
+            raise UnsupportedParameter(f"The field '{name}' is not supported. {advice}", field=name)
+    if fields.word("background", ("auto", "opaque", "transparent")) == "transparent":
+        raise UnsupportedParameter(
+            "A transparent 'background' is not supported: answers are opaque.", field="background"
+        )
+    name, value = (
+        "enable_prompt_expansion",
+        fields.boolean("enable_prompt_expansion", "enable_prompt_expansion", "enhance_prompt", "prompt_extend"),
+    )
+    if value:
+        name = fields.written[name]
+        raise UnsupportedParameter(f"The field '{name}' is not supported: the prompt is used as written.", field=name)
+
+
+def take_what_has_no_effect(fields: Fields) -> None:
+    for name, (words, why) in _WITHOUT_EFFECT.items():
+        word = fields.word(name, words)
+        if word not in (None, "auto"):
+            fields.notice(name, "ignored", why)
+    tokens = fields.integer("max_sequence_length")
+    if tokens is not None:
+        fields.notice("max_sequence_length", "ignored", "The prompt is read up to the model's own limit.")
+
+
+def read_output(fields: Fields) -> tuple[OutputFormat, int]:
+    name, value = fields.take("output_format")
+    word = "png" if value is None else to_text(name, value).strip().lower()
+    if word == "svg":
+        raise UnsupportedParameter("The output format 'svg' is not supported: answers are pixels.", field=name)
+    word = "jpeg" if word == "jpg" else word
+    if word not in _FORMATS:
+        raise NotOneOf(name, word, _FORMATS)
+    output_format = OutputFormat(word)
+    quality = fields.integer("output_quality", "output_compression", "output_quality")
+    if quality is not None and output_format in _NO_QUALITY_FORMATS:
+        name = fields.written["output_quality"]
+        fields.notice(name, "ignored", f"The format {word} has no quality setting.")
+    return output_format, DEFAULT_OUTPUT_QUALITY if quality is None else quality
+
+
+def read_size(fields: Fields) -> SizeRequest:
+    size = fields.text("size")
+    aspect_ratio, resolution = fields.text("aspect_ratio"), fields.text("resolution")
+    width, height = fields.integer("width"), fields.integer("height")
+    name, image_size = fields.take("image_size")
+    if isinstance(image_size, str) and image_size.lstrip().startswith("{"):
+        image_size = _json_object(name, image_size)
+    if image_size is not None and (size is not None or width is not None):
+        other = "size" if size is not None else "width"
+        fields.notice(name, "ignored", f"'{other}' was given too and was used.")
+    elif isinstance(image_size, dict):
+        width, height = (to_integer(f"{name}[{side}]", image_size.get(side)) for side in ("width", "height"))
+    elif image_size is not None:
+        size = to_text(name, image_size)
+        fields.written["size"] = name
+    index = fields.integer("reference_image", "reference_image_index")
+    try:
+        asked, by_size = sizes.parse(size, aspect_ratio, resolution, width, height, index), sizes.parse(size)
+    except InvalidRequest as error:
+        error.field = fields.written.get(error.field or "", error.field)
+        raise
+    _report_overruled(fields, by_size, width)
+    return asked
+
+
+def _report_overruled(fields: Fields, by_size: SizeRequest, width: int | None) -> None:
+    """Say which words on size had no effect because `size` is more specific."""
+    exact = by_size.width is not None
+    overruled = {
+        "aspect_ratio": exact or width is not None or by_size.aspect_ratio is not None,
+        "resolution": exact or width is not None or by_size.pixels is not None,
+        "width": exact,
+        "height": exact,
+    }
+    for name, ignored in overruled.items():
+        _, value = fields.take(name)
+        if ignored and not is_absent(value) and str(value).strip().lower() != "auto":
+            fields.notice(name, "ignored", "The size that was given is more specific.")
+
+
+def _json_object(name: str, text: str) -> dict[str, object]:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidType(name, "object", text)
+    return value
+
+
+def read_seed(fields: Fields) -> int | None:
+    """The seed; -1 asks for a random one as absence does, and 0 is a seed like any other."""
+    seed = fields.integer("seed")
+    return None if seed == -1 else seed
+
+
+def read_acceleration(fields: Fields) -> Acceleration | None:
+    word = fields.word("acceleration", tuple(a.value for a in Acceleration))
+    go_fast = fields.boolean("go_fast")
+    if word is not None:
+        if go_fast is not None:
+            fields.notice("go_fast", "ignored", "'acceleration' was given too and was used.")
+        return Acceleration(word)
+    if go_fast is None:
+        return None
+    fields.written["acceleration"] = "go_fast"
+    return Acceleration.HIGH if go_fast else Acceleration.NONE
+
+
+def read_safety(fields: Fields) -> bool:
+    enable, disable = fields.boolean("enable_safety_checker"), fields.boolean("disable_safety_checker")
+    if enable is not None and disable is not None and enable == disable:
+        raise InvalidRequest(
+            "'enable_safety_checker' and 'disable_safety_checker' contradict each other.",
+            field="disable_safety_checker",
+        )
+    if enable is not None:
+        return enable
+    return not disable
+
+
+def read_strict(fields: Fields, size_policy: str | None) -> bool:
+    name, value = fields.take("strict")
+    if value is None:
+        name, value = "X-Param-Policy", size_policy
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    word = to_text(name, value).strip().lower()
+    if word not in ("nearest", "error", "true", "false", "1", "0"):
+        raise NotOneOf(name, word, ("nearest", "error"))
+    return word in ("error", "true", "1")
+
+
+def read_stream(fields: Fields, output_format: OutputFormat) -> tuple[bool, int]:
+    stream = bool(fields.boolean("stream"))
+    partial_images = fields.integer("partial_images")
+    if partial_images is not None and not 0 <= partial_images <= 3:
+        raise OutOfRange("partial_images", partial_images, minimum=0, maximum=3)
+    if partial_images and not stream:
+        fields.notice("partial_images", "ignored", "Partial images are sent in a stream only; add 'stream'.")
+    if stream and output_format not in _STREAMED_FORMATS:
+        raise UnsupportedParameter(
+            f"The output format '{output_format}' cannot be streamed; png, jpeg and webp can.", field="output_format"
+        )
+    return stream, partial_images or 0
