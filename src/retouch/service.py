@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -336,9 +337,7 @@ class Service:
         try:
             with self._database.read() as connection:
                 workers = liveness.live(connection, self._clock())
-            self._blobs.get("outputs/none")
-        except UnknownFile:
-            return liveness.unready_reason(workers, self._catalog.queues)
+            next(iter(self._blobs.keys("outputs")), None)
         except (DatabaseUnavailable, StorageUnavailable) as error:
             return error.message
         return liveness.unready_reason(workers, self._catalog.queues)
@@ -473,7 +472,8 @@ class Service:
 
     def _delete_blobs(self, keys: Iterable[str]) -> None:
         for key in keys:
-            self._blobs.delete(key)
+            with suppress(UnknownFile):  # a key that no store of ours could have made
+                self._blobs.delete(key)
 
 
 def _owned(job: Job, account: Account | None) -> Job:

@@ -56,7 +56,7 @@ def open_wakeups(database: Database, data_dir: Path) -> WakeUps:
     if database.dialect == "postgresql":
         from retouch.jobs.notify import PostgresWakeUps  # the driver is loaded only when used
 
-        return PostgresWakeUps(database.url.render_as_string(hide_password=False))
+        return PostgresWakeUps(database.url.set(drivername="postgresql").render_as_string(hide_password=False))
     return LocalWakeUps(data_dir)
 
 
