@@ -52,6 +52,11 @@ _REFUSED_V6: Final = tuple(
 
 _ENDS_IN_A_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
+_ENTRY: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)\]|(?P<name>[^\[\]\s:/@]+))(?::(?P<port>[0-9]{1,5}))?"
+    r"|(?P<bare_v6>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)"
+)
+
 
 def is_public(address: str) -> bool:
     """Whether `address`, in its numeric form, is globally routable unicast. A scope or zone makes it not."""
@@ -115,11 +120,21 @@ class OpenedAddresses:
 
 
 def _entry(text: str) -> tuple[str, int | None]:
-    match = re.fullmatch(r"(\[[^\]/@]+\]|[^\[\]:/@]+)(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)", text)
-    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
-        raise InvalidRequest(
-            f"'{text[:100]}' is not an address to open; write HOST or HOST:PORT, with no scheme and no path.",
-            field="allow_private",
-        )
-    host, port = match[1] or match[3], match[2]
-    return plain_host(host), None if port is None else int(port)
+    match = _ENTRY.fullmatch(text)
+    if match is not None:
+        host = match["v6"] or match["bare_v6"] or match["name"]
+        port = int(match["port"]) if match["port"] else None
+        if (":" not in host or _is_ipv6(host)) and (port is None or 0 < port < 65536):
+            return plain_host(host), port
+    raise InvalidRequest(
+        f"'{text[:100]}' is not an address to open; write HOST or HOST:PORT, with no scheme and no path.",
+        field="allow_private",
+    )
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
