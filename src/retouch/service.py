@@ -6,12 +6,12 @@ allows and costs in `catalog.py`. It is synchronous and thread-safe; async calle
 
 from __future__ import annotations
 
-import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
+from math import inf
 
 from sqlalchemy import Connection
 
@@ -22,18 +22,14 @@ from retouch.database import Database
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import (
     DatabaseUnavailable,
-    EditTimeout,
     Failure,
     JobFinished,
-    LeaseLost,
     QueueFull,
-    StartTimeout,
     StorageUnavailable,
     UnknownFile,
     UnknownJob,
-    WorkerLost,
 )
-from retouch.jobs import events, liveness, order, outbox, retention, store
+from retouch.jobs import events, liveness, order, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.job import (
     MAX_ATTEMPTS,
@@ -44,30 +40,30 @@ from retouch.jobs.job import (
     JobEvent,
     JobState,
     Lease,
-    state_after_lost_lease,
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
+from retouch.jobs.retention import Retention
+from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
-
-SWEEP_BATCH = 100
-"""Most jobs of one kind that one sweep touches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """retention_s: life of a finished job and its files, when the caller did not say. shortest_retention_s: a
-    job's row stays at least this long, so that its caller can read the end of it. max_waiting_per_account: in
-    all queues together. run_timeout_s: of one attempt. tidy_every_s: between two rounds of deleting.
+    """retention_s: life of an ended job and its files, when the caller did not say. shortest_retention_s: its
+    row stays at least this long, so that its caller can read how it ended. max_wait_s: a job that no worker
+    has taken by then fails. max_waiting_per_account: jobs, in all queues together. run_timeout_s: of one
+    attempt. delete_every_s: between two looks for what has expired.
     """
 
     retention_s: float = DEFAULT_TTL_S
     shortest_retention_s: float = 600.0
+    max_wait_s: float = DEFAULT_TTL_S
     max_waiting_per_account: int = 10_000
     run_timeout_s: float = 3600.0
     max_attempts: int = MAX_ATTEMPTS
-    tidy_every_s: float = 30.0
+    delete_every_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +73,6 @@ class Submitted:
     job: Job
     notices: tuple[Notice, ...]
     replayed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """How many jobs one sweep moved, by what happened to them."""
-
-    requeued: int = 0
-    worker_lost: int = 0
-    cancelled: int = 0
-    start_timeout: int = 0
-    edit_timeout: int = 0
-    deleted: int = 0
-    blobs_deleted: int = 0
 
 
 class Service:
@@ -108,10 +91,18 @@ class Service:
         self._database = database
         self._blobs = blobs
         self._catalog = catalog
-        self._settings = settings or ServiceSettings()
+        self._settings = settings = settings or ServiceSettings()
+        self._life = Retention(settings.retention_s, settings.shortest_retention_s)
         self._clock = clock
-        self._tidy_at = clock()
-        self._tidying = threading.Lock()
+        self._sweeper = Sweeper(
+            database,
+            wakeups,
+            SweepSettings(settings.run_timeout_s, settings.max_attempts, settings.delete_every_s),
+            life=self._life,
+            delete_blobs=self._delete_blobs,
+            sweep_blobs=blobs.sweep,
+            clock=clock,
+        )
 
     # --- the caller's side
 
@@ -134,6 +125,7 @@ class Service:
         route = self._catalog.route(request.model)
         completed, notices = route.complete(request)
         now = self._clock()
+        wait_s = min(self._settings.max_wait_s, inf if start_timeout_s is None else start_timeout_s)
         job = Job(
             id=str(uuid.uuid4()),
             account_id=account.id,
@@ -148,7 +140,7 @@ class Service:
             step=0,
             steps=(completed.steps or 0) * completed.num_images,
             created_at=now,
-            start_by=None if start_timeout_s is None else now + timedelta(seconds=start_timeout_s),
+            start_by=now + timedelta(seconds=wait_s),
             notices=notices,
         )
         with self._database.transaction() as connection:
@@ -219,7 +211,8 @@ class Service:
             if job.state is JobState.RUNNING:
                 job = store.request_cancel(connection, job)
             else:
-                job = self._end_waiting(connection, job, JobState.CANCELLED, now)
+                expires_at = self._life.expiry(job, now)
+                job = store.end_waiting(connection, job, JobState.CANCELLED, now=now, expires_at=expires_at)
         self.wakeups.publish(JOB_TOPIC)
         if job.state is JobState.RUNNING:
             self.wakeups.publish(CANCEL_TOPIC)
@@ -275,11 +268,10 @@ class Service:
         priced = replace(usage, price_microusd=route.price_microusd(usage))
         now = self._clock()
         with self._database.transaction() as connection:
-            job = store.finish(connection, lease, output, priced, now=now, expires_at=self._expiry(lease.job, now))
+            job = store.finish(connection, lease, output, priced, now=now, expires_at=self._life.expiry(lease.job, now))
             key_id = store.key_of(connection, job.id)
             entry = ledger.UsageEntry(job.id, job.account_id, key_id, job.request.model, priced, now)
             ledger.record(connection, entry)
-            outbox.promise(connection, job, now)
         self.wakeups.publish(JOB_TOPIC)
         return job
 
@@ -287,7 +279,7 @@ class Service:
         """The edit cannot be done. Nothing is billed. LeaseLost."""
         now = self._clock()
         with self._database.transaction() as connection:
-            job = self._fail_running(connection, lease, failure, now)
+            job = store.fail(connection, lease, failure, now=now, expires_at=self._life.expiry(lease.job, now))
         self.wakeups.publish(JOB_TOPIC)
         return job
 
@@ -295,7 +287,7 @@ class Service:
         """The worker has stopped the edit on its owner's wish. Nothing is billed. LeaseLost."""
         now = self._clock()
         with self._database.transaction() as connection:
-            job = self._cancel_running(connection, lease, now)
+            job = store.cancel_running(connection, lease, now=now, expires_at=self._life.expiry(lease.job, now))
         self.wakeups.publish(JOB_TOPIC)
         return job
 
@@ -308,7 +300,8 @@ class Service:
         with self._database.transaction() as connection:
             job = store.find(connection, lease.job.id, lock=True)
             if job.cancel_requested:
-                self._cancel_running(connection, lease, now)
+                expires_at = self._life.expiry(job, now)
+                store.cancel_running(connection, lease, now=now, expires_at=expires_at)
             else:
                 store.requeue(connection, lease, now, costs_attempt=False)
         self._wake(lease.job.queue)
@@ -325,12 +318,7 @@ class Service:
 
         Several processes may sweep one database; each job is moved by one of them.
         """
-        swept = self._rescue()
-        swept = replace(swept, start_timeout=self._fail_late_starts(), edit_timeout=self._fail_long_runs())
-        if self._tidy_now():
-            deleted, blobs_deleted = self._delete_expired()
-            swept = replace(swept, deleted=deleted, blobs_deleted=blobs_deleted)
-        return swept
+        return self._sweeper.sweep()
 
     def ready(self) -> str | None:
         """None when an edit would be run now, else the reason why not, in a sentence."""
@@ -351,120 +339,7 @@ class Service:
         with self._database.read() as connection:
             return store.any_waiting(connection, queue)
 
-    def _rescue(self) -> Swept:
-        now = self._clock()
-        with self._database.read() as connection:
-            leases = store.expired_leases(connection, now, SWEEP_BATCH)
-        ends = [self._rescue_one(lease, now) for lease in leases]
-        if ends:
-            self.wakeups.publish(JOB_TOPIC)
-        return Swept(
-            requeued=ends.count(JobState.QUEUED),
-            worker_lost=ends.count(JobState.FAILED),
-            cancelled=ends.count(JobState.CANCELLED),
-        )
-
-    def _rescue_one(self, lease: Lease, now: datetime) -> JobState | None:
-        """Move one job whose lease ran out; None when somebody else moved it first."""
-        try:
-            with self._database.transaction() as connection:
-                job = store.find(connection, lease.job.id, lock=True)
-                if not store.still_expired(connection, lease, now):
-                    return None
-                state = state_after_lost_lease(job, self._settings.max_attempts)
-                if state is JobState.QUEUED:
-                    store.requeue(connection, lease, now, costs_attempt=True)
-                elif state is JobState.CANCELLED:
-                    self._cancel_running(connection, lease, now)
-                else:
-                    lost = WorkerLost(f"The worker died on each of {job.attempt} attempts.")
-                    self._fail_running(connection, lease, lost.failure, now)
-        except (LeaseLost, UnknownJob):
-            return None
-        if state is JobState.QUEUED:
-            self.wakeups.publish(queue_topic(lease.job.queue))
-        return state
-
-    def _fail_late_starts(self) -> int:
-        now = self._clock()
-        with self._database.read() as connection:
-            late = store.too_late_to_start(connection, now, SWEEP_BATCH)
-        return sum(self._fail_late_start(job_id, now) for job_id in late)
-
-    def _fail_late_start(self, job_id: str, now: datetime) -> bool:
-        failure = StartTimeout("The edit did not start in the time its caller allowed.").failure
-        try:
-            with self._database.transaction() as connection:
-                job = store.find(connection, job_id, lock=True)
-                self._end_waiting(connection, job, JobState.FAILED, now, failure)
-        except (JobFinished, UnknownJob):
-            return False
-        self.wakeups.publish(JOB_TOPIC)
-        return True
-
-    def _fail_long_runs(self) -> int:
-        now, limit_s = self._clock(), self._settings.run_timeout_s
-        with self._database.read() as connection:
-            leases = store.running_since(connection, now - timedelta(seconds=limit_s), SWEEP_BATCH)
-        failed = 0
-        for lease in leases:
-            try:
-                self.fail(lease, EditTimeout(f"The edit ran longer than {limit_s:g} seconds.").failure)
-                failed += 1
-            except LeaseLost:
-                continue
-        return failed
-
-    def _tidy_now(self) -> bool:
-        with self._tidying:
-            now = self._clock()
-            if now < self._tidy_at:
-                return False
-            self._tidy_at = now + timedelta(seconds=self._settings.tidy_every_s)
-            return True
-
-    def _delete_expired(self) -> tuple[int, int]:
-        """Delete files first and rows second: a crash between leaves a row that is found again."""
-        now = self._clock()
-        deleted = 0
-        while True:
-            with self._database.read() as connection:
-                jobs = store.expired(connection, now, SWEEP_BATCH)
-                keys = retention.blobs_of(connection, jobs)
-            self._delete_blobs(keys)
-            with self._database.transaction() as connection:
-                retention.remove(connection, [job.id for job in jobs], now)
-            deleted += len(jobs)
-            if len(jobs) < SWEEP_BATCH:
-                break
-        for queue in self._catalog.queues:
-            with self._database.transaction() as connection:
-                order.tidy(connection, queue)
-        return deleted, self._blobs.sweep(now)
-
     # --- what several verbs do
-
-    def _expiry(self, job: Job, now: datetime) -> datetime:
-        asked_s = job.delivery.retention_s
-        life_s = self._settings.retention_s if asked_s is None else asked_s
-        return now + timedelta(seconds=max(life_s, self._settings.shortest_retention_s))
-
-    def _end_waiting(
-        self, connection: Connection, job: Job, state: JobState, now: datetime, failure: Failure | None = None
-    ) -> Job:
-        ended = store.end_waiting(connection, job, state, now=now, expires_at=self._expiry(job, now), failure=failure)
-        outbox.promise(connection, ended, now)
-        return ended
-
-    def _fail_running(self, connection: Connection, lease: Lease, failure: Failure, now: datetime) -> Job:
-        job = store.fail(connection, lease, failure, now=now, expires_at=self._expiry(lease.job, now))
-        outbox.promise(connection, job, now)
-        return job
-
-    def _cancel_running(self, connection: Connection, lease: Lease, now: datetime) -> Job:
-        job = store.cancel_running(connection, lease, now=now, expires_at=self._expiry(lease.job, now))
-        outbox.promise(connection, job, now)
-        return job
 
     def _wake(self, queue: str) -> None:
         self.wakeups.publish(queue_topic(queue))

@@ -146,11 +146,17 @@ def length(connection: Connection, queue: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def queues(connection: Connection) -> tuple[str, ...]:
+    """The queues that ever had a job waiting."""
+    return tuple(connection.execute(select(queue_block.c.queue).distinct()).scalars())
+
+
 def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
     """Join neighbouring blocks that together are at most half full; returns how many went.
 
-    Blocks are locked from the front to the back, and nothing else holds more than one, so this cannot
-    lock itself out with anybody.
+    Also forgets the shares of accounts that the clock has caught up with: a new one would be the same.
+    Blocks are locked from the front to the back, and nothing else holds more than one, so this cannot lock
+    itself out with anybody.
     """
     rows = connection.execute(_BLOCKS.with_for_update(), {"of_queue": queue}).all()
     gone = 0
@@ -164,6 +170,9 @@ def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
         connection.execute(delete(queue_block).where(queue_block.c.id == block.id))
         _write(connection, kept)
         gone += 1
+    clock = select(fair_clock.c.tag).where(fair_clock.c.queue == queue, fair_clock.c.priority == fair_share.c.priority)
+    idle = (fair_share.c.waiting == 0, fair_share.c.next_tag <= clock.scalar_subquery())
+    connection.execute(delete(fair_share).where(fair_share.c.queue == queue, *idle))
     return gone
 
 

@@ -7,12 +7,28 @@ again, or that another job made, is not the job's own; it goes when its own time
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
 from retouch.jobs import events, idempotency, liveness, store
 from retouch.jobs.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long an ended job is kept, in seconds, when its caller did not say; and how long at the least, so
+    that its caller can still read how it ended.
+    """
+
+    default_s: float
+    shortest_s: float
+
+    def expiry(self, job: Job, ended_at: datetime) -> datetime:
+        asked_s = job.delivery.retention_s
+        life_s = self.default_s if asked_s is None else asked_s
+        return ended_at + timedelta(seconds=max(life_s, self.shortest_s))
 
 
 def blobs_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:

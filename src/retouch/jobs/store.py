@@ -1,8 +1,8 @@
 """Reads and writes rows of the job table: every state change of a job is one function here.
 
 Each takes the connection of the transaction it belongs to. A worker's writes are fenced: they touch the row
-only while it is running, by that worker, on that claim; otherwise LeaseLost. What a change means beyond the
-row (money, webhooks, wake-ups) is decided in `service.py`; who is next is decided in `order.py`.
+only while it is running, by that worker, on that claim; otherwise LeaseLost. Whoever ends a job here also
+writes its webhook. Money and wake-ups are the business of `service.py`; who is next is decided in `order.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Update, and_, delete, ins
 from retouch.database import insert_into
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
-from retouch.jobs import order
+from retouch.jobs import order, outbox
 from retouch.jobs.events import append
 from retouch.jobs.job import Job, JobState, Lease
 from retouch.jobs.order import QUEUED, Place
@@ -159,8 +159,7 @@ def end_waiting(
         raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
     append(connection, waiting.id, now, _state_event(state, failure))
     order.give_up(connection, waiting.queue, place_of(waiting), waiting.account_id, row.fair_cost)
-    _tally(connection, waiting.queue, state)
-    return job_of(row)
+    return _settle(connection, job_of(row), now)
 
 
 # --- running
@@ -225,8 +224,7 @@ def _end_running(
 ) -> Job:
     ended = job_of(_fenced(connection, lease, update(job).values(**values)))
     append(connection, ended.id, values["finished_at"], _state_event(ended.state, failure))
-    _tally(connection, ended.queue, ended.state)
-    return ended
+    return _settle(connection, ended, values["finished_at"])
 
 
 def _fenced(connection: Connection, lease: Lease, change: Update) -> Row[Any]:
@@ -247,10 +245,11 @@ def expired_leases(connection: Connection, now: datetime, limit: int) -> tuple[L
     return tuple(_lease_of(row) for row in connection.execute(query))
 
 
-def still_expired(connection: Connection, lease: Lease, now: datetime) -> bool:
-    """Whether nobody renewed or ended the lease since it was found."""
+def find_expired(connection: Connection, lease: Lease, now: datetime) -> Job | None:
+    """The leased job, locked, or None when somebody renewed or ended the lease since it was found."""
     held = and_(job.c.id == lease.job.id, RUNNING, job.c.claims == lease.attempt, job.c.lease_until < now)
-    return connection.execute(select(job.c.id).where(held)).first() is not None
+    row = connection.execute(select(job).where(held).with_for_update()).one_or_none()
+    return None if row is None else job_of(row)
 
 
 def running_since(connection: Connection, before: datetime, limit: int) -> tuple[Lease, ...]:
@@ -335,8 +334,11 @@ def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[st
     return "state", data if failure is None else data | {"code": failure.code}
 
 
-def _tally(connection: Connection, queue: str, state: JobState) -> None:
-    row = insert_into(connection, job_tally).values(queue=queue, state=state.value, jobs=1)
+def _settle(connection: Connection, ended: Job, now: datetime) -> Job:
+    """What goes with every end: the webhook that is owed, and the count for the metrics."""
+    outbox.promise(connection, ended, now)
+    row = insert_into(connection, job_tally).values(queue=ended.queue, state=ended.state.value, jobs=1)
     connection.execute(
         row.on_conflict_do_update(index_elements=["queue", "state"], set_={"jobs": job_tally.c.jobs + 1})
     )
+    return ended

@@ -16,6 +16,7 @@ import os
 import selectors
 import socket
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -96,37 +97,53 @@ class LocalWakeUps:
 
 
 class LocalSubscription:
-    """The waiting end of LocalWakeUps."""
+    """The waiting end of LocalWakeUps. One thread waits; any may close."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths: list[Path] = []
         self._selector = selectors.DefaultSelector()
         self._closing, closed = socket.socketpair()
-        self._closed = closed
-        self._stopped = False
+        self._stopped = self._waiting = False
+        self._lock = threading.Lock()
         self._selector.register(closed, selectors.EVENT_READ)
         for path in paths:
             self._bind(path)
 
     def wait(self, timeout_s: float) -> bool:
-        if self._stopped:
-            return False
-        ready = [key.fileobj for key, _ in self._selector.select(timeout_s)]
-        woken = False
-        for each in ready:
-            assert isinstance(each, socket.socket)
-            if each is not self._closed:
-                _drain(each)
-                woken = True
-        return woken
+        with self._lock:
+            if self._stopped:
+                return False
+            self._waiting = True
+        try:
+            listeners = [key.data for key, _ in self._selector.select(timeout_s) if key.data is not None]
+            for listener in listeners:
+                _drain(listener)
+            return bool(listeners)
+        finally:
+            self._leave()
 
     def close(self) -> None:
-        if self._stopped:
-            return
-        self._stopped = True
-        for path in self._paths:
-            path.unlink(missing_ok=True)
-        self._closing.close()  # ends a wait in another thread; the rest is freed with this object
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            for path in self._paths:
+                path.unlink(missing_ok=True)
+            self._closing.close()  # ends a wait in another thread, which then frees the rest
+            if not self._waiting:
+                self._free()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._waiting = False
+            if self._stopped:
+                self._free()
+
+    def _free(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._selector.close()
 
     def _bind(self, path: Path) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -139,7 +156,7 @@ class LocalSubscription:
             return
         listener.settimeout(0)
         self._paths.append(path)
-        self._selector.register(listener, selectors.EVENT_READ)
+        self._selector.register(listener, selectors.EVENT_READ, data=listener)
 
 
 def _drain(listener: socket.socket) -> None:
