@@ -178,13 +178,13 @@ class NotOneOf(InvalidRequest):
 
 
 class TooLong(InvalidRequest):
-    """Text above its limit; context `max_length` in characters."""
+    """Text above its limit; context `max_length` in `unit`, which is characters or tokens."""
 
     code = "too_long"
 
-    def __init__(self, field: str, length: int, max_length: int) -> None:
+    def __init__(self, field: str, length: int, max_length: int, *, unit: str = "characters") -> None:
         super().__init__(
-            f"The field '{field}' has {length} characters; at most {max_length} are allowed.",
+            f"The field '{field}' has {length} {unit}; at most {max_length} are allowed.",
             field=field,
             max_length=max_length,
         )

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from retouch.errors import UnsupportedParameter
 
 Latents = TypeVar("Latents", bound=Any)
+Table: TypeAlias = npt.NDArray[Any]  # float32
 
 _UNSUPPORTED = (
     "use_karras_sigmas",
@@ -43,7 +45,6 @@ class NoiseSchedule:
     dynamic: bool = True
     exponential: bool = True
     shift: float = 1.0
-    train_timesteps: int = 1000
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> NoiseSchedule:
@@ -60,12 +61,11 @@ class NoiseSchedule:
             dynamic=bool(config.get("use_dynamic_shifting", False)),
             exponential=config.get("time_shift_type", "exponential") == "exponential",
             shift=config.get("shift", 1.0),
-            train_timesteps=config.get("num_train_timesteps", 1000),
         )
 
     def sigmas(self, steps: int, target_tokens: int) -> tuple[float, ...]:
         """`steps` + 1 float32 values falling from 1 to 0, for an edit of `target_tokens` packed 2x2 tokens."""
-        table = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
+        table: Table = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
         table = self._shifted(table, self._mu(target_tokens))
         if self.shift_terminal is not None:
             table = self._stretched(table, self.shift_terminal)
@@ -75,25 +75,23 @@ class NoiseSchedule:
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
         return target_tokens * slope + (self.base_shift - slope * self.base_tokens)
 
-    def _shifted(self, table: np.ndarray, mu: float) -> np.ndarray:
+    def _shifted(self, table: Table, mu: float) -> Table:
         if not self.dynamic:
-            return self.shift * table / (1 + (self.shift - 1) * table)
+            static: Table = self.shift * table / (1 + (self.shift - 1) * table)
+            return static
         factor = math.exp(mu) if self.exponential else mu
-        return factor / (factor + (1 / table - 1))
+        shifted: Table = factor / (factor + (1 / table - 1))
+        return shifted
 
     @staticmethod
-    def _stretched(table: np.ndarray, terminal: float) -> np.ndarray:
+    def _stretched(table: Table, terminal: float) -> Table:
         """Scale the distances to 1 so that the table ends at `terminal`."""
         distance = 1 - table
         scale = distance[-1] / (1 - terminal)
         if scale == 0:  # a single step stands at 1, and nothing can be stretched
             return table
-        return 1 - (distance / scale)
-
-    def timestep(self, sigma: float) -> float:
-        """The float32 value that is given to the network at `sigma`: through the train timesteps and back."""
-        train_timesteps = np.float32(self.train_timesteps)
-        return float(np.float32(sigma) * train_timesteps / train_timesteps)
+        stretched: Table = 1 - (distance / scale)
+        return stretched
 
 
 def euler_step(latents: Latents, velocity: Latents, sigma: float, sigma_next: float) -> Latents:
@@ -104,9 +102,11 @@ def euler_step(latents: Latents, velocity: Latents, sigma: float, sigma_next: fl
     inputs are untouched. Source: Lipman et al., Flow Matching for Generative Modeling (2023).
     """
     distance = float(np.float32(sigma_next) - np.float32(sigma))
-    return latents + distance * velocity
+    moved: Latents = latents + distance * velocity
+    return moved
 
 
 def clean_estimate(latents: Latents, velocity: Latents, sigma: float) -> Latents:
     """Where the latents would end if the velocity stayed as it is (x0)."""
-    return latents - sigma * velocity
+    clean: Latents = latents - sigma * velocity
+    return clean

@@ -42,8 +42,6 @@ def test_the_table_is_the_stock_schedulers_to_the_bit(
     stock.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
     table = schedule.sigmas(steps, target_tokens)
     assert torch.equal(torch.tensor(table, dtype=torch.float32), stock.sigmas)
-    fed = torch.tensor([schedule.timestep(sigma) for sigma in table[:-1]], dtype=torch.float32)
-    assert torch.equal(fed, stock.timesteps / 1000)
 
 
 def test_the_last_sigma_before_zero_is_the_terminal_one() -> None:

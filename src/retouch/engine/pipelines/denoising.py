@@ -1,0 +1,263 @@
+"""The diffusion network's answer to one state: the velocity with and without the instruction.
+
+`PlainNetwork` is the stock forward and the reference. `FastNetwork` computes the same through the same
+weights without what is computed in vain: the projections of text and references once per edit, the
+modulation once per timestep, references and target told apart by slices, and of the last block only what
+is read. A test holds the two together. Neither knows guidance nor the sampler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody reads
+from diffusers import QwenImageTransformer2DModel
+from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+from retouch.engine.pipelines.cache import TensorCache
+from retouch.engine.state import DenoiseState
+
+TRAIN_TIMESTEPS = 1000
+MODULATION_CACHE_BYTES = 512 * 2**20
+
+
+class Network(Protocol):
+    def velocities(
+        self, state: DenoiseState, latents: torch.Tensor, sigma: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Velocity at `sigma` following the prompt, and following the negative prompt when the state is guided.
+
+        latents, results: (1, target tokens, channels) in the network's dtype.
+        """
+
+
+def timestep_at(sigma: float, latents: torch.Tensor) -> torch.Tensor:
+    """(1,), rounded as the stock pipelines round it: through the train timesteps in the latents' dtype."""
+    timestep = torch.tensor([sigma], dtype=torch.float32) * TRAIN_TIMESTEPS
+    return timestep.to(latents.device, latents.dtype) / TRAIN_TIMESTEPS
+
+
+def image_shapes(state: DenoiseState) -> list[tuple[int, int, int]]:
+    """(frames, rows, columns) of the target and of each reference, as the stock classes want it."""
+    return [(1, rows, columns) for rows, columns in (state.key.target, *state.key.references)]
+
+
+class PlainNetwork:
+    """The stock forward."""
+
+    def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
+        self.transformer = transformer
+        self.dtype = transformer.dtype
+
+    def velocities(
+        self, state: DenoiseState, latents: torch.Tensor, sigma: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        tokens = torch.cat([latents.to(self.dtype), state.references], dim=1)
+        timestep = timestep_at(sigma, latents)
+        with_prompt = self._velocity(state, tokens, timestep, state.prompt_embeds)
+        if state.negative_embeds is None:
+            return with_prompt, None
+        return with_prompt, self._velocity(state, tokens, timestep, state.negative_embeds)
+
+    def _velocity(
+        self, state: DenoiseState, tokens: torch.Tensor, timestep: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor:
+        velocity: torch.Tensor = self.transformer(
+            hidden_states=tokens,
+            timestep=timestep,
+            encoder_hidden_states=embeds,
+            img_shapes=[image_shapes(state)],
+            return_dict=False,
+        )[0]
+        return velocity[:, : state.latents.shape[1]]
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """What stays the same over all steps of one edit."""
+
+    references: torch.Tensor  # (1, reference tokens, width)
+    image_rotation: torch.Tensor  # (image tokens, head width / 2) complex64
+    texts: tuple[torch.Tensor, ...]  # one or two of (1, text tokens, width)
+    text_rotations: tuple[torch.Tensor, ...]  # (text tokens, head width / 2) complex64 each
+
+
+class FastNetwork:
+    """The same forward without the repetitions. Takes one edit at a time; a network without gradients."""
+
+    def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
+        self.transformer = transformer
+        self.dtype = transformer.dtype
+        self.blocks: tuple[Any, ...] = tuple(transformer.transformer_blocks)
+        self._modulations = TensorCache(MODULATION_CACHE_BYTES)
+
+    def velocities(
+        self, state: DenoiseState, latents: torch.Tensor, sigma: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        projected = state.extras.get("projected") or self._project(state)
+        state.extras["projected"] = projected
+        targets = latents.shape[1]
+        image = torch.cat([self.transformer.img_in(latents.to(self.dtype)), projected.references], dim=1)
+        modulation = self._modulation(timestep_at(sigma, latents))
+        velocities = [
+            self._velocity(image, text, modulation, (rotation, projected.image_rotation), targets)
+            for text, rotation in zip(projected.texts, projected.text_rotations, strict=True)
+        ]
+        return velocities[0], velocities[1] if len(velocities) > 1 else None
+
+    def _project(self, state: DenoiseState) -> Projected:
+        network = self.transformer
+        embeds = [e for e in (state.prompt_embeds, state.negative_embeds) if e is not None]
+        device = state.latents.device
+        rotations = [
+            network.pos_embed([image_shapes(state)], max_txt_seq_len=text.shape[1], device=device) for text in embeds
+        ]
+        return Projected(
+            references=network.img_in(state.references),
+            image_rotation=rotations[0][0],
+            texts=tuple(network.txt_in(network.txt_norm(text)) for text in embeds),
+            text_rotations=tuple(rotation for _, rotation in rotations),
+        )
+
+    def _modulation(self, timestep: torch.Tensor) -> torch.Tensor:
+        """Shift, scale and gate of all blocks at one timestep.
+
+        (2 x blocks + 1, 2, 6, width): rows 2 i and 2 i + 1 are image and text of block i, the last row
+        holds the output norm's scale and shift. The second axis is target, reference: the references of
+        a `zero_cond_t` network are always at timestep 0.
+        """
+        return self._modulations.get_or_make(float(timestep), lambda: self._computed_modulation(timestep))
+
+    def _computed_modulation(self, timestep: torch.Tensor) -> torch.Tensor:
+        target = self._modulation_of(timestep)
+        if not self.transformer.zero_cond_t:
+            return torch.stack([target, target], dim=1)
+        still = self._modulations.get_or_make("still", lambda: self._modulation_of(timestep * 0))
+        return torch.stack([target, still], dim=1)
+
+    def _modulation_of(self, timestep: torch.Tensor) -> torch.Tensor:
+        network = self.transformer
+        time = network.time_text_embed(timestep.to(self.dtype), network.img_in.weight)
+        rows = [row for block in self.blocks for row in (block.img_mod(time), block.txt_mod(time))]
+        last = network.norm_out.linear(network.norm_out.silu(time).to(self.dtype))
+        rows.append(F.pad(last, (0, rows[0].shape[-1] - last.shape[-1])))
+        return torch.cat(rows).unflatten(-1, (6, -1))
+
+    def _velocity(
+        self,
+        image: torch.Tensor,
+        text: torch.Tensor,
+        modulation: torch.Tensor,
+        rotations: tuple[torch.Tensor, torch.Tensor],
+        targets: int,
+    ) -> torch.Tensor:
+        conditions = [
+            Conditions(modulation[2 * index], modulation[2 * index + 1], *rotations, targets)
+            for index in range(len(self.blocks))
+        ]
+        for block, condition in zip(self.blocks[:-1], conditions[:-1], strict=True):
+            image, text = _block(block, image, text, condition)
+        target = _last_block(self.blocks[-1], image, text, conditions[-1])
+        scale, shift = modulation[-1, 0, 0], modulation[-1, 0, 1]
+        target = self.transformer.norm_out.norm(target) * (1 + scale) + shift
+        velocity: torch.Tensor = self.transformer.proj_out(target)
+        return velocity
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What steers one block: modulation as (target and reference, 6, width), rotations, count of target tokens."""
+
+    image_rows: torch.Tensor
+    text_rows: torch.Tensor
+    text_rotation: torch.Tensor
+    image_rotation: torch.Tensor
+    targets: int
+
+
+SHIFT, SCALE, GATE = range(3)
+SECOND = 3
+"""Offset of the second norm's shift, scale and gate."""
+
+
+def _block(block: Any, image: torch.Tensor, text: torch.Tensor, given: Conditions) -> tuple[torch.Tensor, torch.Tensor]:
+    length, targets = text.shape[1], given.targets
+    image_in = _modulated(block.img_norm1(image), given.image_rows, targets)
+    text_in = _modulated(block.txt_norm1(text), given.text_rows, length)
+    image_query, image_key, image_value = _image_heads(block.attn, image_in, given.image_rotation)
+    text_query, text_key, text_value = _text_heads(block.attn, text_in, given.text_rotation)
+    mixed = _attention(
+        torch.cat([text_query, image_query], dim=1),
+        torch.cat([text_key, image_key], dim=1),
+        torch.cat([text_value, image_value], dim=1),
+    )
+    text = text + _gated(block.attn.to_add_out(mixed[:, :length].contiguous()), given.text_rows, length)
+    image = image + _gated(block.attn.to_out[0](mixed[:, length:].contiguous()), given.image_rows, targets)
+    text_in = _modulated(block.txt_norm2(text), given.text_rows, length, SECOND)
+    text = text + _gated(block.txt_mlp(text_in), given.text_rows, length, SECOND)
+    image_in = _modulated(block.img_norm2(image), given.image_rows, targets, SECOND)
+    image = image + _gated(block.img_mlp(image_in), given.image_rows, targets, SECOND)
+    return image, text
+
+
+def _last_block(block: Any, image: torch.Tensor, text: torch.Tensor, given: Conditions) -> torch.Tensor:
+    """As `_block`, but only the target tokens, since nothing reads the others any more."""
+    targets = given.targets
+    image_in = _modulated(block.img_norm1(image), given.image_rows, targets)
+    text_in = _modulated(block.txt_norm1(text), given.text_rows, text.shape[1])
+    query, image_key, image_value = _image_heads(block.attn, image_in, given.image_rotation, queries=targets)
+    _, text_key, text_value = _text_heads(block.attn, text_in, given.text_rotation)
+    mixed = _attention(query, torch.cat([text_key, image_key], dim=1), torch.cat([text_value, image_value], dim=1))
+    target = image[:, :targets] + _gated(block.attn.to_out[0](mixed), given.image_rows, targets)
+    target_in = _modulated(block.img_norm2(target), given.image_rows, targets, SECOND)
+    return target + _gated(block.img_mlp(target_in), given.image_rows, targets, SECOND)
+
+
+def _image_heads(
+    attention: Any, tokens: torch.Tensor, rotation: torch.Tensor, queries: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Query of the first `queries` tokens, key and value of all, (1, tokens, heads, head width)."""
+    query = attention.norm_q(_heads(attention, attention.to_q(tokens[:, :queries])))
+    key = attention.norm_k(_heads(attention, attention.to_k(tokens)))
+    value = _heads(attention, attention.to_v(tokens))
+    return _rotated(query, rotation[:queries]), _rotated(key, rotation), value
+
+
+def _text_heads(
+    attention: Any, tokens: torch.Tensor, rotation: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    query = attention.norm_added_q(_heads(attention, attention.add_q_proj(tokens)))
+    key = attention.norm_added_k(_heads(attention, attention.add_k_proj(tokens)))
+    value = _heads(attention, attention.add_v_proj(tokens))
+    return _rotated(query, rotation), _rotated(key, rotation), value
+
+
+def _heads(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
+    return tokens.unflatten(-1, (attention.heads, -1))
+
+
+def _rotated(heads: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    rotated: torch.Tensor = apply_rotary_emb_qwen(heads, rotation, use_real=False)
+    return rotated
+
+
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """(1, tokens, heads, head width) to (1, query tokens, width)."""
+    mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+    return mixed.transpose(1, 2).flatten(2, 3)
+
+
+def _modulated(tokens: torch.Tensor, rows: torch.Tensor, targets: int, offset: int = 0) -> torch.Tensor:
+    """Scale and shift freshly made tokens in place; the first `targets` by row 0, the others by row 1."""
+    for row, part in enumerate((tokens[:, :targets], tokens[:, targets:])):
+        part.mul_(1 + rows[row, offset + SCALE]).add_(rows[row, offset + SHIFT])
+    return tokens
+
+
+def _gated(tokens: torch.Tensor, rows: torch.Tensor, targets: int, offset: int = 0) -> torch.Tensor:
+    """Weigh freshly made tokens in place, as `_modulated` tells them apart."""
+    for row, part in enumerate((tokens[:, :targets], tokens[:, targets:])):
+        part.mul_(rows[row, offset + GATE])
+    return tokens

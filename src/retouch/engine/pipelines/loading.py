@@ -1,0 +1,195 @@
+"""A folder in the layout of the hub to a pipeline on a device.
+
+Reads `model_index.json` to know which family it is and builds each part with its stock class, sharded
+safetensors included; never runs code or pickles from the folder. Does not compute anything.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
+
+from retouch.catalog import Checkpoint
+from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
+from retouch.engine.pipelines.previews import load_preview
+from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
+from retouch.engine.pipelines.text_encoding import TextEncoder
+from retouch.engine.pipelines.vae import FoldedVae, PictureCodec, StockVae
+from retouch.engine.sampler import NoiseSchedule
+from retouch.errors import UnknownModel, UnsupportedParameter
+
+logger = logging.getLogger(__name__)
+
+FAMILIES: dict[str, Rules] = {"QwenImageEditPipeline": FIRST, "QwenImageEditPlusPipeline": PLUS}
+
+PARTS = ("scheduler", "tokenizer", "processor", "text_encoder", "vae", "transformer")
+
+PACKAGED_DEMO = Path(__file__).parents[2] / "demo_model"
+
+UNSUPPORTED_OPTIONS = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
+"""Switches of the transformer that other members of the family use."""
+
+
+def load(checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Path | None) -> QwenImageEdit:
+    """See `load_pipeline`."""
+    target = choose_device(device)
+    dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
+    folder = folder or find_folder(checkpoint)
+    rules = read_rules(folder)
+    with _quiet(), torch.inference_mode():
+        return _assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None)
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is a GPU when there is one. Raises UnsupportedParameter for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UnsupportedParameter(f"There is no device '{device}'; say auto, cpu or cuda.", field="device") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise UnsupportedParameter(f"The device '{device}' is not supported; say auto, cpu or cuda.", field="device")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UnsupportedParameter(f"This machine has no device '{device}'.", field="device")
+    return chosen
+
+
+def find_folder(checkpoint: Checkpoint) -> Path:
+    """The weights on this machine: the packaged demo, a local folder, or a copy of the hub's, fetched when missing."""
+    if checkpoint.source is None:
+        return PACKAGED_DEMO
+    local = Path(checkpoint.source).expanduser()
+    if local.is_dir():
+        return local
+    if checkpoint.source.startswith((".", "/", "~")):
+        raise UnknownModel(f"There is no folder '{checkpoint.source}'.", field="model")
+    return _from_hub(checkpoint.source)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    logger.info("looking for %s on the hub and in its local cache", name)
+    wanted = ["model_index.json", *(f"{part}/*{kind}" for part in PARTS for kind in (".json", ".txt", ".safetensors"))]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UnknownModel(
+            f"The weights of '{name}' are not on this machine and could not be fetched: {error}", field="model"
+        ) from error
+
+
+def read_rules(folder: Path) -> Rules:
+    """Which family a folder belongs to; raises UnknownModel or UnsupportedParameter when it is none of ours."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UnknownModel(f"'{folder}' holds no model: there is no model_index.json.", field="model")
+    name = json.loads(index.read_text()).get("_class_name")
+    if name not in FAMILIES:
+        names = ", ".join(FAMILIES)
+        raise UnsupportedParameter(f"'{folder}' is a {name}; this engine runs {names}.", field="model")
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise UnknownModel(f"'{folder}' is not complete: {', '.join(missing)} missing.", field="model")
+    return FAMILIES[name]
+
+
+def _assemble(
+    checkpoint: Checkpoint, rules: Rules, folder: Path, device: torch.device, dtype: torch.dtype, *, compat: bool
+) -> QwenImageEdit:
+    vae = _vae(folder, device, dtype)
+    channels = vae.config.z_dim
+    codec: PictureCodec = StockVae(vae) if compat else FoldedVae(vae)
+    transformer = _transformer(folder, device, dtype)
+    network: Network = PlainNetwork(transformer) if compat else FastNetwork(transformer)
+    return QwenImageEdit(
+        checkpoint,
+        rules,
+        text_encoder=_text_encoder(checkpoint, rules, folder, device, dtype, compat=compat),
+        vae=codec,
+        network=network,
+        schedule=NoiseSchedule.from_config(_json(folder / "scheduler" / "scheduler_config.json")),
+        preview_map=load_preview(folder, device),
+        latent_channels=channels,
+        device=device,
+        dtype=dtype,
+        compat=compat,
+    )
+
+
+def _vae(folder: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLQwenImage:
+    with _logged("vae", folder):
+        return AutoencoderKLQwenImage.from_pretrained(folder / "vae", **_placing("torch_dtype", device, dtype)).eval()
+
+
+def _transformer(folder: Path, device: torch.device, dtype: torch.dtype) -> QwenImageTransformer2DModel:
+    config = _json(folder / "transformer" / "config.json")
+    for option in UNSUPPORTED_OPTIONS:
+        if config.get(option):
+            raise UnsupportedParameter(f"'{folder}' uses '{option}', which this engine does not have.", field="model")
+    with _logged("transformer", folder):
+        placing = _placing("torch_dtype", device, dtype)
+        return QwenImageTransformer2DModel.from_pretrained(folder / "transformer", **placing).eval()
+
+
+def _text_encoder(
+    checkpoint: Checkpoint, rules: Rules, folder: Path, device: torch.device, dtype: torch.dtype, *, compat: bool
+) -> TextEncoder:
+    with _logged("text encoder", folder):
+        placing = _placing("dtype", device, dtype)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "text_encoder", **placing).eval()
+    return TextEncoder(
+        model.model,  # without the head that would predict words
+        Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),
+        Qwen2VLImageProcessorPil.from_pretrained(folder / "processor"),
+        numbered=rules.several,
+        max_prompt_tokens=checkpoint.max_prompt_tokens,
+        positions=not compat,
+    )
+
+
+def _placing(dtype_keyword: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Straight onto the device, so that a large model never stands in main memory as a whole."""
+    return {dtype_keyword: dtype, "device_map": {"": str(device)}, "use_safetensors": True, "local_files_only": True}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(file.read_text())
+    return values
+
+
+@contextmanager
+def _logged(part: str, folder: Path) -> Iterator[None]:
+    started = time.perf_counter()
+    logger.info("loading the %s of %s", part, folder)
+    yield
+    logger.info("loaded the %s in %.1f s", part, time.perf_counter() - started)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Progress is told by our log; the libraries' bars and hints about unused parts would only confuse."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    levels = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, level in zip(libraries, levels, strict=True):
+            library.set_verbosity(level)
+            library.enable_progress_bar()

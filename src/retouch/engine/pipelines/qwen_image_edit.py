@@ -1,0 +1,212 @@
+"""Qwen-Image-Edit's three verbs: the first checkpoint, and the Plus ones with several references.
+
+A state's tensors belong to one edit; what is shared between edits are weights and caches of encodings,
+neither of which changes a result. Does not load weights (`loading.py`) and takes no turns (the engine does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+
+from retouch.catalog import Checkpoint
+from retouch.edit import EditSpec
+from retouch.engine.pipelines import pictures
+from retouch.engine.pipelines.cache import TensorCache, content_key
+from retouch.engine.pipelines.denoising import Network
+from retouch.engine.pipelines.previews import PreviewMap, fit_preview
+from retouch.engine.pipelines.text_encoding import TextEncoder
+from retouch.engine.pipelines.vae import PictureCodec
+from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step
+from retouch.engine.state import BatchKey, DenoiseState
+from retouch.errors import TooManyImages
+from retouch.images import Pixels
+
+CELL = 8
+"""Pixels per latent cell and side; a token is 2 x 2 cells."""
+
+TOKEN = 2 * CELL
+
+REFERENCE_CACHE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the two families of checkpoints treat their pictures.
+
+    several: whether more than one picture may come, and each is announced by its number. one_copy: the
+    language model sees the picture as resized for the autoencoder, instead of a copy of its own size.
+    """
+
+    several: bool
+    one_copy: bool
+
+
+FIRST = Rules(several=False, one_copy=True)
+PLUS = Rules(several=True, one_copy=False)
+
+
+class QwenImageEdit:
+    """A loaded checkpoint on one device. `compat` rounds latents to the model's dtype each step, as diffusers does."""
+
+    shared_step_tokens = 0  # one step fills the device; a small one gains little, and bytes must not depend on others
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        rules: Rules,
+        *,
+        text_encoder: TextEncoder,
+        vae: PictureCodec,
+        network: Network,
+        schedule: NoiseSchedule,
+        preview_map: PreviewMap | None,
+        latent_channels: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        compat: bool = False,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.rules = rules
+        self.text_encoder = text_encoder
+        self.vae = vae
+        self.network = network
+        self.schedule = schedule
+        self._given_preview_map = preview_map
+        self.latent_channels = latent_channels
+        self.device = device
+        self.dtype = dtype
+        self.compat = compat
+        self._references = TensorCache(REFERENCE_CACHE_BYTES)
+
+    @torch.inference_mode()
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+        self._check(spec, images)
+        keys = tuple(content_key(image) for image in images)
+        encoded = [self._reference(image, key) for image, key in zip(images, keys, strict=True)]
+        prompt, negative = self._embeds(spec, images, keys)
+        target = spec.height // TOKEN, spec.width // TOKEN
+        state = DenoiseState(
+            spec=spec,
+            key=BatchKey(target, tuple(_token_grid(latents) for latents in encoded), guided=negative is not None),
+            sigmas=self.schedule.sigmas(spec.steps, target[0] * target[1]),
+            latents=self._noise(spec),
+            references=torch.cat([pictures.pack(latents) for latents in encoded], dim=1),
+            prompt_embeds=prompt,
+            negative_embeds=negative,
+        )
+        self._settle()
+        return state
+
+    @torch.inference_mode()
+    def denoise(self, states: Sequence[DenoiseState]) -> None:
+        assert len({state.key for state in states}) == 1, "only edits with equal keys may share a step"
+        for state in states:
+            self._denoise_one(state)
+        self._settle()
+
+    @torch.inference_mode()
+    def decode(self, state: DenoiseState) -> Pixels:
+        return pictures.to_pixels(self.vae.decode(pictures.unpack(state.latents, *state.key.target)))
+
+    @torch.inference_mode()
+    def preview(self, state: DenoiseState) -> Pixels:
+        assert state.velocity is not None, "nothing is known before the first step"
+        estimate = clean_estimate(state.latents, state.velocity, state.sigmas[state.step_index])
+        return self.preview_map.picture(pictures.unpack(estimate, *state.key.target))
+
+    @cached_property
+    def preview_map(self) -> PreviewMap:
+        """The checkpoint's own, or one fitted when the first preview is asked for."""
+        return self._given_preview_map or fit_preview(self.vae, self.device)
+
+    def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
+        """Latents and velocity; references, prompts and their projections; rotation tables."""
+        target = (spec.width // TOKEN) * (spec.height // TOKEN)
+        reference = image_count * (self.checkpoint.reference_area // TOKEN**2) * 9 // 8  # rounding to 32 may add
+        text = image_count * self.checkpoint.vision_area // 28**2 + self.checkpoint.max_prompt_tokens
+        branches = 2 if spec.guidance_scale > 1 else 1
+        return (target * 2 + reference) * self._token_bytes + (reference + branches * text) * self._width_bytes
+
+    @property
+    def _token_bytes(self) -> int:
+        return self.latent_channels * 4 * 4
+
+    @property
+    def _width_bytes(self) -> int:
+        """An embedding and its projection are each at most this wide in the networks we know, plus rotation."""
+        return 2 * 3584 * self.dtype.itemsize + 64 * 8
+
+    def _check(self, spec: EditSpec, images: Sequence[Pixels]) -> None:
+        if len(images) > 1 and not self.rules.several:
+            raise TooManyImages("images", len(images), 1, self.checkpoint.name)
+        for index, image in enumerate(images):
+            pictures.check_shape(image, index)
+        self.text_encoder.check(spec.prompt, "prompt")
+        if spec.guidance_scale > 1:
+            self.text_encoder.check(spec.negative_prompt, "negative_prompt")
+
+    def _reference_copy(self, image: Pixels, area: int) -> Image.Image:
+        height, width = image.shape[:2]
+        return pictures.resized(image, pictures.reference_size(area, width, height))
+
+    def _reference(self, image: Pixels, key: str) -> torch.Tensor:
+        """Normalised latents of one picture, (1, channels, height / 8, width / 8)."""
+
+        def encode() -> torch.Tensor:
+            copy = self._reference_copy(image, self.checkpoint.reference_area)
+            return self.vae.encode(pictures.to_signal(copy).to(self.device)).to(self.dtype)
+
+        return self._references.get_or_make(key, encode)
+
+    def _embeds(
+        self, spec: EditSpec, images: Sequence[Pixels], keys: tuple[str, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        area = self.checkpoint.reference_area if self.rules.one_copy else self.checkpoint.vision_area
+        copies = [self._reference_copy(image, area) for image in images]
+        prompt = self.text_encoder.encode(spec.prompt, copies, keys)
+        if spec.guidance_scale <= 1:
+            return prompt, None
+        return prompt, self.text_encoder.encode(spec.negative_prompt, copies, keys)
+
+    def _noise(self, spec: EditSpec) -> torch.Tensor:
+        """Drawn on the CPU, so that a seed means the same on every device."""
+        shape = (1, 1, self.latent_channels, spec.height // CELL, spec.width // CELL)
+        dtype = self.dtype if self.compat else torch.float32
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(spec.seed), dtype=dtype)
+        return pictures.pack(noise[0]).to(self.device)
+
+    def _denoise_one(self, state: DenoiseState) -> None:
+        sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
+        velocity, without = self.network.velocities(state, state.latents, sigma)
+        if not self.compat:
+            velocity, without = velocity.float(), None if without is None else without.float()
+        if without is not None:
+            velocity = guided(velocity, without, state.spec.guidance_scale)
+        latents = euler_step(state.latents.float(), velocity, sigma, sigma_next)
+        state.latents = latents.to(velocity.dtype) if self.compat else latents
+        state.velocity = velocity
+        state.step_index += 1
+
+    def _settle(self) -> None:
+        """Wait for the device, so that progress is true and a cancelled edit costs no queued work."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def guided(velocity: torch.Tensor, without: torch.Tensor, scale: float) -> torch.Tensor:
+    """Classifier-free guidance that keeps each token's norm as it was with the prompt alone.
+
+    velocity, without: (1, tokens, channels), following the prompt and the negative prompt.
+    """
+    combined = without + scale * (velocity - without)
+    norm = torch.norm(velocity, dim=-1, keepdim=True)
+    return combined * (norm / torch.norm(combined, dim=-1, keepdim=True))
+
+
+def _token_grid(latents: torch.Tensor) -> tuple[int, int]:
+    return latents.shape[-2] // 2, latents.shape[-1] // 2

@@ -1,0 +1,118 @@
+"""What the instruction and the pictures mean to the diffusion network: Qwen2.5-VL's last hidden states.
+
+Passes on everything the processor returns. Without `mm_token_type_ids` transformers 5 silently gives image
+tokens text positions, which the stock pipelines of diffusers 0.42 do (huggingface/diffusers#14194); the
+compat mode repeats that. Does not resize pictures and knows nothing of denoising.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen2VLProcessor
+
+from retouch.engine.pipelines.cache import TensorCache
+from retouch.errors import InvalidRequest, TooLong
+
+PREFIX = (
+    "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, "
+    "background), then explain how the user's text instruction should alter or modify the image. Generate a new image "
+    "that meets the user's requirements while maintaining consistency with the original input where appropriate."
+    "<|im_end|>\n<|im_start|>user\n"
+)
+"""The template the weights were trained with, up to the caller's words. Its states are dropped."""
+
+SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
+
+PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+
+PROMPT_CACHE_BYTES = 256 * 2**20
+
+
+class PictureAndTextProcessor(Qwen2VLProcessor):
+    """The stock processor without its video part, which cannot be built without torchvision."""
+
+    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        self.image_token = "<|image_pad|>"  # noqa: S105 - a word of the model's vocabulary
+        self.video_token = "<|video_pad|>"  # noqa: S105
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+        super(Qwen2VLProcessor, self).__init__(image_processor, tokenizer, chat_template=chat_template)
+
+
+class TextEncoder:
+    """Encodes prompts together with the pictures they speak of.
+
+    model: a `Qwen2_5_VLModel`, without its language head. numbered: whether each picture is announced as
+    `Picture 1: ` (the Plus checkpoints) or stands there bare (the first one). positions: False repeats
+    the stock pipelines, see the module. max_prompt_tokens: of the caller's own words.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Qwen2Tokenizer,
+        image_processor: Qwen2VLImageProcessorPil,
+        *,
+        numbered: bool,
+        max_prompt_tokens: int,
+        positions: bool = True,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.processor = PictureAndTextProcessor(image_processor, tokenizer)
+        self.numbered = numbered
+        self.max_prompt_tokens = max_prompt_tokens
+        self.positions = positions
+        self.dropped_tokens = len(tokenizer(PREFIX).input_ids)
+        self._cache = TensorCache(PROMPT_CACHE_BYTES)
+
+    def check(self, prompt: str, field: str = "prompt") -> None:
+        """Raise TooLong or InvalidRequest for words the model cannot take."""
+        for word in self.tokenizer.added_tokens_encoder:
+            if word in prompt:
+                raise InvalidRequest(
+                    f"The field '{field}' must not contain '{word}': it steers the model.", field=field
+                )
+        count = len(self.tokenizer(prompt).input_ids)
+        if count > self.max_prompt_tokens:
+            raise TooLong(field, count, self.max_prompt_tokens, unit="tokens")
+
+    def encode(self, prompt: str, pictures: Sequence[Image.Image], pictures_key: tuple[str, ...]) -> torch.Tensor:
+        """States of one prompt, (1, tokens, width) in the model's dtype; the template's prefix is dropped.
+
+        pictures_key: names the pictures' content; what was encoded for the same key is used again.
+        """
+        return self._cache.get_or_make(
+            (prompt, pictures_key), lambda: self._encoded(self._inputs(prompt, pictures), pictures_key)
+        )
+
+    def _inputs(self, prompt: str, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        announced = (f"Picture {number}: {PICTURE}" for number in range(1, len(pictures) + 1))
+        shown = "".join(announced) if self.numbered else PICTURE
+        text = PREFIX + shown + prompt + SUFFIX
+        inputs = self.processor(text=[text], images=list(pictures), padding=True, return_tensors="pt")
+        return dict(inputs.to(self.model.device))
+
+    def _encoded(self, inputs: dict[str, torch.Tensor], pictures_key: tuple[str, ...]) -> torch.Tensor:
+        """The forward of `Qwen2_5_VLModel`, with the pictures' features looked up and without its stored positions."""
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        embeds = self.model.get_input_embeddings()(ids)
+        seen = self._cache.get_or_make(pictures_key, lambda: self._seen(inputs)).to(embeds.dtype)
+        embeds = embeds.masked_scatter((ids == self.processor.image_token_id).unsqueeze(-1), seen)
+        positions = None
+        if self.positions:
+            positions, _ = self.model.get_rope_index(
+                ids, inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"], attention_mask=mask
+            )
+        states: torch.Tensor = self.model.language_model(
+            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        return states[:, self.dropped_tokens :].contiguous()
+
+    def _seen(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The vision tower's features of all pictures, (image tokens, width)."""
+        return torch.cat(self.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)
