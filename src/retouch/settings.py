@@ -40,7 +40,7 @@ class HttpSettings(_Component):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     public_url: str | None = Field(None, description="this server's address as callers see it; default: per request")
-    no_auth: bool = Field(False, description="let everybody in without a key, on any address")
+    no_auth: bool = Field(default=False, description="let everybody in without a key, on any address")
 
     @field_validator("public_url")
     @classmethod
@@ -93,7 +93,7 @@ class ModelSettings(_Component):
 
     model: str = Field("demo", description="checkpoint: a name of the catalogue, or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
-    accept_research_licence: bool = Field(False, description="allow weights that are licensed for research only")
+    accept_research_licence: bool = Field(default=False, description="allow weights licensed for research only")
 
 
 class NetworkSettings(_Component):

@@ -70,7 +70,7 @@ def run_worker(store: StoreSettings, model: ModelSettings, network: NetworkSetti
             service=Service(database, blobs, Catalog.serving(checkpoint), wakeups, settings),
             blobs=blobs,
             wakeups=wakeups,
-            read=input_reader(blobs, Fetcher(network.allow_private)),
+            read=input_reader(blobs, Fetcher(network.allow_private).fetch),
             load=lambda: load_pipeline(checkpoint, device=model.device),
             checkpoint=checkpoint,
             settings=WorkerSettings(output_ttl_s=store.retention_s),

@@ -40,6 +40,11 @@ class HeldJob:
         return self.lease.job.id
 
     @property
+    def key(self) -> str:
+        """Names the lease, not the job: a worker may lease again what it has lost and not yet noticed."""
+        return f"{self.id}/{self.lease.attempt}"
+
+    @property
     def closed(self) -> bool:
         return self._closed
 
@@ -67,7 +72,7 @@ class HeldJob:
     def edit_ids(self) -> tuple[str, ...]:
         """The engine's ids of this job's pictures, in order."""
         count = 0 if self.staged is None else len(self.staged.specs)
-        return tuple(f"{self.id}/{index}" for index in range(count))
+        return tuple(f"{self.key}/{index}" for index in range(count))
 
     @property
     def complete(self) -> bool:
@@ -78,7 +83,7 @@ class HeldJob:
 
 
 class HeldJobs:
-    """The worker's jobs by id; every method is safe from any thread."""
+    """The worker's jobs by the key of their lease; every method is safe from any thread."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, HeldJob] = {}
@@ -86,12 +91,12 @@ class HeldJobs:
 
     def add(self, job: HeldJob) -> None:
         with self._lock:
-            self._jobs[job.id] = job
+            self._jobs[job.key] = job
 
     def remove(self, job: HeldJob) -> bool:
         """Forget the job; True when it was here."""
         with self._lock:
-            return self._jobs.pop(job.id, None) is not None
+            return self._jobs.pop(job.key, None) is not None
 
     def of_edit(self, edit_id: str) -> HeldJob | None:
         """The job an edit of the engine belongs to; None when it has left."""

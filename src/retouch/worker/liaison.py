@@ -72,7 +72,7 @@ class Liaison:
     cancelled: Callable[[HeldJob], None]
     lost: Callable[[HeldJob], None]
     state: str = "loading"
-    _told: dict[str, _Told] = field(default_factory=dict)
+    _told: dict[str, _Told] = field(default_factory=dict)  # by the key of the lease
     _beat_at: float = -1e9
 
     def run(self, stop: threading.Event) -> None:
@@ -105,7 +105,7 @@ class Liaison:
             self._beat_at = now
 
     def _attend(self, job: HeldJob, now: float) -> None:
-        told = self._told.setdefault(job.id, _Told(now, now, now))
+        told = self._told.setdefault(job.key, _Told(now, now, now))
         try:
             cancel = self._tell(job, told, now)
         except (LeaseLost, UnknownJob):
@@ -139,5 +139,5 @@ class Liaison:
         return self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
 
     def _forget_all_but(self, jobs: Sequence[HeldJob]) -> None:
-        ids = {job.id for job in jobs}
-        self._told = {job_id: told for job_id, told in self._told.items() if job_id in ids}
+        keys = {job.key for job in jobs}
+        self._told = {key: told for key, told in self._told.items() if key in keys}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -18,9 +19,15 @@ from retouch.errors import InvalidImage, UnknownFile
 from retouch.images import Mask, Pixels
 from retouch.sizes import Sizes, resolve
 from retouch.storage.blobs import Blobs
-from retouch.storage.fetch import Fetcher
 
-ReadInput = Callable[[ImageInput], bytes]
+ReadInput: TypeAlias = Callable[[ImageInput], bytes]
+
+
+class Fetch(Protocol):
+    """Downloads a caller's link, as `storage.fetch.Fetcher.fetch` does; errors carry `field`."""
+
+    def __call__(self, url: str, *, field: str) -> bytes: ...
+
 
 SMALL_SEEDS = 2**31
 """Seeds below this stay below it for every picture, because some clients hold 31 bits only."""
@@ -46,12 +53,12 @@ class Staged:
         return sum(spec.steps for spec in self.specs)
 
 
-def input_reader(blobs: Blobs, fetcher: Fetcher) -> ReadInput:
+def input_reader(blobs: Blobs, fetch: Fetch) -> ReadInput:
     """Reads stored inputs from `blobs` and links over the network; errors carry the input's field."""
 
     def read(image: ImageInput) -> bytes:
         if image.url is not None:
-            return fetcher.fetch(image.url, field=image.field)
+            return fetch(image.url, field=image.field)
         assert image.blob is not None, "an image is either a blob or a link"
         try:
             return blobs.get(image.blob).data

@@ -22,7 +22,7 @@ from retouch.catalog import Checkpoint
 from retouch.edit import EditOutput, OutputImage
 from retouch.engine.engine import Engine, StepReport
 from retouch.engine.pipeline import Pipeline
-from retouch.errors import Failure, InternalError, LeaseLost, RetouchError, Unavailable
+from retouch.errors import Failure, InternalError, LeaseLost, RetouchError, Unavailable, UnknownJob
 from retouch.jobs.job import Lease
 from retouch.jobs.wakeups import WakeUps, queue_topic
 from retouch.service import Service
@@ -85,6 +85,7 @@ class Worker:
         self._settings = settings
         self._held = HeldJobs()
         self._slots = threading.Semaphore(settings.running + settings.ahead)
+        self._stop = threading.Event()
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._work = threading.Event()
@@ -93,7 +94,7 @@ class Worker:
         self._staging_in = ThreadPoolExecutor(settings.running + settings.ahead, "stage-in")
         self._staging_out = ThreadPoolExecutor(2, "stage-out")
         self._storing: set[Future[None]] = set()
-        self._leasing = threading.Thread(target=self._lease_jobs, name="lease", daemon=True)
+        self._leasing = self._thread("lease", self._lease_jobs)
         self._liaison = Liaison(
             name,
             (checkpoint.name,),
@@ -113,18 +114,27 @@ class Worker:
         Raises what loading or driving the engine raised. When it returns while the device is inside a step, that
         step's thread is still alive; it holds nothing any more.
         """
-        threads = [
-            threading.Thread(target=self._liaison.run, args=(self._abandoned,), name="liaison", daemon=True),
-            threading.Thread(target=self._drive, args=(stop,), name="engine", daemon=True),
-        ]
-        for thread in threads:
-            thread.start()
+        self._stop = stop
+        self._thread("liaison", lambda: self._liaison.run(self._abandoned)).start()
+        self._thread("engine", self._drive).start()
         stop.wait()
         self._stopping.set()
         self._work.set()
         self._wind_down()
         if self._crash is not None:
             raise self._crash
+
+    def _thread(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        """A thread whose unforeseen end is the end of the worker: a lame one would hold jobs and not run them."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that called run, which raises it
+                self._crash = self._crash or error
+                self._stop.set()
+
+        return threading.Thread(target=guarded, name=name, daemon=True)
 
     def _wind_down(self) -> None:
         """Let pictures that are being stored finish, give every other job back, close the threads."""
@@ -261,22 +271,18 @@ class Worker:
 
     # -- the device ------------------------------------------------------------------------------------
 
-    def _drive(self, stop: threading.Event) -> None:
-        """Load, then step while there is work. An error here is the worker's own and ends it."""
-        try:
-            pipeline = self._load()
-            self._engine = engine = Engine(pipeline, max_running=self._settings.running)
-            self._liaison.state = "ready"
-            self._liaison.beat_now()
-            self._leasing.start()
-            while not self._stopping.is_set():
-                if engine.busy:
-                    self._hand_on(engine, engine.step())
-                elif self._work.wait(self._settings.poll_s):
-                    self._work.clear()
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that called run, which raises it
-            self._crash = error
-            stop.set()
+    def _drive(self) -> None:
+        """Load, then step while there is work."""
+        pipeline = self._load()
+        self._engine = engine = Engine(pipeline, max_running=self._settings.running)
+        self._liaison.state = "ready"
+        self._liaison.beat_now()
+        self._leasing.start()
+        while not self._stopping.is_set():
+            if engine.busy:
+                self._hand_on(engine, engine.step())
+            elif self._work.wait(self._settings.poll_s):
+                self._work.clear()
 
     def _hand_on(self, engine: Engine, report: StepReport) -> None:
         for progress in report.progressed:
@@ -336,7 +342,7 @@ class Worker:
         """One last word about a closed job. If it cannot be said the lease runs out by itself."""
         try:
             verb(job.lease)
-        except (LeaseLost, Unavailable) as error:
+        except (LeaseLost, UnknownJob, Unavailable) as error:
             logger.warning("the end of a job could not be told", job=job.id, reason=error.message)
         finally:
             self._leave(job)

@@ -1,0 +1,277 @@
+"""One worker on a real service: what becomes of a job, and of its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from retouch import images
+from retouch.accounts.keys import ANONYMOUS
+from retouch.edit import ImageInput, OutputFormat, SizeRequest
+from retouch.engine.pipelines.null import NullPipeline
+from retouch.engine.state import DenoiseState
+from retouch.errors import LeaseLost, UnsupportedParameter
+from retouch.jobs.job import JobState
+from retouch.storage.keys import read_key
+from retouch.worker.liaison import Rhythm
+from retouch.worker.worker import WorkerSettings
+from tests.unit.worker.bench import DELIVERY, Gated, WorkBench, png
+
+HASTY = WorkerSettings(poll_s=0.2, outage_pause_s=0.05, rhythm=Rhythm(lease_s=0.6, progress_s=0.05, preview_s=0.0))
+
+
+def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: WorkBench) -> None:
+    job = bench.submit(steps=3, size=SizeRequest(width=96, height=80))
+    with bench.worker():
+        done = bench.finished(job.id)
+    assert done.state is JobState.SUCCEEDED, done.failure
+    assert done.output is not None
+    assert done.usage is not None
+    [picture] = done.output.images
+    assert (picture.width, picture.height, picture.media_type, picture.seed) == (96, 80, "image/png", 7)
+    stored = bench.blobs.get(picture.blob)
+    assert len(stored.data) == picture.size_bytes
+    assert images.decode(stored.data).shape == (80, 96, 3)
+    assert {"stage_in", "prepare", "denoise", "decode", "stage_out", "inference"} <= set(done.output.timings)
+    assert (done.usage.images, done.usage.pixels, done.usage.steps) == (1, 96 * 80, 3)
+
+
+def test_the_same_request_and_seed_give_the_same_bytes(bench: WorkBench) -> None:
+    jobs = [bench.submit() for _ in range(2)]
+    with bench.worker():
+        outputs = [bench.finished(job.id).output for job in jobs]
+    first, second = [bench.blobs.get(output.images[0].blob).data for output in outputs if output]
+    assert first == second
+
+
+def test_several_pictures_have_seeds_that_count_up(bench: WorkBench) -> None:
+    job = bench.submit(num_images=3, seed=2**31 - 2, steps=2)
+    with bench.worker():
+        done = bench.finished(job.id)
+    assert done.output is not None
+    assert done.usage is not None
+    assert [picture.seed for picture in done.output.images] == [2**31 - 2, 2**31 - 1, 0]
+    assert (done.usage.images, done.usage.steps) == (3, 6)
+
+
+def test_the_output_format_and_its_life_are_the_callers(bench: WorkBench) -> None:
+    job = bench.submit(output_format=OutputFormat.JPEG, delivery=replace(DELIVERY, retention_s=120.0))
+    with bench.worker():
+        done = bench.finished(job.id)
+    assert done.output is not None
+    picture = done.output.images[0]
+    assert picture.media_type == "image/jpeg"
+    expires_at = read_key(picture.blob).expires_at
+    assert expires_at is not None
+    assert expires_at - datetime.now(UTC) < timedelta(seconds=125)
+
+
+def test_an_undecodable_input_fails_with_the_fields_name(bench: WorkBench) -> None:
+    broken = bench.blobs.put(png()[:200], "image/png", folder="uploads")
+    job = bench.submit(images=(ImageInput(blob=broken, field="images[0]"),))
+    with bench.worker():
+        failed = bench.finished(job.id)
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.failure.field) == ("invalid_image", "images[0]")
+    assert failed.usage is None
+
+
+def test_an_input_that_is_gone_fails_with_the_fields_name(bench: WorkBench) -> None:
+    gone = bench.blobs.put(png(), "image/png", folder="uploads")
+    job = bench.submit(images=(ImageInput(blob=gone, field="images[0]"),))
+    bench.blobs.delete(gone)
+    with bench.worker():
+        failed = bench.finished(job.id)
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.failure.field) == ("unknown_file", "images[0]")
+
+
+def test_a_link_the_fetcher_refuses_fails_with_its_code(bench: WorkBench) -> None:
+    job = bench.submit(images=(ImageInput(url="http://10.0.0.1/cat.png", field="images[0]"),))
+    with bench.worker():
+        failed = bench.finished(job.id)
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.failure.field) == ("forbidden_address", "images[0]")
+
+
+def test_a_failed_job_does_not_disturb_the_next(bench: WorkBench) -> None:
+    class Moody(NullPipeline):
+        def denoise(self, states: Sequence[DenoiseState]) -> None:
+            if states[0].spec.seed == 13:
+                raise ZeroDivisionError("a bug")
+            super().denoise(states)
+
+    bad, good = bench.submit(seed=13), bench.submit(seed=14)
+    with bench.worker(Moody()):
+        failed, done = bench.finished(bad.id), bench.finished(good.id)
+    assert failed.failure is not None
+    assert failed.failure.code == "internal_error"
+    assert "ZeroDivisionError" not in failed.failure.message
+    assert done.state is JobState.SUCCEEDED
+
+
+def test_a_cancel_stops_a_running_edit_within_one_step(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(steps=50)
+    with bench.worker(pipeline):
+        pipeline.wait_until_inside()
+        bench.service.cancel(ANONYMOUS, job.id)
+        cancelled = bench.finished(job.id)
+        pipeline.let(1)
+        after = bench.submit(steps=1)
+        pipeline.wait_until_inside()
+        pipeline.let(1)
+        bench.finished(after.id)
+        assert pipeline.calls == 2
+    assert cancelled.state is JobState.CANCELLED
+    assert cancelled.usage is None
+
+
+def test_a_cancel_reaches_a_job_that_waits_for_the_device(bench: WorkBench) -> None:
+    pipeline = Gated()
+    first, second = bench.submit(steps=1), bench.submit(steps=1)
+    with bench.worker(pipeline, settings=replace(HASTY, running=1)):
+        pipeline.wait_until_inside()
+        bench.until(lambda: bench.state(second.id) is JobState.RUNNING)
+        bench.service.cancel(ANONYMOUS, second.id)
+        assert bench.finished(second.id).state is JobState.CANCELLED
+        pipeline.let(1)
+        assert bench.finished(first.id).state is JobState.SUCCEEDED
+        assert pipeline.calls == 1
+
+
+def test_a_stop_gives_leases_back_and_costs_no_attempt(bench: WorkBench) -> None:
+    pipeline = Gated()
+    jobs = [bench.submit(steps=5) for _ in range(3)]
+    with bench.worker(pipeline) as worker:
+        pipeline.wait_until_inside()
+        bench.until(lambda: all(bench.state(job.id) is JobState.RUNNING for job in jobs))
+        worker.stop.set()
+        worker.join()
+        assert [bench.job(job.id).state for job in jobs] == [JobState.QUEUED] * 3
+        assert [bench.job(job.id).attempt for job in jobs] == [0] * 3
+    with bench.worker(name="worker-b"):
+        assert [bench.finished(job.id).state for job in jobs] == [JobState.SUCCEEDED] * 3
+
+
+def test_a_lease_outlives_a_prepare_that_is_longer_than_the_lease(bench: WorkBench) -> None:
+    pipeline = Gated("prepare")
+    job = bench.submit(steps=1)
+    with bench.worker(pipeline, settings=HASTY):
+        pipeline.wait_until_inside()
+        end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.rhythm.lease_s)
+        bench.until(lambda: datetime.now(UTC) > end)
+        assert bench.service.sweep().requeued == 0
+        pipeline.let(1)
+        assert bench.finished(job.id).attempt == 1
+
+
+def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(steps=2)
+    forgetful = WorkerSettings(running=1, ahead=0, rhythm=Rhythm(lease_s=0.01, beat_s=60.0, progress_s=60.0))
+    with bench.worker(pipeline, settings=forgetful):
+        pipeline.wait_until_inside()
+        bench.until(lambda: bench.service.sweep().requeued == 1)
+        taken = bench.service.lease("worker-b", ("null",), 60.0)
+        assert taken is not None
+        pipeline.let(2)
+        pipeline.entered.acquire(timeout=0.5)
+    assert bench.state(job.id) is JobState.RUNNING
+    assert list(bench.blobs.keys("outputs")) == []
+    assert bench.service.renew(taken, 60.0) is False
+    with pytest.raises(LeaseLost):
+        bench.service.renew(replace(taken, worker="worker-a"), 60.0)
+
+
+def test_a_worker_may_lease_again_what_it_lost_without_noticing(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(steps=1)
+    forgetful = WorkerSettings(poll_s=0.05, rhythm=Rhythm(lease_s=0.3, beat_s=60.0, progress_s=60.0))
+    with bench.worker(pipeline, settings=forgetful):
+        pipeline.wait_until_inside()
+        bench.until(lambda: bench.service.sweep().requeued == 1)
+        bench.until(lambda: bench.job(job.id).attempt == 2)
+        pipeline.let(2)
+        assert bench.finished(job.id).state is JobState.SUCCEEDED
+    assert len(list(bench.blobs.keys("outputs"))) == 1
+
+
+def test_progress_and_previews_are_told_while_an_edit_runs(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(steps=4)
+
+    def kinds() -> list[str]:
+        return [event.kind for event in bench.service.events(job.id)]
+
+    with bench.worker(pipeline, settings=HASTY):
+        pipeline.let(1)
+        bench.until(lambda: "step" in kinds())
+        pipeline.let(1)
+        bench.until(lambda: kinds().count("step") == 2)
+        pipeline.let(1)
+        bench.until(lambda: "preview" in kinds())
+        pipeline.let(1)
+        bench.finished(job.id)
+    [preview] = [event.data["blob"] for event in bench.service.events(job.id) if event.kind == "preview"][:1]
+    assert bench.blobs.get(str(preview)).media_type == "image/jpeg"
+
+
+def test_a_picture_waits_for_a_store_that_is_away(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(steps=1)
+    files, aside = bench.data / "files", bench.data / "aside"
+    with bench.worker(pipeline):
+        pipeline.wait_until_inside()
+        files.rename(aside)
+        files.touch()
+        pipeline.let(1)
+        bench.until(lambda: bench.service.ready() is not None)
+        files.unlink()
+        aside.rename(files)
+        assert bench.finished(job.id).state is JobState.SUCCEEDED
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(bench: WorkBench) -> None:
+    class Unloadable(NullPipeline):
+        @property
+        def shared_step_tokens(self) -> int:  # type: ignore[override]
+            raise UnsupportedParameter("This model cannot run here.")
+
+    with bench.worker(Unloadable()) as worker:
+        worker.join()
+    assert isinstance(worker.error, UnsupportedParameter)
+
+
+def test_what_a_mask_protects_comes_back_untouched(bench: WorkBench) -> None:
+    class White(NullPipeline):
+        def decode(self, state: DenoiseState) -> images.Pixels:
+            return np.full_like(super().decode(state), 255)
+
+    source = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    mask = np.zeros((64, 64, 3), dtype=np.uint8)
+    mask[:, 32:] = 255
+    job = bench.submit(
+        images=(ImageInput(blob=bench.blobs.put(images.encode(source, "png"), "image/png", folder="uploads")),),
+        mask=ImageInput(blob=bench.blobs.put(images.encode(mask, "png"), "image/png", folder="uploads"), field="mask"),
+        size=SizeRequest(width=64, height=64),
+    )
+    with bench.worker(White()):
+        done = bench.finished(job.id)
+    assert done.output is not None, done.failure
+    picture = images.decode(bench.blobs.get(done.output.images[0].blob).data)
+    assert (picture[:, :32] == source[:, :32]).all()
+    assert (picture[:, 32:] == 255).all()
+
+
+def test_a_mask_of_another_size_is_refused(bench: WorkBench) -> None:
+    small = bench.blobs.put(png(10, 10), "image/png", folder="uploads")
+    job = bench.submit(mask=ImageInput(blob=small, field="mask"))
+    with bench.worker():
+        failed = bench.finished(job.id)
+    assert failed.failure is not None
+    assert (failed.failure.code, failed.failure.field) == ("invalid_image", "mask")
