@@ -73,7 +73,8 @@ class Liaison:
     lost: Callable[[HeldJob], None]
     state: str = "loading"
     _told: dict[str, _Told] = field(default_factory=dict)  # by the key of the lease
-    _beat_at: float = -1e9
+    _beat_at: float = 0.0
+    _told_state: str = ""
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`; outages of the database or the store are waited out."""
@@ -95,14 +96,12 @@ class Liaison:
         except Unavailable as error:
             logger.warning("the service is out of reach", reason=error.message)
 
-    def beat_now(self) -> None:
-        """Let the next round give a sign of life whatever the time."""
-        self._beat_at = -1e9
-
     def _beat(self, now: float) -> None:
-        if now - self._beat_at >= self.rhythm.beat_s:
-            self.service.beat(self.worker, self.queues, self.device, self.state)
-            self._beat_at = now
+        """A sign of life when it is due or says something new."""
+        state = self.state
+        if state != self._told_state or now - self._beat_at >= self.rhythm.beat_s:
+            self.service.beat(self.worker, self.queues, self.device, state)
+            self._beat_at, self._told_state = now, state
 
     def _attend(self, job: HeldJob, now: float) -> None:
         told = self._told.setdefault(job.key, _Told(now, now, now))

@@ -276,7 +276,6 @@ class Worker:
         pipeline = self._load()
         self._engine = engine = Engine(pipeline, max_running=self._settings.running)
         self._liaison.state = "ready"
-        self._liaison.beat_now()
         self._leasing.start()
         while not self._stopping.is_set():
             if engine.busy:
