@@ -1,22 +1,28 @@
 """Turns one submitted HTTP body into a queued job; the same for queue, run and stream.
 
-Synchronous: a route calls it on a thread, because it may decode megabytes of base64 and writes to storage
-and database. It fetches no link and waits for nobody.
+The checking and writing is synchronous and runs on a thread, because it may decode megabytes of base64 and
+writes to storage and database. It fetches no link and waits for no edit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
 from retouch.accounts.keys import Account
 from retouch.edit import ImageInput
+from retouch.errors import JobFinished
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.errors import BadCall
-from retouch.protocols.fal.schemas import Endpoint
+from retouch.protocols.fal.exchange import account_of, allow, files_base_of, name_request, read_body
+from retouch.protocols.fal.schemas import Endpoint, endpoint_named
 from retouch.protocols.fal.terms import parse_terms
 from retouch.protocols.fal.values import check_body, from_query
 from retouch.protocols.ingest import image_from_text
@@ -46,6 +52,27 @@ class Accepted:
 
 _QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token"})
 _MAX_IDEMPOTENCY_KEY = 255
+
+
+async def accept_request(context: FaceContext, request: Request, path: str) -> Accepted:
+    """From an HTTP request for an endpoint to its job; the same for queue, run and stream."""
+    account = await account_of(context, request)
+    endpoint = endpoint_named(path.strip("/"))
+    request.state.endpoint = endpoint
+    allow(request, *(("GET", "POST", "PUT", "PATCH") if request.query_params else ("POST", "PUT", "PATCH")))
+    in_query = request.method in ("GET", "HEAD")
+    body = None if in_query else await read_body(request, context.max_body_bytes)
+    call = Call(
+        account,
+        endpoint,
+        headers=dict(request.headers),
+        query=request.query_params.multi_items(),
+        body=body,
+        files_base=files_base_of(context, request),
+    )
+    accepted = await run_in_threadpool(accept, context, call)
+    name_request(request, accepted.job.id)
+    return accepted
 
 
 def accept(context: FaceContext, call: Call) -> Accepted:
@@ -88,3 +115,11 @@ def _idempotency(call: Call) -> Idempotency | None:
     digest = hashlib.sha256(call.endpoint.id.encode())
     digest.update(repr(sorted(call.query)).encode() if call.body is None else call.body)
     return Idempotency(key, digest.hexdigest())
+
+
+async def cancel_quietly(context: FaceContext, accepted: Accepted) -> None:
+    """Cancel a job whose caller is gone; one that has ended, or that others wait for too, is left as it is."""
+    if accepted.replayed:
+        return
+    with contextlib.suppress(JobFinished):
+        await run_in_threadpool(context.service.cancel, accepted.account, accepted.job.id)

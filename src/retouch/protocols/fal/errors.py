@@ -174,6 +174,9 @@ def answer_to_failure(failure: Failure, endpoint: Endpoint | None = None) -> Ans
     text = _HOSTED_TEXTS.get(code, failure.message)
     if code in _REQUEST_ERRORS:
         return _request_answer(*_REQUEST_ERRORS[code], text)
+    if code == "unknown_file" and failure.field is not None:
+        # An input that was uploaded here and is gone by now.
+        return _input_answer(422, (_problem(failure, endpoint, "file_download_error"),))
     if code in _PLAIN:
         return Answer(_PLAIN[code], {"detail": text, "message": text}, text, code)
     if code in ("unknown_job", "job_finished"):

@@ -71,6 +71,11 @@ def allow(request: Request, *methods: str) -> None:
         raise MethodNotAllowed(request.method, request.url.path, ", ".join(methods))
 
 
+def wants_logs(request: Request) -> bool:
+    """One client says true, the other 1."""
+    return request.query_params.get("logs", "").lower() in ("1", "true")
+
+
 def origin_of(context: FaceContext, request: Request) -> str:
     """This server as the caller sees it, without a trailing slash and without any mount path."""
     return context.public_url or f"{request.url.scheme}://{request.url.netloc}"

@@ -5,32 +5,16 @@ One route takes every path under the queue, because an endpoint id has a varying
 
 from __future__ import annotations
 
-import contextlib
-
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retouch.accounts.keys import Account
-from retouch.errors import JobFinished, UnknownJob, UnknownUrl
-from retouch.jobs.job import Job
+from retouch.errors import UnknownUrl
 from retouch.protocols.context import FaceContext
-from retouch.protocols.fal import wire
-from retouch.protocols.fal.accept import Accepted, Call, accept
-from retouch.protocols.fal.exchange import (
-    account_of,
-    allow,
-    files_base_of,
-    json_response,
-    name_request,
-    queue_base_of,
-    read_body,
-)
-from retouch.protocols.fal.results import endpoint_of, result_response
-from retouch.protocols.fal.schemas import endpoint_named
-
-ANY_APP = "fal-ai/auto"
-"""An app name that means: find the request by its id alone."""
+from retouch.protocols.fal import streaming, wire
+from retouch.protocols.fal.accept import accept_request, cancel_quietly
+from retouch.protocols.fal.exchange import account_of, allow, json_response, name_request, queue_base_of, wants_logs
+from retouch.protocols.fal.results import check_own, endpoint_of, own_job, result_response
 
 
 async def handle(context: FaceContext, request: Request) -> Response:
@@ -48,6 +32,8 @@ async def handle(context: FaceContext, request: Request) -> Response:
     allow(request, "GET")
     if named.action == "status":
         return await status(context, request, named)
+    if named.action == "stream":
+        return await streaming.status_stream(context, request, named)
     job = await own_job(context, await account_of(context, request), named)
     return await result_response(context, request, job)
 
@@ -63,34 +49,13 @@ async def submit(context: FaceContext, request: Request, path: str) -> Response:
     return json_response(wire.dump_submitted(job, urls, accepted.position))
 
 
-async def accept_request(context: FaceContext, request: Request, path: str) -> Accepted:
-    """From an HTTP request for an endpoint to its job; also used by `run` and `stream`."""
-    account = await account_of(context, request)
-    endpoint = endpoint_named(path.strip("/"))
-    request.state.endpoint = endpoint
-    allow(request, *(("GET", "POST", "PUT", "PATCH") if request.query_params else ("POST", "PUT", "PATCH")))
-    in_query = request.method in ("GET", "HEAD")
-    body = None if in_query else await read_body(request, context.max_body_bytes)
-    call = Call(
-        account,
-        endpoint,
-        headers=dict(request.headers),
-        query=request.query_params.multi_items(),
-        body=body,
-        files_base=files_base_of(context, request),
-    )
-    accepted = await run_in_threadpool(accept, context, call)
-    name_request(request, accepted.job.id)
-    return accepted
-
-
 async def status(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
     """The state now. Polled ten times a second by each waiting caller, so it is a shared, coalesced read."""
     account = await account_of(context, request)
     job, position = await context.watch.snapshot(named.request_id)
     check_own(job, account, named)
     logs = None
-    if request.query_params.get("logs", "").lower() in ("1", "true"):
+    if wants_logs(request):
         events = await run_in_threadpool(context.service.events, job.id)
         logs = wire.dump_logs(events, wire.notices_of(job) if job.state.final else ())
     endpoint = endpoint_of(job)
@@ -105,24 +70,3 @@ async def cancel(context: FaceContext, request: Request, named: wire.RequestPath
     await own_job(context, account, named)
     await run_in_threadpool(context.service.cancel, account, named.request_id)
     return json_response({"status": "CANCELLATION_REQUESTED"}, 202)
-
-
-async def cancel_quietly(context: FaceContext, accepted: Accepted) -> None:
-    """Cancel a job whose caller is gone; one that has ended, or that others wait for too, is left as it is."""
-    if accepted.replayed:
-        return
-    with contextlib.suppress(JobFinished):
-        await run_in_threadpool(context.service.cancel, accepted.account, accepted.job.id)
-
-
-async def own_job(context: FaceContext, account: Account, named: wire.RequestPath) -> Job:
-    """The job behind a request path; raises UnknownJob, also when it is another key's."""
-    job = await run_in_threadpool(context.service.get, account, named.request_id)
-    check_own(job, account, named)
-    return job
-
-
-def check_own(job: Job, account: Account, named: wire.RequestPath) -> None:
-    ours = job.account_id == account.id and job.delivery.protocol == wire.PROTOCOL
-    if not ours or named.base not in (endpoint_of(job).app, job.delivery.endpoint, ANY_APP):
-        raise UnknownJob(f"There is no request '{named.request_id[:100]}' here.")

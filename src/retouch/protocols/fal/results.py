@@ -7,24 +7,29 @@ forgotten: after it has been delivered.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from retouch import images
+from retouch.accounts.keys import Account
 from retouch.edit import OutputImage
-from retouch.errors import JobNotFinished, UnknownFile
+from retouch.errors import JobNotFinished, UnknownFile, UnknownJob
 from retouch.jobs.job import Job
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.exchange import NOTICES_HEADER, error_response, files_base_of, json_response
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint
+
+ANY_APP = "fal-ai/auto"
+"""An app name that means: find the request by its id alone."""
 
 
 def endpoint_of(job: Job) -> Endpoint:
@@ -41,9 +46,28 @@ async def result_response(context: FaceContext, request: Request, job: Job) -> R
     else:
         body = await run_in_threadpool(dump_output, context, job, files_base_of(context, request))
         response = json_response(body, headers=notice_headers(job))
-    if forgets(job):
-        response.background = BackgroundTask(_forget_delivered, context, request, job)
-    return response
+    return _DeliveredOnce(response, partial(context.service.forget_payload, job.id)) if forgets(job) else response
+
+
+class _DeliveredOnce(Response):
+    """Sends an answer and, when it has left whole to a caller who is still there, forgets what it was made of.
+
+    A caller who went away before the last byte may ask again.
+    """
+
+    def __init__(self, response: Response, forget: Callable[[], None]) -> None:
+        super().__init__(response.body, response.status_code, dict(response.headers))
+        self._forget = forget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        # Returns when the bytes before it are on their way; only then is it known whether anybody reads them.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        gone = await Request(scope, receive).is_disconnected()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not gone:
+            await run_in_threadpool(self._forget)
 
 
 def dump_output(context: FaceContext, job: Job, files_base: str) -> dict[str, Any]:
@@ -80,7 +104,14 @@ def forgets(job: Job) -> bool:
     return wanted and not job.payload_deleted and job.delivery.webhook_url is None
 
 
-async def _forget_delivered(context: FaceContext, request: Request, job: Job) -> None:
-    """A caller that went away before the last byte may ask again."""
-    if not await request.is_disconnected():
-        await run_in_threadpool(context.service.forget_payload, job.id)
+async def own_job(context: FaceContext, account: Account, named: wire.RequestPath) -> Job:
+    """The job behind a request path; raises UnknownJob, also when it is another key's."""
+    job = await run_in_threadpool(context.service.get, account, named.request_id)
+    check_own(job, account, named)
+    return job
+
+
+def check_own(job: Job, account: Account, named: wire.RequestPath) -> None:
+    ours = job.account_id == account.id and job.delivery.protocol == wire.PROTOCOL
+    if not ours or named.base not in (endpoint_of(job).app, job.delivery.endpoint, ANY_APP):
+        raise UnknownJob(f"There is no request '{named.request_id[:100]}' here.")

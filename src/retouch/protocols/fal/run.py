@@ -13,15 +13,19 @@ from starlette.responses import Response
 from retouch.errors import EditCancelled
 from retouch.jobs.job import Job
 from retouch.protocols.context import FaceContext
+from retouch.protocols.fal import streaming
+from retouch.protocols.fal.accept import accept_request, cancel_quietly
 from retouch.protocols.fal.errors import answer_to
 from retouch.protocols.fal.exchange import error_response
-from retouch.protocols.fal.queue import accept_request, cancel_quietly
 from retouch.protocols.fal.results import result_response
 
 
 async def handle(context: FaceContext, request: Request) -> Response:
-    """Every method and path under `run`, but for streams."""
-    accepted = await accept_request(context, request, request.path_params["path"])
+    """Every method and path under `run`; a path that ends in `/stream` answers with events."""
+    path: str = request.path_params["path"]
+    if path.rstrip("/").endswith(streaming.SUFFIX):
+        return await streaming.stream(context, request, path.rstrip("/").removesuffix(streaming.SUFFIX))
+    accepted = await accept_request(context, request, path)
     job = await finished_unless_gone(context, request, accepted.job.id)
     if job is None:
         await cancel_quietly(context, accepted)

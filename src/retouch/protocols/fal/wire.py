@@ -17,7 +17,7 @@ import orjson
 from retouch import sizes
 from retouch.edit import Acceleration, Delivery, EditRequest, Notice, OutputFormat, OutputImage, SizeRequest
 from retouch.errors import Failure
-from retouch.jobs.job import Job, JobEvent, JobState
+from retouch.jobs.job import FINAL_STATES, Job, JobEvent, JobState
 from retouch.protocols.fal.errors import InvalidBody, Problem, answer_to_failure
 from retouch.protocols.fal.schemas import Endpoint
 from retouch.protocols.fal.terms import Terms
@@ -227,6 +227,11 @@ def inference_s(job: Job) -> float:
     return (job.finished_at - job.started_at).total_seconds()
 
 
+def ends(events: Sequence[JobEvent]) -> bool:
+    """Whether the history says that the job is over."""
+    return any(event.kind == "state" and event.data.get("state") in FINAL_STATES for event in events)
+
+
 def dump_logs(events: Sequence[JobEvent], notices: Sequence[Notice] = ()) -> list[dict[str, Any]]:
     """Log lines of a job: what the worker wrote, each step, and at the end what was not used as written."""
     entries = [
@@ -282,15 +287,12 @@ def notices_of(job: Job) -> tuple[Notice, ...]:
     """Everything about the request that was not done as written, one notice a parameter."""
     found = [Notice(**notice) for notice in json.loads(job.delivery.options.get(NOTICES_OPTION, "[]"))]
     found += job.notices
-    output, request = job.output, job.request
+    output = job.output
     if output is not None:
         found += output.notices
-        if request.enable_safety_checker and all(image.unsafe is None for image in output.images):
+        if job.request.enable_safety_checker and all(image.unsafe is None for image in output.images):
             detail = "No safety checker is installed here: the pictures were not checked."
             found.append(Notice("enable_safety_checker", "ignored", detail))
-        if request.enable_prompt_expansion and output.prompt == request.prompt:
-            detail = "The instruction was used as it is: nothing rewrote it."
-            found.append(Notice("enable_prompt_expansion", "ignored", detail))
     return tuple({notice.parameter: notice for notice in found}.values())
 
 
