@@ -19,8 +19,7 @@ _DEEP_MODES: Final = ("I", "F")  # and every I;16 variant
 def flat_rgb(image: Image.Image) -> Image.Image:
     """`image` in mode RGB and sRGB, with transparent parts laid on white."""
     profile = image.info.get("icc_profile")
-    if image.mode in _DEEP_MODES or image.mode.startswith("I;16"):
-        image = _eight_bit(image)
+    image = _eight_bit(image)
     alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -38,9 +37,7 @@ def flat_rgb(image: Image.Image) -> Image.Image:
 
 def grey_of(image: Image.Image) -> Image.Image:
     """The brightness of `image` in mode L, transparency not looked at."""
-    if image.mode in _DEEP_MODES or image.mode.startswith("I;16"):
-        image = _eight_bit(image)
-    return image.convert("RGB").convert("L")
+    return _eight_bit(image).convert("RGB").convert("L")
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -71,13 +68,21 @@ def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale deep grey to mode L. Sixteen-bit files fill 0 to 65535; floats are taken as 0 to 1 if they fit."""
-    values = np.asarray(image)
+    """Deep grey scaled to mode L, or LA where one value is declared transparent; anything else as it is.
+
+    Sixteen-bit files fill 0 to 65535; floats are taken as 0 to 1 if they fit.
+    """
+    if image.mode not in _DEEP_MODES and not image.mode.startswith("I;16"):
+        return image
+    values = np.nan_to_num(np.asarray(image).astype(np.float32))
     if image.mode == "F":
-        values = np.nan_to_num(values.astype(np.float64))
         top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
     else:
-        values = values.astype(np.float64)
         top = 65535.0 if values.max() <= 65535 else 2.0**31 - 1
-    scaled = np.clip(values * (255 / top), 0, 255)
-    return Image.fromarray((scaled + 0.5).astype(np.uint8))
+    scaled = np.clip(values * (255 / top) + 0.5, 0, 255).astype(np.uint8)
+    grey = Image.fromarray(scaled)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        opaque = np.where(values == transparent, 0, 255).astype(np.uint8)
+        return Image.merge("LA", (grey, Image.fromarray(opaque)))
+    return grey

@@ -34,6 +34,10 @@ _SIDEWAYS: Final = frozenset((5, 6, 7, 8))
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
+# Pillow tells of damaged EXIF and TIFF tags by warnings. A picture that decodes is fine, one that does not
+# is refused below; a caller's file must not write into the server's log either way.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
 # What Pillow's readers raise on hostile bytes. They index, unpack and divide by what the file says, so the
 # list is wide on purpose (tests/unit/test_images.py feeds them damaged files); a bug of ours in
 # this module would be told apart by the tests, which use good files.
