@@ -6,16 +6,21 @@ take every code path that the real weights take. Not a test itself.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.catalog import Checkpoint
+from retouch.images import Pixels
 from retouch.sizes import SizeProfile
 
 Kind: TypeAlias = Literal["edit", "plus", "plus-2511"]
@@ -51,6 +56,25 @@ SPECIAL_TOKENS = (
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+@functools.cache
+def shared(kind: Kind) -> Path:
+    """The folder of a tiny checkpoint, written once in a whole test run. Nobody may change it."""
+    return build(Path(_shared_folder().name) / kind, kind)
+
+
+@functools.cache
+def _shared_folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="retouch-tiny-")
+    atexit.register(folder.cleanup)
+    return folder
+
+
+def picture(seed: int, width: int, height: int) -> Pixels:
+    """Coloured blocks, the same for the same arguments."""
+    cells = np.random.default_rng(seed).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    return np.ascontiguousarray(cells.repeat(16, 0).repeat(16, 1)[:height, :width])
 
 
 def checkpoint(folder: Path) -> Checkpoint:

@@ -31,10 +31,8 @@ from retouch.engine.pipelines.denoising import FastNetwork, PlainNetwork
 from retouch.engine.pipelines.loading import FAMILIES
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
-from tests.parity.conftest import picture
-from tests.tiny_checkpoints import REFERENCE_AREA, VISION_AREA, Kind, checkpoint
+from tests.tiny_checkpoints import REFERENCE_AREA, VISION_AREA, Kind, checkpoint, picture, shared
 
-Tiny = Callable[[Kind], Path]
 StockPipeline: TypeAlias = QwenImageEditPipeline | QwenImageEditPlusPipeline
 Pair = Callable[[Kind], tuple[QwenImageEdit, StockPipeline]]
 
@@ -42,15 +40,15 @@ WIDE, TALL = picture(1, 150, 90), picture(2, 70, 200)
 
 
 @pytest.fixture(scope="module")
-def pair(tiny: Tiny) -> Pair:
+def pair() -> Pair:
     """Our pipeline in compat mode and the stock one, over weights of one folder, for each kind."""
     pairs: dict[Kind, tuple[QwenImageEdit, StockPipeline]] = {}
 
     def loaded(kind: Kind) -> tuple[QwenImageEdit, StockPipeline]:
         if kind not in pairs:
-            ours = load_pipeline(checkpoint(tiny(kind)), device="cpu", compat="diffusers")
+            ours = load_pipeline(checkpoint(shared(kind)), device="cpu", compat="diffusers")
             assert isinstance(ours, QwenImageEdit)
-            pairs[kind] = ours, stock_pipeline(tiny(kind), ours, kind)
+            pairs[kind] = ours, stock_pipeline(shared(kind), ours, kind)
         return pairs[kind]
 
     return loaded

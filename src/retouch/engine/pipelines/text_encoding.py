@@ -68,15 +68,15 @@ class TextEncoder:
         self.max_prompt_tokens = max_prompt_tokens
         self.positions = positions
         self.dropped_tokens = len(tokenizer(PREFIX).input_ids)
+        self._control_words = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._cache = TensorCache(PROMPT_CACHE_BYTES)
 
     def check(self, prompt: str, field: str = "prompt") -> None:
         """Raise TooLong or InvalidRequest for words the model cannot take."""
-        for word in self.tokenizer.added_tokens_encoder:
+        for word in self._control_words:
             if word in prompt:
-                raise InvalidRequest(
-                    f"The field '{field}' must not contain '{word}': it steers the model.", field=field
-                )
+                message = f"The field '{field}' must not contain '{word}', a control word of the model."
+                raise InvalidRequest(message, field=field)
         count = len(self.tokenizer(prompt).input_ids)
         if count > self.max_prompt_tokens:
             raise TooLong(field, count, self.max_prompt_tokens, unit="tokens")

@@ -1,0 +1,141 @@
+"""What can be loaded, and one kind sentence for everything that cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from retouch.catalog import Checkpoint, checkpoint_named
+from retouch.engine.pipelines import load_pipeline, loading
+from retouch.engine.pipelines.null import NullPipeline
+from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS
+from retouch.errors import UnknownModel, UnsupportedParameter
+from tests import tiny_checkpoints
+from tests.tiny_checkpoints import shared
+
+
+def row(folder: Path) -> Checkpoint:
+    return tiny_checkpoints.checkpoint(folder)
+
+
+def test_the_null_pipeline_is_a_checkpoint_like_any_other() -> None:
+    assert isinstance(load_pipeline(checkpoint_named("null")), NullPipeline)
+
+
+def test_the_family_is_read_from_the_folder() -> None:
+    assert loading.read_rules(shared("edit")) is FIRST
+    assert loading.read_rules(shared("plus")) is PLUS
+
+
+def test_another_folder_may_stand_in_for_the_source() -> None:
+    pipeline = load_pipeline(replace(row(shared("plus")), source="nobody/nothing"), device="cpu", folder=shared("plus"))
+    assert pipeline.memory_bytes
+
+
+def test_the_new_architecture_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedParameter, match=r"cannot run 'qwen-image-2.1' yet"):
+        load_pipeline(checkpoint_named("qwen-image-2.1", accept_research_licence=True))
+
+
+def test_an_unknown_compat_mode_is_refused() -> None:
+    with pytest.raises(UnsupportedParameter, match="comfy"):
+        load_pipeline(row(shared("plus")), compat="comfy")
+
+
+def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match="There is no folder"):
+        load_pipeline(row(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_a_model_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModel, match=r"no model_index\.json"):
+        load_pipeline(row(tmp_path))
+
+
+def test_a_half_copied_folder_names_what_is_missing(tmp_path: Path) -> None:
+    shutil.copy(shared("plus") / "model_index.json", tmp_path)
+    (tmp_path / "vae").mkdir()
+    with pytest.raises(UnknownModel, match="scheduler, tokenizer, processor, text_encoder, transformer missing"):
+        load_pipeline(row(tmp_path))
+
+
+def test_another_kind_of_model_names_what_would_do(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(UnsupportedParameter, match="is a FluxPipeline; this engine runs QwenImageEditPipeline"):
+        load_pipeline(row(tmp_path))
+
+
+def test_a_switch_of_another_member_of_the_family_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(shared("plus"), tmp_path / "model")
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    (folder / "transformer" / "config.json").write_text(json.dumps(config | {"use_layer3d_rope": True}))
+    with pytest.raises(UnsupportedParameter, match="use_layer3d_rope"):
+        load_pipeline(row(folder))
+
+
+@pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(UnsupportedParameter, match=device):
+        loading.choose_device(device)
+
+
+def test_auto_takes_a_gpu_when_there_is_one() -> None:
+    assert loading.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_the_local_cache_is_enough_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UnknownModel, match="not on this machine"):
+        load_pipeline(replace(row(tmp_path), source="Qwen/Qwen-Image-Edit-2511"))
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("zero_cond_t", [False, True], ids=["2509", "2511"])
+def test_the_full_transformer_has_the_published_size(zero_cond_t: bool) -> None:
+    with torch.device("meta"):
+        transformer = QwenImageTransformer2DModel(zero_cond_t=zero_cond_t)
+    assert count(transformer) == 20_430_401_088
+    assert count(transformer.transformer_blocks[0]) == 339_831_296
+
+
+def test_the_full_text_encoder_and_autoencoder_have_the_published_sizes() -> None:
+    with torch.device("meta"):
+        text_encoder = Qwen2_5_VLForConditionalGeneration(FULL_TEXT_ENCODER)
+        vae = AutoencoderKLQwenImage()
+    assert count(text_encoder) == 8_292_166_656
+    assert count(text_encoder.lm_head) == 544_997_376
+    assert count(vae) == 126_892_531
+
+
+FULL_TEXT_ENCODER = Qwen2_5_VLConfig(
+    text_config={
+        "vocab_size": 152_064,
+        "hidden_size": 3584,
+        "intermediate_size": 18_944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    },
+    vision_config={
+        "out_hidden_size": 3584,
+        "hidden_size": 1280,
+        "depth": 32,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+    },
+    tie_word_embeddings=False,
+)
