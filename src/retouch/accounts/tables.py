@@ -45,3 +45,11 @@ usage_entry = Table(  # append-only; outlives the job it is about
     sqlite_autoincrement=True,
 )
 Index("ix_usage_entry_account", usage_entry.c.account_id, usage_entry.c.created_at)
+
+server_secret = Table(  # what all processes of one server sign with; see secrets.py
+    "server_secret",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),  # hexadecimal
+    Column("created_at", UtcTime, nullable=False),
+)

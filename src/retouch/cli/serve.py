@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -19,6 +20,8 @@ import structlog
 import uvicorn
 
 from retouch.accounts.keys import Keys
+from retouch.accounts.secrets import server_secret_named
+from retouch.accounts.tokens import SECRET_BYTES, SECRET_NAME, Tokens
 from retouch.catalog import Catalog, Checkpoint, checkpoint_named
 from retouch.cli.logs import set_up_logging
 from retouch.cli.parts import open_database
@@ -97,6 +100,7 @@ def open_parts(http: HttpSettings, store: StoreSettings, checkpoint: Checkpoint,
             doorkeeper=doorkeeper,
             public_url=http.public_url,
             link_ttl_s=store.retention_s,
+            tokens=Tokens(server_secret_named(database, SECRET_NAME, lambda: secrets.token_bytes(SECRET_BYTES))),
         )
     finally:
         wakeups.close()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from retouch.accounts.keys import Account
+from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -19,7 +20,7 @@ class FaceContext:
     authenticate: the caller's bare credential, or None when there was none, to an Account; raises
     InvalidKey. public_url: the operator's own name for this server without a trailing slash, or None to
     take it from each request. max_body_bytes: the largest request body that is read.
-    link_ttl_s: life of the links to output files, in seconds.
+    link_ttl_s: life of the links to output files, in seconds. tokens: short rights made from a key.
     """
 
     service: Service
@@ -30,3 +31,4 @@ class FaceContext:
     public_url: str | None
     max_body_bytes: int
     link_ttl_s: float
+    tokens: Tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import orjson
@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
 from retouch.protocols.context import FaceContext
@@ -45,7 +46,10 @@ FACES: tuple[tuple[str, Callable[[FaceContext], FastAPI]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the server is made of, built and closed by the caller."""
+    """What the server is made of, built and closed by the caller.
+
+    tokens: those of one process unless the caller has a secret that all processes share.
+    """
 
     service: Service
     watch: Watch
@@ -55,6 +59,7 @@ class Parts:
     public_url: str | None = None
     link_ttl_s: float = DEFAULT_TTL_S
     max_body_bytes: int = MAX_BODY_BYTES
+    tokens: Tokens = field(default_factory=Tokens.of_this_process)
 
 
 def create_app(parts: Parts) -> ASGIApp:
@@ -87,6 +92,7 @@ def face_context(parts: Parts) -> FaceContext:
         public_url=parts.public_url,
         max_body_bytes=parts.max_body_bytes,
         link_ttl_s=parts.link_ttl_s,
+        tokens=parts.tokens,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 
@@ -36,6 +37,15 @@ class Blobs(Protocol):
 
         folder: `uploads`, `outputs` or `previews`. ttl_s: life in seconds; None keeps it until deleted.
         A failed put leaves nothing behind.
+        """
+
+    def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:
+        """A new key as `put` makes it, for bytes that come later; until then there is no such blob."""
+
+    def fill(self, key: str, data: bytes | Path) -> None:
+        """Store the bytes, or the file, under a reserved key. Filling it again replaces them.
+
+        Raises UnknownFile for a key that is not ours or has expired. A failed fill leaves nothing behind.
         """
 
     def get(self, key: str) -> Blob: ...

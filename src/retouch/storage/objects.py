@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import obstore
@@ -43,13 +44,23 @@ class StoredObjects:
     def put(
         self, data: bytes, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None
     ) -> str:
-        expires_at = None if ttl_s is None else self._clock() + timedelta(seconds=ttl_s)
-        key = new_key(folder, media_type, name, expires_at)
-        kept = {"Content-Type": read_key(key).media_type} if self._keeps_media_types else None
-        with _told_kindly("written"):
-            # One part: an upload in parts could be left half done in a bucket, and blobs are small.
-            obstore.put(self._store, key, data, attributes=kept, use_multipart=False)
+        key = self.reserve(media_type, folder=folder, name=name, ttl_s=ttl_s)
+        self.fill(key, data)
         return key
+
+    def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:
+        expires_at = None if ttl_s is None else self._clock() + timedelta(seconds=ttl_s)
+        return new_key(folder, media_type, name, expires_at)
+
+    def fill(self, key: str, data: bytes | Path) -> None:
+        facts = read_key(key)
+        if facts.expired(self._clock()):
+            raise UnknownFile(f"The file '{key}' has expired.")
+        kept = {"Content-Type": facts.media_type} if self._keeps_media_types else None
+        with _told_kindly("written"):
+            # One part for bytes: an upload in parts could be left half done in a bucket, and blobs are small.
+            # A file may be large and is read piece by piece.
+            obstore.put(self._store, key, data, attributes=kept, use_multipart=isinstance(data, Path))
 
     def get(self, key: str) -> Blob:
         facts = read_key(key)
