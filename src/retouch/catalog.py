@@ -173,6 +173,7 @@ MODELS: tuple[Model, ...] = (
         steps=Limits(1, 100, 30),
         guidance=Limits(0, 20, 4),
         price=HOSTED_PRICE,
+        aliases=("Qwen/Qwen-Image-Edit",),
     ),
     Model(
         "qwen-image-edit-plus",
@@ -182,6 +183,12 @@ MODELS: tuple[Model, ...] = (
         steps=Limits(1, 100, 40),
         guidance=Limits(0, 20, 4),
         price=HOSTED_PRICE,
+        aliases=(
+            "Qwen/Qwen-Image-Edit-2509",
+            "Qwen/Qwen-Image-Edit-2511",
+            "qwen-image-edit-2509",
+            "qwen-image-edit-2511",
+        ),
     ),
     Model(
         "qwen-image-2",

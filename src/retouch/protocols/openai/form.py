@@ -66,6 +66,7 @@ class RawBuffer(InvalidType):
     def __init__(self) -> None:
         super().__init__("image", "file", "the bytes of a buffer, one by one")
         self.message += " Wrap the buffer in a file first: await toFile(buffer, 'image.png')."
+        self.args = (self.message,)
 
 
 def is_byte_of_buffer(part: Part) -> bool:

@@ -122,9 +122,8 @@ class Uploads:
     def _input(self, image: RawImage, field: str) -> ImageInput:
         if isinstance(image.source, str):
             stored = image_from_text(self._blobs, image.source, field=field, base_url=self._base_url)
-            ours = image.source.lstrip()[:5].lower() == "data:"
         else:
-            stored, ours = store_image(self._blobs, image.source, field=field), True
-        if ours and stored.blob is not None:
+            stored = store_image(self._blobs, image.source, field=field)
+        if stored.owned and stored.blob is not None:
             self._stored.append(stored.blob)
         return stored
