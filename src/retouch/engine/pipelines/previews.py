@@ -23,7 +23,7 @@ FITTING_PICTURES = 4
 
 @dataclass(frozen=True, slots=True)
 class PreviewMap:
-    """colour = weight x latents + bias; weight: (3, channels), bias: (3,), float32."""
+    """colour from -1 to 1 = weight x latents + bias; weight: (3, channels), bias: (3,), float32."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -35,15 +35,18 @@ class PreviewMap:
 
 
 def load_preview(folder: Path, device: torch.device) -> PreviewMap | None:
-    """The map of `preview.json`, `{"weight": [[…], […], […]], "bias": […]}`, or None when there is none."""
+    """The map of `preview.json`, or None when there is none.
+
+    The file holds `matrix`, a row of red, green and blue for each latent channel, and `bias`, the colour
+    of all-zero latents; colours there are from 0 to 1.
+    """
     file = folder / "preview.json"
     if not file.is_file():
         return None
     values = json.loads(file.read_text())
-    return PreviewMap(
-        torch.tensor(values["weight"], dtype=torch.float32, device=device),
-        torch.tensor(values["bias"], dtype=torch.float32, device=device),
-    )
+    matrix = torch.tensor(values["matrix"], dtype=torch.float32, device=device)
+    bias = torch.tensor(values["bias"], dtype=torch.float32, device=device)
+    return PreviewMap(2 * matrix.T.contiguous(), 2 * bias - 1)
 
 
 def fit_preview(codec: PictureCodec, device: torch.device) -> PreviewMap:

@@ -38,7 +38,7 @@ def test_the_fit_finds_a_linear_relation_and_always_the_same() -> None:
 
 def test_a_checkpoint_may_bring_its_own_map(tmp_path: Path) -> None:
     assert load_preview(tmp_path, CPU) is None
-    (tmp_path / "preview.json").write_text(json.dumps({"weight": [[1, 0], [0, 1], [0, 0]], "bias": [0, 0, 1]}))
+    (tmp_path / "preview.json").write_text(json.dumps({"matrix": [[0.5, 0, 0], [0, 0.5, 0]], "bias": [0.5, 0.5, 1]}))
     loaded = load_preview(tmp_path, CPU)
     assert loaded is not None
     assert loaded.picture(torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)).tolist() == [[[255, 0, 255]]]
