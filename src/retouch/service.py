@@ -181,16 +181,16 @@ class Service:
             return _position(connection, job)
 
     def events(self, job_id: str, *, after: int = 0) -> tuple[JobEvent, ...]:
-        """The job's history after an event's id, oldest first."""
-        with self._database.read() as connection:
-            return events.read(connection, job_id, after=after)
+        """The job's history after an event's id, oldest first; empty when there is no such job."""
+        return self.events_many({job_id: after})
 
     def events_many(self, after: Mapping[str, int]) -> tuple[JobEvent, ...]:
         """The histories of several jobs, each after its own event id, oldest first."""
-        if not after:
+        job_ids = store.possible(after)
+        if not job_ids:
             return ()
         with self._database.read() as connection:
-            found = events.read_many(connection, after, after=min(after.values()))
+            found = events.read(connection, job_ids, after=min(after.values()))
         return tuple(event for event in found if event.id > after[event.job_id])
 
     def recent(self, account: Account, limit: int) -> tuple[Job, ...]:

@@ -173,7 +173,7 @@ class Watch:
         for job_id in missing:
             for wait in self._waits.get(job_id, ()):
                 if not wait.done():
-                    wait.set_exception(UnknownJob(f"There is no job '{job_id[:60]}'."))
+                    wait.set_exception(UnknownJob("There is no such job."))
         for job_id, batch in _by_job(news).items():
             for follower in self._followers.get(job_id, ()):
                 follower.news.put_nowait(batch)
@@ -240,7 +240,7 @@ class _Snapshots:
                 if job_id in found:
                     waiting.set_result(found[job_id])
                 else:
-                    waiting.set_exception(UnknownJob(f"There is no job '{job_id[:60]}'."))
+                    waiting.set_exception(UnknownJob("There is no such job."))
                     waiting.exception()
         self._reader = None
 

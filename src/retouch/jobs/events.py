@@ -26,14 +26,8 @@ def append(connection: Connection, job_id: str, now: datetime, *new: NewEvent) -
         connection.execute(insert(job_event), rows)
 
 
-def read(connection: Connection, job_id: str, *, after: int = 0) -> tuple[JobEvent, ...]:
-    """A job's events with an id above `after`, oldest first."""
-    query = select(job_event).where(job_event.c.job_id == job_id, job_event.c.id > after).order_by(job_event.c.id)
-    return tuple(_event_of(row) for row in connection.execute(query))
-
-
-def read_many(connection: Connection, job_ids: Iterable[str], *, after: int = 0) -> tuple[JobEvent, ...]:
-    """The events of several jobs with an id above `after`, oldest first."""
+def read(connection: Connection, job_ids: Iterable[str], *, after: int) -> tuple[JobEvent, ...]:
+    """The events of these jobs with an id above `after`, oldest first."""
     query = select(job_event).where(job_event.c.job_id.in_(list(job_ids)), job_event.c.id > after)
     return tuple(_event_of(row) for row in connection.execute(query.order_by(job_event.c.id)))
 

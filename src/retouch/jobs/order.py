@@ -110,7 +110,7 @@ def join(connection: Connection, queue: str, place: Place) -> None:
 
 def start(connection: Connection, queue: str, place: Place, account_id: str) -> None:
     """The job at `place` leaves the line because it starts: the clock moves to its tag."""
-    _add_to_share(connection, queue, place, account_id, waiting=-1)
+    _leave_share(connection, queue, place, account_id)
     clock = insert_into(connection, fair_clock).values(queue=queue, priority=place.priority, tag=place.fair_tag)
     connection.execute(
         clock.on_conflict_do_update(
@@ -124,13 +124,17 @@ def start(connection: Connection, queue: str, place: Place, account_id: str) -> 
 
 def come_back(connection: Connection, queue: str, place: Place, account_id: str) -> None:
     """A job that was started waits again, at its old place; its row is already written."""
-    _add_to_share(connection, queue, place, account_id, waiting=1)
+    own = {"queue": queue, "priority": place.priority, "account_id": account_id}
+    share = insert_into(connection, fair_share).values(**own, next_tag=place.fair_tag, waiting=1)
+    connection.execute(  # the share may have been forgotten while the account had nothing waiting
+        share.on_conflict_do_update(index_elements=list(own), set_={"waiting": fair_share.c.waiting + 1})
+    )
     _add(connection, queue, place, 1)
 
 
 def give_up(connection: Connection, queue: str, place: Place, account_id: str, cost: int) -> None:
     """The job at `place` leaves the line without having run: its turn is given back."""
-    _add_to_share(connection, queue, place, account_id, waiting=-1, cost=cost)
+    _leave_share(connection, queue, place, account_id, cost=cost)
     _add(connection, queue, place, -1)
 
 
@@ -146,34 +150,45 @@ def length(connection: Connection, queue: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def queues(connection: Connection) -> tuple[str, ...]:
-    """The queues that ever had a job waiting."""
-    return tuple(connection.execute(select(queue_block.c.queue).distinct()).scalars())
+def untidy(connection: Connection) -> tuple[str, ...]:
+    """The queues that have blocks to be joined."""
+    low = select(queue_block.c.queue).where(queue_block.c.waiting <= BLOCK_SIZE // 4)
+    return tuple(connection.execute(low.group_by(queue_block.c.queue).having(func.count() > 1)).scalars())
 
 
 def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
     """Join neighbouring blocks that together are at most half full; returns how many went.
 
-    Also forgets the shares of accounts that the clock has caught up with: a new one would be the same.
-    Blocks are locked from the front to the back, and nothing else holds more than one, so this cannot lock
-    itself out with anybody.
+    Blocks are locked from the front to the back, and whoever holds a single one waits for no other lock of
+    the line, so this cannot lock itself out with anybody.
     """
-    rows = connection.execute(_BLOCKS.with_for_update(), {"of_queue": queue}).all()
     gone = 0
     kept: _Block | None = None
-    for row in rows:
+    for row in connection.execute(_BLOCKS.with_for_update(), {"of_queue": queue}).all():
         block = _Block.of(row)
-        if kept is None or gone >= most or kept.waiting + block.waiting > BLOCK_SIZE // 2:
+        # A block that was cut while we waited for it has a new neighbour that this reading does not show.
+        if kept is None or kept.upper != block.lower or gone >= most or not _fit_together(kept, block):
             kept = block
             continue
         kept = _Block(kept.id, kept.lower, block.upper, kept.waiting + block.waiting)
         connection.execute(delete(queue_block).where(queue_block.c.id == block.id))
         _write(connection, kept)
         gone += 1
-    clock = select(fair_clock.c.tag).where(fair_clock.c.queue == queue, fair_clock.c.priority == fair_share.c.priority)
-    idle = (fair_share.c.waiting == 0, fair_share.c.next_tag <= clock.scalar_subquery())
-    connection.execute(delete(fair_share).where(fair_share.c.queue == queue, *idle))
     return gone
+
+
+def forget_idle_shares(connection: Connection) -> None:
+    """Drop the shares of accounts that the clock has caught up with: a new share would say the same."""
+    clock = select(fair_clock.c.tag).where(
+        fair_clock.c.queue == fair_share.c.queue, fair_clock.c.priority == fair_share.c.priority
+    )
+    idle = (
+        select(fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id)
+        .where(fair_share.c.waiting == 0, fair_share.c.next_tag <= clock.scalar_subquery())
+        .with_for_update(skip_locked=True)  # one that is in use is not idle
+    )
+    own = tuple_(fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id)
+    connection.execute(delete(fair_share).where(own.in_(idle)))
 
 
 class _Block(NamedTuple):
@@ -185,6 +200,10 @@ class _Block(NamedTuple):
     @classmethod
     def of(cls, row: Any) -> _Block:
         return cls(row[0], Place(*row[1:4]), Place(*row[4:7]), row[7])
+
+
+def _fit_together(one: _Block, other: _Block) -> bool:
+    return one.waiting + other.waiting <= BLOCK_SIZE // 2
 
 
 def _add(connection: Connection, queue: str, place: Place, jobs: int) -> None:
@@ -221,15 +240,13 @@ def _write(connection: Connection, block: _Block) -> None:
     connection.execute(changed.values(waiting=block.waiting, **_upper(block.upper)))
 
 
-def _add_to_share(
-    connection: Connection, queue: str, place: Place, account_id: str, *, waiting: int, cost: int = 0
-) -> None:
+def _leave_share(connection: Connection, queue: str, place: Place, account_id: str, *, cost: int = 0) -> None:
     own = update(fair_share).where(
         fair_share.c.queue == queue,
         fair_share.c.priority == place.priority,
         fair_share.c.account_id == account_id,
     )
-    connection.execute(own.values(waiting=fair_share.c.waiting + waiting, next_tag=fair_share.c.next_tag - cost))
+    connection.execute(own.values(waiting=fair_share.c.waiting - 1, next_tag=fair_share.c.next_tag - cost))
 
 
 def _lower(place: Place) -> dict[str, int]:

@@ -7,6 +7,7 @@ writes its webhook. Money and wake-ups are the business of `service.py`; who is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -26,28 +27,38 @@ from retouch.jobs.tables import job, job_tally
 RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
 """Written out, as `order.QUEUED` is, for the partial index."""
 
+ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A job's id: a UUID as text."""
+
 
 # --- reading
 
 
 def find(connection: Connection, job_id: str, *, lock: bool = False) -> Job:
     """The job, or UnknownJob. lock: keep others from changing it until the transaction ends."""
+    if not ID.fullmatch(job_id):  # a caller's text, which the database might not even be able to hold
+        raise UnknownJob("There is no such job.")
     query = select(job).where(job.c.id == job_id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise UnknownJob(f"There is no job '{job_id[:60]}'.")
+        raise UnknownJob(f"There is no job '{job_id}'.")
     return job_of(row)
 
 
 def find_many(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, Job]:
     """The jobs that exist among `job_ids`."""
-    query = select(job).where(job.c.id.in_(list(job_ids)))
+    query = select(job).where(job.c.id.in_(possible(job_ids)))
     return {row.id: job_of(row) for row in connection.execute(query)}
+
+
+def possible(job_ids: Iterable[str]) -> list[str]:
+    """Those that look like ids at all."""
+    return [job_id for job_id in job_ids if ID.fullmatch(job_id)]
 
 
 def have_ended(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, bool]:
     """Which of the jobs that exist have ended."""
-    query = select(job.c.id, job.c.finished_at.is_not(None)).where(job.c.id.in_(list(job_ids)))
+    query = select(job.c.id, job.c.finished_at.is_not(None)).where(job.c.id.in_(possible(job_ids)))
     return {row[0]: bool(row[1]) for row in connection.execute(query)}
 
 

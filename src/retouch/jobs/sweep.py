@@ -175,7 +175,9 @@ class Sweeper:
 
     def _tidy_lines(self) -> None:
         with self._database.read() as connection:
-            queues = order.queues(connection)
-        for queue in queues:
+            untidy = order.untidy(connection)
+        for queue in untidy:
             with self._database.transaction() as connection:
                 order.tidy(connection, queue)
+        with self._database.transaction() as connection:
+            order.forget_idle_shares(connection)

@@ -1,0 +1,788 @@
+"""What every database must do with jobs; the whole suite runs on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC
+
+import pytest
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from retouch.accounts.keys import Account
+from retouch.accounts.ledger import Ledger
+from retouch.accounts.tables import usage_entry
+from retouch.edit import ImageInput, Notice
+from retouch.errors import (
+    Failure,
+    IdempotencyKeyReused,
+    JobFinished,
+    LeaseLost,
+    QueueFull,
+    RetouchError,
+    UnknownJob,
+    UnknownModel,
+)
+from retouch.jobs import order, sweep
+from retouch.jobs.job import PRIORITY_HIGH, PRIORITY_LOW, Idempotency, Job, JobState, Lease
+from retouch.jobs.sweep import Swept
+from retouch.jobs.tables import fair_share, idempotency, job, job_event, job_tally, webhook_outbox, worker
+from retouch.service import Service, ServiceSettings
+from tests.services import ANNE, BEN, DELIVERY, OUTPUT, USAGE, World, an_edit
+
+HOOKED = replace(DELIVERY, webhook_url="https://example.com/hook")
+FAILURE = Failure("out_of_memory", "This size does not fit the device.")
+
+
+# --- submit and read
+
+
+def test_a_submitted_job_reads_back_as_it_was_written(world: World) -> None:
+    request = an_edit("café \x00 \U0001f600 \ud800", seed=3, num_images=2)
+    submitted = world.service.submit(ANNE, request, HOOKED)
+    assert not submitted.replayed
+    read = world.look(submitted.job.id)
+    assert read == submitted.job
+    assert (read.state, read.queue, read.attempt, read.steps) == (JobState.QUEUED, "demo", 0, 8)
+    assert read.request.prompt == request.prompt
+    assert read.created_at.tzinfo is UTC
+
+
+def test_a_job_is_invisible_to_another_account(world: World) -> None:
+    mine = world.submit(ANNE)
+    assert world.service.get(ANNE, mine.id).id == mine.id
+    for stranger in (lambda: world.service.get(BEN, mine.id), lambda: world.service.cancel(BEN, mine.id)):
+        with pytest.raises(UnknownJob):
+            stranger()
+    assert world.service.recent(BEN, 10) == ()
+
+
+@pytest.mark.parametrize("job_id", ["", "nonsense", "a\x00b", "ab\ud800", "x" * 5000])
+def test_an_id_that_cannot_be_one_is_an_unknown_job(world: World, job_id: str) -> None:
+    with pytest.raises(UnknownJob):
+        world.service.get(ANNE, job_id)
+    with pytest.raises(UnknownJob):
+        world.service.cancel(ANNE, job_id)
+    assert world.service.events(job_id) == ()
+    assert world.service.get_many([job_id]) == {}
+
+
+def test_an_unknown_model_is_refused_before_anything_is_written(world: World) -> None:
+    with pytest.raises(UnknownModel):
+        world.service.submit(ANNE, replace(an_edit(), model="none"), DELIVERY)
+    assert world.count(job) == 0
+
+
+def test_recent_jobs_come_newest_first(world: World) -> None:
+    jobs = [world.submit(ANNE) for _ in range(3)]
+    world.submit(BEN)
+    assert [each.id for each in world.service.recent(ANNE, 2)] == [jobs[2].id, jobs[1].id]
+
+
+# --- order
+
+
+def run_order(world: World) -> list[str]:
+    """Prompts in the order in which one worker gets them."""
+    prompts = []
+    while (lease := world.service.lease("w1", ["demo"], 30)) is not None:
+        prompts.append(lease.job.request.prompt)
+        world.service.finish(lease, OUTPUT, USAGE)
+    return prompts
+
+
+def test_jobs_of_one_account_run_in_order_of_submission(world: World) -> None:
+    prompts = [f"edit {number}" for number in range(8)]
+    for prompt in prompts:
+        world.submit(prompt=prompt)
+    assert run_order(world) == prompts
+
+
+def test_a_heavy_account_cannot_starve_a_light_one(world: World) -> None:
+    vip = Account("vip", "vip", "key_vip", weight=2)
+    for account, count in ((ANNE, 60), (BEN, 4), (vip, 8)):
+        for _ in range(count):
+            world.submit(account, prompt=account.name)
+    world.check_the_line()
+    served = run_order(world)
+    assert served[:12] == ["anne", "ben", "vip", "vip"] * 3
+    assert set(served[16:]) == {"anne"}
+
+
+def test_time_without_jobs_is_not_saved_up(world: World) -> None:
+    for _ in range(10):
+        world.submit(ANNE, prompt="anne")
+    for _ in range(6):
+        world.service.finish(world.lease(), OUTPUT, USAGE)
+    for _ in range(4):
+        world.submit(BEN, prompt="ben")
+    assert run_order(world) == ["ben", "anne", "ben", "anne", "ben", "anne", "ben", "anne"]
+
+
+def test_four_pictures_take_four_turns(world: World) -> None:
+    for _ in range(2):
+        world.service.submit(ANNE, an_edit("anne", num_images=4), DELIVERY)
+    for _ in range(5):
+        world.submit(BEN, prompt="ben")
+    assert run_order(world) == ["anne", "ben", "ben", "ben", "ben", "anne", "ben"]
+
+
+def test_a_cancelled_job_gives_its_turn_back(world: World) -> None:
+    mistakes = [world.submit(ANNE) for _ in range(50)]
+    for mistake in mistakes:
+        world.service.cancel(ANNE, mistake.id)
+    for _ in range(2):
+        world.submit(BEN, prompt="ben")
+    world.submit(ANNE, prompt="anne")
+    assert run_order(world) == ["ben", "anne", "ben"]
+
+
+def test_low_priority_waits_behind_everything_else(world: World) -> None:
+    low = world.submit(prompt="low", priority=PRIORITY_LOW)
+    normal = world.submit(prompt="normal")
+    high = world.submit(prompt="high", priority=PRIORITY_HIGH)
+    assert [world.service.position(each) for each in (high, normal, low)] == [0, 1, 2]
+    assert run_order(world) == ["high", "normal", "low"]
+
+
+def test_low_priority_jobs_do_not_push_the_account_s_normal_ones_back(world: World) -> None:
+    for _ in range(20):
+        world.submit(ANNE, prompt="low", priority=PRIORITY_LOW)
+    for account in (BEN, ANNE, BEN, ANNE):
+        world.submit(account, prompt=account.name)
+    assert run_order(world)[:4] == ["ben", "anne", "ben", "anne"]
+
+
+def test_only_a_waiting_job_has_jobs_before_it(world: World) -> None:
+    first, second = world.submit(), world.submit()
+    assert (world.service.position(first), world.service.position(second)) == (0, 1)
+    lease = world.lease()
+    assert world.service.position(world.look(first.id)) == 0
+    assert world.service.position(world.look(second.id)) == 0
+    world.service.finish(lease, OUTPUT, USAGE)
+    assert world.service.position(world.look(first.id)) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_positions_stay_exact_whatever_happens_to_the_line(
+    world: World, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(order, "BLOCK_SIZE", 8)  # so that a hundred jobs cut and join many blocks
+    dice = random.Random(seed)
+    accounts = [Account(f"a{n}", f"a{n}", f"k{n}", weight=1 + n % 3) for n in range(5)]
+    leases: list[Lease] = []
+    for turn in range(160):
+        waiting = world.waiting_in_order() if turn % 40 == 39 else []
+        if waiting or dice.random() < 0.65:
+            priority = dice.choice([PRIORITY_HIGH, 100, 100, PRIORITY_LOW])
+            world.submit(dice.choice(accounts), priority=priority)
+        elif dice.random() < 0.3:
+            some = world.service.recent(dice.choice(accounts), 5)
+            queued = [each for each in some if each.state is JobState.QUEUED]
+            if queued:
+                account = Account(queued[0].account_id, "", "")
+                world.service.cancel(account, dice.choice(queued).id)
+        elif leases and dice.random() < 0.5:
+            world.service.release(leases.pop(dice.randrange(len(leases))))
+        elif (lease := world.service.lease("w", ["demo"], 1000)) is not None:
+            leases.append(lease)
+        if turn % 20 == 0:
+            world.check_the_line()
+        if turn % 50 == 0:
+            with world.database.transaction() as connection:
+                order.tidy(connection, "demo")
+    world.check_the_line()
+    expected = [each.id for each in world.waiting_in_order()]
+    assert [world.lease(lease_s=1000).job.id for _ in expected] == expected
+    with world.database.transaction() as connection:
+        order.tidy(connection, "demo")
+    world.check_the_line()
+
+
+def test_a_job_comes_back_to_a_line_that_had_forgotten_its_account(world: World) -> None:
+    world.submit(ANNE)
+    lease = world.lease()
+    world.submit(BEN), world.submit(BEN)
+    for _ in range(2):
+        world.service.finish(world.lease(), OUTPUT, USAGE)
+    with world.database.transaction() as connection:
+        order.forget_idle_shares(connection)
+    assert world.count(fair_share) == 1
+    world.service.release(lease)
+    world.check_the_line()
+    world.submit(ANNE)
+    assert world.lease().job.id == lease.job.id
+    world.check_the_line()
+
+
+def test_emptied_blocks_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "BLOCK_SIZE", 4)
+    for _ in range(30):
+        world.submit()
+    run_order(world)
+    with world.database.transaction() as connection:
+        assert order.tidy(connection, "demo") >= 7
+        assert len(connection.execute(order._BLOCKS, {"of_queue": "demo"}).all()) == 1
+    world.submit()
+    world.check_the_line()
+
+
+# --- limits
+
+
+def test_a_queue_length_the_caller_named_is_kept(world: World) -> None:
+    world.submit(max_queue_length=0)
+    with pytest.raises(QueueFull):
+        world.submit(max_queue_length=0)
+    world.submit(max_queue_length=1)
+    assert world.count(job) == 2
+
+
+def test_a_full_account_is_refused_and_leaves_nothing_behind(world: World) -> None:
+    world.service = Service(
+        world.database, world.blobs, world.catalog, world.wakeups, ServiceSettings(max_waiting_per_account=2)
+    )
+    key = Idempotency("k", "hash")
+    world.submit(), world.submit()
+    with pytest.raises(QueueFull):
+        world.submit(idempotency=key)
+    world.submit(BEN)
+    assert (world.count(job), world.count(job_event), world.count(idempotency)) == (3, 3, 0)
+    world.check_the_line()
+    world.lease()
+    assert world.submit(idempotency=key).state is JobState.QUEUED
+
+
+# --- leases and fences
+
+
+def test_no_job_no_lease(world: World) -> None:
+    assert world.service.lease("w1", ["demo", "other"], 30) is None
+    world.submit()
+    assert world.service.lease("w1", ["other"], 30) is None
+    assert world.lease().job.state is JobState.RUNNING
+
+
+STALE: dict[str, Callable[[Service, Lease], object]] = {
+    "renew": lambda service, lease: service.renew(lease, 30),
+    "progress": lambda service, lease: service.progress(lease, step=1, steps=4, logs=["late"]),
+    "finish": lambda service, lease: service.finish(lease, OUTPUT, USAGE),
+    "fail": lambda service, lease: service.fail(lease, FAILURE),
+    "acknowledge_cancel": lambda service, lease: service.acknowledge_cancel(lease),
+    "release": lambda service, lease: service.release(lease),
+}
+
+
+@pytest.mark.parametrize("verb", STALE)
+def test_a_stale_lease_can_do_nothing(world: World, verb: str) -> None:
+    world.submit()
+    stale = world.lease("w1")
+    world.lose_the_worker()
+    current = world.lease("w1")  # the same worker's name, back from the dead
+    before = (world.look(stale.job.id), world.service.events(stale.job.id))
+    with pytest.raises(LeaseLost):
+        STALE[verb](world.service, stale)
+    assert (world.look(stale.job.id), world.service.events(stale.job.id)) == before
+    done = world.service.finish(current, OUTPUT, USAGE)
+    with pytest.raises(LeaseLost):
+        STALE[verb](world.service, stale)
+    with pytest.raises(LeaseLost):
+        STALE[verb](world.service, current)
+    assert world.look(done.id) == done
+    assert world.count(usage_entry) == 1
+
+
+@pytest.mark.parametrize("verb", STALE)
+def test_a_lease_that_was_given_back_is_stale_even_for_the_same_worker(world: World, verb: str) -> None:
+    world.submit()
+    given_back = world.lease("w1")
+    world.service.release(given_back)
+    again = world.lease("w1")
+    assert again.job.attempt == 1
+    with pytest.raises(LeaseLost):
+        STALE[verb](world.service, given_back)
+    assert world.look(again.job.id).state is JobState.RUNNING
+
+
+def test_a_late_worker_that_nobody_replaced_may_still_finish(world: World) -> None:
+    world.submit()
+    lease = world.lease(lease_s=30)
+    world.clock.move(60)
+    assert world.service.renew(lease, 30) is False
+    assert world.service.sweep() == Swept()
+    assert world.service.finish(lease, OUTPUT, USAGE).state is JobState.SUCCEEDED
+
+
+def test_renewing_keeps_the_lease(world: World) -> None:
+    world.submit()
+    lease = world.lease(lease_s=30)
+    for _ in range(5):
+        world.clock.move(20)
+        world.service.renew(lease, 30)
+        assert world.service.sweep() == Swept()
+    world.lose_the_worker()
+    assert world.look(lease.job.id).state is JobState.QUEUED
+
+
+def test_a_released_job_keeps_its_place_and_its_attempts(world: World) -> None:
+    first, *_ = [world.submit() for _ in range(3)]
+    for _ in range(5):
+        lease = world.lease()
+        assert (lease.job.id, lease.job.attempt) == (first.id, 1)
+        world.service.release(lease)
+        back = world.look(first.id)
+        assert (back.state, back.attempt, back.step, back.started_at) == (JobState.QUEUED, 0, 0, None)
+        assert world.service.position(back) == 0
+    world.check_the_line()
+
+
+def test_a_job_whose_workers_all_die_fails_after_three_attempts(world: World) -> None:
+    lost = world.service.submit(ANNE, an_edit(), HOOKED).job
+    for attempt in (1, 2):
+        assert world.lease().job.attempt == attempt
+        world.clock.move(31)
+        assert world.service.sweep() == Swept(requeued=1)
+    world.lease()
+    world.clock.move(31)
+    assert world.service.sweep() == Swept(worker_lost=1)
+    ended = world.look(lost.id)
+    assert (ended.state, ended.attempt) == (JobState.FAILED, 3)
+    assert ended.failure is not None
+    assert (ended.failure.code, ended.failure.retryable) == ("worker_lost", True)
+    assert (world.count(webhook_outbox), world.count(usage_entry)) == (1, 0)
+    assert world.service.sweep() == Swept()
+
+
+# --- the end of a job
+
+
+def test_finishing_writes_state_usage_and_webhook_together(world: World) -> None:
+    submitted = world.service.submit(ANNE, an_edit(), HOOKED).job
+    notice = Notice("size", "converted", "Used 256x256.")
+    done = world.service.finish(world.lease(), replace(OUTPUT, notices=(notice,)), USAGE)
+    assert done == world.look(submitted.id)
+    assert (done.state, done.finished_at, done.failure) == (JobState.SUCCEEDED, world.clock.now, None)
+    assert done.output is not None
+    assert done.output.notices == (notice,)
+    price = world.catalog.route("qwen-image-edit").price_microusd(USAGE)
+    assert price > 0
+    assert done.usage == replace(USAGE, price_microusd=price)
+    (entry,) = Ledger(world.database).entries(ANNE.id)
+    assert (entry.job_id, entry.key_id, entry.model, entry.usage) == (
+        done.id,
+        "key_anne",
+        "qwen-image-edit",
+        done.usage,
+    )
+    with world.database.read() as connection:
+        (owed,) = connection.execute(select(webhook_outbox)).all()
+    assert (owed.job_id, owed.url, owed.attempts) == (done.id, HOOKED.webhook_url, 0)
+    assert owed.next_attempt_at == world.clock.now
+
+
+def test_what_the_submit_told_the_caller_is_told_again_with_the_result(world: World) -> None:
+    submitted = world.service.submit(ANNE, an_edit(guidance_scale=4.0), DELIVERY)
+    assert [notice.parameter for notice in submitted.notices] == ["guidance_scale"]
+    done = world.service.finish(world.lease(), OUTPUT, USAGE)
+    assert done.output is not None
+    assert done.output.notices == submitted.notices == submitted.job.notices
+
+
+def test_a_finish_that_breaks_in_the_middle_leaves_nothing(world: World) -> None:
+    submitted = world.service.submit(ANNE, an_edit(), HOOKED).job
+    lease = world.lease()
+    with world.database.transaction() as connection:  # the second entry of a job is refused by the database
+        entry = {"job_id": submitted.id, "account_id": "x", "key_id": "x", "model": "x", "created_at": world.clock.now}
+        sums = dict.fromkeys(("images", "pixels", "steps", "device_ms", "price_microusd"), 0)
+        connection.execute(insert(usage_entry).values(**entry, **sums))
+    before = (world.look(submitted.id), world.service.events(submitted.id), world.count(job_tally))
+    with pytest.raises(IntegrityError):
+        world.service.finish(lease, OUTPUT, USAGE)
+    assert (world.look(submitted.id), world.service.events(submitted.id), world.count(job_tally)) == before
+    assert world.count(webhook_outbox) == 0
+    world.service.renew(lease, 30)
+
+
+def test_a_failed_job_says_why_and_costs_nothing(world: World) -> None:
+    world.service.submit(ANNE, an_edit(), HOOKED)
+    failed = world.service.fail(world.lease(), replace(FAILURE, context={"max_pixels": 5, "words": ("a", "b")}))
+    assert failed == world.look(failed.id)
+    assert failed.failure is not None
+    assert failed.failure.context == {"max_pixels": 5, "words": ("a", "b")}
+    assert (world.count(usage_entry), world.count(webhook_outbox)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
+        {"state": "succeeded"},
+        {"state": "running"},
+        {"state": "paused"},
+        {"finished_at": "now"},
+        {"failure": {"code": "x", "message": "x"}},
+        {"lease_until": "now"},
+        {"attempt": 1},
+    ],
+)
+def test_the_database_refuses_a_row_that_contradicts_itself(world: World, contradiction: dict[str, object]) -> None:
+    world.submit()
+    values = {name: world.clock.now if value == "now" else value for name, value in contradiction.items()}
+    with pytest.raises(IntegrityError), world.database.transaction() as connection:
+        connection.execute(update(job).values(**values))
+
+
+# --- cancel
+
+
+def test_a_waiting_job_is_cancelled_at_once(world: World) -> None:
+    first, second = world.service.submit(ANNE, an_edit(), HOOKED).job, world.submit()
+    cancelled = world.service.cancel(ANNE, first.id)
+    assert (cancelled.state, cancelled.finished_at) == (JobState.CANCELLED, world.clock.now)
+    assert world.service.position(second) == 0
+    assert (world.count(webhook_outbox), world.count(usage_entry)) == (1, 0)
+    assert world.lease().job.id == second.id
+    with pytest.raises(JobFinished):
+        world.service.cancel(ANNE, first.id)
+    world.check_the_line()
+
+
+def test_the_worker_of_a_running_job_is_asked_to_stop(world: World) -> None:
+    running = world.submit()
+    lease = world.lease()
+    assert world.service.renew(lease, 30) is False
+    asked = world.service.cancel(ANNE, running.id)
+    assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
+    world.service.cancel(ANNE, running.id)
+    assert world.service.renew(lease, 30) is True
+    assert world.service.progress(lease, step=2, steps=4) is True
+    assert world.service.acknowledge_cancel(lease).state is JobState.CANCELLED
+    assert world.count(usage_entry) == 0
+    with pytest.raises(JobFinished):
+        world.service.cancel(ANNE, running.id)
+
+
+def test_an_edit_that_was_done_before_the_worker_heard_stays_done(world: World) -> None:
+    running = world.submit()
+    lease = world.lease()
+    world.service.cancel(ANNE, running.id)
+    assert world.service.finish(lease, OUTPUT, USAGE).state is JobState.SUCCEEDED
+
+
+@pytest.mark.parametrize("how", ["dies", "stops"])
+def test_a_cancelled_job_is_not_run_again_when_its_worker_goes(world: World, how: str) -> None:
+    running = world.submit()
+    lease = world.lease()
+    world.service.cancel(ANNE, running.id)
+    if how == "stops":
+        world.service.release(lease)
+    else:
+        world.clock.move(31)
+        assert world.service.sweep() == Swept(cancelled=1)
+    assert world.look(running.id).state is JobState.CANCELLED
+
+
+# --- idempotency
+
+
+def test_the_same_key_and_body_join_the_first_job(world: World) -> None:
+    key = Idempotency("retry-1", "hash-a")
+    first = world.service.submit(ANNE, an_edit(), DELIVERY, idempotency=key)
+    again = world.service.submit(ANNE, an_edit(), DELIVERY, idempotency=key)
+    assert (first.replayed, again.replayed) == (False, True)
+    assert again.job == first.job
+    world.service.finish(world.lease(), OUTPUT, USAGE)
+    assert world.service.submit(ANNE, an_edit(), DELIVERY, idempotency=key).job.state is JobState.SUCCEEDED
+    assert world.count(job) == 1
+
+
+def test_the_same_key_with_another_body_is_refused(world: World) -> None:
+    world.submit(idempotency=Idempotency("k", "hash-a"))
+    with pytest.raises(IdempotencyKeyReused):
+        world.submit(idempotency=Idempotency("k", "hash-b"))
+    assert world.count(job) == 1
+
+
+def test_keys_of_two_accounts_do_not_meet(world: World) -> None:
+    world.submit(ANNE, idempotency=Idempotency("k", "hash-a"))
+    world.submit(BEN, idempotency=Idempotency("k", "hash-b"))
+    assert world.count(job) == 2
+
+
+def test_a_key_is_forgotten_after_a_day(world: World) -> None:
+    first = world.submit(idempotency=Idempotency("k", "hash-a"))
+    world.clock.move(24 * 3600 - 1)
+    assert world.submit(idempotency=Idempotency("k", "hash-a")).id == first.id
+    world.clock.move(2)
+    assert world.submit(idempotency=Idempotency("k", "hash-b")).id != first.id
+
+
+def test_eight_submits_at_once_with_one_key_make_one_job(world: World) -> None:
+    barrier = threading.Barrier(8)
+
+    def submit(_: int) -> str:
+        barrier.wait()
+        return world.submit(idempotency=Idempotency("k", "hash")).id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(submit, range(8)))) == 1
+    assert world.count(job) == 1
+    world.check_the_line()
+
+
+# --- deadlines
+
+
+def test_a_job_that_does_not_start_in_time_fails(world: World) -> None:
+    in_time = world.submit(start_timeout_s=10)
+    late = world.submit(start_timeout_s=10)
+    patient = world.submit()
+    lease = world.lease()
+    world.clock.move(11)
+    assert world.service.lease("w2", ["demo"], 30).job.id == patient.id  # type: ignore[union-attr]
+    assert world.service.sweep() == Swept(start_timeout=1)
+    failed = world.look(late.id)
+    assert failed.failure is not None
+    assert failed.failure.code == "start_timeout"
+    assert world.look(in_time.id).state is JobState.RUNNING
+    world.service.release(lease)  # it has started once, so the deadline is over for good
+    world.clock.move(100)
+    assert world.service.sweep().start_timeout == 0
+    world.check_the_line()
+
+
+def test_a_job_no_worker_ever_takes_fails_in_the_end(world: World) -> None:
+    forgotten = world.submit()
+    world.clock.move(7 * 24 * 3600 + 1)
+    assert world.service.sweep() == Swept(start_timeout=1)
+    assert world.look(forgotten.id).state is JobState.FAILED
+
+
+def test_a_run_that_takes_too_long_is_failed_under_its_worker(world: World) -> None:
+    running = world.submit()
+    lease = world.lease(lease_s=90)
+    for _ in range(61):
+        world.clock.move(60)
+        if world.service.sweep().edit_timeout:
+            break
+        world.service.renew(lease, 90)
+    failed = world.look(running.id)
+    assert failed.failure is not None
+    assert failed.failure.code == "edit_timeout"
+    with pytest.raises(LeaseLost):
+        world.service.renew(lease, 90)
+
+
+# --- retention
+
+
+def put(world: World, folder: str) -> str:
+    return world.blobs.put(b"picture", "image/png", folder=folder)
+
+
+def exists(world: World, key: str) -> bool:
+    try:
+        world.blobs.get(key)
+    except RetouchError:
+        return False
+    return True
+
+
+def a_finished_job_with_files(world: World, retention_s: float | None = None) -> tuple[Job, list[str], str]:
+    """A finished job, the keys of the files that are its own, and the key of one that is its owner's."""
+    own, owner_s, output, preview = (put(world, folder) for folder in ("uploads", "uploads", "outputs", "previews"))
+    images = (ImageInput(blob=own, owned=True), ImageInput(blob=owner_s, field="images[1]"))
+    delivery = replace(HOOKED, retention_s=retention_s)
+    request = replace(an_edit(images=images), model="fal-ai/qwen-image-edit-plus")
+    request = replace(request, output_format=type(request.output_format)("png"))
+    key = Idempotency("k", "hash")
+    submitted = world.service.submit(ANNE, request, delivery, idempotency=key).job
+    lease = world.lease(lease_s=10_000)
+    world.service.progress(lease, step=1, steps=4, logs=["a secret"], preview_blob=preview)
+    picture = replace(OUTPUT.images[0], blob=output)
+    world.service.finish(lease, replace(OUTPUT, images=(picture,)), USAGE)
+    return world.look(submitted.id), [own, output, preview], owner_s
+
+
+def test_a_job_goes_with_its_files_when_its_time_is_over(world: World) -> None:
+    done, files, owner_s = a_finished_job_with_files(world, retention_s=3600)
+    waiting = world.submit()
+    world.service.sweep()
+    world.clock.move(3599)
+    world.service.sweep()
+    assert world.look(done.id).expires_at is not None
+    assert all(exists(world, key) for key in files)
+    world.clock.move(61)
+    assert world.service.sweep().deleted == 1
+    with pytest.raises(UnknownJob):
+        world.look(done.id)
+    assert [exists(world, key) for key in (*files, owner_s)] == [False, False, False, True]
+    assert [world.count(table) for table in (webhook_outbox, idempotency, usage_entry)] == [0, 0, 1]
+    assert world.count(job_event) == 1
+    assert world.look(waiting.id) == waiting
+
+
+def test_a_caller_can_read_the_end_of_a_job_it_wants_forgotten_at_once(world: World) -> None:
+    done, _, _ = a_finished_job_with_files(world, retention_s=1)
+    world.clock.move(599)
+    world.service.sweep()
+    assert world.look(done.id).output is not None
+
+
+def test_a_forgotten_payload_is_gone_and_its_bill_is_not(world: World) -> None:
+    done, files, owner_s = a_finished_job_with_files(world)
+    for _ in range(2):
+        world.service.forget_payload(done.id)
+    left = world.look(done.id)
+    assert left.payload_deleted
+    assert (left.request.prompt, left.request.images, left.output) == ("", (), None)
+    assert (left.state, left.usage) == (JobState.SUCCEEDED, done.usage)
+    assert [exists(world, key) for key in (*files, owner_s)] == [False, False, False, True]
+    assert {event.kind for event in world.service.events(done.id)} == {"state", "step"}
+
+
+def test_the_payload_of_a_running_job_is_not_forgotten(world: World) -> None:
+    running = world.submit()
+    world.lease()
+    world.service.forget_payload(running.id)
+    assert world.look(running.id).request.prompt == "make it red"
+
+
+def test_more_jobs_than_one_batch_are_deleted_in_one_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "BATCH", 10)
+    for _ in range(23):
+        world.service.cancel(ANNE, world.submit().id)
+    world.service.sweep()
+    world.clock.move(8 * 24 * 3600)
+    assert world.service.sweep().deleted == 23
+    assert world.count(job) == 0
+
+
+# --- events
+
+
+def test_the_history_of_a_job_can_be_replayed_from_any_event(world: World) -> None:
+    submitted = world.submit()
+    world.submit()
+    lease = world.lease()
+    world.service.progress(lease, step=1, steps=4, logs=["one", "two"])
+    world.service.progress(lease, step=4, steps=4, preview_blob="previews/x")
+    world.service.finish(lease, OUTPUT, USAGE)
+    history = world.service.events(submitted.id)
+    assert [(event.kind, event.data) for event in history] == [
+        ("state", {"state": "queued"}),
+        ("state", {"state": "running", "attempt": 1}),
+        ("log", {"level": "INFO", "message": "one"}),
+        ("log", {"level": "INFO", "message": "two"}),
+        ("step", {"step": 1, "steps": 4}),
+        ("step", {"step": 4, "steps": 4}),
+        ("preview", {"blob": "previews/x"}),
+        ("state", {"state": "succeeded"}),
+    ]
+    ids = [event.id for event in history]
+    assert ids == sorted(set(ids))
+    assert world.service.events(submitted.id, after=ids[3]) == history[4:]
+    assert world.service.events_many({submitted.id: ids[5]}) == history[6:]
+    assert world.look(submitted.id).step == 4
+
+
+# --- many at once
+
+
+def at_once(threads: int, work: Callable[[int], object]) -> list[object]:
+    barrier = threading.Barrier(threads)
+
+    def begin(number: int) -> object:
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads)))
+
+
+def test_eight_workers_never_get_one_job_twice(world: World) -> None:
+    expected = {world.submit().id for _ in range(80)}
+
+    def drain(number: int) -> list[str]:
+        mine = []
+        while (lease := world.service.lease(f"w{number}", ["demo"], 30)) is not None:
+            mine.append(lease.job.id)
+        return mine
+
+    leased = [job_id for mine in at_once(8, drain) for job_id in mine]  # type: ignore[attr-defined]
+    assert Counter(leased) == Counter(expected)
+
+
+def test_the_line_stays_true_under_eight_threads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "BLOCK_SIZE", 4)
+    at_once(8, lambda number: _a_busy_caller(world, number))
+    world.check_the_line()
+    with world.database.transaction() as connection:
+        order.tidy(connection, "demo")
+    world.check_the_line()
+
+
+def _a_busy_caller(world: World, number: int) -> None:
+    """Submits, leases, gives back, finishes, cancels and tidies, for a while."""
+    dice = random.Random(number)
+    account = Account(f"a{number % 3}", "", "", weight=1 + number % 2)
+    for _ in range(20):
+        mine = world.submit(account, priority=dice.choice([100, 200]))
+        lease = world.service.lease(f"w{number}", ["demo"], 1000)
+        if dice.random() < 0.3:
+            try:
+                world.service.cancel(account, mine.id)
+            except JobFinished:
+                assert world.look(mine.id).state.final
+        if lease is not None and dice.random() < 0.4:
+            world.service.release(lease)
+        elif lease is not None and dice.random() < 0.5:
+            world.service.finish(lease, OUTPUT, USAGE)
+        if dice.random() < 0.2:
+            with world.database.transaction() as connection:
+                order.tidy(connection, "demo")
+            with world.database.transaction() as connection:
+                order.forget_idle_shares(connection)
+
+
+def test_one_of_two_sweeps_rescues_a_job(world: World) -> None:
+    for number in range(10):
+        world.submit()
+        world.lease(f"w{number}")
+    world.clock.move(31)
+    swept = at_once(4, lambda _: world.service.sweep().requeued)
+    assert sum(swept) == 10  # type: ignore[arg-type]
+    world.check_the_line()
+
+
+# --- readiness and metrics
+
+
+def test_ready_says_what_is_missing(world: World) -> None:
+    assert world.service.ready() == "No worker serves 'demo'."
+    world.service.beat("w1", ["demo"], "cpu", "loading")
+    assert world.service.ready() == "The model 'demo' is loading."
+    world.service.beat("w1", ["demo"], "cpu", "ready")
+    assert world.service.ready() is None
+    world.clock.move(16)
+    assert world.service.ready() == "No worker serves 'demo'."
+    world.clock.move(3600)
+    world.service.sweep()
+    assert world.count(worker) == 0
+
+
+def test_statistics_count_by_queue_and_state(world: World) -> None:
+    for _ in range(5):
+        world.submit()
+    world.service.finish(world.lease(), OUTPUT, USAGE)
+    world.service.fail(world.lease(), FAILURE)
+    world.lease()
+    world.service.cancel(ANNE, world.service.recent(ANNE, 1)[0].id)
+    world.service.beat("w1", ["demo"], "cpu", "ready")
+    statistics = world.service.statistics()
+    assert statistics.jobs == {"demo": dict.fromkeys(JobState, 1)}
+    assert [alive.name for alive in statistics.workers] == ["w1"]
