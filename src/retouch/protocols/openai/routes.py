@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -18,7 +18,7 @@ from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from retouch.accounts.keys import Account
 from retouch.catalog import Route
@@ -42,7 +42,7 @@ from retouch.protocols.openai.form import Body
 from retouch.protocols.openai.inflight import InFlight
 from retouch.protocols.openai.pictures import Pictures
 from retouch.protocols.openai.refusals import add_refusals, nobody, raise_unless_succeeded
-from retouch.protocols.openai.streaming import EditStream
+from retouch.protocols.openai.streaming import EditStream, EventStreamResponse
 from retouch.protocols.openai.transport import OpenAITransport
 from retouch.protocols.openai.wire import PROVIDER, EditCall, Settled, parse_call, route_of, settle
 
@@ -134,8 +134,6 @@ class Edits:
             sizes = await run_in_threadpool(self._pictures.sizes_of, call, settled, route, asked.base_url)
             return json_response(answers.dump_estimate(call, settled, route, sizes))
         accepted = await self._accept(request, body, asked)
-        if not accepted.durable:
-            self._in_flight.arrive(account, accepted.job.id, accepted.digest)
         if call.stream:
             return await self._stream(accepted, route)
         return await self._answer(request, accepted)
@@ -174,12 +172,17 @@ class Edits:
         log.info("edit accepted", job=job.id, account=account.id, model=job.request.model, user=hashed(call.user))
         return Accepted(asked, job, digest if repeatable else None, durable, replayed)
 
+    def _arrive(self, accepted: Accepted) -> None:
+        if not accepted.durable:
+            self._in_flight.arrive(accepted.asked.account, accepted.job.id, accepted.digest)
+
     def _leave(self, accepted: Accepted, *, answered: bool) -> None:
         if not accepted.durable:
             self._in_flight.leave(accepted.job.id, answered=answered)
 
     async def _answer(self, request: Request, accepted: Accepted) -> Response:
         """Wait for the job and answer in one piece."""
+        self._arrive(accepted)
         answered = True
         try:
             final = await self._wait(request, accepted.job.id)
@@ -231,17 +234,10 @@ class Edits:
             return self._pictures.shown(call, final, asked.base_url)
 
         stream = EditStream(self._context, call, asked.settled, job, shown, size)
-
-        async def frames() -> AsyncGenerator[bytes]:
-            try:
-                async with contextlib.aclosing(stream.frames()) as events:
-                    async for event in events:
-                        yield event
-            finally:
-                self._leave(accepted, answered=stream.ended)
-
-        headers = headers_of(accepted, job) | {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        return StreamingResponse(frames(), media_type="text/event-stream", headers=headers)
+        self._arrive(accepted)
+        return EventStreamResponse(
+            stream, headers_of(accepted, job), lambda: self._leave(accepted, answered=stream.ended)
+        )
 
     async def _cancel(self, account: Account, job_id: str) -> None:
         """Stop a job nobody waits for."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pybase64
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from retouch import images
 from retouch.edit import OutputFormat
@@ -138,6 +140,21 @@ class EditStream:
             answers.frame(answers.dump_completed(self.call, self.settled, job, position, picture))
             for position, picture in enumerate(shown)
         ]
+
+
+class EventStreamResponse(StreamingResponse):
+    """Sends a stream's frames. `left` is called once it is over, also when the caller left before it began."""
+
+    def __init__(self, stream: EditStream, headers: Mapping[str, str], left: Callable[[], None]) -> None:
+        unbuffered = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(stream.frames(), media_type="text/event-stream", headers={**headers, **unbuffered})
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
 
 
 def _partial_quality(output_format: OutputFormat) -> int:
