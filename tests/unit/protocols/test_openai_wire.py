@@ -688,3 +688,22 @@ class TestErrors:
     def test_a_fault_of_a_moment_leaves_the_retry_to_the_client(self):
         assert dump_error(Failure("internal_error", "m"), None).headers == {"x-should-retry": "false"}
         assert dump_error(Failure("internal_error", "m"), None, transient=True).headers == {}
+
+
+class _Asked(dict[str, object]):
+    """Values that remember which names were looked for."""
+
+    def __init__(self) -> None:
+        super().__init__(prompt="x")
+        self.names: set[str] = set()
+
+    def get(self, name: str, default: object = None) -> object:
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def test_every_parameter_is_on_the_reference_page():
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "openai.md").read_text(encoding="utf-8")
+    values = _Asked()
+    parse_call(Body(values, decode_form([file("image")]).images, None))
+    assert [name for name in sorted(values.names) if f"`{name}`" not in page] == []
