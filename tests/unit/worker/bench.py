@@ -1,4 +1,4 @@
-"""A workbench for worker tests: a real SQLite service, a real folder of blobs, workers on threads.
+"""A workbench for worker tests: a real service, a real folder of blobs, workers on threads.
 
 `Gated` is a pipeline whose verbs wait until the test lets them go, so that a test can act in the middle of a
 step without measuring time.
@@ -26,9 +26,9 @@ from retouch.engine.state import DenoiseState
 from retouch.errors import ForbiddenAddress
 from retouch.images import Pixels
 from retouch.jobs.job import Job, JobState
-from retouch.jobs.wakeups import JOB_TOPIC, LocalWakeUps
+from retouch.jobs.wakeups import JOB_TOPIC, open_wakeups
 from retouch.service import Service
-from retouch.storage.local import LocalBlobs
+from retouch.storage.open import open_blobs
 from retouch.worker.liaison import Rhythm
 from retouch.worker.staging import input_reader
 from retouch.worker.worker import Worker, WorkerSettings
@@ -82,13 +82,15 @@ class WorkBench:
     """Everything a worker needs, and a few short words for what tests do with it."""
 
     data: Path
+    database_url: str = ""
     checkpoint: Checkpoint = field(default_factory=lambda: checkpoint_named("null"))
 
     def __post_init__(self) -> None:
-        self.database = Database(f"sqlite:///{self.data / 'retouch.db'}")
+        self.database_url = self.database_url or f"sqlite:///{self.data / 'retouch.db'}"
+        self.database = Database(self.database_url)
         self.database.migrate()
-        self.blobs = LocalBlobs(self.data / "files", b"s" * 32)
-        self.wakeups = LocalWakeUps(self.data)
+        self.blobs = open_blobs(None, self.data)
+        self.wakeups = open_wakeups(self.database, self.data)
         self.service = Service(self.database, self.blobs, Catalog.serving(self.checkpoint), self.wakeups)
 
     def close(self) -> None:
