@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says how busy the machine is, and not whether the code is right.
+settings.register_profile("retouch", deadline=None)
+settings.load_profile("retouch")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -415,6 +415,15 @@ def test_a_picture_of_the_largest_size_is_read_without_a_warning() -> None:
     assert images.probe(png_of(10_000, 10_000, 8, 2, b"")).width == 10_000
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "BMP"])
+def test_a_header_is_read_without_the_picture_behind_it(file_format: str) -> None:
+    data = saved(Image.fromarray(random_pixels(400, 300)), file_format)
+    cut = data[: len(data) // 2]
+    assert images.probe(cut).width == 400
+    with pytest.raises(InvalidImage):
+        images.decode(cut)
+
+
 def test_pictures_can_be_decoded_on_many_threads() -> None:
     files = [
         saved(photo(40 + n, 30 + n), file_format, **options) for n, (file_format, _, options) in enumerate(READABLE)

@@ -149,9 +149,12 @@ def _too_large(field: str, max_pixels: int, size: tuple[int, int] | None = None)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; a broken EXIF block is not worth refusing a good picture for."""
+    """The EXIF orientation, 1 to 8; a broken EXIF block is not worth refusing a good picture for.
+
+    Asked through the parent class, because PNG's own method decodes the whole picture to look behind it.
+    """
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     except _BROKEN_FILE:
         return 1
     return value if isinstance(value, int) else 1
