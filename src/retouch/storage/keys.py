@@ -10,6 +10,7 @@ hour `keep`. The suffix tells the media type. Nothing here touches a store.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import secrets
@@ -71,6 +72,14 @@ def new_key(folder: str, media_type: str, name: str | None, expires_at: datetime
         label = f"{seconds}-{label}"
     suffix = _SUFFIXES.get(media_type.partition(";")[0].strip().lower(), "bin")
     return f"{folder}/{place}/{label}{_clean(name)}.{suffix}"
+
+
+def part_key(key: str, number: int, expires_at: datetime) -> str:
+    """The key of one part of a file that arrives in parts; the same three always give the same key."""
+    folder = read_key(key).folder
+    seconds = math.ceil(expires_at.timestamp())
+    label = hashlib.sha256(f"{key}\n{number}".encode()).hexdigest()[:32]
+    return f"{folder}/{hour_of(datetime.fromtimestamp(seconds, UTC))}/{seconds}-{label}.bin"
 
 
 def read_key(key: str) -> KeyFacts:

@@ -16,10 +16,10 @@ from starlette.requests import Request
 
 from retouch.accounts.keys import Account
 from retouch.edit import ImageInput
-from retouch.errors import JobFinished
+from retouch.errors import JobFinished, PermissionDenied
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.context import FaceContext
-from retouch.protocols.fal import wire
+from retouch.protocols.fal import uploads, wire
 from retouch.protocols.fal.errors import BadCall
 from retouch.protocols.fal.exchange import account_of, allow, files_base_of, name_request, read_body
 from retouch.protocols.fal.schemas import Endpoint, endpoint_named
@@ -53,11 +53,14 @@ class Accepted:
 _QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token"})
 _MAX_IDEMPOTENCY_KEY = 255
 
+REALTIME = "realtime"
+"""Purpose of the tokens that go into URLs of streams and sockets."""
+
 
 async def accept_request(context: FaceContext, request: Request, path: str) -> Accepted:
     """From an HTTP request for an endpoint to its job; the same for queue, run and stream."""
-    account = await account_of(context, request)
     endpoint = endpoint_named(path.strip("/"))
+    account = await caller_of(context, request, endpoint)
     request.state.endpoint = endpoint
     allow(request, *(("GET", "POST", "PUT", "PATCH") if request.query_params else ("POST", "PUT", "PATCH")))
     in_query = request.method in ("GET", "HEAD")
@@ -73,6 +76,21 @@ async def accept_request(context: FaceContext, request: Request, path: str) -> A
     accepted = await run_in_threadpool(accept, context, call)
     name_request(request, accepted.job.id)
     return accepted
+
+
+async def caller_of(context: FaceContext, request: Request, endpoint: Endpoint) -> Account:
+    """The account of the key, or of a token in the query, which is good for the apps it names.
+
+    Raises InvalidKey and PermissionDenied.
+    """
+    text = request.query_params.get("fal_jwt_token")
+    if text is None or "authorization" in request.headers:
+        return await account_of(context, request)
+    token = context.tokens.read(text, REALTIME)
+    names = {endpoint.id, endpoint.app, endpoint.app.partition("/")[2]}
+    if names.isdisjoint(token.claims["apps"]):
+        raise PermissionDenied(f"This token is not for {endpoint.id}.")
+    return token.account
 
 
 def accept(context: FaceContext, call: Call) -> Accepted:
@@ -91,8 +109,7 @@ def accept(context: FaceContext, call: Call) -> Accepted:
     context.catalog.route(endpoint.id).complete(replace(asked.request, images=stand_ins))
 
     images = tuple(
-        image_from_text(context.blobs, text, field=f"images[{index}]", base_url=call.files_base)
-        for index, text in enumerate(asked.image_texts)
+        _image(context, text, f"images[{index}]", call.files_base) for index, text in enumerate(asked.image_texts)
     )
     submitted = context.service.submit(
         call.account,
@@ -104,6 +121,13 @@ def accept(context: FaceContext, call: Call) -> Accepted:
         idempotency=idempotency,
     )
     return Accepted(call.account, submitted.job, context.service.position(submitted.job), submitted.replayed)
+
+
+def _image(context: FaceContext, text: str, field: str, files_base: str) -> ImageInput:
+    key = uploads.own_key(context, text) if text.startswith("http") else None
+    if key is not None:
+        return ImageInput(blob=key, field=field)
+    return image_from_text(context.blobs, text, field=field, base_url=files_base)
 
 
 def _idempotency(call: Call) -> Idempotency | None:

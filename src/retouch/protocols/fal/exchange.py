@@ -25,6 +25,7 @@ NOTICES_HEADER = "x-retouch-notices"
 
 QUEUE_BASE = "fal.queue_base"
 FILES_BASE = "fal.files_base"
+CDN_BASE = "fal.cdn_base"
 """Keys of the ASGI scope that a dispatcher by host name sets: the addresses the caller knows us by."""
 
 _PRINTABLE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -48,19 +49,18 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The whole body; raises BodyTooLarge as soon as it is longer than `limit` bytes."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
-        raise _too_large(limit)
+        raise body_too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise _too_large(limit)
+            raise body_too_large(limit)
     return bytes(body)
 
 
-def _too_large(limit: int) -> BodyTooLarge:
+def body_too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"The request body is larger than the {limit} bytes this server reads; upload the picture and send its link.",
-        max_bytes=limit,
+        f"The request body is larger than {limit} bytes, which is all that is read here.", max_bytes=limit
     )
 
 
@@ -90,6 +90,12 @@ def queue_base_of(context: FaceContext, request: Request) -> str:
     """What the URLs of a request begin with: the queue by the name the caller used."""
     by_host: str | None = request.scope.get(QUEUE_BASE)
     return by_host or f"{origin_of(context, request)}{request.scope.get('root_path', '')}/queue"
+
+
+def cdn_base_of(context: FaceContext, request: Request) -> str:
+    """What the addresses of uploads begin with."""
+    by_host: str | None = request.scope.get(CDN_BASE)
+    return by_host or f"{origin_of(context, request)}{request.scope.get('root_path', '')}/cdn"
 
 
 def name_request(request: Request, request_id: str) -> None:

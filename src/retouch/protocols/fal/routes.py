@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from retouch.errors import InternalError, RetouchError, UnknownUrl
 from retouch.protocols.context import FaceContext
-from retouch.protocols.fal import queue, run
+from retouch.protocols.fal import queue, run, storage
 from retouch.protocols.fal.errors import MethodNotAllowed, answer_to
 from retouch.protocols.fal.exchange import NOTICES_HEADER, REQUEST_ID_HEADER, RequestIds, error_response
 
@@ -39,6 +39,8 @@ def create_face(context: FaceContext) -> FastAPI:
     app.router.redirect_slashes = False
     _route(app, context, "/queue/{path:path}", queue.handle)
     _route(app, context, "/run/{path:path}", run.handle)
+    _route(app, context, "/rest/{path:path}", storage.rest)
+    _route(app, context, "/cdn/{path:path}", storage.cdn)
     _route(app, context, "/{path:path}", _unknown)
     add_manners(app)
     return app

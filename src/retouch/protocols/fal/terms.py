@@ -40,7 +40,7 @@ class Terms:
 
 def parse_terms(headers: Mapping[str, str], query: Mapping[str, str]) -> Terms:
     """What headers (names in lower case) and query ask for. Unknown ones are left alone. Raises BadCall."""
-    retention_s, notices = _lifecycle(headers)
+    retention_s, notices = parse_lifecycle(headers)
     return Terms(
         priority=_priority(headers.get("x-fal-queue-priority")),
         start_timeout_s=_positive_seconds("X-Fal-Request-Timeout", headers.get("x-fal-request-timeout")),
@@ -88,7 +88,7 @@ def _web_address(name: str, text: str | None) -> str | None:
     return text
 
 
-def _lifecycle(headers: Mapping[str, str]) -> tuple[float | None, tuple[Notice, ...]]:
+def parse_lifecycle(headers: Mapping[str, str]) -> tuple[float | None, tuple[Notice, ...]]:
     """How long files shall live, and what of the header is not honoured. 0 and null mean the default."""
     names = ("X-Fal-Object-Lifecycle-Preference", "X-Fal-Object-Lifecycle")
     name = next((n for n in names if headers.get(n.lower())), None)

@@ -1,0 +1,119 @@
+"""What the tests of the fal face share: the vendor's client pointed at a server, a picture, a worker by hand."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fal_client
+import httpx
+import numpy as np
+from PIL import Image
+
+from retouch.catalog import Catalog, checkpoint_named
+from retouch.database import Database
+from retouch.edit import EditOutput, OutputImage, Usage
+from retouch.jobs.job import Lease
+from retouch.jobs.wakeups import open_wakeups
+from retouch.service import Service
+from retouch.storage.open import open_blobs
+from tests.live_server import LiveServer
+
+EDIT, PLUS, TWO = "fal-ai/qwen-image-edit", "fal-ai/qwen-image-edit-plus", "fal-ai/qwen-image-2/edit"
+HEADER = "x-fal-request-id"
+
+
+def photo(width: int = 512, height: int = 384, format: str = "PNG") -> bytes:  # noqa: A002
+    ramp = np.linspace(0, 255, width * height * 3).reshape(height, width, 3).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(ramp).save(out, format)
+    return out.getvalue()
+
+
+DATA_URI = "data:image/png;base64," + base64.b64encode(photo()).decode()
+
+
+def arguments(endpoint: str = EDIT, **more: Any) -> dict[str, Any]:
+    picture = {"image_url": DATA_URI} if endpoint == EDIT else {"image_urls": [DATA_URI]}
+    return {"prompt": "make it snow", **picture, **more}
+
+
+def picture_at(url: str) -> Image.Image:
+    data = base64.b64decode(url.partition(",")[2]) if url.startswith("data:") else httpx.get(url).content
+    return Image.open(io.BytesIO(data))
+
+
+@contextlib.contextmanager
+def pointed_at(server: LiveServer) -> Iterator[fal_client.SyncClient]:
+    """Recipe 16.2: the module's addresses."""
+    module, base = fal_client.client, f"{server.url}/fal"
+    wanted = {
+        "RUN_URL_FORMAT": f"{base}/run/",
+        "QUEUE_URL_FORMAT": f"{base}/queue/",
+        "REST_URL": f"{base}/rest",
+        "CDN_URL": f"{base}/cdn",
+    }
+    before = {name: getattr(module, name) for name in wanted}
+    for name, value in wanted.items():
+        setattr(module, name, value)
+    try:
+        with closed_client(server.key or "any") as client:
+            yield client
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def closed_client(key: str) -> Iterator[fal_client.SyncClient]:
+    """The vendor's client, whose connections nobody else closes."""
+    client = fal_client.SyncClient(key=key)
+    with client._client:
+        yield client
+
+
+class Hands:
+    """A worker by hand: what the service offers to workers, on the data of a server that has none."""
+
+    def __init__(self, data: Path) -> None:
+        checkpoint = checkpoint_named("null")
+        self.database = Database(f"sqlite:///{data / 'retouch.db'}")
+        self.blobs = open_blobs(None, data)
+        self.wakeups = open_wakeups(self.database, data)
+        self.service = Service(self.database, self.blobs, Catalog.serving(checkpoint), self.wakeups)
+
+    def lease(self) -> Lease:
+        lease = self.service.lease("hands", ["null"], 60)
+        assert lease is not None
+        return lease
+
+    def finish(self, lease: Lease) -> None:
+        data, request = photo(), lease.job.request
+        key = self.blobs.put(data, "image/png", folder="outputs", ttl_s=3600)
+        images = (OutputImage(key, 512, 384, "image/png", len(data), request.seed or 0),)
+        output = EditOutput(images, request.prompt, {"inference": 0.5}, (512, 384))
+        self.service.finish(lease, output, Usage(1, 512 * 384, 4, 500))
+
+    def close(self) -> None:
+        self.wakeups.close()
+        self.database.close()
+
+
+def eventually(fact: Callable[[], Any], within_s: float = 10) -> Any:
+    """The first true value of `fact`."""
+    until = time.monotonic() + within_s
+    while not (value := fact()):
+        assert time.monotonic() < until, "it did not come true in time"
+        threading.Event().wait(0.01)
+    return value
+
+
+def call(server: LiveServer, method: str, path: str, **more: Any) -> httpx.Response:
+    headers = {"Authorization": f"Key {server.key or 'any'}", **more.pop("headers", {})}
+    return httpx.request(method, f"{server.url}/fal{path}", headers=headers, timeout=30, **more)
