@@ -26,10 +26,10 @@ from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from retouch.edit import EditSpec
-from retouch.engine.pipelines import load_pipeline
+from retouch.engine.pipelines import load_pipeline, loading
 from retouch.engine.pipelines.denoising import FastNetwork, PlainNetwork
 from retouch.engine.pipelines.loading import FAMILIES
-from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
+from retouch.engine.pipelines.qwen_image_edit import PLUS, QwenImageEdit
 from retouch.images import Pixels
 from tests.tiny_checkpoints import REFERENCE_AREA, VISION_AREA, Kind, checkpoint, picture, shared
 
@@ -54,16 +54,16 @@ def pair() -> Pair:
     return loaded
 
 
-def stock_pipeline(folder: Path, ours: QwenImageEdit, kind: Kind) -> StockPipeline:
+def stock_pipeline(folder: Path, ours: QwenImageEdit, kind: Kind, dtype: torch.dtype = torch.float32) -> StockPipeline:
     """The stock pipeline over the folder's weights, with our processor, for the stock one needs torchvision."""
     family = QwenImageEditPipeline if kind == "edit" else QwenImageEditPlusPipeline
     pipeline = family(
         scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
-        vae=AutoencoderKLQwenImage.from_pretrained(folder / "vae"),
-        text_encoder=Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "text_encoder", dtype=torch.float32),
+        vae=AutoencoderKLQwenImage.from_pretrained(folder / "vae", torch_dtype=dtype),
+        text_encoder=Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "text_encoder", dtype=dtype),
         tokenizer=ours.text_encoder.tokenizer,
         processor=ours.text_encoder.processor,
-        transformer=QwenImageTransformer2DModel.from_pretrained(folder / "transformer"),
+        transformer=QwenImageTransformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -128,6 +128,38 @@ def test_every_latent_and_every_pixel_is_the_stock_pipelines(
         ours.denoise([state])
         assert (state.latents - expected[step]).abs().max() == 0.0
     np.testing.assert_array_equal(ours.decode(state), expected_picture)
+
+
+def test_in_half_precision_too_every_rounding_is_the_stock_pipelines() -> None:
+    """What runs on a GPU, on the CPU: bfloat16 weights, and latents rounded to them after each step."""
+    folder = shared("plus-2511")
+    cpu = torch.device("cpu")
+    ours = loading.assemble(checkpoint(folder), PLUS, folder, cpu, torch.bfloat16, compat=True)
+    stock = stock_pipeline(folder, ours, "plus-2511", torch.bfloat16)
+    spec = EditSpec("make the sky green", 112, 80, seed=7, steps=2, guidance_scale=4.0)
+    expected, expected_picture = stock_answer(stock, spec, [WIDE, TALL])
+
+    state = ours.prepare(spec, [WIDE, TALL])
+    for step in range(spec.steps):
+        ours.denoise([state])
+        assert state.latents.dtype == expected[step].dtype == torch.bfloat16
+        assert (state.latents - expected[step]).abs().max() == 0.0
+    np.testing.assert_array_equal(ours.decode(state), expected_picture)
+
+
+def test_half_precision_weights_keep_latents_in_single_precision() -> None:
+    folder = shared("plus-2511")
+    exact = load_pipeline(checkpoint(folder), device="cpu")
+    half = loading.assemble(checkpoint(folder), PLUS, folder, torch.device("cpu"), torch.bfloat16, compat=False)
+    spec = EditSpec("make the sky green", 112, 80, seed=7, steps=2, guidance_scale=4.0)
+    pictures = []
+    for pipeline in (exact, half):
+        state = pipeline.prepare(spec, [WIDE])
+        while not state.done:
+            pipeline.denoise([state])
+        assert state.latents.dtype == torch.float32
+        pictures.append(pipeline.decode(state).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["edit", "plus", "plus-2511"])

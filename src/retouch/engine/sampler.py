@@ -94,15 +94,18 @@ class NoiseSchedule:
         return stretched
 
 
+def step_length(sigma: float, sigma_next: float) -> float:
+    """sigma_next - sigma, rounded to float32 as the stock scheduler does."""
+    return float(np.float32(sigma_next) - np.float32(sigma))
+
+
 def euler_step(latents: Latents, velocity: Latents, sigma: float, sigma_next: float) -> Latents:
     """Move latents from sigma to sigma_next along the predicted velocity.
 
-    latents, velocity: arrays or tensors of one shape, float32. Sigmas fall within [0, 1]; their
-    difference is rounded to float32 before it is used, as the stock scheduler does. Returns a new value;
-    inputs are untouched. Source: Lipman et al., Flow Matching for Generative Modeling (2023).
+    latents, velocity: arrays or tensors of one shape, float32. Sigmas fall within [0, 1]. Returns a new
+    value; inputs are untouched. Source: Lipman et al., Flow Matching for Generative Modeling (2023).
     """
-    distance = float(np.float32(sigma_next) - np.float32(sigma))
-    moved: Latents = latents + distance * velocity
+    moved: Latents = latents + step_length(sigma, sigma_next) * velocity
     return moved
 
 

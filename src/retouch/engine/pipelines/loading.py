@@ -48,7 +48,7 @@ def load(checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Pat
     folder = folder or find_folder(checkpoint)
     rules = read_rules(folder)
     with _quiet(), torch.inference_mode():
-        return _assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None)
+        return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None)
 
 
 def choose_device(device: str) -> torch.device:
@@ -107,9 +107,10 @@ def read_rules(folder: Path) -> Rules:
     return FAMILIES[name]
 
 
-def _assemble(
+def assemble(
     checkpoint: Checkpoint, rules: Rules, folder: Path, device: torch.device, dtype: torch.dtype, *, compat: bool
 ) -> QwenImageEdit:
+    """Read every part of a complete folder and put them together."""
     vae = _vae(folder, device, dtype)
     channels = vae.config.z_dim
     codec: PictureCodec = StockVae(vae) if compat else FoldedVae(vae)

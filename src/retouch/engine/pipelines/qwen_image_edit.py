@@ -21,7 +21,7 @@ from retouch.engine.pipelines.denoising import Network
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.text_encoding import TextEncoder
 from retouch.engine.pipelines.vae import PictureCodec
-from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step
+from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
 from retouch.engine.state import BatchKey, DenoiseState
 from retouch.errors import TooManyImages
 from retouch.images import Pixels
@@ -111,7 +111,8 @@ class QwenImageEdit:
 
     @torch.inference_mode()
     def decode(self, state: DenoiseState) -> Pixels:
-        return pictures.to_pixels(self.vae.decode(pictures.unpack(state.latents, *state.key.target)))
+        signal = self.vae.decode(pictures.unpack(state.latents, *state.key.target))
+        return pictures.to_pixels(signal if self.compat else signal.float())
 
     @torch.inference_mode()
     def preview(self, state: DenoiseState) -> Pixels:
@@ -187,8 +188,8 @@ class QwenImageEdit:
             velocity, without = velocity.float(), None if without is None else without.float()
         if without is not None:
             velocity = guided(velocity, without, state.spec.guidance_scale)
-        latents = euler_step(state.latents.float(), velocity, sigma, sigma_next)
-        state.latents = latents.to(velocity.dtype) if self.compat else latents
+        step = _rounded_euler_step if self.compat else euler_step
+        state.latents = step(state.latents, velocity, sigma, sigma_next)
         state.velocity = velocity
         state.step_index += 1
 
@@ -206,6 +207,12 @@ def guided(velocity: torch.Tensor, without: torch.Tensor, scale: float) -> torch
     combined = without + scale * (velocity - without)
     norm = torch.norm(velocity, dim=-1, keepdim=True)
     return combined * (norm / torch.norm(combined, dim=-1, keepdim=True))
+
+
+def _rounded_euler_step(latents: torch.Tensor, velocity: torch.Tensor, sigma: float, sigma_next: float) -> torch.Tensor:
+    """The stock scheduler's step: the length is rounded to the velocity's dtype, and so is the result."""
+    length = torch.tensor(step_length(sigma, sigma_next), device=velocity.device)
+    return (latents.float() + length * velocity).to(velocity.dtype)
 
 
 def _token_grid(latents: torch.Tensor) -> tuple[int, int]:
