@@ -35,7 +35,7 @@ async def read_body(request: Request, *, max_bytes: int) -> Body:
     media_type, options = parse_options_header(content_type)
     declared = request.headers.get("content-length", "")
     too_large = declared.isdecimal() and int(declared) > max_bytes
-    chunks = _limited(request, GLANCE_BYTES if too_large else max_bytes, max_bytes)
+    chunks = _limited(request, max_bytes, too_large=too_large)
     if media_type == b"multipart/form-data":
         boundary = options.get(b"boundary")
         if not boundary:
@@ -129,16 +129,16 @@ class _Collector:
         self.ended = True
 
 
-async def _limited(request: Request, read_bytes: int, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body's chunks, up to `read_bytes`; then ImageTooLarge, which names `max_bytes`."""
-    left = read_bytes
+async def _limited(request: Request, max_bytes: int, *, too_large: bool) -> AsyncIterator[bytes]:
+    """The body's chunks; then ImageTooLarge when there are more than `max_bytes`, or were said to be."""
+    left = min(GLANCE_BYTES, max_bytes) if too_large else max_bytes
     async for chunk in request.stream():
         left -= len(chunk)
         if left < 0:
-            raise ImageTooLarge(
-                f"The request body is larger than {max_bytes} bytes.", field="images", max_bytes=max_bytes
-            )
+            break
         yield chunk
+    if too_large or left < 0:
+        raise ImageTooLarge(f"The request body is larger than {max_bytes} bytes.", field="images", max_bytes=max_bytes)
 
 
 def _parsed(data: bytes) -> object:
