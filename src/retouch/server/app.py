@@ -22,6 +22,7 @@ from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
 from retouch.protocols.context import FaceContext
+from retouch.protocols.fal.hosts import ByHost
 from retouch.protocols.fal.routes import create_face as create_fal_face
 from retouch.protocols.openai.routes import create_face as create_openai_face
 from retouch.server.auth import Doorkeeper
@@ -79,7 +80,7 @@ def create_app(parts: Parts) -> ASGIApp:
     context = face_context(parts)
     for path, create_face in FACES:
         app.mount(path, create_face(context))
-    return RequestLog(app)
+    return RequestLog(ByHost(app))
 
 
 def face_context(parts: Parts) -> FaceContext:

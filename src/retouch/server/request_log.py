@@ -1,6 +1,7 @@
 """The outermost layer of the server: a request id, one line of log for each request, an answer whatever breaks.
 
-Logs method, path, status and time. Never a query (links carry signatures), a header, a key, a prompt or bytes.
+Logs method, path, status and time. Never a query (links carry signatures), a header, a key, a token, a prompt
+or bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ logger = structlog.get_logger(__name__)
 ID_HEADER = "x-request-id"
 QUIET_PATHS = frozenset({"/health", "/ready", "/metrics"})
 """Asked every few seconds by machines; logged at debug level only."""
+
+_TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+")
+"""A token in a path: the address of an upload that is under way."""
 
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -44,7 +48,7 @@ class RequestLog:
                 MutableHeaders(scope=message).setdefault(ID_HEADER, request_id)
             await send(message)
 
-        path = scope["path"]
+        path = _TOKEN.sub("[token]", scope["path"])
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)

@@ -11,12 +11,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from retouch.errors import InternalError, RetouchError, UnknownUrl
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal import queue, run, storage
 from retouch.protocols.fal.errors import MethodNotAllowed, answer_to
 from retouch.protocols.fal.exchange import NOTICES_HEADER, REQUEST_ID_HEADER, RequestIds, error_response
+from retouch.protocols.fal.hosts import Proxy
 
 Handler: TypeAlias = Callable[[FaceContext, Request], Awaitable[Response]]
 
@@ -41,6 +43,8 @@ def create_face(context: FaceContext) -> FastAPI:
     _route(app, context, "/run/{path:path}", run.handle)
     _route(app, context, "/rest/{path:path}", storage.rest)
     _route(app, context, "/cdn/{path:path}", storage.cdn)
+    for path in ("/proxy", "/proxy/"):
+        app.router.routes.append(Route(path, Proxy(app.router), methods=list(METHODS)))
     _route(app, context, "/{path:path}", _unknown)
     add_manners(app)
     return app

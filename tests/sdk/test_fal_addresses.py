@@ -1,0 +1,148 @@
+"""The same face by other addresses: the vendor's host names, the proxy path of browsers, another origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.live_server import LiveServer, live_server
+from tests.sdk.fal import EDIT, HEADER, TWO, arguments, call, eventually, photo
+
+TARGET = "x-fal-target-url"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(tmp_path_factory.mktemp("fal")) as running:
+        yield running
+
+
+def by_host(server: LiveServer, host: str, method: str, path: str, **more: Any) -> httpx.Response:
+    """A call as it arrives when the vendor's name leads to this server."""
+    headers = {"Host": host, "Authorization": "Key any", **more.pop("headers", {})}
+    return httpx.request(method, server.url + path, headers=headers, timeout=30, **more)
+
+
+def by_proxy(server: LiveServer, method: str, target: str, **more: Any) -> httpx.Response:
+    """A call of the JavaScript client with `proxyUrl`."""
+    headers = {TARGET: target, **more.pop("headers", {})}
+    return call(server, method, "/proxy", headers=headers, **more)
+
+
+@pytest.mark.parametrize("suffix", ["", ":8443"])
+def test_the_vendors_hosts_are_this_face(server: LiveServer, suffix: str):
+    """Checklist 4: one path, told apart by host; the answers name the same hosts."""
+    run = by_host(server, f"fal.run{suffix}", "POST", f"/{TWO}", json=arguments(TWO))
+    assert list(run.json()) == ["images", "seed"]
+    queued = by_host(server, f"queue.fal.run{suffix}", "POST", f"/{TWO}", json=arguments(TWO)).json()
+    base = f"http://queue.fal.run{suffix}/fal-ai/qwen-image-2/requests/{queued['request_id']}"
+    assert queued["response_url"] == base
+    path = httpx.URL(base).path
+    eventually(lambda: by_host(server, "queue.fal.run", "GET", f"{path}/status").status_code == 200)
+    result = by_host(server, "queue.fal.run", "GET", path).json()
+    link = httpx.URL(result["images"][0]["url"])
+    assert link.host == "v3.fal.media"
+    file = by_host(server, "v3.fal.media", "GET", link.raw_path.decode())
+    assert file.headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("host", ["falrun.com", "FAL.RUN", "fal.run."])
+def test_backup_hosts_are_taken_too(server: LiveServer, host: str):
+    """Checklist 52: whoever maps the backup names keeps their requests here."""
+    assert by_host(server, host, "POST", f"/{EDIT}", json=arguments()).status_code == 200
+
+
+def test_uploads_by_host(server: LiveServer):
+    """Checklist 4 and 37."""
+    token = by_host(server, "rest.fal.ai", "POST", "/storage/auth/token?storage_type=fal-cdn-v3", json={}).json()
+    assert token["base_url"] == "http://v3.fal.media"
+    sent = by_host(server, "v3.fal.media", "POST", "/files/upload", content=photo()).json()
+    link = httpx.URL(sent["access_url"])
+    assert by_host(server, "v3.fal.media", "GET", link.raw_path.decode()).content == photo()
+    edit = by_host(server, "fal.run", "POST", f"/{EDIT}", json=arguments(image_url=sent["access_url"]))
+    assert edit.status_code == 200, edit.text
+
+
+def test_another_host_is_no_host_of_the_vendor(server: LiveServer):
+    assert by_host(server, "fal.run.example.com", "POST", f"/{EDIT}", json=arguments()).status_code == 404
+
+
+def test_a_browser_reaches_everything_through_one_path(server: LiveServer):
+    """Checklist 4 and 47."""
+    queued = by_proxy(server, "POST", f"https://queue.fal.run/{EDIT}?fal_max_queue_length=5", json=arguments()).json()
+    base = f"https://queue.fal.run/{EDIT}/requests/{queued['request_id']}"
+    eventually(lambda: by_proxy(server, "GET", f"{base}/status?logs=1").status_code == 200)
+    status = by_proxy(server, "GET", f"{base}/status?logs=1")
+    assert isinstance(status.json()["logs"], list)
+    assert status.headers[HEADER] == queued["request_id"]
+    assert by_proxy(server, "GET", base).json()["images"]
+    assert by_proxy(server, "PUT", f"{base}/cancel").json()["status"] == "ALREADY_COMPLETED"
+    assert by_proxy(server, "POST", f"https://fal.run/{EDIT}", json=arguments()).json()["images"]
+    begun = by_proxy(server, "POST", "https://rest.fal.ai/storage/upload/initiate?storage_type=fal-cdn-v3", json={})
+    assert begun.json()["upload_url"].startswith(f"{server.url}/fal/cdn/uploads/")
+    events = by_proxy(server, "POST", f"https://fal.run/{EDIT}/stream", json=arguments())
+    assert events.headers["content-type"].startswith("text/event-stream")
+
+
+def test_the_proxy_keeps_the_status_of_an_error(server: LiveServer):
+    """Checklist 47."""
+    answer = by_proxy(server, "POST", f"https://fal.run/{EDIT}", json={})
+    assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "missing")
+    assert by_proxy(server, "GET", f"https://queue.fal.run/{EDIT}/requests/none").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "",
+        "https://example.com/x",
+        "file:///etc/passwd",
+        "https://queue.fal.run.evil.example/x",
+        "http://[",
+        "fal.run/x",
+    ],
+)
+def test_the_proxy_goes_nowhere_else(server: LiveServer, target: str):
+    """Checklist 47: a foreign host is refused."""
+    answer = by_proxy(server, "POST", target, json=arguments())
+    assert answer.status_code == 400
+    assert "Invalid request" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/queue/fal-ai/qwen-image-edit", "/cdn/uploads/x", "/proxy", "/rest/tokens/"])
+def test_a_browser_of_another_origin_may_call(server: LiveServer, path: str):
+    """Checklist 48: the question before the call, and what a script may read of the answer."""
+    wanted = "authorization,content-type,x-fal-target-url,x-fal-queue-priority,x-fal-object-lifecycle"
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PUT"}
+    answer = call(server, "OPTIONS", path, headers={**asked, "Access-Control-Request-Headers": wanted})
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "PUT" in answer.headers["access-control-allow-methods"]
+    allowed = answer.headers["access-control-allow-headers"].lower().replace(" ", "")
+    assert allowed == "*" or set(wanted.split(",")) <= set(allowed.split(","))
+    plain = call(server, "GET", path, headers={"Origin": "https://page.example"})
+    assert plain.headers["access-control-allow-origin"] == "*"
+    assert HEADER in plain.headers["access-control-expose-headers"]
+
+
+def test_a_file_may_be_read_by_any_page(server: LiveServer):
+    """Checklist 48."""
+    link = call(server, "POST", f"/run/{EDIT}", json=arguments()).json()["images"][0]["url"]
+    answer = httpx.get(link, headers={"Origin": "https://page.example", "Range": "bytes=0-3"})
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert (answer.status_code, answer.content) == (206, b"\x89PNG")
+
+
+def test_the_operators_own_name_is_in_every_address(tmp_path_factory: pytest.TempPathFactory):
+    """Checklist 3: behind a proxy the server is known by another address."""
+    public = {"RETOUCH_PUBLIC_URL": "https://edits.example/"}
+    with live_server(tmp_path_factory.mktemp("fal"), environment=public) as server:
+        queued = call(server, "POST", f"/queue/{EDIT}", json=arguments()).json()
+        assert queued["status_url"].startswith(f"https://edits.example/fal/queue/{EDIT}/requests/")
+        result = call(server, "POST", f"/run/{EDIT}", json=arguments()).json()
+        link = result["images"][0]["url"]
+        assert link.startswith("https://edits.example/files/")
+        assert call(server, "POST", f"/run/{EDIT}", json=arguments(image_url=link)).status_code == 200
