@@ -1,8 +1,8 @@
 """Blobs in a folder of the data directory, read through links that we sign ourselves.
 
 Links name the key, the second they end and an HMAC over both; whoever has the secret file can make them.
-It does not serve the files: `server/files.py` does, after `verify`. A stored blob survives the end of any
-process; it is not forced to the disk, so a power cut may cost the last seconds.
+It does not serve the files: `server/files.py` does, after `verify`. A put returns when the bytes and their name
+are on the disk, so that no row ever names a file that a power cut took; previews are exempt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from obstore.store import LocalStore
 
 from retouch.errors import StorageUnavailable
 from retouch.storage.keys import KEY, read_key
-from retouch.storage.objects import StoredObjects, utc_now
+from retouch.storage.objects import StoredObjects, told_kindly, utc_now
 
 SECRET_BYTES: Final = 32
 
@@ -46,6 +46,21 @@ class LocalBlobs(StoredObjects):
         super().__init__(store, keeps_media_types=False, clock=clock)
         self._folder = folder
         self._secret = secret
+        self._settled_hour: Path | None = None
+
+    def fill(self, key: str, data: bytes | Path) -> None:
+        super().fill(key, data)
+        if not key.startswith("previews/"):
+            with told_kindly("written"):
+                self._settle(self._folder / key)
+
+    def _settle(self, file: Path) -> None:
+        """Wait until the disk has the file, its name, and the name of its hour when that one is new."""
+        _fsync(file)
+        _fsync(file.parent)
+        if file.parent != self._settled_hour:
+            _fsync(file.parent.parent)
+            self._settled_hour = file.parent
 
     def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
         read_key(key)
@@ -84,6 +99,14 @@ class LocalBlobs(StoredObjects):
 
     def _forget_hour(self, place: str) -> None:
         shutil.rmtree(self._folder / place, ignore_errors=True)
+
+
+def _fsync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def link_secret(path: Path) -> bytes:

@@ -57,7 +57,7 @@ class StoredObjects:
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
         kept = {"Content-Type": facts.media_type} if self._keeps_media_types else None
-        with _told_kindly("written"):
+        with told_kindly("written"):
             # One part for bytes: an upload in parts could be left half done in a bucket, and blobs are small.
             # A file may be large and is read piece by piece.
             obstore.put(self._store, key, data, attributes=kept, use_multipart=isinstance(data, Path))
@@ -66,7 +66,7 @@ class StoredObjects:
         facts = read_key(key)
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
-        with _told_kindly("read"):
+        with told_kindly("read"):
             try:
                 data = obstore.get(self._store, key).bytes().to_bytes()
             except FileNotFoundError as error:
@@ -77,18 +77,18 @@ class StoredObjects:
 
     def delete(self, key: str) -> None:
         read_key(key)
-        with _told_kindly("changed"):
+        with told_kindly("changed"):
             self._delete([key])
 
     def keys(self, folder: str) -> Iterator[str]:
         assert folder in FOLDERS, folder
-        with _told_kindly("read"):
+        with told_kindly("read"):
             yield from self._keys_under(f"{folder}/")
 
     def sweep(self, now: datetime) -> int:
         swept = 0
         this_hour = hour_of(now)
-        with _told_kindly("changed"):
+        with told_kindly("changed"):
             for folder in FOLDERS:
                 for hour in self._hours(folder):
                     if hour == KEEP or hour > this_hour:
@@ -129,7 +129,7 @@ class StoredObjects:
 
 
 @contextmanager
-def _told_kindly(done: str) -> Iterator[None]:
+def told_kindly(done: str) -> Iterator[None]:
     """Turn a store's own failure into StorageUnavailable; its text may hold paths and stays in the cause."""
     try:
         yield
