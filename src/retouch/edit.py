@@ -160,6 +160,7 @@ class Delivery:
     retention_s: life of the output files in seconds; None means the server's default.
     inline: answer with data URIs and keep no output files after delivery (fal's sync_mode).
     keep_payload: False forbids keeping input and output once delivered (fal's X-Fal-Store-IO: 0).
+    previews: how many looks at the unfinished picture the caller would like on the way.
     options: face-specific words needed to write the answer later, such as `response_format`.
     """
 
@@ -169,6 +170,7 @@ class Delivery:
     retention_s: float | None = None
     inline: bool = False
     keep_payload: bool = True
+    previews: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

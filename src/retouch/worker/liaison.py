@@ -35,7 +35,7 @@ class Rhythm:
 
     lease_s: life of a lease; it is renewed after a third of it. progress_s: least time between two
     progress writes of a job, which is also how long a lost cancel wake-up stays unnoticed.
-    preview_s: least time between two previews of a job. beat_s: between two signs of life.
+    preview_s: least time between two previews of a job whose caller asked for none. beat_s: between two signs of life.
     """
 
     lease_s: float = 15.0
@@ -129,7 +129,7 @@ class Liaison:
     def _store_preview(self, job: HeldJob, told: _Told, now: float) -> str | None:
         """The key of a new preview when the engine left one; asks for the next in time."""
         pixels, job.preview = job.preview, None
-        if now - told.preview_at >= self.rhythm.preview_s:
+        if job.lease.job.delivery.previews or now - told.preview_at >= self.rhythm.preview_s:
             job.preview_wanted = True
         if pixels is None:
             return None

@@ -178,7 +178,7 @@ class Worker:
             return None
 
     def _accept(self, lease: Lease) -> None:
-        job = HeldJob(lease)
+        job = HeldJob(lease, preview_wanted=lease.job.delivery.previews > 0)
         self._held.add(job)
         logger.info("job leased", job=job.id, attempt=lease.attempt, model=lease.job.request.model)
         if self._stopping.is_set() and job.close():

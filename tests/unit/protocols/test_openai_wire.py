@@ -489,7 +489,8 @@ class TestMeaning:
     def test_the_delivery_keeps_what_the_answer_needs(self):
         delivery = call(stream="true", partial_images="2", sync_mode="true").delivery("qwen-image-edit")
         assert (delivery.protocol, delivery.endpoint, delivery.inline) == ("openai", "qwen-image-edit", True)
-        assert delivery.options == {"response_format": "both", "partial_images": "2"}
+        assert (delivery.options, delivery.previews) == ({"response_format": "both"}, 2)
+        assert call(partial_images="2").delivery("qwen-image-edit").previews == 0
 
 
 class TestSettling:

@@ -221,6 +221,21 @@ def test_progress_and_previews_are_told_while_an_edit_runs(bench: WorkBench) -> 
     assert bench.blobs.get(str(preview)).media_type == "image/jpeg"
 
 
+def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(delivery=replace(DELIVERY, previews=2), steps=4)
+
+    def previews() -> int:
+        return [event.kind for event in bench.service.events(job.id)].count("preview")
+
+    with bench.worker(pipeline, settings=replace(HASTY, rhythm=replace(HASTY.rhythm, preview_s=60))):
+        for count in (1, 2, 3):
+            pipeline.let(1)
+            bench.until(lambda count=count: previews() == count)
+        pipeline.let(1)
+        bench.finished(job.id)
+
+
 def test_a_picture_waits_for_a_store_that_is_away(bench: WorkBench) -> None:
     pipeline = Gated()
     job = bench.submit(steps=1)

@@ -83,10 +83,9 @@ class EditCall:
     notices: tuple[Notice, ...]
 
     def delivery(self, endpoint: str) -> Delivery:
+        previews = self.partial_images if self.stream else 0
         options: dict[str, str] = {"response_format": self.response_format}
-        if self.stream:
-            options["partial_images"] = str(self.partial_images)
-        return Delivery("openai", endpoint, inline=self.inline, options=options)
+        return Delivery("openai", endpoint, inline=self.inline, previews=previews, options=options)
 
 
 @dataclass(frozen=True, slots=True)
