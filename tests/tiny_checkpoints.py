@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,7 +17,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.catalog import Checkpoint
@@ -115,6 +117,49 @@ def build(folder: Path, kind: Kind = "plus-2511", *, seed: int = 0) -> Path:
     return folder
 
 
+def publish(source: Path, folder: Path) -> Path:
+    """The same checkpoint as the hub has them: older weight names, a tokenizer in three files, weights in shards."""
+    shutil.copytree(source, folder)
+    QwenImageTransformer2DModel.from_pretrained(source / "transformer").save_pretrained(
+        _emptied(folder / "transformer"), max_shard_size="200KB"
+    )
+    weights = folder / "text_encoder" / "model.safetensors"
+    old_names = {"model.language_model.": "model.", "model.visual.": "visual."}
+    renamed = {}
+    for name, weight in load_file(weights).items():
+        prefix = next((prefix for prefix in old_names if name.startswith(prefix)), "")
+        renamed[old_names.get(prefix, "") + name.removeprefix(prefix)] = weight
+    save_file(renamed, weights, metadata={"format": "pt"})
+    state = json.loads((source / "tokenizer" / "tokenizer.json").read_text())
+    write_old_tokenizer(_emptied(folder / "tokenizer"), state)
+    return folder
+
+
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
+def write_old_tokenizer(folder: Path, state: dict[str, Any]) -> None:
+    """The slow tokenizer's files from a fast tokenizer's `tokenizer.json`."""
+    model, added = state["model"], state["added_tokens"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in model["merges"]))
+    (folder / "added_tokens.json").write_text(json.dumps({token["content"]: token["id"] for token in added}))
+    config = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in added},
+        "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": 131_072,
+        "tokenizer_class": "Qwen2Tokenizer",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
 def model_index(kind: Kind) -> dict[str, Any]:
     return {
         "_class_name": "QwenImageEditPipeline" if kind == "edit" else "QwenImageEditPlusPipeline",
@@ -135,7 +180,10 @@ def build_tokenizer(*, merges: bool = True) -> Qwen2Tokenizer:
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(_regex(), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -150,12 +198,6 @@ def build_tokenizer(*, merges: bool = True) -> Qwen2Tokenizer:
     built = Qwen2Tokenizer(vocab=state["vocab"], merges=pairs)
     built.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
     return built
-
-
-def _regex() -> Any:
-    from tokenizers import Regex
-
-    return Regex(_SPLIT)
 
 
 def build_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGeneration:

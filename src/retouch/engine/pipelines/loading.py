@@ -18,6 +18,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from safetensors import SafetensorError
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.catalog import Checkpoint
@@ -27,7 +28,7 @@ from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit,
 from retouch.engine.pipelines.text_encoding import TextEncoder
 from retouch.engine.pipelines.vae import FoldedVae, PictureCodec, StockVae
 from retouch.engine.sampler import NoiseSchedule
-from retouch.errors import UnknownModel, UnsupportedParameter
+from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ def read_rules(folder: Path) -> Rules:
     index = folder / "model_index.json"
     if not index.is_file():
         raise UnknownModel(f"'{folder}' holds no model: there is no model_index.json.", field="model")
-    name = json.loads(index.read_text()).get("_class_name")
+    with _reading("list of parts", folder):
+        name = _json(index).get("_class_name")
     if name not in FAMILIES:
         names = ", ".join(FAMILIES)
         raise UnsupportedParameter(f"'{folder}' is a {name}; this engine runs {names}.", field="model")
@@ -132,39 +134,62 @@ def assemble(
 
 
 def _vae(folder: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLQwenImage:
-    with _logged("vae", folder):
-        return AutoencoderKLQwenImage.from_pretrained(folder / "vae", **_placing("torch_dtype", device, dtype)).eval()
+    with _reading("vae", folder):
+        return _whole(AutoencoderKLQwenImage, folder / "vae", device, torch_dtype=dtype)
 
 
 def _transformer(folder: Path, device: torch.device, dtype: torch.dtype) -> QwenImageTransformer2DModel:
-    config = _json(folder / "transformer" / "config.json")
-    for option in UNSUPPORTED_OPTIONS:
-        if config.get(option):
-            raise UnsupportedParameter(f"'{folder}' uses '{option}', which this engine does not have.", field="model")
-    with _logged("transformer", folder):
-        placing = _placing("torch_dtype", device, dtype)
-        return QwenImageTransformer2DModel.from_pretrained(folder / "transformer", **placing).eval()
+    with _reading("transformer", folder):
+        config = _json(folder / "transformer" / "config.json")
+        for option in UNSUPPORTED_OPTIONS:
+            if config.get(option):
+                message = f"'{folder}' uses '{option}', which this engine does not have."
+                raise UnsupportedParameter(message, field="model")
+        return _whole(QwenImageTransformer2DModel, folder / "transformer", device, torch_dtype=dtype)
 
 
 def _text_encoder(
     checkpoint: Checkpoint, rules: Rules, folder: Path, device: torch.device, dtype: torch.dtype, *, compat: bool
 ) -> TextEncoder:
-    with _logged("text encoder", folder):
-        placing = _placing("dtype", device, dtype)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / "text_encoder", **placing).eval()
-    return TextEncoder(
-        model.model,  # without the head that would predict words
-        Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),
-        Qwen2VLImageProcessorPil.from_pretrained(folder / "processor"),
-        numbered=rules.several,
-        max_prompt_tokens=checkpoint.max_prompt_tokens,
-        positions=not compat,
+    with _reading("text encoder", folder):
+        model = _whole(Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", device, dtype=dtype)
+        return TextEncoder(
+            model.model,  # without the head that would predict words
+            Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),
+            Qwen2VLImageProcessorPil.from_pretrained(folder / "processor"),
+            numbered=rules.several,
+            max_prompt_tokens=checkpoint.max_prompt_tokens,
+            positions=not compat,
+        )
+
+
+def _whole(family: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
+    """A model with every weight from the folder, straight onto the device.
+
+    Left alone, the libraries fill what is missing with random numbers and only log it.
+    """
+    model, told = family.from_pretrained(
+        folder,
+        device_map={"": str(device)},
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **dtype,
     )
+    missing = sorted(name for name in told["missing_keys"] if not name.startswith("lm_head."))
+    if missing:
+        raise OSError(f"weights are missing, such as {missing[0]}")
+    for parameter in model.parameters():
+        parameter.data = _aligned(parameter.data)
+    return model.eval()
 
 
-def _placing(dtype_keyword: str, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Straight onto the device, so that a large model never stands in main memory as a whole."""
-    return {dtype_keyword: dtype, "device_map": {"": str(device)}, "use_safetensors": True, "local_files_only": True}
+def _aligned(weight: torch.Tensor) -> torch.Tensor:
+    """The same numbers where a fresh tensor would lie.
+
+    A weight mapped from a file starts anywhere, and the last bits of a product on a CPU depend on where.
+    """
+    return weight if weight.data_ptr() % 64 == 0 else weight.clone()
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -173,10 +198,19 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _logged(part: str, folder: Path) -> Iterator[None]:
+def _reading(part: str, folder: Path) -> Iterator[None]:
+    """Log the time it takes, and say in one sentence when a part cannot be read."""
     started = time.perf_counter()
     logger.info("loading the %s of %s", part, folder)
-    yield
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"The {part} of '{folder}' does not fit this device.") from error
+    except NotImplementedError as error:  # the stock classes leave what the file lacks on the meta device
+        raise UnknownModel(f"The {part} of '{folder}' cannot be read: weights are missing", field="model") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnknownModel(f"The {part} of '{folder}' cannot be read: {reason}", field="model") from error
     logger.info("loaded the %s in %.1f s", part, time.perf_counter() - started)
 
 

@@ -95,7 +95,8 @@ class TextEncoder:
         shown = "".join(announced) if self.numbered else PICTURE
         text = PREFIX + shown + prompt + SUFFIX
         inputs = self.processor(text=[text], images=list(pictures), padding=True, return_tensors="pt")
-        return dict(inputs.to(self.model.device))
+        # numpy's memory starts anywhere, and the last bits of a product on a CPU depend on where
+        return {name: tensor.clone().to(self.model.device) for name, tensor in inputs.items()}
 
     def _encoded(self, inputs: dict[str, torch.Tensor], pictures_key: tuple[str, ...]) -> torch.Tensor:
         """The forward of `Qwen2_5_VLModel`, with the pictures' features looked up and without its stored positions."""

@@ -7,12 +7,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from retouch.catalog import Checkpoint, checkpoint_named
+from retouch.edit import EditSpec
 from retouch.engine.pipelines import load_pipeline, loading
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS
@@ -37,6 +40,45 @@ def test_the_family_is_read_from_the_folder() -> None:
 def test_another_folder_may_stand_in_for_the_source() -> None:
     pipeline = load_pipeline(replace(row(shared("plus")), source="nobody/nothing"), device="cpu", folder=shared("plus"))
     assert pipeline.memory_bytes
+
+
+def test_a_folder_as_the_hub_publishes_it_gives_the_same_picture(tmp_path: Path) -> None:
+    published = tiny_checkpoints.publish(shared("plus-2511"), tmp_path / "published")
+    assert len(list((published / "transformer").glob("*.safetensors"))) > 1
+    spec = EditSpec("make it blue, 42 times!", 64, 64, seed=1, steps=1, guidance_scale=2.0)
+    pictures = []
+    for folder in (shared("plus-2511"), published):
+        pipeline = load_pipeline(row(folder), device="cpu")
+        state = pipeline.prepare(spec, [tiny_checkpoints.picture(1, 64, 64)])
+        pipeline.denoise([state])
+        pictures.append(pipeline.decode(state))
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.parametrize("part", ["vae", "transformer", "text_encoder"])
+def test_weights_that_are_cut_off_are_said_so(tmp_path: Path, part: str) -> None:
+    folder = shutil.copytree(shared("plus"), tmp_path / "model")
+    [file] = (folder / part).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UnknownModel, match=f"The {part.replace('_', ' ')} of .* cannot be read"):
+        load_pipeline(row(folder))
+
+
+@pytest.mark.parametrize("part", ["vae", "transformer", "text_encoder"])
+def test_a_missing_weight_is_never_made_up(tmp_path: Path, part: str) -> None:
+    folder = shutil.copytree(shared("plus"), tmp_path / "model")
+    [file] = (folder / part).glob("*.safetensors")
+    weights = load_file(file)
+    removed = next(name for name in weights if "norm" in name or "attn" in name)
+    save_file({name: weight for name, weight in weights.items() if name != removed}, file, metadata={"format": "pt"})
+    with pytest.raises(UnknownModel, match="weights are missing"):
+        load_pipeline(row(folder))
+
+
+def test_a_broken_list_of_parts_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(UnknownModel, match="cannot be read"):
+        load_pipeline(row(tmp_path))
 
 
 def test_the_new_architecture_is_refused_by_name() -> None:
