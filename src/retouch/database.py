@@ -14,12 +14,13 @@ import fcntl
 import json
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 from sqlalchemy import (
     URL,
@@ -54,6 +55,8 @@ metadata = MetaData(
     }
 )
 """Every table of Retouch; the stations add theirs in their own `tables.py`."""
+
+Flush: TypeAlias = Literal["now", "later", "never"]
 
 LOCK_TIMEOUT_S = 10.0
 """How long a writer waits for its turn before it answers that the database is unavailable."""
@@ -122,15 +125,29 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading. On PostgreSQL each statement sees its own moment, on SQLite all see the first's."""
+        """A connection for reading: all statements of the block see the database at one moment."""
         with _named_reasons(), self._engines.reader.connect() as connection:
             yield connection
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """A connection for writing: commits at the end of the block, rolls back when it raises."""
-        with _named_reasons(), self._engines.turn(), self._engines.writer.begin() as connection:
-            yield connection
+    def transaction(self, *, flush: Flush = "now") -> Iterator[Connection]:
+        """A connection for writing: commits at the end of the block, rolls back when it raises.
+
+        A commit survives the death of every process, in order, and others see it at once. flush says when it
+        survives a power cut too: `now`, when the block is left; `later`, when `flush` has returned; `never`,
+        with whatever is flushed after it.
+        """
+        with _named_reasons():
+            with self._engines.turn(), self._engines.writer.begin() as connection:
+                self._engines.promise(connection, flush)
+                yield connection
+            if flush == "now":
+                self._engines.flush()
+
+    def flush(self) -> None:
+        """Make what was committed before this call survive a power cut. Callers at the same time share one wait."""
+        with _named_reasons():
+            self._engines.flush()
 
     def migrate(self) -> None:
         """Bring the schema up to date. Several processes may call it at the same time."""
@@ -143,22 +160,34 @@ class Database:
 
 
 class _Engines(Protocol):
-    """What differs between the databases: two engines, whose turn it is, and who may migrate."""
+    """What differs between the databases: two engines, whose turn it is, what a commit waits for, who may migrate."""
 
-    writer: Engine
-    reader: Engine
+    @property
+    def writer(self) -> Engine: ...
+
+    @property
+    def reader(self) -> Engine: ...
 
     def turn(self) -> AbstractContextManager[None]: ...
+
+    def promise(self, connection: Connection, flush: Flush) -> None: ...
+
+    def flush(self) -> None: ...
 
     def migration(self) -> AbstractContextManager[Connection]: ...
 
 
 class _Sqlite:
+    """`synchronous = NORMAL` and a sync of the log after the commit instead of FULL, which syncs inside it: the
+    writer's turn is over before the disk is waited for, and writers that wait together need one sync.
+    """
+
     def __init__(self, url: URL) -> None:
         if not url.database or url.database == ":memory:":
             raise InvalidRequest("SQLite needs a file: 'sqlite:///path/to/retouch.db'.", field="database")
         self._path = Path(url.database).absolute()
         self._writing = threading.Lock()
+        self._log = _SharedSync(Path(f"{self._path}-wal"))
         options = {"connect_args": {"timeout": LOCK_TIMEOUT_S, "cached_statements": 256}}
         self.writer = create_engine(url, pool_size=1, max_overflow=0, **options)
         self.reader = create_engine(url, pool_size=8, max_overflow=32, **options)
@@ -175,6 +204,12 @@ class _Sqlite:
             yield
         finally:
             self._writing.release()
+
+    def promise(self, connection: Connection, flush: Flush) -> None:
+        pass
+
+    def flush(self) -> None:
+        self._log.sync()
 
     @contextmanager
     def migration(self) -> Iterator[Connection]:
@@ -204,10 +239,54 @@ class _Sqlite:
             os.close(handle)
 
 
+class _SharedSync:
+    """Syncs SQLite's write-ahead log; those who ask while a sync is under way share the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn = threading.Condition()
+        self._asked = self._done = 0
+        self._syncing = False
+
+    def sync(self) -> None:
+        """Return when everything written to the log before this call is on the disk."""
+        with self._turn:
+            self._asked += 1
+            mine = self._asked
+            while self._syncing and self._done < mine:
+                self._turn.wait()
+            if self._done >= mine:
+                return
+            self._syncing, covered = True, self._asked
+        done = False
+        try:
+            self._sync_file()
+            done = True
+        finally:
+            with self._turn:
+                self._syncing = False
+                if done:
+                    self._done = covered
+                self._turn.notify_all()
+
+    def _sync_file(self) -> None:
+        try:
+            # Opened each time: SQLite makes a new log when the last connection of all processes was closed.
+            handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # the log was copied into the database, which syncs both
+        try:
+            os.fsync(handle) if sys.platform == "darwin" else os.fdatasync(handle)
+        except OSError as error:
+            raise DatabaseUnavailable(f"The database is unavailable: {error.strerror}.") from error
+        finally:
+            os.close(handle)
+
+
 class _Postgres:
     def __init__(self, url: URL) -> None:
         settings = f"-c lock_timeout={int(LOCK_TIMEOUT_S * 1000)} -c idle_in_transaction_session_timeout=60000"
-        self.writer = self.reader = create_engine(
+        self.writer = create_engine(
             url.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             pool_size=8,
@@ -215,10 +294,19 @@ class _Postgres:
             pool_timeout=LOCK_TIMEOUT_S,
             connect_args={"connect_timeout": 5, "application_name": "retouch", "options": settings},
         )
+        # The same pool; a transaction that only reads one moment never has to be repeated.
+        self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         yield
+
+    def promise(self, connection: Connection, flush: Flush) -> None:
+        if flush == "never":
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+
+    def flush(self) -> None:
+        """The server has flushed each commit that asked for it, many at a time."""
 
     @contextmanager
     def migration(self) -> Iterator[Connection]:
@@ -229,7 +317,7 @@ class _Postgres:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy says when a transaction begins, not the driver
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY", "cache_size = -32000"):
+    for pragma in ("synchronous = NORMAL", "foreign_keys = ON", "temp_store = MEMORY", "cache_size = -32000"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -31,7 +31,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
-    Select,
     bindparam,
     case,
     delete,
@@ -64,14 +63,14 @@ class Place(NamedTuple):
     sequence: int
 
 
-_FIRST = Place(-(2**31), 0, 0)
-_LAST = Place(2**31 - 1, 2**62, 2**62)
+FIRST = Place(-(2**31), 0, 0)
+LAST = Place(2**31 - 1, 2**62, 2**62)
 _here = tuple_(
     bindparam("priority", type_=Integer),
     bindparam("fair_tag", type_=BigInteger),
     bindparam("sequence", type_=BigInteger),
 )
-_job_place = tuple_(job.c.priority, job.c.fair_tag, job.c.sequence)
+_PLACE = (job.c.priority, job.c.fair_tag, job.c.sequence)
 _block_lower = tuple_(queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
 _block_upper = tuple_(queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
 
@@ -139,9 +138,17 @@ def give_up(connection: Connection, queue: str, place: Place, account_id: str, c
 
 
 def position(connection: Connection, queue: str, place: Place) -> int:
-    """How many waiting jobs of the queue have a smaller place. One statement, hence one moment."""
-    found = connection.execute(_POSITION, {"of_queue": queue, **place._asdict()}).scalar()
-    return int(found or 0)
+    """How many waiting jobs of the queue have a smaller place. All of `connection` must see one moment."""
+    row = connection.execute(_OWN, {"of_queue": queue, **place._asdict()}).one_or_none()
+    if row is None:
+        return 0
+    block = _Block.of(row)
+    before = select(func.coalesce(func.sum(queue_block.c.waiting), 0)).where(
+        queue_block.c.queue == queue, _block_lower < block.lower
+    )
+    counts = [select(func.count()).where(*part) for part in _waiting_between(queue, block.lower, place)]
+    total = sum((count.scalar_subquery() for count in counts), before.scalar_subquery())
+    return int(connection.execute(select(total)).scalar_one())
 
 
 def length(connection: Connection, queue: str) -> int:
@@ -217,27 +224,45 @@ def _add(connection: Connection, queue: str, place: Place, jobs: int) -> None:
 
 def _open_line(connection: Connection, queue: str) -> None:
     if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
-        line = insert_into(connection, queue_block).values(queue=queue, waiting=0, **_lower(_FIRST), **_upper(_LAST))
+        line = insert_into(connection, queue_block).values(
+            queue=queue, waiting=0, **lower_bound(FIRST), **upper_bound(LAST)
+        )
         connection.execute(line.on_conflict_do_nothing())
 
 
 def _cut(connection: Connection, queue: str, block: _Block) -> None:
     """Cut a block whose row this transaction has just written, and therefore holds, at its median."""
-    front = block.waiting // 2
-    inside = (
-        select(job.c.priority, job.c.fair_tag, job.c.sequence)
-        .where(job.c.queue == queue, QUEUED, _job_place >= tuple_(*block.lower), _job_place < tuple_(*block.upper))
-        .order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
-    )
-    median = Place(*connection.execute(inside.offset(front).limit(1)).one())
-    _write(connection, block._replace(upper=median, waiting=front))
-    rest = {"waiting": block.waiting - front, **_lower(median), **_upper(block.upper)}
+    places = [
+        Place(*row)
+        for part in _waiting_between(queue, block.lower, block.upper)
+        for row in connection.execute(select(*_PLACE).where(*part).order_by(*_PLACE))
+    ]
+    assert len(places) == block.waiting
+    front = len(places) // 2
+    _write(connection, block._replace(upper=places[front], waiting=front))
+    rest = {"waiting": len(places) - front, **lower_bound(places[front]), **upper_bound(block.upper)}
     connection.execute(insert(queue_block).values(queue=queue, **rest))
+
+
+def _waiting_between(queue: str, lower: Place, upper: Place) -> list[tuple[ColumnElement[bool], ...]]:
+    """Conditions for the waiting jobs from `lower` on and before `upper`: parts in order, without overlap.
+
+    In parts, because SQLite searches an index by a comparison of rows only up to the row's number, which
+    `sequence` is: as one comparison, a thousand jobs with equal tags would all be looked at.
+    """
+    waiting = (job.c.queue == queue, QUEUED)
+    turn = tuple_(job.c.priority, job.c.fair_tag)
+    sequence = job.c.sequence
+    first = (*waiting, job.c.priority == lower.priority, job.c.fair_tag == lower.fair_tag, sequence >= lower.sequence)
+    if lower[:2] == upper[:2]:
+        return [(*first, sequence < upper.sequence)]
+    last = (*waiting, job.c.priority == upper.priority, job.c.fair_tag == upper.fair_tag, sequence < upper.sequence)
+    return [first, (*waiting, turn > lower[:2], turn < upper[:2]), last]
 
 
 def _write(connection: Connection, block: _Block) -> None:
     changed = update(queue_block).where(queue_block.c.id == block.id)
-    connection.execute(changed.values(waiting=block.waiting, **_upper(block.upper)))
+    connection.execute(changed.values(waiting=block.waiting, **upper_bound(block.upper)))
 
 
 def _leave_share(connection: Connection, queue: str, place: Place, account_id: str, *, cost: int = 0) -> None:
@@ -249,11 +274,11 @@ def _leave_share(connection: Connection, queue: str, place: Place, account_id: s
     connection.execute(own.values(waiting=fair_share.c.waiting - 1, next_tag=fair_share.c.next_tag - cost))
 
 
-def _lower(place: Place) -> dict[str, int]:
+def lower_bound(place: Place) -> dict[str, int]:
     return dict(zip(("lower_priority", "lower_tag", "lower_sequence"), place, strict=True))
 
 
-def _upper(place: Place) -> dict[str, int]:
+def upper_bound(place: Place) -> dict[str, int]:
     return dict(zip(("upper_priority", "upper_tag", "upper_sequence"), place, strict=True))
 
 
@@ -287,18 +312,3 @@ _ADD = (  # no row comes back when the block was cut or joined while this waited
     .values(waiting=queue_block.c.waiting + bindparam("jobs", type_=Integer))
     .returning(*_BLOCK_COLUMNS)
 )
-
-
-def _position_statement() -> Select[Any]:
-    own = _OWN.cte("own")
-    begin = tuple_(own.c.lower_priority, own.c.lower_tag, own.c.lower_sequence)
-    whole = select(func.coalesce(func.sum(queue_block.c.waiting), 0)).where(
-        queue_block.c.queue == bindparam("of_queue"), _block_lower < begin
-    )
-    inside = select(func.count()).where(
-        job.c.queue == bindparam("of_queue"), QUEUED, _job_place >= begin, _job_place < _here
-    )
-    return select(whole.scalar_subquery() + inside.scalar_subquery()).select_from(own)
-
-
-_POSITION = _position_statement()

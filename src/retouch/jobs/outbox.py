@@ -1,17 +1,38 @@
 """The webhooks that ended jobs owe their callers, one row per job, written where the job ends.
 
 A row is a promise, not a message: it names the job and the address, and the answer is put together when it is
-sent. Sending, signing and the pauses between tries are not here.
+sent. Putting it together, signing and sending are not here; when to try again is.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, Row, insert, select, update
 
 from retouch.jobs.job import Job
 from retouch.jobs.tables import webhook_outbox
+
+ATTEMPTS = 10
+FIRST_PAUSE_S = 2.0
+PAUSE_GROWTH = 2.6
+"""Pauses of 2, 5, 14, 35 seconds and so on to 70 minutes: ten attempts within two hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A webhook that is owed, or was. attempts: tries begun. next_attempt_at None: delivered, or given up."""
+
+    id: int
+    job_id: str
+    url: str
+    attempts: int
+    created_at: datetime
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
+    last_error: str | None
 
 
 def promise(connection: Connection, ended: Job, now: datetime) -> None:
@@ -20,3 +41,80 @@ def promise(connection: Connection, ended: Job, now: datetime) -> None:
         return
     values = {"job_id": ended.id, "url": ended.delivery.webhook_url, "created_at": now}
     connection.execute(insert(webhook_outbox).values(**values, attempts=0, next_attempt_at=now))
+
+
+def any_due(connection: Connection, now: datetime) -> bool:
+    """Whether there is anything to take; a look that takes no writer's turn."""
+    due = select(webhook_outbox.c.id).where(webhook_outbox.c.next_attempt_at <= now).limit(1)
+    return connection.execute(due).first() is not None
+
+
+def take_due(connection: Connection, now: datetime, limit: int, busy_s: float) -> tuple[Promise, ...]:
+    """Promises whose time has come, marked as being tried.
+
+    Who dies while trying does not settle it; it is due again after `busy_s`. So a webhook may arrive twice
+    and is never lost.
+    """
+    due = (
+        select(webhook_outbox.c.id)
+        .where(webhook_outbox.c.next_attempt_at <= now)
+        .order_by(webhook_outbox.c.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = connection.execute(due).scalars().all()
+    if not ids:
+        return ()
+    taken = (
+        update(webhook_outbox)
+        .where(webhook_outbox.c.id.in_(ids))
+        .values(attempts=webhook_outbox.c.attempts + 1, next_attempt_at=now + timedelta(seconds=busy_s))
+        .returning(webhook_outbox)
+    )
+    return tuple(_promise_of(row) for row in connection.execute(taken))
+
+
+def delivered(connection: Connection, promise_id: int, now: datetime) -> None:
+    """The receiver has acknowledged it."""
+    values = {"delivered_at": now, "next_attempt_at": None, "last_error": None}
+    connection.execute(update(webhook_outbox).where(webhook_outbox.c.id == promise_id).values(**values))
+
+
+def failed(connection: Connection, tried: Promise, now: datetime, error: str, *, for_good: bool) -> bool:
+    """An attempt came to nothing; True when it was the last. for_good: another attempt cannot help."""
+    last = for_good or tried.attempts >= ATTEMPTS
+    pause_s = FIRST_PAUSE_S * PAUSE_GROWTH ** (tried.attempts - 1)
+    values = {"last_error": error, "next_attempt_at": None if last else now + timedelta(seconds=pause_s)}
+    connection.execute(update(webhook_outbox).where(webhook_outbox.c.id == tried.id).values(**values))
+    return last
+
+
+def given_up(connection: Connection) -> tuple[Promise, ...]:
+    """Promises that will not be tried again although nobody acknowledged them, oldest first."""
+    table = webhook_outbox.c
+    query = select(webhook_outbox).where(table.next_attempt_at.is_(None), table.delivered_at.is_(None))
+    return tuple(_promise_of(row) for row in connection.execute(query.order_by(table.id)))
+
+
+def try_again(connection: Connection, job_id: str, now: datetime) -> bool:
+    """Begin all attempts anew, also after a delivery; False when the job owes no webhook."""
+    again = (
+        update(webhook_outbox)
+        .where(webhook_outbox.c.job_id == job_id)
+        .values(attempts=0, next_attempt_at=now, delivered_at=None, last_error=None)
+        .returning(webhook_outbox.c.id)
+    )
+    return connection.execute(again).one_or_none() is not None
+
+
+def _promise_of(row: Row[Any]) -> Promise:
+    return Promise(
+        row.id,
+        row.job_id,
+        row.url,
+        row.attempts,
+        row.created_at,
+        row.next_attempt_at,
+        row.delivered_at,
+        row.last_error,
+    )

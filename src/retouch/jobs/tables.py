@@ -54,12 +54,13 @@ job = Table(
 
 _QUEUED = text("state = 'queued'")
 
-Index(  # claiming is a scan of this from its beginning
+Index(  # claiming is a scan of this from its beginning; the state is in it so that counting never leaves it
     "ix_job_waiting",
     job.c.queue,
     job.c.priority,
     job.c.fair_tag,
     job.c.sequence,
+    job.c.state,
     sqlite_where=_QUEUED,
     postgresql_where=_QUEUED,
 )

@@ -10,14 +10,22 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
+from retouch.errors import DatabaseUnavailable
+
 HEAD = "0002"
 """The newest step; kept here so that an up-to-date database starts without loading Alembic."""
 
 
 def upgrade(connection: Connection) -> None:
-    """Apply the missing steps inside the caller's transaction."""
-    if current(connection) == HEAD:
+    """Apply the missing steps inside the caller's transaction.
+
+    Raises DatabaseUnavailable for a schema that only a newer program knows.
+    """
+    version = current(connection)
+    if version == HEAD:
         return
+    if version is not None and version > HEAD:
+        raise DatabaseUnavailable(f"The database was made by a newer version of Retouch (schema {version}).")
     from alembic import command  # only loaded when there is something to do
     from alembic.config import Config
 

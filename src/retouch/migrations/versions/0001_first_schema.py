@@ -128,7 +128,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_job_waiting",
         "job",
-        ["queue", "priority", "fair_tag", "sequence"],
+        ["queue", "priority", "fair_tag", "sequence", "state"],
         unique=False,
         sqlite_where=sa.text("state = 'queued'"),
         postgresql_where=sa.text("state = 'queued'"),
