@@ -11,26 +11,33 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
 from importlib import resources
+from pathlib import Path
 
 import structlog
 import uvicorn
 
+from retouch.accounts import signing, tokens
 from retouch.accounts.keys import Keys
 from retouch.accounts.secrets import server_secret_named
-from retouch.accounts.tokens import SECRET_BYTES, SECRET_NAME, Tokens
+from retouch.accounts.signing import Signer
+from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog, Checkpoint, checkpoint_named
 from retouch.cli.logs import set_up_logging
+from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.database import Database
 from retouch.errors import InvalidSetting
 from retouch.jobs.wakeups import open_wakeups
+from retouch.server import tls
 from retouch.server.app import Parts, create_app
 from retouch.server.auth import Doorkeeper
 from retouch.server.supervisor import Supervisor
+from retouch.server.webhooks import Webhooks
 from retouch.service import Service, ServiceSettings
 from retouch.settings import (
     PREFIX,
@@ -50,20 +57,26 @@ OPEN_REQUESTS_S = 5
 
 READY_CHECK_S = 0.2
 
+KEPT_MEGABYTES = 64
+"""Enough for the bodies and answers of a few callers at a time."""
+
 
 def serve(
     http: HttpSettings, store: StoreSettings, model: ModelSettings, network: NetworkSettings, processes: ProcessSettings
 ) -> None:
     """Serve until SIGTERM or an interrupt. Raises RetouchError with a sentence for the operator."""
     set_up_logging(processes.log_level)
+    keep_freed_memory(KEPT_MEGABYTES)
     checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(http))
         database = stack.enter_context(open_database(store))
-        parts = stack.enter_context(open_parts(http, store, checkpoint, database))
+        parts = stack.enter_context(open_parts(http, store, network, checkpoint, database))
         parts.doorkeeper.refuse_an_open_door(http.host)
         stop = threading.Event()
-        server = _Server(_server_config(create_app(parts)))
+        config = _server_config(create_app(parts))
+        certificate = certified(http, store, config, stop) if http.tls == "auto" else None
+        server = _Server(config)
         supervisor = Supervisor(
             (sys.executable, "-m", "retouch", "worker", "--attached"),
             {**os.environ, **as_variables(store, model, network, processes)},
@@ -71,7 +84,8 @@ def serve(
             hopeless=server.give_up,
         )
         supervisor.start()
-        announcer = threading.Thread(target=announce, args=(parts.service, http, stop, checkpoint.name), daemon=True)
+        said_when_ready = welcome(http, checkpoint.name, certificate)
+        announcer = threading.Thread(target=announce, args=(parts.service, http, stop, said_when_ready), daemon=True)
         announcer.start()
         try:
             server.run(sockets=[listener])
@@ -84,7 +98,9 @@ def serve(
 
 
 @contextlib.contextmanager
-def open_parts(http: HttpSettings, store: StoreSettings, checkpoint: Checkpoint, database: Database) -> Iterator[Parts]:
+def open_parts(
+    http: HttpSettings, store: StoreSettings, network: NetworkSettings, checkpoint: Checkpoint, database: Database
+) -> Iterator[Parts]:
     """Everything the application is made of, closed at the end."""
     blobs = open_blobs(store.storage, store.data)
     catalog = Catalog.serving(checkpoint)
@@ -100,10 +116,16 @@ def open_parts(http: HttpSettings, store: StoreSettings, checkpoint: Checkpoint,
             doorkeeper=doorkeeper,
             public_url=http.public_url,
             link_ttl_s=store.retention_s,
-            tokens=Tokens(server_secret_named(database, SECRET_NAME, lambda: secrets.token_bytes(SECRET_BYTES))),
+            tokens=Tokens(server_secret_named(database, tokens.SECRET_NAME, _random)),
+            signer=Signer(server_secret_named(database, signing.SECRET_NAME, _random)),
+            webhooks=Webhooks(database, service, allow_private=network.allow_private),
         )
     finally:
         wakeups.close()
+
+
+def _random() -> bytes:
+    return secrets.token_bytes(32)
 
 
 def listening_socket(http: HttpSettings) -> socket.socket:
@@ -133,13 +155,27 @@ def as_variables(*components: StoreSettings | ModelSettings | NetworkSettings | 
     return words
 
 
-def announce(service: Service, http: HttpSettings, stop: threading.Event, model: str) -> None:
-    """Tell the terminal what is waited for, and once an edit can be run, how to send one."""
+def certified(http: HttpSettings, store: StoreSettings, config: uvicorn.Config, stop: threading.Event) -> Path:
+    """Make `config` speak https, until `stop` with a certificate that has not expired; what clients must trust."""
+    names = tls.names_for(http.host, http.public_url)
+    files = tls.ensure(tls.TlsFiles.of(store.data), names)
+    config.ssl_certfile = files.server
+
+    def context() -> ssl.SSLContext:
+        assert config.ssl is not None, "made when the server started"
+        return config.ssl
+
+    threading.Thread(target=tls.renew_daily, args=(files, names, context, stop), daemon=True).start()
+    return files.authority
+
+
+def announce(service: Service, http: HttpSettings, stop: threading.Event, said_when_ready: str) -> None:
+    """Tell the terminal what is waited for, and `said_when_ready` once an edit can be run."""
     told = ""
     while not stop.is_set():
         reason = service.ready()
         if reason is None:
-            sys.stdout.write(welcome(http, model))
+            sys.stdout.write(said_when_ready)
             sys.stdout.flush()
             return
         if reason != told:
@@ -149,15 +185,19 @@ def announce(service: Service, http: HttpSettings, stop: threading.Event, model:
         stop.wait(READY_CHECK_S)
 
 
-def welcome(http: HttpSettings, model: str) -> str:
-    """What is printed when the server is ready: the address, and one line that edits the sample photo."""
+def welcome(http: HttpSettings, model: str, certificate: Path | None = None) -> str:
+    """What is printed when the server is ready: the address, and one line that edits the sample photo.
+
+    certificate: the file that clients must trust.
+    """
+    trust = f"--cacert {certificate} " if certificate else ""
     photo = resources.files("retouch") / "samples" / "cat.jpg"
     decode = (
         "import base64, json, sys; "
         "open('edited.png', 'wb').write(base64.b64decode(json.load(sys.stdin)['data'][0]['b64_json']))"
     )
     command = (
-        f"curl -s {http.address}/v1/images/edits -F image=@{photo} "
+        f"curl -s {trust}{http.address}/v1/images/edits -F image=@{photo} "
         f'-F prompt="make it grayscale" -F response_format=b64_json | python3 -c "{decode}"'
     )
     return (

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from retouch.accounts.keys import Account
+from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
 from retouch.service import Service
@@ -20,7 +21,8 @@ class FaceContext:
     authenticate: the caller's bare credential, or None when there was none, to an Account; raises
     InvalidKey. public_url: the operator's own name for this server without a trailing slash, or None to
     take it from each request. max_body_bytes: the largest request body that is read.
-    link_ttl_s: life of the links to output files, in seconds. tokens: short rights made from a key.
+    link_ttl_s: life of the links to output files, in seconds. tokens: short rights made from a key. signer: of
+    what the server sends of its own accord.
     """
 
     service: Service
@@ -32,3 +34,4 @@ class FaceContext:
     max_body_bytes: int
     link_ttl_s: float
     tokens: Tokens
+    signer: Signer

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
@@ -30,6 +31,7 @@ from retouch.server.files import file_routes
 from retouch.server.housekeeping import Housekeeping
 from retouch.server.metrics import Metrics
 from retouch.server.request_log import RequestLog
+from retouch.server.webhooks import Webhooks
 from retouch.service import Service
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.watch import Watch
@@ -49,7 +51,8 @@ FACES: tuple[tuple[str, Callable[[FaceContext], FastAPI]], ...] = (
 class Parts:
     """What the server is made of, built and closed by the caller.
 
-    tokens: those of one process unless the caller has a secret that all processes share.
+    tokens, signer: those of one process unless the caller has secrets that all processes share. webhooks: the
+    sender, or None to send none.
     """
 
     service: Service
@@ -61,6 +64,8 @@ class Parts:
     link_ttl_s: float = DEFAULT_TTL_S
     max_body_bytes: int = MAX_BODY_BYTES
     tokens: Tokens = field(default_factory=Tokens.of_this_process)
+    signer: Signer = field(default_factory=Signer.of_this_process)
+    webhooks: Webhooks | None = None
 
 
 def create_app(parts: Parts) -> ASGIApp:
@@ -94,6 +99,7 @@ def face_context(parts: Parts) -> FaceContext:
         max_body_bytes=parts.max_body_bytes,
         link_ttl_s=parts.link_ttl_s,
         tokens=parts.tokens,
+        signer=parts.signer,
     )
 
 
@@ -103,7 +109,11 @@ def _lifespan(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[N
         housekeeping = Housekeeping(parts.service, parts.blobs)
         await parts.watch.start()
         housekeeping.start()
+        if parts.webhooks is not None:
+            parts.webhooks.start(face_context(parts))
         yield
+        if parts.webhooks is not None:
+            await parts.webhooks.stop()
         await housekeeping.stop()
         await parts.watch.stop()
 

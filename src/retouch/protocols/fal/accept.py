@@ -114,7 +114,7 @@ def accept(context: FaceContext, call: Call) -> Accepted:
     submitted = context.service.submit(
         call.account,
         replace(asked.request, images=images),
-        wire.delivery_of(endpoint, asked, terms),
+        wire.delivery_of(endpoint, asked, terms, call.files_base),
         priority=terms.priority,
         start_timeout_s=terms.start_timeout_s,
         max_queue_length=terms.max_queue_length,

@@ -48,6 +48,9 @@ _CHUNK = 1024 * 1024
 async def rest(context: FaceContext, request: Request) -> Response:
     """Every path under `rest`."""
     path = request.path_params["path"].strip("/")
+    if path == ".well-known/jwks.json":
+        allow(request, "GET")
+        return json_response(context.signer.key_set, headers={"cache-control": "public, max-age=86400"})
     handler = _REST.get(path)
     if handler is None:
         raise UnknownUrl(f"Path /{path[:200]} not found")

@@ -36,6 +36,9 @@ STATUS_WORDS: Mapping[JobState, str] = {
 NOTICES_OPTION = "notices"
 """Where `Delivery.options` keeps which of this protocol's own headers were not honoured."""
 
+FILES_BASE_OPTION = "files_base"
+"""Where `Delivery.options` keeps the address the caller knew this server by, for the webhook's links."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -136,8 +139,11 @@ def _size(value: str | tuple[int, int] | None) -> SizeRequest:
     return sizes.parse(size=value)
 
 
-def delivery_of(endpoint: Endpoint, asked: Asked, terms: Terms) -> Delivery:
+def delivery_of(endpoint: Endpoint, asked: Asked, terms: Terms, files_base: str) -> Delivery:
+    """files_base: what links to files begin with, for an answer that is sent without being asked for."""
     options = {NOTICES_OPTION: dump_notices(terms.notices)} if terms.notices else {}
+    if terms.webhook_url is not None:
+        options[FILES_BASE_OPTION] = files_base
     return Delivery(
         protocol=PROTOCOL,
         endpoint=endpoint.id,

@@ -1,0 +1,53 @@
+"""What a fal webhook says and how it is signed. It is sent elsewhere, and again when nobody answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from retouch.errors import UnknownFile
+from retouch.jobs.job import Job
+from retouch.protocols.context import FaceContext
+from retouch.protocols.fal import wire
+from retouch.protocols.fal.errors import answer_to_failure
+from retouch.protocols.fal.results import dump_output, endpoint_of
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery, ready to be posted."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+def message(context: FaceContext, job: Job, now: datetime) -> Message:
+    """The message about an ended job; the signature names the moment, so each attempt makes its own."""
+    body = orjson.dumps(_body(context, job))
+    timestamp = str(int(now.timestamp()))
+    signed = "\n".join((job.id, job.account_id, timestamp, hashlib.sha256(body).hexdigest()))
+    headers = {
+        "Content-Type": "application/json",
+        "X-Fal-Webhook-Request-Id": job.id,
+        "X-Fal-Webhook-User-Id": job.account_id,
+        "X-Fal-Webhook-Timestamp": timestamp,
+        "X-Fal-Webhook-Signature": context.signer.sign(signed.encode()).hex(),
+    }
+    return Message(body, headers)
+
+
+def _body(context: FaceContext, job: Job) -> dict[str, object]:
+    ids = {"request_id": job.id, "gateway_request_id": job.id}
+    failure = wire.failure_of(job)
+    if failure is not None:
+        answer = answer_to_failure(failure, endpoint_of(job))
+        return {**ids, "status": "ERROR", "error": f"Invalid status code: {answer.status}", "payload": answer.body}
+    try:
+        payload = dump_output(context, job, job.delivery.options[wire.FILES_BASE_OPTION])
+    except UnknownFile as error:
+        return {**ids, "status": "OK", "payload": None, "payload_error": error.message}
+    return {**ids, "status": "OK", "payload": payload}

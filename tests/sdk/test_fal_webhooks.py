@@ -1,0 +1,75 @@
+"""Webhooks of a live server: signed, retried, and not lost when the server is restarted."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+
+import fal_client
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tests.live_server import LiveServer, live_server
+from tests.sdk.fal import EDIT, arguments, eventually, pointed_at
+from tests.webhook_receiver import Delivery, Receiver, webhook_receiver
+
+
+def verified(server: LiveServer, delivery: Delivery) -> dict[str, object]:
+    """What a receiver does: the key set, the four headers, the distance of the clocks."""
+    headers = delivery.headers
+    timestamp = headers["x-fal-webhook-timestamp"]
+    assert abs(time.time() - int(timestamp)) < 300
+    digest = hashlib.sha256(delivery.body).hexdigest()
+    parts = (headers["x-fal-webhook-request-id"], headers["x-fal-webhook-user-id"], timestamp, digest)
+    (key,) = httpx.get(f"{server.url}/fal/rest/.well-known/jwks.json").json()["keys"]
+    assert (key["kty"], key["crv"]) == ("OKP", "Ed25519")
+    public = base64.urlsafe_b64decode(key["x"] + "=" * (-len(key["x"]) % 4))
+    signature = bytes.fromhex(headers["x-fal-webhook-signature"])
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, "\n".join(parts).encode())
+    body: dict[str, object] = json.loads(delivery.body)
+    return body
+
+
+def submit(server: LiveServer, receiver: Receiver, **more: object) -> str:
+    with pointed_at(server) as client:
+        return str(client.submit(EDIT, arguments(**more), webhook_url=receiver.url).request_id)
+
+
+def test_a_webhook_survives_failures_and_a_restart(tmp_path_factory: pytest.TempPathFactory):
+    """Checklist 46: delivered again after a 500 and after a restart, once more only, signature valid."""
+    data = tmp_path_factory.mktemp("fal")
+    with webhook_receiver(500, 500) as receiver:
+        opened = {"RETOUCH_ALLOW_PRIVATE": receiver.address}
+        with live_server(data, environment=opened) as server:
+            request_id = submit(server, receiver)
+            first = verified(server, receiver.next())
+        with live_server(data, environment=opened) as server:
+            second = verified(server, receiver.next())
+            third = verified(server, receiver.next())
+            assert first == second == third
+            assert third["request_id"] == request_id
+            assert third["status"] == "OK"
+            eventually(lambda: server.log().count("trouble=None") >= 1)
+            assert receiver.came.empty()
+
+            submit(server, receiver, image_url="http://127.0.0.1:9/x.png")
+            failed = verified(server, receiver.next())
+            assert (failed["status"], failed["error"]) == ("ERROR", "Invalid status code: 422")
+
+
+def test_a_webhook_to_a_private_address_is_not_sent(tmp_path_factory: pytest.TempPathFactory):
+    """Checklist 46: unless the operator has opened it."""
+    with webhook_receiver() as receiver, live_server(tmp_path_factory.mktemp("fal")) as server:
+        submit(server, receiver)
+        eventually(lambda: "not a public address" in server.log())
+        assert receiver.came.empty()
+
+
+def test_a_webhook_must_be_a_web_address(tmp_path_factory: pytest.TempPathFactory):
+    with live_server(tmp_path_factory.mktemp("fal")) as server, pointed_at(server) as client:
+        with pytest.raises(fal_client.FalClientHTTPError) as refused:
+            client.submit(EDIT, arguments(), webhook_url="javascript:alert(1)")
+        assert refused.value.status_code == 400

@@ -1,0 +1,197 @@
+"""The sender of webhooks: when it tries, when it stops, where it will not go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from retouch.accounts.signing import Signer
+from retouch.accounts.tokens import Tokens
+from retouch.catalog import Catalog, checkpoint_named
+from retouch.database import Database
+from retouch.edit import Delivery, EditRequest, ImageInput
+from retouch.errors import Failure
+from retouch.jobs import outbox
+from retouch.jobs.wakeups import open_wakeups
+from retouch.protocols.context import FaceContext
+from retouch.server.webhooks import Webhooks
+from retouch.service import Service
+from retouch.storage.blobs import Blobs
+from retouch.storage.open import open_blobs
+from retouch.watch import Watch
+from tests.services import ANNE, OUTPUT, USAGE, HandClock
+from tests.webhook_receiver import Receiver, webhook_receiver
+
+
+class Sending:
+    """A service, a sender and the clock of both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = HandClock()
+        self.database = Database(f"sqlite:///{folder / 'x.db'}")
+        self.database.migrate()
+        self.blobs: Blobs = open_blobs(None, folder)
+        catalog = Catalog.serving(checkpoint_named("null"))
+        self.wakeups = open_wakeups(self.database, folder)
+        self.service = Service(self.database, self.blobs, catalog, self.wakeups, clock=self.clock)
+        self.context = FaceContext(
+            service=self.service,
+            watch=Watch(self.service),
+            blobs=self.blobs,
+            catalog=catalog,
+            authenticate=lambda _: pytest.fail("nobody asks"),
+            public_url=None,
+            max_body_bytes=1,
+            link_ttl_s=3600,
+            tokens=Tokens.of_this_process(),
+            signer=Signer.of_this_process(),
+        )
+        self.threads = ThreadPoolExecutor(2)
+
+    def sender(self, *opened: str, **more: Any) -> Callable[[], int]:
+        made = Webhooks(self.database, self.service, allow_private=opened, clock=self.clock, **more)
+        return lambda: made.send_due(self.context, self.threads)
+
+    def ended_job(self, url: str, *, failure: Failure | None = None, **delivery: Any) -> str:
+        request = EditRequest("fal-ai/qwen-image-edit", "make it red", (ImageInput(url="https://example.com/a.png"),))
+        options = {"files_base": "https://edits.example"}
+        wanted = Delivery("fal", request.model, webhook_url=url, options=options, **delivery)
+        job = self.service.submit(ANNE, request, wanted).job
+        lease = self.service.lease("w", ["null"], 60)
+        assert lease is not None
+        if failure is not None:
+            self.service.fail(lease, failure)
+        else:
+            key = self.blobs.put(b"picture", "image/png", folder="outputs", ttl_s=1e9)
+            self.service.finish(lease, replace(OUTPUT, images=(replace(OUTPUT.images[0], blob=key),)), USAGE)
+        return job.id
+
+    def given_up(self) -> list[tuple[str, int, str | None]]:
+        with self.database.read() as connection:
+            return [(each.job_id, each.attempts, each.last_error) for each in outbox.given_up(connection)]
+
+    def close(self) -> None:
+        self.threads.shutdown()
+        self.wakeups.close()
+        self.database.close()
+
+
+@pytest.fixture
+def sending(tmp_path: Path) -> Iterator[Sending]:
+    made = Sending(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with webhook_receiver() as made:
+        yield made
+
+
+def test_an_acknowledged_webhook_is_sent_once(sending: Sending, receiver: Receiver):
+    job_id = sending.ended_job(receiver.url)
+    send = sending.sender(receiver.address)
+    assert send() == 1
+    body = orjson.loads(receiver.next().body)
+    assert (body["request_id"], body["gateway_request_id"], body["status"]) == (job_id, job_id, "OK")
+    assert body["payload"]["images"][0]["url"].startswith("https://edits.example/files/outputs/")
+    sending.clock.move(1e6)
+    assert send() == 0
+    assert sending.given_up() == []
+
+
+def test_a_failed_edit_is_told_with_its_error(sending: Sending, receiver: Receiver):
+    sending.ended_job(receiver.url, failure=Failure("invalid_image", "It is not an image.", "images[0]"))
+    sending.sender(receiver.address)()
+    body = orjson.loads(receiver.next().body)
+    assert (body["status"], body["error"]) == ("ERROR", "Invalid status code: 422")
+    assert body["payload"]["detail"][0]["loc"] == ["body", "image_url"]
+
+
+def test_it_is_tried_ten_times_within_two_hours_and_then_given_up(sending: Sending, receiver: Receiver):
+    receiver.answers += [500] * 20
+    job_id = sending.ended_job(receiver.url)
+    send = sending.sender(receiver.address)
+    began = sending.clock.now
+    tries = 0
+    while (sending.clock.now - began).total_seconds() < 3 * 3600:
+        tries += send()
+        sending.clock.move(1)
+        if tries == 10:
+            break
+    assert tries == 10
+    assert 3600 < (sending.clock.now - began).total_seconds() < 2 * 3600
+    sending.clock.move(1e6)
+    assert send() == 0
+    assert sending.given_up() == [(job_id, 10, "It was answered with status 500.")]
+    with sending.database.transaction() as connection:
+        assert outbox.try_again(connection, job_id, sending.clock.now)
+        assert not outbox.try_again(connection, "none", sending.clock.now)
+    receiver.answers.clear()
+    assert send() == 1
+    assert sending.given_up() == []
+
+
+def test_a_sender_that_died_while_trying_is_no_loss(sending: Sending, receiver: Receiver):
+    sending.ended_job(receiver.url)
+    with sending.database.transaction() as connection:
+        assert len(outbox.take_due(connection, sending.clock.now, 8, 60)) == 1
+    send = sending.sender(receiver.address)
+    assert send() == 0
+    sending.clock.move(61)
+    assert send() == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_redirect_is_not_followed_and_not_tried_again(sending: Sending, receiver: Receiver, status: int):
+    receiver.answers.append(status)
+    job_id = sending.ended_job(receiver.url)
+    sending.sender(receiver.address)()
+    assert sending.given_up() == [(job_id, 1, f"It was answered with status {status}.")]
+    assert receiver.came.qsize() == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/x",
+        "http://[::1]/x",
+        "http://169.254.169.254/",
+        "http://localhost/",
+        "http://inside.example/",
+    ],
+)
+def test_no_private_address_is_reached(sending: Sending, url: str):
+    job_id = sending.ended_job(url)
+    sending.sender(resolver=lambda _host, _port: ("10.0.0.7",))()
+    ((found, attempts, error),) = sending.given_up()
+    assert (found, attempts) == (job_id, 1)
+    assert error is not None
+    assert "not a public address" in error
+
+
+def test_what_must_not_be_kept_is_forgotten_when_it_was_told(sending: Sending, receiver: Receiver):
+    receiver.answers.append(503)
+    job_id = sending.ended_job(receiver.url, keep_payload=False)
+    send = sending.sender(receiver.address)
+    send()
+    assert not sending.service.get(None, job_id).payload_deleted
+    sending.clock.move(3)
+    send()
+    assert sending.service.get(None, job_id).payload_deleted
+
+
+def test_a_result_that_is_gone_is_told_as_gone(sending: Sending, receiver: Receiver):
+    job_id = sending.ended_job(receiver.url)
+    sending.service.forget_payload(job_id)
+    sending.sender(receiver.address)()
+    body = orjson.loads(receiver.next().body)
+    assert body["payload"] is None
+    assert body["payload_error"]
