@@ -10,7 +10,8 @@ How to use it, in a fixture of your own test file:
     def test_an_edit(server: LiveServer) -> None:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
 
-`server.url` is `http://127.0.0.1:<port>` without a trailing slash; `server.data` is its data folder.
+`server.url` is `http://127.0.0.1:<port>` without a trailing slash (https with `tls=True`); `server.data` is its
+data folder.
 No key exists, so any key or none is accepted; `key=True` makes one before the start and puts it in
 `server.key`, and from then on a good key is needed. `model="null"` answers with the first picture resized
 and needs no torch; any other name or folder works too. `arguments` are added to the command line and
@@ -26,6 +27,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -56,10 +58,15 @@ class LiveServer:
     def get(self, path: str, *, timeout_s: float = 10) -> tuple[int, bytes]:
         """Status and body of a plain GET, without raising for 4xx and 5xx."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=timeout_s, context=self._trust()) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
+
+    def _trust(self) -> ssl.SSLContext | None:
+        if self.url.startswith("http:"):
+            return None
+        return ssl.create_default_context(cafile=self.data / "tls" / "authority.pem")
 
     def kill(self) -> None:
         """SIGKILL the server process, as a crash would; its workers notice by themselves."""
@@ -84,6 +91,7 @@ def live_server(
     model: str = "null",
     key: bool = False,
     ready: bool = True,
+    tls: bool = False,
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[LiveServer]:
@@ -93,7 +101,7 @@ def live_server(
     """
     data.mkdir(parents=True, exist_ok=True)
     secret = _make_key(data) if key else None
-    server = start_server(data, model=model, arguments=arguments, environment=environment)
+    server = start_server(data, model=model, tls=tls, arguments=arguments, environment=environment)
     server.key = secret
     try:
         wait_until_answering(server, "/ready" if ready else "/health")
@@ -107,6 +115,7 @@ def start_server(
     *,
     model: str = "null",
     port: int | None = None,
+    tls: bool = False,
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> LiveServer:
@@ -114,11 +123,13 @@ def start_server(
     port = port or free_port()
     log_file = data / f"serve-{port}.log"
     command = (*retouch("serve"), "--port", str(port), "--data", str(data), "--model", model, *arguments)
+    if tls:
+        command += ("--tls", "auto")
     with log_file.open("ab") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(environment)
         )
-    return LiveServer(f"http://127.0.0.1:{port}", port, data, process, log_file)
+    return LiveServer(f"{'https' if tls else 'http'}://127.0.0.1:{port}", port, data, process, log_file)
 
 
 def wait_until_answering(server: LiveServer, path: str, *, within_s: float = READY_WITHIN_S) -> None:

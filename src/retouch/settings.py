@@ -41,6 +41,7 @@ class HttpSettings(_Component):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     public_url: str | None = Field(None, description="this server's address as callers see it; default: per request")
     no_auth: bool = Field(default=False, description="let everybody in without a key, on any address")
+    tls: Literal["off", "auto"] = Field("off", description="auto: speak https with a certificate made here")
 
     @field_validator("public_url")
     @classmethod
@@ -63,7 +64,8 @@ class HttpSettings(_Component):
     def address(self) -> str:
         """The address to print and to open in a browser."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        scheme = "https" if self.tls == "auto" else "http"
+        return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
 
 class StoreSettings(_Component):

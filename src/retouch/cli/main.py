@@ -48,6 +48,10 @@ RetentionDays = Annotated[
     float | None, typer.Option(help="How many days results and their files are kept. [default: 7]")
 ]
 NoAuth = Annotated[bool | None, typer.Option("--no-auth", help="Let everybody in without a key, on any address.")]
+Tls = Annotated[
+    str | None,
+    typer.Option(metavar="auto", help="auto: speak https with a certificate made in the data folder. [default: off]"),
+]
 AllowPrivate = Annotated[
     list[str] | None,
     typer.Option(
@@ -109,6 +113,7 @@ def serve(
     storage: StorageUrl = None,
     retention_days: RetentionDays = None,
     no_auth: NoAuth = None,
+    tls: Tls = None,
     allow_private: AllowPrivate = None,
     accept_research_licence: AcceptLicence = None,
     log_level: LogLevel = None,
@@ -118,7 +123,7 @@ def serve(
     from retouch.cli.serve import serve as start
 
     start(
-        settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url, no_auth=no_auth),
+        settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url, no_auth=no_auth, tls=tls),
         settings.read(
             settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
         ),
@@ -205,13 +210,15 @@ def env(
     host: Host = None,
     port: Port = None,
     public_url: PublicUrl = None,
+    tls: Tls = None,
+    data: Data = None,
 ) -> None:
     """Print the exports that point an official client at this server; use as: eval "$(retouch env openai)"."""
     from retouch import settings
     from retouch.cli.env import exports
 
-    http = settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url)
-    sys.stdout.write(exports(client, http.public_url or http.address))
+    http = settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url, tls=tls)
+    sys.stdout.write(exports(client, http, settings.read(settings.StoreSettings, data=data)))
 
 
 @keys.command("create")
