@@ -143,10 +143,11 @@ class Service:
             start_by=now + timedelta(seconds=wait_s),
             notices=notices,
         )
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="later") as connection:
             if idempotency is not None:
                 known = idempotency_keys.remember(connection, account.id, idempotency, job.id, now)
                 if known != job.id:
+                    self._database.flush()  # its first caller may still wait for this
                     return Submitted(store.find(connection, known), notices, replayed=True)
             if max_queue_length is not None:
                 _refuse_above(max_queue_length, order.length(connection, route.queue), f"wait for '{request.model}'")
@@ -154,6 +155,7 @@ class Service:
             waiting = order.account_waiting(connection, account.id)
             _refuse_above(self._settings.max_waiting_per_account, waiting, "of this account wait")
         self._wake(job.queue)
+        self._database.flush()  # while a worker begins; accepted is what the disk holds
         return Submitted(job, notices, replayed=False)
 
     def get(self, account: Account | None, job_id: str) -> Job:
@@ -236,7 +238,7 @@ class Service:
         for queue in queues:
             if not self._has_waiting(queue):
                 continue
-            with self._database.transaction() as connection:
+            with self._database.transaction(flush="never") as connection:
                 lease = store.claim(connection, queue, worker, self._clock(), lease_s)
             if lease is not None:
                 self.wakeups.publish(JOB_TOPIC)
@@ -245,7 +247,7 @@ class Service:
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Keep the lease for `lease_s` from now. True when the owner asked to cancel; LeaseLost."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="never") as connection:
             return store.renew(connection, lease, self._clock() + timedelta(seconds=lease_s))
 
     def progress(
@@ -256,7 +258,7 @@ class Service:
         new.append(("step", {"step": step, "steps": steps}))
         if preview_blob is not None:
             new.append(("preview", {"blob": preview_blob}))
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="never") as connection:
             cancel = store.progress(connection, lease, step=step, steps=steps)
             events.append(connection, lease.job.id, self._clock(), *new)
         self.wakeups.publish(JOB_TOPIC)
@@ -267,28 +269,31 @@ class Service:
         route = self._catalog.route(lease.job.request.model)
         priced = replace(usage, price_microusd=route.price_microusd(usage))
         now = self._clock()
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="later") as connection:
             job = store.finish(connection, lease, output, priced, now=now, expires_at=self._life.expiry(lease.job, now))
             key_id = store.key_of(connection, job.id)
             entry = ledger.UsageEntry(job.id, job.account_id, key_id, job.request.model, priced, now)
             ledger.record(connection, entry)
         self.wakeups.publish(JOB_TOPIC)
+        self._database.flush()
         return job
 
     def fail(self, lease: Lease, failure: Failure) -> Job:
         """The edit cannot be done. Nothing is billed. LeaseLost."""
         now = self._clock()
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="later") as connection:
             job = store.fail(connection, lease, failure, now=now, expires_at=self._life.expiry(lease.job, now))
         self.wakeups.publish(JOB_TOPIC)
+        self._database.flush()
         return job
 
     def acknowledge_cancel(self, lease: Lease) -> Job:
         """The worker has stopped the edit on its owner's wish. Nothing is billed. LeaseLost."""
         now = self._clock()
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="later") as connection:
             job = store.cancel_running(connection, lease, now=now, expires_at=self._life.expiry(lease.job, now))
         self.wakeups.publish(JOB_TOPIC)
+        self._database.flush()
         return job
 
     def release(self, lease: Lease) -> None:
@@ -297,7 +302,7 @@ class Service:
         A job whose owner asked to cancel ends here.
         """
         now = self._clock()
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="never") as connection:
             job = store.find(connection, lease.job.id, lock=True)
             if job.cancel_requested:
                 expires_at = self._life.expiry(job, now)
@@ -308,7 +313,7 @@ class Service:
 
     def beat(self, worker: str, queues: Sequence[str], device: str, state: str) -> None:
         """A worker is alive; state `loading` or `ready`. Every few seconds."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(flush="never") as connection:
             liveness.beat(connection, LiveWorker(worker, tuple(queues), device, state, self._clock()))
 
     # --- housekeeping

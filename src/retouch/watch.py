@@ -23,8 +23,11 @@ from retouch.service import Service
 TICK_S = 1.0
 """Longest time between two looks while somebody waits: what a lost wake-up costs."""
 
-PAUSE_S = 0.02
-"""Shortest time between two looks, so that a storm of wake-ups costs at most fifty queries a second."""
+PAUSE_S = 0.002
+REST = 2
+"""After a look at least PAUSE_S passes and REST times as long as it took, so that a storm of wake-ups keeps the
+database busy for at most a third of the time, and a single edit is not kept waiting.
+"""
 
 FRESH_S = 0.05
 """How long a snapshot is shown again to whoever else asks."""
@@ -153,6 +156,7 @@ class Watch:
                 async with asyncio.timeout(TICK_S):
                     await self._nudge.wait()
             self._nudge.clear()
+            began = time.monotonic()
             if not self._waits and not self._followers:
                 continue
             try:
@@ -160,7 +164,7 @@ class Watch:
                 self._failing_since = None
             except DatabaseUnavailable as error:
                 self._bear(error)
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(max(PAUSE_S, REST * (time.monotonic() - began)))
 
     async def _tick(self) -> None:
         waited = tuple(self._waits)
