@@ -17,6 +17,7 @@ import structlog
 
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.cli.logs import set_up_logging
+from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.engine.pipelines import load_pipeline
 from retouch.errors import RetouchError, Unavailable
@@ -31,12 +32,16 @@ from retouch.worker.worker import Worker, WorkerSettings
 
 logger = structlog.get_logger(__name__)
 
+KEPT_MEGABYTES = 256
+"""Enough to decode and encode a few large pictures at a time."""
+
 
 def work(
     store: StoreSettings, model: ModelSettings, network: NetworkSettings, processes: ProcessSettings, *, attached: bool
 ) -> None:
     """Run until SIGTERM, an interrupt, or, when `attached`, the end of standard input. Does not return."""
     set_up_logging(processes.log_level)
+    keep_freed_memory(KEPT_MEGABYTES)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -41,6 +41,8 @@ class Doorkeeper:
 
     async def authenticate(self, secret: str | None) -> Account:
         """The account of a credential; raises InvalidKey, and DatabaseUnavailable."""
+        if self._open and self._known_now():
+            return ANONYMOUS
         return await run_in_threadpool(self._account, secret)
 
     def _account(self, secret: str | None) -> Account:
@@ -60,8 +62,10 @@ class Doorkeeper:
         """Whether no key exists and this is no risk; asked again after `DOOR_CHECK_S` while it is so."""
         if not (self._loopback or self._no_auth):
             return False
-        now = time.monotonic()
-        if now - self._checked_at >= DOOR_CHECK_S:
+        if not self._known_now():
             self._open = not self._keys.any_exist()
-            self._checked_at = now
+            self._checked_at = time.monotonic()
         return self._open
+
+    def _known_now(self) -> bool:
+        return time.monotonic() - self._checked_at < DOOR_CHECK_S
