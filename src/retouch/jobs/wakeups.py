@@ -77,7 +77,7 @@ class LocalWakeUps:
 
     def publish(self, topic: str) -> None:
         folder = self._folder / _folder_name(topic)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # nobody listens, or nobody can
             for name in os.listdir(folder):
                 self._send(folder / name)
 
@@ -169,7 +169,7 @@ def _folder_name(topic: str) -> str:
     return hashlib.sha256(topic.encode()).hexdigest()[:12]
 
 
-_LONGEST_FOLDER = 60
+_LONGEST_FOLDER = 72
 """The kernel takes socket paths of at most 104 bytes (107 on Linux); topic and number need the rest."""
 
 

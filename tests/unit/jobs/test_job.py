@@ -1,0 +1,69 @@
+"""The rules of a job's life that need no database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from retouch.edit import Delivery
+from retouch.jobs.job import FINAL_STATES, TRANSITIONS, Job, JobState, state_after_lost_lease, utc_now
+from retouch.jobs.order import TURN, cost_of
+from retouch.jobs.retention import Retention
+from tests.services import an_edit
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RUNNING = Job(
+    id="x",
+    account_id="anne",
+    queue="demo",
+    state=JobState.RUNNING,
+    request=an_edit(),
+    delivery=Delivery("fal", "x"),
+    sequence=1,
+    priority=100,
+    attempt=1,
+    cancel_requested=False,
+    step=0,
+    steps=4,
+    created_at=NOW,
+)
+
+
+def test_final_states_lead_nowhere_and_all_states_are_drawn() -> None:
+    assert set(TRANSITIONS) == set(JobState)
+    assert {state for state, following in TRANSITIONS.items() if not following} == FINAL_STATES
+    assert all(state.final == (state in FINAL_STATES) for state in JobState)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "cancel_requested", "state"),
+    [
+        (1, False, JobState.QUEUED),
+        (3, False, JobState.FAILED),
+        (1, True, JobState.CANCELLED),
+        (3, True, JobState.CANCELLED),
+    ],
+)
+def test_where_a_job_goes_whose_worker_is_gone(attempt: int, cancel_requested: bool, state: JobState) -> None:
+    lost = replace(RUNNING, attempt=attempt, cancel_requested=cancel_requested)
+    assert state_after_lost_lease(lost, max_attempts=3) is state
+    assert state in TRANSITIONS[JobState.RUNNING]
+
+
+def test_the_caller_s_retention_counts_but_not_below_the_shortest() -> None:
+    life = Retention(default_s=1000, shortest_s=10)
+    for asked_s, life_s in ((None, 1000), (50, 50), (1, 10), (5000, 5000)):
+        job = replace(RUNNING, delivery=Delivery("fal", "x", retention_s=asked_s))
+        assert life.expiry(job, NOW) == NOW + timedelta(seconds=life_s)
+
+
+def test_a_turn_costs_by_pictures_and_weight_and_never_nothing() -> None:
+    assert cost_of(1, 1) == TURN
+    assert cost_of(4, 2) == 2 * TURN
+    assert cost_of(1, 10**9) == 1
+
+
+def test_the_clock_knows_its_zone() -> None:
+    assert utc_now().tzinfo is UTC
