@@ -100,7 +100,7 @@ class FastNetwork:
         state.extras["projected"] = projected
         targets = latents.shape[1]
         image = torch.cat([self.transformer.img_in(latents.to(self.dtype)), projected.references], dim=1)
-        modulation = self._modulation(timestep_at(sigma, latents))
+        modulation = self._modulation(sigma, latents)
         velocities = [
             self._velocity(image, text, modulation, (rotation, projected.image_rotation), targets)
             for text, rotation in zip(projected.texts, projected.text_rotations, strict=True)
@@ -121,21 +121,17 @@ class FastNetwork:
             text_rotations=tuple(rotation for _, rotation in rotations),
         )
 
-    def _modulation(self, timestep: torch.Tensor) -> torch.Tensor:
-        """Shift, scale and gate of all blocks at one timestep.
+    def _modulation(self, sigma: float, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shift, scale and gate of all blocks for the target's tokens and for the references'.
 
-        (2 x blocks + 1, 2, 6, width): rows 2 i and 2 i + 1 are image and text of block i, the last row
-        holds the output norm's scale and shift. The second axis is target, reference: the references of
-        a `zero_cond_t` network are always at timestep 0.
+        Each (2 x blocks + 1, 6, width): rows 2 i and 2 i + 1 are image and text of block i, the last row
+        holds the output norm's scale and shift. In a `zero_cond_t` network references are always at
+        timestep 0, in the others at the target's.
         """
-        return self._modulations.get_or_make(float(timestep), lambda: self._computed_modulation(timestep))
-
-    def _computed_modulation(self, timestep: torch.Tensor) -> torch.Tensor:
-        target = self._modulation_of(timestep)
+        target = self._modulations.get_or_make(sigma, lambda: self._modulation_of(timestep_at(sigma, latents)))
         if not self.transformer.zero_cond_t:
-            return torch.stack([target, target], dim=1)
-        still = self._modulations.get_or_make("still", lambda: self._modulation_of(timestep * 0))
-        return torch.stack([target, still], dim=1)
+            return target, target
+        return target, self._modulations.get_or_make(0.0, lambda: self._modulation_of(timestep_at(0.0, latents)))
 
     def _modulation_of(self, timestep: torch.Tensor) -> torch.Tensor:
         network = self.transformer
@@ -149,18 +145,19 @@ class FastNetwork:
         self,
         image: torch.Tensor,
         text: torch.Tensor,
-        modulation: torch.Tensor,
+        modulation: tuple[torch.Tensor, torch.Tensor],
         rotations: tuple[torch.Tensor, torch.Tensor],
         targets: int,
     ) -> torch.Tensor:
+        moving, still = modulation
         conditions = [
-            Conditions(modulation[2 * index], modulation[2 * index + 1], *rotations, targets)
-            for index in range(len(self.blocks))
+            Conditions((moving[row], still[row]), (moving[row + 1],), *rotations, targets)
+            for row in range(0, 2 * len(self.blocks), 2)
         ]
         for block, condition in zip(self.blocks[:-1], conditions[:-1], strict=True):
             image, text = _block(block, image, text, condition)
         target = _last_block(self.blocks[-1], image, text, conditions[-1])
-        scale, shift = modulation[-1, 0, 0], modulation[-1, 0, 1]
+        scale, shift = moving[-1, 0], moving[-1, 1]
         target = self.transformer.norm_out.norm(target) * (1 + scale) + shift
         velocity: torch.Tensor = self.transformer.proj_out(target)
         return velocity
@@ -168,10 +165,13 @@ class FastNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What steers one block: modulation as (target and reference, 6, width), rotations, count of target tokens."""
+    """What steers one block: modulation, rotations, count of target tokens.
 
-    image_rows: torch.Tensor
-    text_rows: torch.Tensor
+    image_rows: for the target's tokens and the references', each (6, width). text_rows: for all of them.
+    """
+
+    image_rows: tuple[torch.Tensor, torch.Tensor]
+    text_rows: tuple[torch.Tensor]
     text_rotation: torch.Tensor
     image_rotation: torch.Tensor
     targets: int
@@ -249,15 +249,15 @@ def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> t
     return mixed.transpose(1, 2).flatten(2, 3)
 
 
-def _modulated(tokens: torch.Tensor, rows: torch.Tensor, targets: int, offset: int = 0) -> torch.Tensor:
-    """Scale and shift freshly made tokens in place; the first `targets` by row 0, the others by row 1."""
-    for row, part in enumerate((tokens[:, :targets], tokens[:, targets:])):
-        part.mul_(1 + rows[row, offset + SCALE]).add_(rows[row, offset + SHIFT])
+def _modulated(tokens: torch.Tensor, rows: tuple[torch.Tensor, ...], first: int, offset: int = 0) -> torch.Tensor:
+    """Scale and shift freshly made tokens in place: the `first` ones by one row, the others, if any, by the next."""
+    for row, part in zip(rows, (tokens[:, :first], tokens[:, first:]), strict=False):
+        part.mul_(1 + row[offset + SCALE]).add_(row[offset + SHIFT])
     return tokens
 
 
-def _gated(tokens: torch.Tensor, rows: torch.Tensor, targets: int, offset: int = 0) -> torch.Tensor:
-    """Weigh freshly made tokens in place, as `_modulated` tells them apart."""
-    for row, part in enumerate((tokens[:, :targets], tokens[:, targets:])):
-        part.mul_(rows[row, offset + GATE])
+def _gated(tokens: torch.Tensor, rows: tuple[torch.Tensor, ...], first: int, offset: int = 0) -> torch.Tensor:
+    """Weigh freshly made tokens in place, told apart as in `_modulated`."""
+    for row, part in zip(rows, (tokens[:, :first], tokens[:, first:]), strict=False):
+        part.mul_(row[offset + GATE])
     return tokens

@@ -31,6 +31,12 @@ CELL = 8
 
 TOKEN = 2 * CELL
 
+WIDEST = 3584
+"""Channels of an embedding or projection, at most, in the networks we know."""
+
+ROTATION_BYTES = 64 * 8
+"""Of one token: half a head of complex numbers."""
+
 REFERENCE_CACHE_BYTES = 64 * 2**20
 
 
@@ -131,16 +137,9 @@ class QwenImageEdit:
         reference = image_count * (self.checkpoint.reference_area // TOKEN**2) * 9 // 8  # rounding to 32 may add
         text = image_count * self.checkpoint.vision_area // 28**2 + self.checkpoint.max_prompt_tokens
         branches = 2 if spec.guidance_scale > 1 else 1
-        return (target * 2 + reference) * self._token_bytes + (reference + branches * text) * self._width_bytes
-
-    @property
-    def _token_bytes(self) -> int:
-        return self.latent_channels * 4 * 4
-
-    @property
-    def _width_bytes(self) -> int:
-        """An embedding and its projection are each at most this wide in the networks we know, plus rotation."""
-        return 2 * 3584 * self.dtype.itemsize + 64 * 8
+        latent_bytes = (2 * target + reference) * self.latent_channels * 4 * 4
+        embedding_bytes = (reference + 2 * branches * text) * WIDEST * self.dtype.itemsize
+        return latent_bytes + embedding_bytes + (target + reference + branches * text) * ROTATION_BYTES
 
     def _check(self, spec: EditSpec, images: Sequence[Pixels]) -> None:
         if len(images) > 1 and not self.rules.several:
