@@ -146,3 +146,14 @@ def test_the_operators_own_name_is_in_every_address(tmp_path_factory: pytest.Tem
         link = result["images"][0]["url"]
         assert link.startswith("https://edits.example/files/")
         assert call(server, "POST", f"/run/{EDIT}", json=arguments(image_url=link)).status_code == 200
+
+
+def test_each_endpoint_is_described(server: LiveServer):
+    """DESIGN 1: a page for programs, and OpenAPI; both name this server."""
+    page = call(server, "GET", f"/models/{TWO}/llms.txt")
+    assert page.headers["content-type"].startswith("text/plain")
+    assert f"{server.url}/fal/queue/{TWO}" in page.text
+    document = call(server, "GET", f"/openapi.json?endpoint_id={TWO}").json()
+    assert document["servers"] == [{"url": f"{server.url}/fal"}]
+    assert call(server, "GET", "/models/fal-ai/nothing/llms.txt").status_code == 404
+    assert call(server, "GET", "/openapi.json?endpoint_id=fal-ai/nothing").status_code == 404

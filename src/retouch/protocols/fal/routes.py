@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from retouch.errors import InternalError, RetouchError, UnknownUrl
 from retouch.protocols.context import FaceContext
-from retouch.protocols.fal import queue, run, storage
+from retouch.protocols.fal import pages, queue, run, storage
 from retouch.protocols.fal.errors import MethodNotAllowed, answer_to
 from retouch.protocols.fal.exchange import NOTICES_HEADER, REQUEST_ID_HEADER, RequestIds, error_response
 from retouch.protocols.fal.hosts import Proxy
@@ -43,6 +43,9 @@ def create_face(context: FaceContext) -> FastAPI:
     _route(app, context, "/run/{path:path}", run.handle)
     _route(app, context, "/rest/{path:path}", storage.rest)
     _route(app, context, "/cdn/{path:path}", storage.cdn)
+    _route(app, context, "/models/{path:path}", pages.llms)
+    for path in ("/openapi.json", "/api/openapi/queue/openapi.json"):
+        _route(app, context, path, pages.openapi)
     for path in ("/proxy", "/proxy/"):
         app.router.routes.append(Route(path, Proxy(app.router), methods=list(METHODS)))
     _route(app, context, "/{path:path}", _unknown)

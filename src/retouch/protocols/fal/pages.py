@@ -1,0 +1,328 @@
+"""Describes an endpoint to programs and people: `llms.txt` and OpenAPI, both written from the table.
+
+Nothing here is a second truth: names, defaults and limits are those that requests are checked against.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from retouch.errors import UnknownUrl
+from retouch.protocols.context import FaceContext
+from retouch.protocols.fal.exchange import allow, json_response, origin_of
+from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter, endpoint_named
+
+LLMS_SUFFIX = "/llms.txt"
+
+
+async def llms(context: FaceContext, request: Request) -> Response:
+    """`GET /models/{id}/llms.txt`."""
+    path: str = request.path_params["path"]
+    if not path.endswith(LLMS_SUFFIX):
+        raise UnknownUrl(f"Path /models/{path[:200]} not found")
+    allow(request, "GET")
+    endpoint = endpoint_named(path.removesuffix(LLMS_SUFFIX))
+    return PlainTextResponse(describe(endpoint, face_of(context, request)))
+
+
+async def openapi(context: FaceContext, request: Request) -> Response:
+    """`GET /openapi.json?endpoint_id={id}`; without an id, of all endpoints."""
+    allow(request, "GET")
+    name = request.query_params.get("endpoint_id")
+    endpoints = tuple(ENDPOINTS.values()) if name is None else (endpoint_named(name),)
+    return json_response(document(endpoints, face_of(context, request)))
+
+
+def face_of(context: FaceContext, request: Request) -> str:
+    """Where this face is mounted, as the caller sees it."""
+    return f"{origin_of(context, request)}{request.scope.get('root_path', '')}"
+
+
+# --- text
+
+
+def describe(endpoint: Endpoint, face: str) -> str:
+    """The endpoint as one page of Markdown. face: the address of this protocol, without a trailing slash."""
+    price = endpoint.model.price.per_megapixel_microusd / 1_000_000
+    required = {p.name: _example(p) for p in endpoint.parameters if p.required}
+    everything = {p.name: _example(p) for p in endpoint.parameters if _example(p) is not None}
+    body = json.dumps(required, indent=2)
+    return f"""# {endpoint.title}
+
+> Edit pictures by instruction, on this server.
+
+## Overview
+
+- **Endpoint**: `{face}/run/{endpoint.id}`
+- **Queue**: `{face}/queue/{endpoint.id}`
+- **Model ID**: `{endpoint.id}`
+- **Price**: ${price:g} per megapixel of output, as this server's ledger counts it
+
+## Input
+
+{"".join(_line(p) for p in endpoint.parameters)}
+**Required parameters**:
+
+```json
+{body}
+```
+
+**Full example**:
+
+```json
+{json.dumps(everything, indent=2)}
+```
+
+## Output
+
+{"".join(_OUTPUT_LINES[key] for key in endpoint.output)}
+Each picture has {", ".join(f"`{key}`" for key in endpoint.image_keys)}.
+
+## Usage
+
+### cURL
+
+```bash
+curl --request POST \\
+  --url {face}/run/{endpoint.id} \\
+  --header "Authorization: Key $FAL_KEY" \\
+  --header "Content-Type: application/json" \\
+  --data '{json.dumps(required)}'
+```
+
+### Python
+
+```python
+from fal_client import client
+
+client.RUN_URL_FORMAT, client.QUEUE_URL_FORMAT = "{face}/run/", "{face}/queue/"
+client.REST_URL, client.CDN_URL = "{face}/rest", "{face}/cdn"
+
+import fal_client
+
+result = fal_client.subscribe("{endpoint.id}", arguments={json.dumps(required)})
+print(result["images"][0]["url"])
+```
+
+### JavaScript
+
+```js
+import {{ fal }} from "@fal-ai/client";
+
+fal.config({{ proxyUrl: {{ url: "{face}/proxy", when: "always" }} }});
+const result = await fal.subscribe("{endpoint.id}", {{ input: {json.dumps(required)} }});
+console.log(result.data.images[0].url);
+```
+
+OpenAPI: {face}/openapi.json?endpoint_id={endpoint.id}
+"""
+
+
+def _line(parameter: Parameter) -> str:
+    need = "required" if parameter.required else "optional"
+    parts = [f"- **`{parameter.name}`** (`{parameter.kind.value}`, _{need}_): {parameter.description}"]
+    if parameter.default is not None:
+        parts.append(f"  - Default: `{json.dumps(parameter.default)}`")
+    if parameter.kind is Kind.IMAGE_SIZE:
+        parts.append(f"  - Each side up to `{parameter.maximum:g}`")
+    elif parameter.minimum is not None:
+        parts.append(f"  - Range: `{parameter.minimum:g}` to `{int(parameter.maximum or 0)}`")
+    if parameter.min_pixels is not None:
+        parts.append(f"  - Pixels: `{parameter.min_pixels}` to `{parameter.max_pixels}`")
+    if parameter.max_length is not None:
+        what = "entries" if parameter.kind is Kind.LINKS else "characters"
+        parts.append(f"  - At most `{parameter.max_length}` {what}")
+    if parameter.choices:
+        parts.append("  - Options: " + ", ".join(f"`{json.dumps(word)}`" for word in parameter.choices))
+    return "\n".join(parts) + "\n"
+
+
+def _example(parameter: Parameter) -> Any:
+    value = parameter.default if parameter.example is None else parameter.example
+    return list(value) if isinstance(value, tuple) else value
+
+
+_OUTPUT_LINES: Mapping[str, str] = {
+    "images": "- **`images`** (`list<Image>`): the pictures, in the order of their seeds.\n",
+    "timings": "- **`timings`** (`object`): seconds by stage.\n",
+    "seed": "- **`seed`** (`integer`): of the first picture; the next has the next seed.\n",
+    "has_nsfw_concepts": "- **`has_nsfw_concepts`** (`list<boolean>`): false also where nothing was checked; "
+    "the header `x-retouch-notices` says so then.\n",
+    "prompt": "- **`prompt`** (`string`): the instruction that was used.\n",
+}
+
+
+# --- OpenAPI
+
+
+def document(endpoints: tuple[Endpoint, ...], face: str) -> dict[str, Any]:
+    """OpenAPI 3.0 of the queue and the synchronous call of these endpoints."""
+    paths: dict[str, Any] = {}
+    schemas: dict[str, Any] = dict(_SHARED_SCHEMAS)
+    for endpoint in endpoints:
+        name = _schema_name(endpoint)
+        schemas[f"{name}Input"] = input_schema(endpoint)
+        schemas[f"{name}Output"] = output_schema(endpoint)
+        paths |= _paths(endpoint, name)
+    title = endpoints[0].title if len(endpoints) == 1 else "Retouch, fal protocol"
+    return {
+        "openapi": "3.0.4",
+        "info": {"title": title, "version": "1.0.0", "description": "Edit pictures by instruction."},
+        "servers": [{"url": face}],
+        "security": [{"apiKey": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"apiKey": {"type": "apiKey", "in": "header", "name": "Authorization"}},
+            "schemas": schemas,
+        },
+    }
+
+
+def input_schema(endpoint: Endpoint) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {p.name: _schema(p) for p in endpoint.parameters},
+        "required": [p.name for p in endpoint.parameters if p.required],
+    }
+
+
+def output_schema(endpoint: Endpoint) -> dict[str, Any]:
+    kinds: Mapping[str, dict[str, Any]] = {
+        "url": {"type": "string"},
+        "content_type": {"type": "string"},
+        "file_name": {"type": "string"},
+        "file_size": {"type": "integer"},
+        "width": {"type": "integer"},
+        "height": {"type": "integer"},
+    }
+    image = {
+        "type": "object",
+        "properties": {key: kinds[key] for key in endpoint.image_keys},
+        "required": list(endpoint.image_keys),
+    }
+    properties: Mapping[str, dict[str, Any]] = {
+        "images": {"type": "array", "items": image},
+        "timings": {"type": "object", "additionalProperties": {"type": "number"}},
+        "seed": {"type": "integer"},
+        "has_nsfw_concepts": {"type": "array", "items": {"type": "boolean"}},
+        "prompt": {"type": "string"},
+    }
+    chosen = {key: properties[key] for key in endpoint.output}
+    return {"type": "object", "properties": chosen, "required": list(endpoint.output)}
+
+
+def _schema(parameter: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {**_kind_schema(parameter), "description": parameter.description}
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    if parameter.example is not None:
+        schema["example"] = _example(parameter)
+    return schema
+
+
+def _kind_schema(parameter: Parameter) -> dict[str, Any]:
+    match parameter.kind:
+        case Kind.INTEGER | Kind.NUMBER:
+            name = "integer" if parameter.kind is Kind.INTEGER else "number"
+            return _without_none(type=name, minimum=parameter.minimum, maximum=parameter.maximum)
+        case Kind.BOOLEAN:
+            return {"type": "boolean"}
+        case Kind.WORD:
+            return {"type": "string", "enum": list(parameter.choices)}
+        case Kind.LINKS:
+            low, high = parameter.min_length, parameter.max_length
+            return _without_none(type="array", items={"type": "string"}, minItems=low, maxItems=high)
+        case Kind.IMAGE_SIZE:
+            names = {"type": "string", "enum": [*parameter.choices, *(parameter.also or ())]}
+            return {"anyOf": [names, {"$ref": "#/components/schemas/ImageSize"}]}
+        case Kind.STRING | Kind.LINK:
+            return _without_none(type="string", maxLength=parameter.max_length)
+
+
+def _without_none(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _paths(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    def answer(schema: str, text: str) -> dict[str, Any]:
+        ref = {"$ref": f"#/components/schemas/{schema}"}
+        return {"description": text, "content": {"application/json": {"schema": ref}}}
+
+    body = {"required": True, "content": answer(f"{name}Input", "")["content"]}
+    wrong = {"422": answer("InvalidInput", "What is wrong with the input.")}
+    request_id = {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    logs = {"name": "logs", "in": "query", "schema": {"type": "string", "enum": ["0", "1", "true", "false"]}}
+    base = f"/queue/{endpoint.app}/requests/{{request_id}}"
+    states = {"200": answer("Status", "It has ended."), "202": answer("Status", "It waits or runs.")}
+    return {
+        f"/run/{endpoint.id}": {
+            "post": {"requestBody": body, "responses": {"200": answer(f"{name}Output", "The pictures."), **wrong}}
+        },
+        f"/queue/{endpoint.id}": {
+            "post": {"requestBody": body, "responses": {"200": answer("Status", "It is in the queue."), **wrong}}
+        },
+        f"{base}/status": {"get": {"parameters": [request_id, logs], "responses": states}},
+        base: {
+            "get": {
+                "parameters": [request_id],
+                "responses": {"200": answer(f"{name}Output", "The pictures."), "400": answer("Error", "Not yet.")},
+            }
+        },
+        f"{base}/cancel": {
+            "put": {"parameters": [request_id], "responses": {"202": answer("Cancelled", "It is being stopped.")}}
+        },
+    }
+
+
+def _schema_name(endpoint: Endpoint) -> str:
+    words = endpoint.id.removeprefix("fal-ai/").replace("/", "-").split("-")
+    return "".join(word.capitalize() for word in words)
+
+
+def _object(required: tuple[str, ...], **properties: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    return {**schema, "required": list(required)} if required else schema
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_SIDE: dict[str, Any] = {"type": "integer", "minimum": 1, "default": DEFAULT_SIDE}
+
+_SHARED_SCHEMAS: Mapping[str, Any] = {
+    "ImageSize": _object((), width=_SIDE, height=_SIDE),
+    "Status": _object(
+        ("status", "request_id", "response_url", "status_url", "cancel_url"),
+        status={"type": "string", "enum": ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]},
+        request_id=_TEXT,
+        response_url=_TEXT,
+        status_url=_TEXT,
+        cancel_url=_TEXT,
+        queue_position={"type": "integer"},
+        logs={"type": "array", "nullable": True, "items": {"type": "object"}},
+        metrics={"type": "object"},
+        error=_TEXT,
+        error_type=_TEXT,
+    ),
+    "Cancelled": _object(("status",), status=_TEXT),
+    "Error": _object(("detail",), detail=_TEXT, error_type=_TEXT, message=_TEXT),
+    "InvalidInput": _object(
+        ("detail",),
+        detail={
+            "type": "array",
+            "items": _object(
+                ("loc", "msg", "type"),
+                loc={"type": "array", "items": {}},
+                msg=_TEXT,
+                type=_TEXT,
+                url=_TEXT,
+                ctx={"type": "object"},
+            ),
+        },
+        message=_TEXT,
+    ),
+}
