@@ -11,7 +11,7 @@ import ipaddress
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -105,15 +105,21 @@ def ensure(files: TlsFiles, names: Iterable[str], now: datetime | None = None) -
             server = _make_server(authority, wanted, now)
             _write(files.server, _key_text(server[1]) + _certificate_text(server[0]), 0o600)
         _write(files.bundle, _certificate_text(authority[0]) + _public_authorities(), 0o644)
+        for private in (files.authority_key, files.server):
+            private.chmod(0o600)
     return files
 
 
 def renew_daily(
-    files: TlsFiles, names: Iterable[str], context: Callable[[], ssl.SSLContext], stop: threading.Event
+    files: TlsFiles,
+    names: Sequence[str],
+    context: Callable[[], ssl.SSLContext],
+    stop: threading.Event,
+    *,
+    every_s: float = DAY_S,
 ) -> None:
     """Look once a day until `stop`; connections made after a renewal use the new certificate."""
-    names = tuple(names)
-    while not stop.wait(DAY_S):
+    while not stop.wait(every_s):
         try:
             context().load_cert_chain(ensure(files, names).server)
         except OSError:
@@ -152,18 +158,21 @@ def _read(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, Pri
 
 def _may_sign(authority: x509.Certificate, names: tuple[x509.GeneralName, ...], now: datetime) -> bool:
     """Whether the authority is allowed all `names`, and outlives the certificates it would sign now."""
-    permitted = authority.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or ()
-    fits = {_constraint(name) for name in names} <= set(permitted)
+    try:
+        limits = authority.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees
+    except x509.ExtensionNotFound:
+        limits = None  # one that the operator put there
+    fits = limits is None or {_constraint(name) for name in names} <= set(limits)
     return fits and authority.not_valid_after_utc > now + SERVER_LIFE
 
 
 def _serves(
     server: x509.Certificate, authority: x509.Certificate, names: tuple[x509.GeneralName, ...], now: datetime
 ) -> bool:
-    given = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     try:
         server.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
+        given = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
     return set(names) <= set(given) and server.not_valid_after_utc > now + RENEW_BEFORE
 
@@ -263,9 +272,6 @@ def _public_authorities() -> bytes:
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     """Whole or not at all, and never readable by others in between."""
-    if path.exists() and path.read_bytes() == data:
-        path.chmod(mode)
-        return
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

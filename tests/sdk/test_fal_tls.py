@@ -1,0 +1,185 @@
+"""The vendor's Python client with variables of the environment only, against `--tls auto`.
+
+Each program runs in a process of its own, as the client reads its variables when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.live_server import LiveServer, clean_environment, live_server, retouch
+from tests.sdk.fal import EDIT, TWO, photo
+
+VENDORS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with live_server(tmp_path_factory.mktemp("fal-tls"), tls=True) as running:
+        yield running
+
+
+def printed(server: LiveServer, client: str, *more: str) -> str:
+    """What `retouch env` prints."""
+    command = retouch("env", client, "--tls", "auto", "--port", str(server.port), "--data", str(server.data), *more)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment(), timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def bare_environment() -> dict[str, str]:
+    return {name: value for name, value in clean_environment().items() if name not in VENDORS and "FAL_" not in name}
+
+
+def exported(text: str) -> dict[str, str]:
+    """The variables a shell would have after `eval`."""
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    pairs = [words[1].partition("=") for words in lines if words[:1] == ["export"]]
+    return {name: value for name, _, value in pairs}
+
+
+def python(code: str, environment: Mapping[str, str], folder: Path) -> str:
+    """What a program prints on its last line."""
+    picture = folder / "cat.png"
+    picture.write_bytes(photo())
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**bare_environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+FOUR_VERBS = f"""
+import json, httpx, fal_client
+picture = fal_client.encode_file("cat.png")
+edit = {{"prompt": "make it snow", "image_url": picture, "seed": 7}}
+words = []
+answers = [
+    fal_client.run({EDIT!r}, edit),
+    fal_client.subscribe({EDIT!r}, edit, with_logs=True, on_queue_update=lambda s: words.append(type(s).__name__)),
+    fal_client.submit({TWO!r}, {{"prompt": "p", "image_urls": [picture], "seed": 7}}).get(),
+    list(fal_client.stream({EDIT!r}, edit))[-1],
+]
+links = [each["images"][0]["url"] for each in answers]
+files = [httpx.get(link) for link in links]
+print(json.dumps({{
+    "seeds": [each["seed"] for each in answers],
+    "links": links,
+    "types": [file.headers["content-type"] for file in files],
+    "words": words,
+}}))
+"""
+
+
+def test_python_comes_here_with_variables_only(server: LiveServer, tmp_path: Path):
+    """Checklist 51: recipe 16.1, TLS included; the links in the answers are https and readable too."""
+    said = json.loads(python(FOUR_VERBS, exported(printed(server, "fal")), tmp_path))
+    assert said["seeds"] == [7, 7, 7, 7]
+    assert said["types"] == ["image/png"] * 4
+    assert all(link.startswith(f"{server.url}/files/") for link in said["links"])
+    assert said["words"][-1] == "Completed"
+
+
+def test_the_lines_printed_for_uploads_work(server: LiveServer, tmp_path: Path):
+    """Checklist 51: what the variables do not redirect, the printed comment does."""
+    text = printed(server, "fal")
+    lines = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+    pointing = "\n".join(line for line in lines if "client" in line and "fal.config" not in line)
+    upload = "import fal_client, httpx; print(httpx.get(fal_client.upload_file('cat.png')).content == open('cat.png','rb').read())"
+    assert python(f"{pointing}\n{upload}", exported(text), tmp_path) == "True"
+
+
+NAME_OVERRIDE = """
+import os, socket
+real = socket.getaddrinfo
+def here(host, port, *more, **options):
+    assert host.endswith(("fal.run", "falrun.com", "fal.ai", "fal.media")), f"{host} was asked for"
+    return real("127.0.0.1", int(os.environ["HERE"]), *more, **options)
+socket.getaddrinfo = here
+"""
+
+
+def test_python_comes_here_by_the_vendors_names(server: LiveServer, tmp_path: Path):
+    """Checklist 4 and 51: recipe 16.4, the names lead here, uploads included; links keep those names."""
+    variables = exported(printed(server, "fal"))
+    environment = {"FAL_KEY": "any", "SSL_CERT_FILE": variables["SSL_CERT_FILE"], "HERE": str(server.port)}
+    upload = "\nlink = fal_client.upload_file('cat.png')\nprint(json.dumps([link, httpx.get(link).status_code, links]))"
+    link, status, links = json.loads(python(NAME_OVERRIDE + FOUR_VERBS + upload, environment, tmp_path))
+    assert status == 200
+    assert all(each.startswith("https://v3.fal.media/files/") for each in (link, *links))
+
+
+def test_nothing_goes_to_the_backup_hosts_when_the_server_is_away(server: LiveServer, tmp_path: Path):
+    """Checklist 52: with other host names the client knows no backup."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}"
+        code = """
+import socket
+names, real = set(), socket.getaddrinfo
+def noting(host, *more, **options):
+    names.add(host)
+    return real(host, *more, **options)
+socket.getaddrinfo = noting
+import fal_client.client, time
+fal_client.client.time.sleep = lambda seconds: None
+try:
+    fal_client.submit("fal-ai/qwen-image-edit", {})
+except Exception as error:
+    print(type(error).__name__, sorted(names))
+"""
+        variables = {"FAL_KEY": "any", "FAL_RUN_HOST": f"{place}/fal/run", "FAL_QUEUE_RUN_HOST": f"{place}/fal/queue"}
+        assert python(code, variables, tmp_path) == "ConnectError ['127.0.0.1']"
+
+
+def test_openai_and_the_printed_command_trust_it_too(server: LiveServer, tmp_path: Path):
+    code = "import openai; print([model.id for model in openai.OpenAI().models.list()])"
+    assert "qwen-image-edit" in python(code, exported(printed(server, "openai")), tmp_path)
+    command = next(line.strip() for line in server.log().splitlines() if line.strip().startswith("curl "))
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "edited.png").stat().st_size > 0
+
+
+def test_env_says_when_there_is_no_certificate_yet(tmp_path: Path):
+    command = retouch("env", "fal", "--tls", "auto", "--data", str(tmp_path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment(), timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Start 'retouch serve --tls auto'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "fal.run", "queue.fal.run", "rest.fal.ai", "v3.fal.media"])
+def test_the_certificate_is_good_for_each_name(server: LiveServer, name: str):
+    trust = ssl.create_default_context(cafile=server.data / "tls" / "authority.pem")
+    trust.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT
+    with (
+        socket.create_connection(("127.0.0.1", server.port)) as raw,
+        trust.wrap_socket(raw, server_hostname=name) as it,
+    ):
+        assert it.version() in ("TLSv1.2", "TLSv1.3")
+
+
+def test_plain_http_on_the_port_is_no_traceback(server: LiveServer):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" not in raw.recv(100)
+    assert server.get("/health")[0] == 200
+    assert "Traceback" not in server.log()
