@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import database_url, postgres_url
+from tests.databases import database, database_url, postgres_url
 from tests.unit.worker.bench import WorkBench
 
-__all__ = ["bench", "database_url", "postgres_url"]
+__all__ = ["bench", "database", "database_url", "postgres_url"]
 
 
 @pytest.fixture
