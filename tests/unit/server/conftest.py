@@ -1,0 +1,33 @@
+"""The application as `serve` builds it, on a fresh data folder, spoken to in process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from retouch import settings
+from retouch.catalog import checkpoint_named
+from retouch.cli.parts import open_database
+from retouch.cli.serve import open_parts
+from retouch.server.app import Parts, create_app
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    store = settings.read(settings.StoreSettings, data=tmp_path)
+    http, network = settings.read(settings.HttpSettings), settings.read(settings.NetworkSettings)
+    with (
+        open_database(store) as database,
+        open_parts(http, store, network, checkpoint_named("null"), database) as built,
+    ):
+        yield built
+
+
+@pytest.fixture
+async def client(parts: Parts) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(create_app(parts), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://retouch.test") as client:
+        yield client

@@ -1,0 +1,131 @@
+"""What the server answers beside its faces: signs of life, unknown paths, ids, metrics, files."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+import pytest
+
+from retouch.accounts.keys import ANONYMOUS
+from retouch.edit import Delivery, EditRequest, ImageInput
+from retouch.server.app import Parts
+from retouch.server.request_log import RequestLog
+
+
+async def test_health_is_ok_as_soon_as_the_process_is_up(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/health")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "ok"
+
+
+async def test_ready_says_what_is_missing_until_a_worker_is_ready(client: httpx2.AsyncClient, parts: Parts) -> None:
+    answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "No worker serves 'null'.")
+    parts.service.beat("w", ("null",), "cpu", "loading")
+    assert (await client.get("/ready")).json()["reason"] == "The model 'null' is loading."
+    parts.service.beat("w", ("null",), "cpu", "ready")
+    assert (await client.get("/ready")).status_code == 200
+
+
+async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, parts: Parts) -> None:
+    request = EditRequest(model="qwen-image-edit", prompt="x", images=(ImageInput(url="https://example.com/a.png"),))
+    jobs = [parts.service.submit(ANONYMOUS, request, Delivery("fal", "x")).job for _ in range(3)]
+    parts.service.cancel(ANONYMOUS, jobs[0].id)
+    parts.service.beat("w", ("null",), "cpu", "ready")
+    text = (await client.get("/metrics")).text
+    assert 'retouch_jobs{queue="null",state="queued"} 2.0' in text
+    assert 'retouch_jobs_ended_total{queue="null",state="cancelled"} 1.0' in text
+    assert 'retouch_worker_up{device="cpu",queue="null",state="ready",worker="w"} 1.0' in text
+    assert "python_gc" not in text
+
+
+async def test_a_path_of_no_face_is_a_plain_error(client: httpx2.AsyncClient) -> None:
+    answer = await client.get("/nothing/here")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "unknown_url"
+
+
+async def test_every_answer_has_a_request_id_and_a_harmless_one_is_kept(client: httpx2.AsyncClient) -> None:
+    assert re.fullmatch(r"[0-9a-f]{32}", (await client.get("/health")).headers["x-request-id"])
+    kept = await client.get("/health", headers={"x-request-id": "abc-1"})
+    assert kept.headers["x-request-id"] == "abc-1"
+    replaced = await client.get("/health", headers={"x-request-id": "a b\tc"})
+    assert replaced.headers["x-request-id"] != "a b\tc"
+
+
+async def test_the_front_page_names_the_addresses_and_escapes_the_host(client: httpx2.AsyncClient) -> None:
+    page = await client.get("/", headers={"host": "a.test"})
+    assert "http://a.test/v1" in page.text
+
+
+async def test_a_bug_is_answered_with_json_and_an_id() -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    transport = httpx2.ASGITransport(RequestLog(broken))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://retouch.test") as client:
+        answer = await client.get("/")
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert "ZeroDivisionError" not in answer.text
+    assert answer.headers["x-request-id"]
+
+
+@pytest.fixture
+def stored(parts: Parts) -> str:
+    """The path and query of a link to ten bytes."""
+    key = parts.blobs.put(b"0123456789", "image/png", folder="outputs", ttl_s=600)
+    return parts.blobs.link(key, ttl_s=600, base_url="")
+
+
+async def test_a_signed_link_gives_the_file(client: httpx2.AsyncClient, stored: str) -> None:
+    answer = await client.get(stored)
+    assert (answer.status_code, answer.content) == (200, b"0123456789")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-length"] == "10"
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "content", "content_range"),
+    [
+        ("bytes=0-3", 206, b"0123", "bytes 0-3/10"),
+        ("bytes=4-", 206, b"456789", "bytes 4-9/10"),
+        ("bytes=-3", 206, b"789", "bytes 7-9/10"),
+        ("bytes=8-99", 206, b"89", "bytes 8-9/10"),
+        ("bytes=10-", 416, b"", "bytes */10"),
+        ("bytes=-0", 416, b"", "bytes */10"),
+        ("bytes=5-2", 416, b"", "bytes */10"),
+        ("bytes=0-1,4-5", 200, b"0123456789", None),
+        ("lines=1-2", 200, b"0123456789", None),
+        ("bytes=-", 200, b"0123456789", None),
+    ],
+)
+async def test_a_range_gives_that_part(  # noqa: PLR0917
+    client: httpx2.AsyncClient, stored: str, wanted: str, status: int, content: bytes, content_range: str | None
+) -> None:
+    answer = await client.get(stored, headers={"range": wanted})
+    assert (answer.status_code, answer.content) == (status, content)
+    assert answer.headers.get("content-range") == content_range
+
+
+async def test_head_and_if_none_match_send_no_bytes(client: httpx2.AsyncClient, stored: str) -> None:
+    head = await client.head(stored)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "10")
+    again = await client.get(stored, headers={"if-none-match": head.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_a_link_that_is_changed_or_expired_is_unknown(client: httpx2.AsyncClient, stored: str) -> None:
+    for bad in (stored[:-1], stored.partition("?")[0], stored.replace("expires=", "expires=9"), "/files/../secret"):
+        answer = await client.get(bad)
+        assert answer.status_code == 404, bad
+        assert answer.json()["error"]["code"] in ("unknown_file", "unknown_url")
+
+
+async def test_a_file_that_is_gone_is_unknown(client: httpx2.AsyncClient, parts: Parts, stored: str) -> None:
+    parts.blobs.delete(stored.partition("?")[0].removeprefix("/files/"))
+    assert (await client.get(stored)).json()["error"]["code"] == "unknown_file"
