@@ -200,6 +200,10 @@ class Service:
         with self._database.read() as connection:
             return store.recent(connection, account.id, limit)
 
+    def usage(self, account: Account) -> tuple[ledger.UsageReport, ...]:
+        """What the account has used so far, by model."""
+        return ledger.Ledger(self._database).report(account.id)
+
     def cancel(self, account: Account, job_id: str) -> Job:
         """Cancel a waiting job now, or ask the worker of a running one; JobFinished when it has ended.
 

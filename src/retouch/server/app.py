@@ -24,6 +24,8 @@ from retouch.catalog import Catalog
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal.hosts import ByHost
+from retouch.protocols.fal.reseller import create_face as create_reseller_face
+from retouch.protocols.fal.reseller import create_usage_face
 from retouch.protocols.fal.routes import create_face as create_fal_face
 from retouch.protocols.openai.routes import create_face as create_openai_face
 from retouch.server.auth import Doorkeeper
@@ -43,6 +45,8 @@ FACES: tuple[tuple[str, Callable[[FaceContext], FastAPI]], ...] = (
     ("/openai/v1", create_openai_face),
     ("/v1", create_openai_face),
     ("/fal", create_fal_face),
+    ("/fal-ai", create_reseller_face),
+    ("/api/usage", create_usage_face),
 )
 """Where each face is mounted. A new protocol is one line here."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -37,7 +37,9 @@ def credential_of(request: Request) -> str | None:
     if header is None:
         return None
     scheme, _, secret = header.strip().partition(" ")
-    return secret.strip() if scheme.lower() in ("key", "bearer") and secret else header.strip()
+    if scheme.lower() not in ("key", "bearer") or not secret:
+        return header.strip()
+    return secret.strip().removeprefix("sk-")  # as resellers' customers paste it
 
 
 async def account_of(context: FaceContext, request: Request) -> Account:
@@ -113,21 +115,27 @@ def error_response(answer: Answer) -> Response:
 
 
 class RequestIds:
-    """Puts a request id on every answer: the job's where a route named one, else a new one."""
+    """Puts a request id on every answer: the job's where a route named one, else a new one.
 
-    def __init__(self, app: ASGIApp) -> None:
+    headers: the names it is sent under.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Sequence[str] = (REQUEST_ID_HEADER,)) -> None:
         self._app = app
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state: dict[str, Any] = scope.setdefault("state", {})
+        state.setdefault("request_id", str(uuid.uuid4()))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.setdefault(REQUEST_ID_HEADER, state.get("request_id") or str(uuid.uuid4()))
+                for name in self._headers:
+                    headers.setdefault(name, state["request_id"])
             await send(message)
 
         await self._app(scope, receive, send_with_id)
