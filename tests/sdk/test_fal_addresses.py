@@ -67,7 +67,10 @@ def test_uploads_by_host(server: LiveServer):
 
 
 def test_another_host_is_no_host_of_the_vendor(server: LiveServer):
-    assert by_host(server, "fal.run.example.com", "POST", f"/{EDIT}", json=arguments()).status_code == 404
+    """A path without a service belongs to the reseller shape, which queues."""
+    answer = by_host(server, "fal.run.example.com", "POST", f"/{EDIT}", json=arguments())
+    assert answer.json()["status"] == "IN_QUEUE"
+    assert by_host(server, "queue.fal.run.example.com", "GET", f"/{EDIT}").status_code == 405
 
 
 def test_a_browser_reaches_everything_through_one_path(server: LiveServer):
