@@ -151,7 +151,7 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     known = [PREFIX + name.upper() for name in known_names()]
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
             raise InvalidSetting(f"The variable {name} is not a setting of Retouch. {hint}")
 

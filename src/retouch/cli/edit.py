@@ -66,7 +66,7 @@ def run(engine: Engine, staged: Staged, console: Console) -> Pixels:
     """Drive the engine to the one picture, with a progress bar. Raises what the edit failed with."""
     [spec] = staged.specs
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Editing", total=spec.steps)
         engine.add(spec, staged.images)
         while engine.busy:

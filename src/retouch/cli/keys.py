@@ -18,7 +18,8 @@ def create(store: StoreSettings, name: str) -> None:
 def list_all(store: StoreSettings) -> None:
     with open_database(store) as database:
         for key in Keys(database).list():
-            sys.stdout.write(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}\n")
+            ended = "" if key.revoked_at is None else f"  revoked {key.revoked_at:%Y-%m-%d %H:%M}"
+            sys.stdout.write(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}{ended}\n")
 
 
 def revoke(store: StoreSettings, name: str) -> None:

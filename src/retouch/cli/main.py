@@ -75,6 +75,11 @@ def run() -> None:
         _give_up(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if os.environ.get("RETOUCH_LOG_LEVEL") == "debug":
+            raise
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        _give_up(f"Something went wrong inside Retouch ({cause}). RETOUCH_LOG_LEVEL=debug shows where.")
 
 
 def _give_up(sentence: str) -> None:

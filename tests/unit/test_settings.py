@@ -1,0 +1,78 @@
+"""Options win over variables, variables over defaults; what is not a setting is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retouch import settings
+from retouch.errors import InvalidSetting
+
+
+def test_an_option_wins_over_a_variable_and_a_variable_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.read(settings.HttpSettings).port == 8000
+    monkeypatch.setenv("RETOUCH_PORT", "9000")
+    assert settings.read(settings.HttpSettings, port=None).port == 9000
+    assert settings.read(settings.HttpSettings, port=9001).port == 9001
+
+
+def test_an_empty_variable_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_PUBLIC_URL", "")
+    assert settings.read(settings.HttpSettings).public_url is None
+
+
+def test_a_wrong_value_is_one_sentence_that_names_where_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidSetting, match=r"^--port is 99999: .*65535\.$"):
+        settings.read(settings.HttpSettings, port=99999)
+    with pytest.raises(InvalidSetting, match=r"^--public-url is 'example.com': must begin with http"):
+        settings.read(settings.HttpSettings, public_url="example.com")
+    with pytest.raises(InvalidSetting, match=r"^--log-level is 'loud'"):
+        settings.read(settings.ProcessSettings, log_level="loud")
+    monkeypatch.setenv("RETOUCH_PORT", "many")
+    with pytest.raises(InvalidSetting, match=r"^RETOUCH_PORT is 'many': .*integer"):
+        settings.read(settings.HttpSettings)
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_name() -> None:
+    settings.refuse_unknown_variables({"RETOUCH_PORT": "1", "HOME": "/"})
+    with pytest.raises(InvalidSetting, match=r"RETOUCH_PROT is not a setting of Retouch\. Did you mean RETOUCH_PORT\?"):
+        settings.refuse_unknown_variables({"RETOUCH_PROT": "1"})
+    with pytest.raises(InvalidSetting, match="There are: RETOUCH_HOST"):
+        settings.refuse_unknown_variables({"RETOUCH_XYZZY": "1"})
+
+
+def test_private_addresses_come_as_a_list_or_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.read(settings.NetworkSettings, allow_private=["a", "b:1"]).allow_private == ("a", "b:1")
+    monkeypatch.setenv("RETOUCH_ALLOW_PRIVATE", "images.internal, 10.0.0.7:9000,")
+    assert settings.read(settings.NetworkSettings).allow_private == ("images.internal", "10.0.0.7:9000")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("example.com", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) -> None:
+    assert settings.read(settings.HttpSettings, host=host).loopback is loopback
+
+
+def test_the_printed_address_can_be_opened() -> None:
+    assert settings.read(settings.HttpSettings, host="0.0.0.0", port=1).address == "http://127.0.0.1:1"
+    assert settings.read(settings.HttpSettings, host="::1", port=1).address == "http://[::1]:1"
+
+
+def test_the_data_folder_follows_the_desktop_standard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    store = settings.read(settings.StoreSettings)
+    assert store.data == tmp_path / "retouch"
+    assert store.database_url == f"sqlite:///{tmp_path}/retouch/retouch.db"
+    assert settings.read(settings.StoreSettings, database="postgresql://db/x").database_url == "postgresql://db/x"
