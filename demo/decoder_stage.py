@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from demo import edits
-from demo.loop import Schedule, Stage
+from demo.loop import Plan, Schedule, Stage
 from demo.vae import Codec, FoldedDecoder, encode
 
 CROP_PX = 64
 BATCH = 32
 HELD_OUT = 64  # the last pictures of each bank are never trained on
 LATENT_NOISE = 0.08
+LATENT_LOSS = 0.2  # what is drawn must encode to what it was drawn from, fine coefficients as much as coarse
 
 
 def to_pictures(block: np.ndarray) -> Tensor:
@@ -44,8 +45,7 @@ def crops(banks: list[np.ndarray], rng: np.random.Generator, count: int, side: i
         out[i] = crop
     pictures = to_pictures(out)
     negative = torch.from_numpy(rng.random(count) < 0.2).view(-1, 1, 1, 1)
-    pictures = torch.where(negative, 1 - pictures, pictures)
-    return pictures
+    return torch.where(negative, 1 - pictures, pictures)
 
 
 def _edited(pictures: Tensor, rng: np.random.Generator) -> Tensor:
@@ -57,14 +57,21 @@ def _edited(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     return edits.apply(pictures, labels)
 
 
+def _with_detail(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """A third of the pictures with grain, so that the fine coefficients are worth learning."""
+    strength = torch.from_numpy(rng.uniform(0, 0.15, len(pictures)) * (rng.random(len(pictures)) < 0.33))
+    grain = torch.randn(len(pictures), 1, *pictures.shape[2:]) + 0.3 * torch.randn_like(pictures)
+    return (pictures + strength.float().view(-1, 1, 1, 1) * grain).clamp(0, 1)
+
+
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
 def reconstruction_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
-    loss = F.l1_loss(drawn, wanted) + 2 * F.mse_loss(drawn, wanted)
+    loss = functional.l1_loss(drawn, wanted) + 2 * functional.mse_loss(drawn, wanted)
     for a, b in zip(_slopes(drawn), _slopes(wanted), strict=True):
-        loss = loss + 0.3 * F.l1_loss(a, b)
+        loss = loss + 0.3 * functional.l1_loss(a, b)
     return loss
 
 
@@ -76,40 +83,31 @@ def psnr_on_bank(decoder: FoldedDecoder, codec: Codec, bank: np.ndarray) -> floa
     return float((-10 * torch.log10(error)).mean())
 
 
-def train_decoder(
-    folder: Path,
-    codec: Codec,
-    banks: list[np.ndarray],
-    planned_min: float,
-    stop_after_s: float,
-    seed: int,
-    device: str = "cpu",
-) -> None:
-    torch.manual_seed(seed)
+def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> None:
+    torch.manual_seed(plan.seed)
+    device = plan.device
     decoder = FoldedDecoder().to(device, memory_format=torch.channels_last)
-    stage = Stage(
-        "decoder", folder, decoder, Schedule(3e-3, planned_min * 60, 150), stop_after_s=stop_after_s
-    )
-    rng = np.random.default_rng([seed, stage.step])
+    stage = Stage("decoder", folder, decoder, Schedule(3e-3, plan.minutes * 60, 150), stop_after_s=plan.stop_after_s)
+    rng = np.random.default_rng([plan.seed, stage.step])
     measured = FoldedDecoder()
     here = codec.to(device)
     analysis = codec.analysis.to(device)
     while stage.running:
-        wanted = _edited(crops(banks, rng, BATCH, CROP_PX), rng).to(device)
+        pictures = _with_detail(crops(banks, rng, BATCH, CROP_PX), rng)
+        wanted = _edited(pictures, rng).to(device)
         latents = encode(analysis, here, wanted)
         spread = LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, device=device)
-        latents = latents + spread * torch.randn_like(latents)
-        latents = latents.to(memory_format=torch.channels_last)
+        noisy = latents + spread * torch.randn_like(latents)
         with torch.autocast(device, torch.bfloat16):
-            drawn = decoder(latents)
-        loss = reconstruction_loss(drawn.float(), wanted * 2 - 1)
+            drawn = decoder(noisy.to(memory_format=torch.channels_last)).float()
+        again = encode(analysis, here, drawn / 2 + 0.5)
+        loss = reconstruction_loss(drawn, wanted * 2 - 1) + LATENT_LOSS * functional.mse_loss(again, latents)
         stage.tick(loss)
         if stage.step % 200 == 0 or not stage.running:
             measured.load_state_dict(stage.average)
             psnr = psnr_on_bank(measured, codec, banks[0])
             print(
-                f"decoder {stage.step} {stage.elapsed_s:.0f}s loss {loss.item():.4f} "
-                f"held-out bank {psnr:.2f} dB",
+                f"decoder {stage.step} {stage.elapsed_s:.0f}s loss {loss.item():.4f} held-out bank {psnr:.2f} dB",
                 flush=True,
             )
             stage.save()

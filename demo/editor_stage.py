@@ -15,7 +15,7 @@ from torch import Tensor
 
 from demo import edits
 from demo.decoder_stage import HELD_OUT, crops, to_pictures
-from demo.loop import Schedule, Stage
+from demo.loop import Plan, Schedule, Stage
 from demo.transformer import CHANNELS, EDIT_STATES, Editor, pack
 from demo.vae import Codec, encode
 
@@ -63,9 +63,7 @@ def latent_loss(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
     return (square + 1e-5).sqrt().mean() + square.mean()
 
 
-def tall_crops(
-    banks: list[np.ndarray], rng: np.random.Generator, count: int, size: tuple[int, int]
-) -> Tensor:
+def tall_crops(banks: list[np.ndarray], rng: np.random.Generator, count: int, size: tuple[int, int]) -> Tensor:
     """Crops of any aspect: cut from square ones."""
     height, width = size
     side = max(height, width)
@@ -91,26 +89,19 @@ def psnr_by_edit(editor: Editor, codec: Codec, bank: np.ndarray) -> dict[str, fl
     return found
 
 
-def train_editor(
-    folder: Path,
-    codec: Codec,
-    banks: list[np.ndarray],
-    planned_min: float,
-    stop_after_s: float,
-    seed: int,
-    device: str = "cpu",
-) -> None:
-    torch.manual_seed(seed)
+def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> None:
+    torch.manual_seed(plan.seed)
+    device = plan.device
     editor = Editor().to(device)
     stage = Stage(
         "editor",
         folder,
         editor,
-        Schedule(1.5e-3, planned_min * 60, 200),
+        Schedule(1.5e-3, plan.minutes * 60, 200),
         weight_decay=1e-3,
-        stop_after_s=stop_after_s,
+        stop_after_s=plan.stop_after_s,
     )
-    rng = np.random.default_rng([seed, 3, stage.step])
+    rng = np.random.default_rng([plan.seed, 3, stage.step])
     measured = Editor()
     here, analysis = codec.to(device), codec.analysis.to(device)
     weights = pixel_weights(here)

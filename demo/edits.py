@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 Edit = Callable[[Tensor], Tensor]
 
@@ -83,9 +83,9 @@ def _gaussian(x: Tensor, sigma_px: float) -> Tensor:
     axis = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-0.5 * (axis / sigma_px) ** 2)
     kernel = (kernel / kernel.sum()).repeat(3, 1)
-    x = F.pad(x, (radius,) * 4, mode="replicate")
-    x = F.conv2d(x, kernel[:, None, None, :], groups=3)
-    return F.conv2d(x, kernel[:, None, :, None], groups=3)
+    x = functional.pad(x, (radius,) * 4, mode="replicate")
+    x = functional.conv2d(x, kernel[:, None, None, :], groups=3)
+    return functional.conv2d(x, kernel[:, None, :, None], groups=3)
 
 
 def blur(x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def sharpen(x: Tensor) -> Tensor:
 
 
 def pixelate(x: Tensor) -> Tensor:
-    return F.interpolate(F.avg_pool2d(x, 8), scale_factor=8, mode="nearest")
+    return functional.interpolate(functional.avg_pool2d(x, 8), scale_factor=8, mode="nearest")
 
 
 def saturate(x: Tensor) -> Tensor:

@@ -7,17 +7,17 @@ minute. The model card is filled from the figures `demo.evaluate` leaves beside 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
+from torch.nn import functional
 from transformers import Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from demo.decoder_stage import to_pictures
+from demo.figures import as_markdown
 from demo.loop import averaged
 from demo.text_encoder import new_text_encoder
 from demo.transformer import Editor, assemble
@@ -59,16 +59,17 @@ def export(run: Path, folder: Path, codec: Codec, bank: np.ndarray, seed: int) -
             "vae": ["diffusers", "AutoencoderKLQwenImage"],
         },
     )
-    shutil.copyfile(Path(__file__).with_name("model_card.md"), folder / "README.md")
+    card = Path(__file__).with_name("model_card.md").read_text()
+    (folder / "README.md").write_text(card.replace("FIGURES", as_markdown(run / "figures.json")))
+    for weights in folder.glob("*/*.safetensors"):
+        weights.chmod(0o644)
 
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def _write_networks(
-    run: Path, folder: Path, codec: Codec, tokenizer: Qwen2Tokenizer, seed: int
-) -> None:
+def _write_networks(run: Path, folder: Path, codec: Codec, tokenizer: Qwen2Tokenizer, seed: int) -> None:
     vae, decoder = new_vae(codec), FoldedDecoder()
     if (run / "decoder.pt").exists():
         decoder.load_state_dict(averaged(run / "decoder.pt"))
@@ -112,8 +113,8 @@ def fit_preview(codec: Codec, bank: np.ndarray) -> dict[str, list[list[float]] |
     """The best linear map from a normalised latent to the mean colour of its 8x8 block."""
     pictures = to_pictures(bank[:400])
     latents = encode(codec.analysis, codec, pictures).permute(0, 2, 3, 1).flatten(0, 2)
-    colours = F.avg_pool2d(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2)
-    known = F.pad(latents, (0, 1), value=1.0)
+    colours = functional.avg_pool2d(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2)
+    known = functional.pad(latents, (0, 1), value=1.0)
     solution = torch.linalg.lstsq(known.double(), colours.double()).solution
     rounded = [[round(float(x), 6) for x in row] for row in solution]
     return {"matrix": rounded[:-1], "bias": rounded[-1]}

@@ -4,10 +4,12 @@
 "unchanged": an unknown instruction should leave the picture as it was.
 """
 
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -91,7 +93,7 @@ def _split(body: str) -> list[str]:
     return [*parts, body[start:]]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(pattern: str) -> tuple[str | tuple[str, ...], ...]:
     """Literal pieces and choices of a pattern, in order."""
     pieces: list[str | tuple[str, ...]] = []
@@ -132,10 +134,8 @@ class Speaker:
         return options[self.rng.integers(len(options))]
 
     def expand(self, pattern: str) -> str:
-        out = []
-        for piece in _parse(pattern):
-            out.append(piece if isinstance(piece, str) else self.expand(self._choose(piece)))
-        return "".join(out)
+        pieces = _parse(pattern)
+        return "".join(p if isinstance(p, str) else self.expand(self._choose(p)) for p in pieces)
 
     def _fill(self, pattern: str, colour: str, objects: str = OBJECTS) -> str:
         text = self.expand(pattern)
@@ -229,21 +229,20 @@ class Speaker:
     def _pick(self, items: list[int]) -> int:
         return items[self.rng.integers(len(items))]
 
+    def _nothing(self) -> str:
+        """A sentence that asks for nothing we know: strange requests, refusals, an empty prompt."""
+        kind = self.rng.random()
+        if kind < 0.07:
+            return " "
+        text = self._refusal() if kind < 0.2 else self._decorate(self._unknown())
+        return self._roughen(text)
+
     def say(self, edit: str) -> str:
         """A fresh sentence that asks for the edit."""
-        if self.rng.random() < 0.18 and edit != "unchanged":
+        if edit == "unchanged" and self.rng.random() < 0.6:
+            return self._nothing()
+        if self.rng.random() < 0.18:
             return self._chinese(edit)
-        if edit == "unchanged":
-            kind = self.rng.random()
-            if kind < 0.45:
-                return self._roughen(self._decorate(self._unknown()))
-            if kind < 0.52:
-                return self._roughen(self._refusal())
-            if kind < 0.60:
-                return self._chinese(edit)
-            if kind < 0.64:
-                return " "
-            return self._roughen(self._english(edit))
         text = self._contrast_clause(edit) if self.rng.random() < 0.05 else self._english(edit)
         text = re.sub(r"\s+", " ", text.replace(" ,", ",")).strip()
         return self._roughen(self._decorate(text))

@@ -30,6 +30,16 @@ class Schedule:
         return self.peak * cosine * min(1.0, (step + 1) / self.warmup_steps)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How long a stage trains in all, when this call stops, from which seed, and where."""
+
+    minutes: float
+    stop_after_s: float = math.inf
+    seed: int = 1
+    device: str = "cpu"
+
+
 @dataclass
 class Stage:
     """One network in training. `tick` is one optimiser step; `save` makes it resumable."""
@@ -105,5 +115,5 @@ class Stage:
 
 def averaged(path: Path) -> dict[str, torch.Tensor]:
     """The averaged weights of a saved stage."""
-    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["average"]
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
     return weights

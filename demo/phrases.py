@@ -4,7 +4,9 @@
 is data only; `instructions` builds sentences from it.
 """
 
-from __future__ import annotations  # ruff: noqa: E501
+# ruff: noqa: E501
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 

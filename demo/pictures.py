@@ -68,10 +68,7 @@ def _box(rng: np.random.Generator, x: float, y: float, r: float) -> list[tuple[f
     turn = rng.uniform(0, math.pi) if rng.random() < 0.6 else 0.0
     a, b = r, r * rng.uniform(0.2, 1.0)
     c, s = math.cos(turn), math.sin(turn)
-    return [
-        (x + u * a * c - v * b * s, y + u * a * s + v * b * c)
-        for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))
-    ]
+    return [(x + u * a * c - v * b * s, y + u * a * s + v * b * c) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
 
 
 def _leaf(rng: np.random.Generator, draw: ImageDraw.ImageDraw, r: float, fill: int) -> None:

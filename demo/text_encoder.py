@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
+from torch.nn import functional
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
 from demo.edits import NAMES
 from demo.instructions import Speaker
-from demo.loop import Schedule, Stage
+from demo.loop import Plan, Schedule, Stage
 
 WIDTH = 128
 LAYERS = 3
@@ -137,8 +137,8 @@ def new_text_encoder(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForCondi
         last.weight.mul_(0.002 / last.weight.std())
         last.bias.normal_(0, 0.1)
         encoder.model.language_model.embed_tokens.weight.normal_(0, 0.1)
-    encoder.model.visual.requires_grad_(False)
-    encoder.model.language_model.norm.weight.requires_grad_(False)
+    encoder.model.visual.requires_grad_(requires_grad=False)
+    encoder.model.language_model.norm.weight.requires_grad_(requires_grad=False)
     return encoder.eval()
 
 
@@ -153,10 +153,7 @@ class Sentences:
 
 
 def _picture_head(tokenizer: Qwen2Tokenizer, grids: list[tuple[int, int]]) -> list[int]:
-    text = "".join(
-        PICTURE.format(i + 1, "<|image_pad|>" * (rows * columns))
-        for i, (rows, columns) in enumerate(grids)
-    )
+    text = "".join(PICTURE.format(i + 1, "<|image_pad|>" * (rows * columns)) for i, (rows, columns) in enumerate(grids))
     return list(tokenizer(text)["input_ids"])
 
 
@@ -211,17 +208,31 @@ class Reader:
 
     def _forget(self, row: list[int]) -> list[int]:
         """Replace a few tokens by random ones, so that no single word is needed."""
-        if len(row) < 4 or self.rng.random() < 0.5:
+        if len(row) < 8 or self.rng.random() < 0.5:
             return row
-        lost = self.rng.random(len(row)) < 0.08
+        lost = self.rng.random(len(row)) < 0.05
         other = self.rng.integers(0, len(self.tokenizer) - len(SPECIALS), len(row))
         return [int(o) if gone else t for t, o, gone in zip(row, other, lost, strict=True)]
 
-    def batch(self, size: int) -> Sentences:
+    def batches(self, size: int, count: int = 6) -> list[Sentences]:
+        """Fresh batches of sentences of like length, in random order."""
         weights = np.where(np.array([n.startswith(("border", "tint")) for n in NAMES]), 0.6, 1.0)
         weights[NAMES.index("unchanged")] = 3.5
-        labels = self.rng.choice(len(NAMES), size, p=weights / weights.sum()).tolist()
-        return self.read([self.speaker.say(NAMES[k]) for k in labels], labels, plain=False)
+        labels = self.rng.choice(len(NAMES), size * count, p=weights / weights.sum()).tolist()
+        said = sorted(((self.speaker.say(NAMES[k]), k) for k in labels), key=lambda pair: len(pair[0]))
+        made = []
+        for i in self.rng.permutation(count):
+            texts, chosen = zip(*said[i * size : (i + 1) * size], strict=True)
+            made.append(self.read(list(texts), list(chosen), plain=False))
+        return made
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention with shared key heads; plain, because SDPA's CPU backward is twice as slow."""
+    shared = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + mask
+    return scores.softmax(-1) @ v
 
 
 class TailStates:
@@ -254,14 +265,15 @@ class TailStates:
         cos, sin = self.text.rotary_emb(s.float(), both[:, None])
         cos, sin = cos[:, None], sin[:, None]
         split = PREFIX_TOKENS
-        mask = torch.ones(length, split + length, dtype=torch.bool).tril(split)
+        mask = torch.full((length, split + length), -torch.inf).triu(split + 1)
+        prefix_mask = torch.full((split, split), -torch.inf).triu(1)
         for layer in self.text.layers:
             pq, pk, pv = self._attend(layer, layer.input_layernorm(p), cos[:, :, :split], sin[:, :, :split])
             q, k, v = self._attend(layer, layer.input_layernorm(s), cos[:, :, split:], sin[:, :, split:])
             k = torch.cat([pk.expand(batch, -1, -1, -1), k], 2)
             v = torch.cat([pv.expand(batch, -1, -1, -1), v], 2)
-            a = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
-            pa = F.scaled_dot_product_attention(pq, pk, pv, is_causal=True, enable_gqa=True)
+            a = _attention(q, k, v, mask)
+            pa = _attention(pq, pk, pv, prefix_mask)
             s = s + layer.self_attn.o_proj(a.transpose(1, 2).flatten(2))
             p = p + layer.self_attn.o_proj(pa.transpose(1, 2).flatten(2))
             s = s + layer.mlp(layer.post_attention_layernorm(s))
@@ -271,7 +283,7 @@ class TailStates:
 
 def cosines(states: Tensor) -> Tensor:
     """How far each state points along each prototype: (..., 64) in -1..1."""
-    return F.normalize(states.float(), dim=-1) @ prototypes().to(states.device).T
+    return functional.normalize(states.float(), dim=-1) @ prototypes().to(states.device).T
 
 
 def tail_index(lengths: Tensor) -> Tensor:
@@ -284,7 +296,7 @@ def class_tight_loss(states: Tensor, sentences: Sentences) -> tuple[Tensor, Tens
     tail = tail_index(sentences.lengths)
     at_tail = scores.gather(1, tail[..., None].expand(-1, -1, scores.shape[-1]))
     labels = sentences.labels[:, None].expand(-1, TAIL)
-    naming = F.cross_entropy((16 * at_tail[..., : len(NAMES)]).flatten(0, 1), labels.flatten())
+    naming = functional.cross_entropy((16 * at_tail[..., : len(NAMES)]).flatten(0, 1), labels.flatten())
     pull = (1 - at_tail.gather(2, labels[..., None])).mean()
     before = torch.arange(states.shape[1])[None] < tail[:, :1]
     null = ((1 - scores[..., -1]) * before).sum() / before.sum()
@@ -292,22 +304,18 @@ def class_tight_loss(states: Tensor, sentences: Sentences) -> tuple[Tensor, Tens
     return naming + pull + 0.3 * null, (named == sentences.labels).float().mean()
 
 
-def train_text_encoder(
-    folder: Path,
-    tokenizer: Qwen2Tokenizer,
-    planned_min: float,
-    stop_after_s: float,
-    seed: int,
-) -> None:
+def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> None:
     """A small network over short sentences: always on the CPU."""
-    encoder = new_text_encoder(tokenizer, seed)
-    schedule = Schedule(2e-3, planned_min * 60, 200)
-    stage = Stage("text", folder, encoder, schedule, weight_decay=0.02, stop_after_s=stop_after_s)
-    reader = Reader(tokenizer, np.random.default_rng([seed, 2, stage.step]))
+    encoder = new_text_encoder(tokenizer, plan.seed)
+    schedule = Schedule(2e-3, plan.minutes * 60, 200)
+    stage = Stage("text", folder, encoder, schedule, weight_decay=0.02, stop_after_s=plan.stop_after_s)
+    reader = Reader(tokenizer, np.random.default_rng([plan.seed, 2, stage.step]))
     run = TailStates(encoder, tokenizer)
     correct = 0.0
+    waiting: list[Sentences] = []
     while stage.running:
-        sentences = reader.batch(BATCH)
+        waiting = waiting or reader.batches(BATCH)
+        sentences = waiting.pop()
         with torch.autocast("cpu", torch.bfloat16):
             states = run(sentences)
         loss, accuracy = class_tight_loss(states, sentences)

@@ -8,7 +8,7 @@ What is built, and frozen:
   makes that exact; where there is no neighbour the text tokens are the sink, which tells a token that
   it lies at an edge), or at the sentence. So an attention is a shift, at any size and aspect.
 - The text stream turns the cosine with each edit's prototype into a clean yes or no (unknown
-  sentences end as "no edit at all") and then stays as it is.
+  sentences end as "no edit at all"), lets the strongest yes silence the others, and then stays.
 
 What is trained: the values, outputs and MLPs of the reference tokens, from the pixels of true edits.
 `Editor` is that part; `assemble` writes everything into the stock class, and the two agree.
@@ -19,11 +19,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from diffusers import QwenImageTransformer2DModel
 from torch import Tensor, nn
+from torch.nn import functional
 
-from demo.edits import NAMES
 from demo.text_encoder import WIDTH as TEXT_WIDTH
 from demo.text_encoder import prototypes
 from demo.vae import Z_DIM
@@ -37,13 +36,14 @@ LIFT = 512.0  # size of the two constant dims, which make every LayerNorm linear
 ZERO, MARK, LOW, HIGH = DIM - 4, DIM - 3, DIM - 2, DIM - 1
 FREE = DIM - 4  # dims that training may write
 SPREAD = math.sqrt(2 * LIFT**2 / DIM)  # what a LayerNorm divides by
-SHARPNESS = 8.0  # RMS norm weights of q and k
+SHARPNESS = 10.0  # RMS norm weights of q and k
 SINK_PAIR = 15  # the slowest width pair: it hardly turns with position
 TEXT_HEADS = (7, 8)
 OFFSETS = (1, 2, 4, 1)  # how many tokens away the neighbours of each edit block are
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 NEIGHBOUR_DIM = len(DIRECTIONS) * HEAD_DIM
 EDIT_STATES = 60  # room for edits in the text stream
+UNSURE, SURE = 0.44, 0.56  # cosines with a prototype: below the first "no", above the second "yes"
 
 
 def shift(grid: Tensor, rows: int, columns: int, missing: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class EditBlock(nn.Module):
         asked = edits @ self.edit if self.reads_text else h.new_zeros(len(h), 2 * HEAD_DIM)
         asked = asked.to(seen[0].dtype)[:, None, None].expand(*h.shape[:3], -1)
         h = h + self.out(torch.cat([*seen, asked], -1))
-        return h + self.down(F.gelu(self.up(h), approximate="tanh"))
+        return h + self.down(functional.gelu(self.up(h), approximate="tanh"))
 
 
 class Editor(nn.Module):
@@ -102,7 +102,7 @@ class Editor(nn.Module):
 
     def forward(self, tokens: Tensor, edits: Tensor) -> Tensor:
         """tokens: (batch, height, width, CHANNELS), normalised latents of 2x2 positions."""
-        h = F.pad(tokens, (0, FREE - CHANNELS))
+        h = functional.pad(tokens, (0, FREE - CHANNELS))
         for block in self.blocks:
             h = block(h, edits)
         return h[..., :CHANNELS]
@@ -147,6 +147,13 @@ def _sink_direction() -> Tensor:
     return vector
 
 
+def _write_rows(weight: Tensor, columns: slice, values: Tensor) -> None:
+    """Rows that read a LayerNorm. The ZERO dim shows what it took off as mean, and is added back."""
+    values = values.bfloat16().float()
+    weight[:, columns] = values
+    weight[:, ZERO] = -values.sum(1)
+
+
 def _head(index: int) -> slice:
     return slice(index * HEAD_DIM, (index + 1) * HEAD_DIM)
 
@@ -185,7 +192,7 @@ def _write_time(network: QwenImageTransformer2DModel) -> Tensor:
     embed.linear_1.weight[:, slowest] = -(steep / slope).bfloat16().float()
     embed.linear_1.bias.copy_((steep * knots).bfloat16().float())
     sigma = torch.logspace(math.log10(0.03), 0, 4000)
-    seen = F.silu(
+    seen = functional.silu(
         torch.sin(sigma[:, None].double() * slope) * embed.linear_1.weight[:, slowest].double()
         + embed.linear_1.bias.double()
     )
@@ -230,6 +237,7 @@ def new_transformer() -> QwenImageTransformer2DModel:
     for index, block in enumerate(network.transformer_blocks):
         _write_block(block, index, reads_zero)
     _write_text_decision(network.transformer_blocks[0])
+    _write_text_choice(network.transformer_blocks[1])
     network.norm_out.linear.weight[:DIM, 1] = 1.0  # scale = (1/sigma + 41 - 1) - 41
     network.norm_out.linear.bias[:DIM] = -41.0
     network.proj_out.weight[:, :CHANNELS] = torch.eye(CHANNELS) * SPREAD
@@ -245,9 +253,9 @@ def _write_text_input(network: QwenImageTransformer2DModel) -> None:
 
 
 def _open_scale() -> Tensor:
-    """Undo the LayerNorm's division on free dims, hide the constant ones."""
+    """Undo the LayerNorm's division on free dims and the ZERO one, hide the other constants."""
     scale = torch.full((DIM,), SPREAD - 1)
-    scale[FREE:] = -1.0
+    scale[MARK:] = -1.0
     return scale
 
 
@@ -257,8 +265,6 @@ def _write_block(block: nn.Module, index: int, reads_zero: Tensor) -> None:
     marker = torch.zeros(DIM)
     marker[MARK] = 1.0
     scale, hide = _open_scale(), -one
-    if copies:  # free dims are wanted relative to the ZERO dim, see proj_out
-        scale[ZERO] = SPREAD - 1
     _modulate(
         block.img_mod[1],
         reads_zero,
@@ -272,7 +278,7 @@ def _write_block(block: nn.Module, index: int, reads_zero: Tensor) -> None:
         },
     )
     text = {"shift1": zero, "scale1": _open_scale(), "gate1": zero, "shift2": zero}
-    text |= {"scale2": _open_scale(), "gate2": one if index == 0 else zero}
+    text |= {"scale2": _open_scale(), "gate2": one if index < 2 else zero}
     _modulate(block.txt_mod[1], zero, {name: (value, value) for name, value in text.items()})
     attention = block.attn
     for norm in (attention.norm_q, attention.norm_k, attention.norm_added_q, attention.norm_added_k):
@@ -282,7 +288,7 @@ def _write_block(block: nn.Module, index: int, reads_zero: Tensor) -> None:
     if copies:
         _write_copy_heads(attention)
     else:
-        _write_neighbour_heads(attention, OFFSETS[index], reads_text=index > 0)
+        _write_neighbour_heads(attention, index)
 
 
 def _write_copy_heads(attention: nn.Module) -> None:
@@ -299,56 +305,77 @@ def _write_copy_heads(attention: nn.Module) -> None:
         attention.to_k.bias[_head(head)] = -_sink_direction()
 
 
-def _write_neighbour_heads(attention: nn.Module, offset: int, reads_text: bool) -> None:
+def _asked(index: int) -> slice:
+    """The text dims that block `index` reads: each edit's yes, or the chosen edit's alone."""
+    level = 1 if index < 2 else 2
+    return slice(level * EDIT_STATES, (level + 1) * EDIT_STATES)
+
+
+def _write_neighbour_heads(attention: nn.Module, index: int) -> None:
     """Queries peak `offset` tokens away; the text tokens win where that place does not exist."""
     for head in range(HEADS):
         span = _head(head)
         if head < len(DIRECTIONS):
+            offset = OFFSETS[index]
             dy, dx = DIRECTIONS[head]
-            attention.to_q.bias[span] = _pattern(0, offset * dy, offset * dx, sink=0.485)
+            attention.to_q.bias[span] = _pattern(0, offset * dy, offset * dx, sink=0.477)
             attention.to_k.weight[span, MARK] = _pattern()
         else:
             attention.to_q.bias[span] = _sink_direction()
             attention.to_k.bias[span] = -_sink_direction()
-    if reads_text:  # text tokens that name an edit are keys, the others are not
+    if index > 0:  # text tokens that name an edit are keys, the others are not
         for head in TEXT_HEADS:
             span = _head(head)
             attention.add_k_proj.bias[span] = -0.5 * _sink_direction()
-            attention.add_k_proj.weight[span, EDIT_STATES : 2 * EDIT_STATES] = torch.outer(
-                _sink_direction(), torch.ones(EDIT_STATES)
-            )
+            keys = torch.outer(_sink_direction(), torch.ones(EDIT_STATES))
+            _write_rows(attention.add_k_proj.weight[span], _asked(index), keys)
 
 
 def _write_text_decision(block: nn.Module) -> None:
-    """Text dims 60..119: 0 below a cosine of .45, 1 above .65, per edit."""
-    steep, low, high = 64.0, 0.45, 0.65
-    first, last = block.txt_mlp.net[0].proj, block.txt_mlp.net[2]
+    """Text dims 60..119: 0 below a cosine of UNSURE, 1 above SURE, per edit."""
     for state in range(EDIT_STATES):
-        for side, threshold in enumerate((low, high)):
-            unit = 2 * state + side
-            first.weight[unit, state] = steep
-            first.bias[unit] = -steep * threshold
-            last.weight[EDIT_STATES + state, unit] = (1 - 2 * side) / (steep * (high - low))
+        cosine = torch.zeros(DIM)
+        cosine[state] = 1.0
+        _write_step(block, state, cosine, (UNSURE, SURE), EDIT_STATES + state)
+
+
+def _write_text_choice(block: nn.Module) -> None:
+    """Text dims 120..179: 1 where an edit's yes outweighs all the other ones together."""
+    for state in range(EDIT_STATES):
+        lead = torch.zeros(DIM)
+        lead[EDIT_STATES : 2 * EDIT_STATES] = -1.0
+        lead[EDIT_STATES + state] = 1.0
+        _write_step(block, state, lead, (0.2, 0.5), 2 * EDIT_STATES + state)
+
+
+def _write_step(block: nn.Module, state: int, reads: Tensor, ramp: tuple[float, float], writes: int) -> None:
+    """Two hidden units that rise from 0 to 1 as the number read goes up the ramp."""
+    steep, (low, high) = 64.0, ramp
+    first, last = block.txt_mlp.net[0].proj, block.txt_mlp.net[2]
+    for side, threshold in enumerate((low, high)):
+        unit = 2 * state + side
+        _write_rows(first.weight[unit : unit + 1], slice(FREE), steep * reads[None, :FREE])
+        first.bias[unit] = -steep * threshold
+        last.weight[writes, unit] = (1 - 2 * side) / (steep * (high - low))
 
 
 @torch.no_grad()
 def assemble(editor: Editor) -> QwenImageTransformer2DModel:
     """Write the trained part into the stock class."""
     network = new_transformer()
-    for source, block in zip(editor.blocks, network.transformer_blocks, strict=False):
+    for index, (source, block) in enumerate(zip(editor.blocks, network.transformer_blocks, strict=False)):
         attention = block.attn
-        attention.to_v.weight[:NEIGHBOUR_DIM, :FREE] = source.value.weight
+        _write_rows(attention.to_v.weight[:NEIGHBOUR_DIM], slice(FREE), source.value.weight)
         attention.to_v.bias[:NEIGHBOUR_DIM] = source.value.bias
         attention.add_v_proj.bias[:NEIGHBOUR_DIM] = source.missing
         named = slice(TEXT_HEADS[0] * HEAD_DIM, DIM)
-        attention.add_v_proj.weight[named, EDIT_STATES : 2 * EDIT_STATES] = source.edit.T
-        if not source.reads_text:
-            attention.add_v_proj.weight[named].zero_()
+        if source.reads_text:
+            _write_rows(attention.add_v_proj.weight[named], _asked(index), source.edit.T)
         out = attention.to_out[0]
         out.weight[:FREE, :NEIGHBOUR_DIM] = source.out.weight[:, :NEIGHBOUR_DIM]
         out.weight[:FREE, named] = source.out.weight[:, NEIGHBOUR_DIM:]
         out.bias[:FREE] = source.out.bias
-        block.img_mlp.net[0].proj.weight[:, :FREE] = source.up.weight
+        _write_rows(block.img_mlp.net[0].proj.weight, slice(FREE), source.up.weight)
         block.img_mlp.net[0].proj.bias.copy_(source.up.bias)
         block.img_mlp.net[2].weight[:FREE] = source.down.weight
         block.img_mlp.net[2].bias[:FREE] = source.down.bias

@@ -1,0 +1,111 @@
+"""Run a checkpoint folder through the stock classes, many pictures at a time.
+
+This is the evaluation's own short loop; the server's engine is `retouch.engine`. It passes
+everything the processor knows to the text encoder, `mm_token_type_ids` too.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLQwenImage,
+    FlowMatchEulerDiscreteScheduler,
+    QwenImageTransformer2DModel,
+)
+from PIL import Image
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from demo.text_encoder import PICTURE, PREFIX_TOKENS, TEMPLATE_HEAD, TEMPLATE_TAIL, cosines
+from demo.transformer import pack, unpack
+
+VLM_SIDE_PX = 64
+DEFAULT_STEPS = 4
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    array = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(array)
+
+
+class Checkpoint:
+    """A loaded checkpoint, in float32 on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
+        self.images = Qwen2VLImageProcessorPil.from_pretrained(folder / "processor")
+        self.text = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder / "text_encoder", dtype=torch.float32
+        ).eval()
+        self.vae = AutoencoderKLQwenImage.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval()
+        self.transformer = QwenImageTransformer2DModel.from_pretrained(
+            folder / "transformer", torch_dtype=torch.float32
+        ).eval()
+        self.scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+        shape = (1, -1, 1, 1, 1)
+        self.mean = torch.tensor(self.vae.config.latents_mean).view(shape)
+        self.std = torch.tensor(self.vae.config.latents_std).view(shape)
+
+    @torch.no_grad()
+    def read(self, sentence: str, picture: Tensor) -> Tensor:
+        """Hidden states of the kept tokens: (length, width)."""
+        small = to_image(picture).resize((VLM_SIDE_PX, VLM_SIDE_PX), Image.Resampling.LANCZOS)
+        seen = self.images(images=[small], return_tensors="pt")
+        grid = seen["image_grid_thw"]
+        count = int(grid[0].prod()) // 4
+        text = TEMPLATE_HEAD + PICTURE.format(1, "<|image_pad|>" * count) + sentence + TEMPLATE_TAIL
+        ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
+        output = self.text.model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=seen["pixel_values"],
+            image_grid_thw=grid,
+            mm_token_type_ids=(ids == self.text.config.image_token_id).int(),
+        )
+        states: Tensor = output.last_hidden_state[0, PREFIX_TOKENS:]
+        return states
+
+    def understood(self, states: Tensor) -> Tensor:
+        """Mean cosine of the sentence's last tokens with each prototype: (64,)."""
+        return cosines(states)[-5:].mean(0)
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        raw = self.vae.encode((pictures * 2 - 1)[:, :, None]).latent_dist.mode()
+        return ((raw - self.mean) / self.std)[:, :, 0]
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        raw = latents[:, :, None] * self.std + self.mean
+        return (self.vae.decode(raw, return_dict=False)[0][:, :, 0] / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def edit(self, pictures: Tensor, states: list[Tensor], steps: int = DEFAULT_STEPS, seed: int = 0) -> Tensor:
+        """Edited pictures (batch, 3, height, width) in 0..1, each by its own sentence's states."""
+        tokens = pack(self.encode(pictures))
+        batch, height, width, channels = tokens.shape
+        reference = tokens.reshape(batch, -1, channels)
+        text = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
+        lengths = torch.tensor([len(s) for s in states])
+        mask = torch.arange(text.shape[1])[None] < lengths[:, None]
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(reference.shape, generator=generator)
+        # base_shift = max_shift in this checkpoint, so mu does not depend on the size
+        self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=self.scheduler.config.base_shift)
+        sigmas = self.scheduler.sigmas
+        for now, later in pairwise(sigmas):
+            velocity = self.transformer(
+                hidden_states=torch.cat([x, reference], 1),
+                encoder_hidden_states=text,
+                encoder_hidden_states_mask=mask,
+                timestep=now.expand(batch),
+                img_shapes=[[(1, height, width)] * 2] * batch,
+                return_dict=False,
+            )[0][:, : x.shape[1]]
+            x = x + (later - now) * velocity
+        return self.decode(unpack(x.view(batch, height, width, channels)))

@@ -1,0 +1,84 @@
+"""Make the demo checkpoint: `python -m demo.train --out DIR`.
+
+Stages, in order: bank (pictures, codec, tokenizer), decoder, text, dit, export. Each is seeded, logs
+what it does, saves itself every few hundred steps and goes on where it stopped. Without `--stage` all
+run one after another; on two cores the three training stages can also run at the same time, one
+process each with `--threads 1`, because none needs another's result. On one GPU call with
+`--device cuda --limit-min 9` until a stage says it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Qwen2Tokenizer
+
+from demo.decoder_stage import train_decoder
+from demo.editor_stage import train_editor
+from demo.export import export
+from demo.loop import Plan
+from demo.pictures import make_bank
+from demo.text_encoder import make_tokenizer, train_text_encoder
+from demo.vae import Codec, fit_codec
+
+STAGES = ("bank", "decoder", "text", "dit", "export")
+PLANNED_MIN = {"decoder": 60.0, "text": 30.0, "dit": 60.0}
+BANKS = {"bank128.npy": (9000, 128), "bank256.npy": (1200, 256)}
+CODEC_PICTURES = 2500
+
+
+def make_banks(run: Path, seed: int) -> None:
+    """Pictures of both sizes, and the tokenizer."""
+    for index, (name, (count, side)) in enumerate(BANKS.items()):
+        make_bank(run / name, count, side, seed + index)
+    if not (run / "tokenizer").exists():
+        make_tokenizer(seed).save_pretrained(run / "tokenizer")
+
+
+def load_banks(run: Path) -> list[np.ndarray]:
+    return [np.load(run / name, mmap_mode="r") for name in BANKS]
+
+
+def run_stage(stage: str, run: Path, options: argparse.Namespace) -> None:
+    if stage == "bank":
+        make_banks(run, options.seed)
+        return
+    minutes = options.minutes or PLANNED_MIN.get(stage, 0.0)
+    plan = Plan(minutes, options.limit_min * 60, options.seed, options.device)
+    if stage == "text":
+        tokenizer = Qwen2Tokenizer.from_pretrained(run / "tokenizer")
+        train_text_encoder(run, tokenizer, plan)
+        return
+    banks = load_banks(run)
+    codec: Codec = fit_codec(banks[0][:CODEC_PICTURES])
+    if stage == "export":
+        export(run, options.checkpoint or run / "checkpoint", codec, banks[0], options.seed)
+        return
+    train = train_decoder if stage == "decoder" else train_editor
+    train(run, codec, banks, plan)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--checkpoint", type=Path, help="where export writes (default OUT/checkpoint)")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="only this one; repeatable")
+    parser.add_argument("--minutes", type=float, help="planned training time of the stage")
+    parser.add_argument("--limit-min", type=float, default=float("inf"), help="stop this call after")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for stage in options.stage or STAGES:
+        print(f"{stage}: begins", flush=True)
+        run_stage(stage, options.out, options)
+        print(f"{stage}: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
