@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from retouch.edit import Acceleration, EditRequest, Notice, OutputFormat, Usage, random_seed
-from retouch.errors import InvalidRequest, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+from retouch.errors import (
+    ImageTooLarge,
+    ImageTooSmall,
+    InvalidRequest,
+    NotOneOf,
+    OutOfRange,
+    TooLong,
+    TooManyImages,
+    UnknownModel,
+)
 from retouch.sizes import SizeProfile
 
 K1 = 1024 * 1024
@@ -44,7 +53,7 @@ class Model:
     """A public model id: what its callers may send. The numbers are the vendors' published ones.
 
     steps, guidance: limits, or None where the public model has no such parameter.
-    max_side, min_side: of an input image, in pixels, or None.
+    max_side, min_side: of an input image, in pixels, or None; max_image_bytes: of its file.
     """
 
     id: str
@@ -61,7 +70,29 @@ class Model:
     max_prompt_characters: int = 32_000
     max_negative_prompt_characters: int = 32_000
     max_seed: int = 2**63 - 1
+    min_side: int | None = None
+    max_side: int | None = None
+    max_image_bytes: int | None = None
     aliases: tuple[str, ...] = ()
+
+    def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> None:
+        """Raise ImageTooSmall or ImageTooLarge when an input picture is outside what this model takes."""
+        shown = f"The image in '{field}' has {width} × {height} pixels"
+        low, high, most = self.min_side, self.max_side, self.max_image_bytes
+        if low is not None and min(width, height) < low:
+            raise ImageTooSmall(
+                f"{shown}; each side must be at least {low}.", field=field, min_width=low, min_height=low
+            )
+        if high is not None and max(width, height) > high:
+            raise ImageTooLarge(
+                f"{shown}; each side must be at most {high}.", field=field, max_width=high, max_height=high
+            )
+        if most is not None and size_bytes > most:
+            raise ImageTooLarge(
+                f"The image in '{field}' has {size_bytes} bytes; at most {most} are allowed.",
+                field=field,
+                max_bytes=most,
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +101,11 @@ class Checkpoint:
 
     name: as `--model` takes it, and the name of the queue its workers lease from. source: hub id, a
     folder, or None for the package's own demo checkpoint. reference_area: pixels every reference is
-    resized to for the VAE; vision_area: the same for the language model's eyes. distilled: trained to run
-    without classifier-free guidance, so guidance and negative prompt do nothing and are reported as
-    converted. research_only: the licence forbids commercial use; the operator must accept it by name.
+    resized to for the VAE, in its own shape; references_fit_canvas: they are resized to the canvas
+    instead, for a network that was trained with both on one grid. vision_area: the same for the language
+    model's eyes. distilled: trained to run without classifier-free guidance, so guidance and negative
+    prompt do nothing and are reported as converted. research_only: the licence forbids commercial use;
+    the operator must accept it by name.
     """
 
     name: str
@@ -82,6 +115,7 @@ class Checkpoint:
     steps: int
     guidance_scale: float
     reference_area: int = K1
+    references_fit_canvas: bool = False
     vision_area: int = 384 * 384
     max_prompt_tokens: int = 1024
     distilled: bool = False
@@ -117,7 +151,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         max_images=6,
         steps=4,
         guidance_scale=1.0,
-        reference_area=256 * 256,
+        references_fit_canvas=True,
         vision_area=64 * 64,
         distilled=True,
     ),
@@ -233,6 +267,9 @@ MODELS: tuple[Model, ...] = (
         max_prompt_characters=800,
         max_negative_prompt_characters=500,
         max_seed=2**31 - 1,
+        min_side=384,
+        max_side=5000,
+        max_image_bytes=10_000_000,
     ),
 )
 
@@ -314,6 +351,11 @@ def _check_range(field: str, value: float | None, limits: Limits | None) -> None
         return
     if not limits.minimum <= value <= limits.maximum:
         raise OutOfRange(field, value, minimum=limits.minimum, maximum=limits.maximum)
+
+
+def model_named(model_id: str) -> Model | None:
+    """The row of a public id, whether or not anything serves it."""
+    return next((model for model in MODELS if model.id == model_id), None)
 
 
 class Catalog:

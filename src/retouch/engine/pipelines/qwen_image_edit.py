@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from PIL import Image
 
 from retouch.catalog import Checkpoint
 from retouch.edit import EditSpec
@@ -93,7 +92,7 @@ class QwenImageEdit:
     def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
         self._check(spec, images)
         keys = tuple(content_key(image) for image in images)
-        encoded = [self._reference(image, key) for image, key in zip(images, keys, strict=True)]
+        encoded = [self._reference(image, key, spec) for image, key in zip(images, keys, strict=True)]
         prompt, negative = self._embeds(spec, images, keys)
         target = spec.height // TOKEN, spec.width // TOKEN
         state = DenoiseState(
@@ -134,7 +133,8 @@ class QwenImageEdit:
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
         """Latents and velocity; references, prompts and their projections; rotation tables."""
         target = (spec.width // TOKEN) * (spec.height // TOKEN)
-        reference = image_count * (self.checkpoint.reference_area // TOKEN**2) * 9 // 8  # rounding to 32 may add
+        area = spec.width * spec.height if self.checkpoint.references_fit_canvas else self.checkpoint.reference_area
+        reference = image_count * (area // TOKEN**2) * 9 // 8  # rounding to 32 may add
         text = image_count * self.checkpoint.vision_area // 28**2 + self.checkpoint.max_prompt_tokens
         branches = 2 if spec.guidance_scale > 1 else 1
         latent_bytes = (2 * target + reference) * self.latent_channels * 4 * 4
@@ -150,24 +150,24 @@ class QwenImageEdit:
         if spec.guidance_scale > 1:
             self.text_encoder.check(spec.negative_prompt, "negative_prompt")
 
-    def _reference_copy(self, image: Pixels, area: int) -> Image.Image:
-        height, width = image.shape[:2]
-        return pictures.resized(image, pictures.reference_size(area, width, height))
-
-    def _reference(self, image: Pixels, key: str) -> torch.Tensor:
+    def _reference(self, image: Pixels, key: str, spec: EditSpec) -> torch.Tensor:
         """Normalised latents of one picture, (1, channels, height / 8, width / 8)."""
+        if self.checkpoint.references_fit_canvas:
+            size = spec.width, spec.height
+        else:
+            size = _fitting(image, self.checkpoint.reference_area)
 
         def encode() -> torch.Tensor:
-            copy = self._reference_copy(image, self.checkpoint.reference_area)
-            return self.vae.encode(pictures.to_signal(copy).to(self.device)).to(self.dtype)
+            signal = pictures.to_signal(pictures.resized(image, size))
+            return self.vae.encode(signal.to(self.device)).to(self.dtype)
 
-        return self._references.get_or_make(key, encode)
+        return self._references.get_or_make(f"{key}:{size}", encode)
 
     def _embeds(
         self, spec: EditSpec, images: Sequence[Pixels], keys: tuple[str, ...]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         area = self.checkpoint.reference_area if self.rules.one_copy else self.checkpoint.vision_area
-        copies = [self._reference_copy(image, area) for image in images]
+        copies = [pictures.resized(image, _fitting(image, area)) for image in images]
         prompt = self.text_encoder.encode(spec.prompt, copies, keys)
         if spec.guidance_scale <= 1:
             return prompt, None
@@ -196,6 +196,12 @@ class QwenImageEdit:
         """Wait for the device, so that progress is true and a cancelled edit costs no queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _fitting(image: Pixels, area: int) -> tuple[int, int]:
+    """Width and height of a copy of about `area` pixels in the picture's own shape."""
+    height, width = image.shape[:2]
+    return pictures.reference_size(area, width, height)
 
 
 def guided(velocity: torch.Tensor, without: torch.Tensor, scale: float) -> torch.Tensor:
