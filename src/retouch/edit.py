@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from retouch.errors import MissingParameter, OutOfRange, TooLong
+from retouch.errors import InvalidRequest, MissingParameter, OutOfRange, TooLong
 
 MAX_PROMPT_CHARACTERS = 32_000
 """OpenAI's own limit; a model's row may be lower."""
 
 MAX_SEED = 2**63 - 1
+
+MAX_RETENTION_S = 10 * 365 * 86_400.0
+"""Ten years: nobody means more, and a date beyond the calendar would keep a job from ending."""
 
 
 class Acceleration(StrEnum):
@@ -67,6 +70,7 @@ class SizeRequest:
     `aspect_ratio`: width / height, when only a shape was asked for.
     `pixels`: an area, when only a scale was asked for.
     `reference_image`: index of the input whose shape is followed; None means the rule of `sizes.py`.
+    `like_reference`: that input's own size, not only its shape.
     `words`: the request as the caller wrote it, for the answer's metadata.
     """
 
@@ -76,6 +80,7 @@ class SizeRequest:
     pixels: int | None = None
     reference_image: int | None = None
     words: str = "auto"
+    like_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +177,13 @@ class Delivery:
     keep_payload: bool = True
     previews: int = 0
     options: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise InvalidRequest when no job could be delivered like this."""
+        if self.webhook_url is not None and not (self.webhook_url.isascii() and self.webhook_url.isprintable()):
+            raise InvalidRequest("The webhook's address may hold printable ASCII characters only.", field="webhook_url")
+        if self.retention_s is not None and not 0 <= self.retention_s <= MAX_RETENTION_S:
+            raise OutOfRange("retention_s", self.retention_s, minimum=0, maximum=MAX_RETENTION_S)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "options": dict(self.options)}

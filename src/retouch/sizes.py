@@ -129,6 +129,8 @@ def resolve(
     """
     if request.width is not None and request.height is not None:
         return _resolve_exact(request.width, request.height, profile, strict=strict)
+    if request.like_reference and reference is not None:
+        return _resolve_exact(*reference, profile, strict=False)
     notices: list[Notice] = []
     ratio = request.aspect_ratio or (reference[0] / reference[1] if reference else 1.0)
     shape = _nearest_shape(ratio, profile)

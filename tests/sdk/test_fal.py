@@ -118,6 +118,39 @@ def test_output_formats(client: fal_client.SyncClient, format_: str, expected: s
     assert picture_at(result["images"][0]["url"]).format == expected
 
 
+def test_without_a_size_the_answer_follows_the_input(client: fal_client.SyncClient):
+    """Checklist 43: in shape, or in size, or not at all, as each endpoint says."""
+    uri = fal_client.encode(photo(600, 400), "image/png")
+    last = fal_client.encode(photo(500, 800), "image/png")
+    sizes = {
+        EDIT: client.run(EDIT, arguments(image_url=uri)),
+        PLUS: client.run(PLUS, arguments(PLUS, image_urls=[uri])),
+        TWO: client.run(TWO, arguments(TWO, image_urls=[uri, last])),
+    }
+    found = {name: picture_at(result["images"][0]["url"]).size for name, result in sizes.items()}
+    assert found[EDIT][0] / found[EDIT][1] == pytest.approx(1.5, rel=0.05)
+    assert found[PLUS] == (1024, 1024)
+    assert found[TWO] == (500, 800)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "kind", "context"),
+    [
+        (383, 800, "image_too_small", {"min_width": 384, "min_height": 384}),
+        (5001, 400, "image_too_large", {"max_width": 5000, "max_height": 5000}),
+    ],
+)
+def test_pictures_outside_the_models_limits(
+    client: fal_client.SyncClient, width: int, height: int, kind: str, context: dict[str, int]
+):
+    """Checklist 26 and 43."""
+    uri = fal_client.encode(photo(width, height), "image/png")
+    with pytest.raises(fal_client.FalClientHTTPError) as refused:
+        client.run(TWO, arguments(TWO, image_urls=[DATA_URI, uri]))
+    (problem,) = refused.value.message
+    assert (problem["loc"], problem["type"], problem["ctx"]) == (["body", "image_urls", 1], kind, context)
+
+
 def test_sync_mode_answers_inline_and_keeps_nothing(server: LiveServer):
     """Checklist 42 and 45."""
     before = set((server.data / "files").rglob("*.*"))

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from retouch import images
-from retouch.catalog import Checkpoint
+from retouch.catalog import Checkpoint, Model, model_named
 from retouch.edit import MAX_SEED, EditRequest, EditSpec, ImageInput, Notice
 from retouch.errors import InvalidImage, UnknownFile
 from retouch.images import Mask, Pixels
@@ -75,7 +75,8 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     request: completed by its route, so seed, steps and guidance are set. Raises InvalidRequest of any
     kind with `field`, UnknownFile, and StorageUnavailable.
     """
-    pixels = tuple(images.decode(read(image), field=image.field) for image in request.images)
+    model = model_named(request.model)
+    pixels = tuple(_decode(read(image), model, image.field) for image in request.images)
     mask = None if request.mask is None else _decode_mask(read(request.mask), pixels[0], request.mask.field)
     sizes = resolve(request.size, checkpoint.sizes, _reference_size(request, pixels), strict=request.strict)
     return Staged(_specs(request, sizes), pixels, mask, sizes, (*sizes.notices, *_unused(request)))
@@ -128,6 +129,13 @@ def _reference_size(request: EditRequest, pixels: Sequence[Pixels]) -> tuple[int
         index = 0 if request.mask is not None else len(pixels) - 1
     height, width = pixels[index].shape[:2]
     return width, height
+
+
+def _decode(data: bytes, model: Model | None, field: str) -> Pixels:
+    if model is not None:
+        header = images.probe(data, field=field)
+        model.check_image(header.width, header.height, len(data), field=field)
+    return images.decode(data, field=field)
 
 
 def _decode_mask(data: bytes, first: Pixels, field: str) -> Mask:

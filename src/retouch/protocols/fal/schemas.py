@@ -64,7 +64,8 @@ class Endpoint:
     """One endpoint id and its schema.
 
     app: the id without a path behind owner and alias; status, result and cancel live under it.
-    output: the keys of the answer, in order. image_keys: the keys of each picture in it.
+    output: the keys of the answer, in order. image_keys: the keys of each picture in it. keeps_size: an answer
+    whose size was not asked for is as large as the last input, not only of its shape.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Endpoint:
     parameters: tuple[Parameter, ...]
     output: tuple[str, ...]
     image_keys: tuple[str, ...]
+    keeps_size: bool = False
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
@@ -124,6 +126,13 @@ def _number(name: str, canonical: str, kind: Kind, limits: Limits | None, descri
     )
 
 
+def _image_limits(model: Model) -> str:
+    if model.max_image_bytes is None:
+        return ""
+    megabytes = model.max_image_bytes // 1_000_000
+    return f" Each side from {model.min_side} to {model.max_side} pixels, each file up to {megabytes} MB."
+
+
 def _images(model: Model) -> Parameter:
     if model.max_images == 1:
         description = "The picture to edit: an http(s) link or a data URI."
@@ -132,7 +141,8 @@ def _images(model: Model) -> Parameter:
         "image_urls",
         "images",
         Kind.LINKS,
-        "The pictures to edit, as http(s) links or data URIs; the instruction may call them image 1, image 2, …",
+        "The pictures to edit, as http(s) links or data URIs; the instruction may call them image 1, image 2, …"
+        + _image_limits(model),
         required=True,
         min_length=1,
         max_length=model.max_images,
@@ -257,6 +267,7 @@ def _endpoint(model: Model, *, size_default: str | None, size_absent: str, expan
         parameters=parameters,
         output=("images", "seed") if expansion else ("images", "timings", "seed", "has_nsfw_concepts", "prompt"),
         image_keys=FILE_KEYS if expansion else IMAGE_KEYS,
+        keeps_size=expansion,
     )
 
 

@@ -120,7 +120,7 @@ def request_of(endpoint: Endpoint, values: Mapping[str, Any]) -> Asked:
         prompt=values["prompt"],
         images=(),
         negative_prompt=values.get("negative_prompt"),
-        size=_size(values.get("size")),
+        size=_size(values.get("size"), keep=endpoint.keeps_size),
         seed=values.get("seed"),
         num_images=values.get("num_images", 1),
         steps=values.get("steps"),
@@ -133,7 +133,9 @@ def request_of(endpoint: Endpoint, values: Mapping[str, Any]) -> Asked:
     return Asked(request, (images,) if isinstance(images, str) else tuple(images), bool(values.get("inline")))
 
 
-def _size(value: str | tuple[int, int] | None) -> SizeRequest:
+def _size(value: str | tuple[int, int] | None, *, keep: bool) -> SizeRequest:
+    if value is None and keep:
+        return SizeRequest(like_reference=True)
     if isinstance(value, tuple):
         return sizes.parse(width=value[0], height=value[1])
     return sizes.parse(size=value)
