@@ -124,11 +124,13 @@ class Service:
         """
         route = self._catalog.route(request.model)
         completed, notices = route.complete(request)
+        delivery.check()
         now = self._clock()
         wait_s = min(self._settings.max_wait_s, inf if start_timeout_s is None else start_timeout_s)
         job = Job(
             id=str(uuid.uuid4()),
             account_id=account.id,
+            key_id=account.key_id,
             queue=route.queue,
             state=JobState.QUEUED,
             request=completed,
@@ -148,10 +150,11 @@ class Service:
                 known = idempotency_keys.remember(connection, account.id, idempotency, job.id, now)
                 if known != job.id:
                     self._database.flush()  # its first caller may still wait for this
-                    return Submitted(store.find(connection, known), notices, replayed=True)
+                    first = store.find(connection, known)
+                    return Submitted(first, first.notices, replayed=True)
             if max_queue_length is not None:
                 _refuse_above(max_queue_length, order.length(connection, route.queue), f"wait for '{request.model}'")
-            job = store.enqueue(connection, job, key_id=account.key_id, weight=account.weight)
+            job = store.enqueue(connection, job, weight=account.weight)
             waiting = order.account_waiting(connection, account.id)
             _refuse_above(self._settings.max_waiting_per_account, waiting, "of this account wait")
         self._wake(job.queue)
@@ -275,8 +278,7 @@ class Service:
         now = self._clock()
         with self._database.transaction(flush="later") as connection:
             job = store.finish(connection, lease, output, priced, now=now, expires_at=self._life.expiry(lease.job, now))
-            key_id = store.key_of(connection, job.id)
-            entry = ledger.UsageEntry(job.id, job.account_id, key_id, job.request.model, priced, now)
+            entry = ledger.UsageEntry(job.id, job.account_id, job.key_id, job.request.model, priced, now)
             ledger.record(connection, entry)
         self.wakeups.publish(JOB_TOPIC)
         self._database.flush()
@@ -307,7 +309,7 @@ class Service:
         """
         now = self._clock()
         with self._database.transaction(flush="never") as connection:
-            job = store.find(connection, lease.job.id, lock=True)
+            job = store.held(connection, lease)
             if job.cancel_requested:
                 expires_at = self._life.expiry(job, now)
                 store.cancel_running(connection, lease, now=now, expires_at=expires_at)
@@ -315,10 +317,19 @@ class Service:
                 store.requeue(connection, lease, now, costs_attempt=False)
         self._wake(lease.job.queue)
 
-    def beat(self, worker: str, queues: Sequence[str], device: str, state: str) -> None:
-        """A worker is alive; state `loading` or `ready`. Every few seconds."""
+    def beat(
+        self,
+        worker: str,
+        queues: Sequence[str],
+        device: str,
+        state: str,
+        *,
+        seconds: Mapping[str, float] | None = None,
+    ) -> None:
+        """A worker is alive; state `loading` or `ready`; seconds by stage since it started. Every few seconds."""
+        alive = LiveWorker(worker, tuple(queues), device, state, self._clock(), seconds or {})
         with self._database.transaction(flush="never") as connection:
-            liveness.beat(connection, LiveWorker(worker, tuple(queues), device, state, self._clock()))
+            liveness.beat(connection, alive)
 
     # --- housekeeping
 

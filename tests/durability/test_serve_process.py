@@ -94,5 +94,5 @@ def test_a_worker_by_itself_says_what_is_wrong(tmp_path: Path) -> None:
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=WITHIN_S, env=clean_environment(), check=False
     )
-    assert ended.returncode == 3
+    assert ended.returncode == 1
     assert ended.stderr.startswith("retouch: There is no checkpoint 'nope'")

@@ -55,7 +55,7 @@ def work(
         code = 1
     except RetouchError as error:
         sys.stderr.write(f"retouch: {error.message}\n")
-        code = EXIT_HOPELESS
+        code = EXIT_HOPELESS if attached else 1
     sys.stderr.flush()
     # A device may be inside a step that takes minutes; everything else has ended, so nobody waits for it.
     os._exit(code)

@@ -7,7 +7,7 @@ about jobs: a lease does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, select
@@ -25,13 +25,14 @@ READY, LOADING = "ready", "loading"
 
 @dataclass(frozen=True, slots=True)
 class LiveWorker:
-    """A worker that was heard of lately. state: `loading` or `ready`."""
+    """A worker that was heard of lately. state: `loading` or `ready`. seconds: spent by stage since it started."""
 
     name: str
     queues: tuple[str, ...]
     device: str
     state: str
     seen_at: datetime
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class QueueStatistics:
 def beat(connection: Connection, alive: LiveWorker) -> None:
     """Note that a worker is alive."""
     said = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
+    said["seconds"] = dict(alive.seconds)
     row = insert_into(connection, worker).values(name=alive.name, **said)
     connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=said))
 
@@ -52,7 +54,9 @@ def beat(connection: Connection, alive: LiveWorker) -> None:
 def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:
     query = select(worker).where(worker.c.seen_at > now - timedelta(seconds=ALIVE_S)).order_by(worker.c.name)
     rows = connection.execute(query)
-    return tuple(LiveWorker(row.name, tuple(row.queues), row.device, row.state, row.seen_at) for row in rows)
+    return tuple(
+        LiveWorker(row.name, tuple(row.queues), row.device, row.state, row.seen_at, row.seconds) for row in rows
+    )
 
 
 def bury(connection: Connection, now: datetime) -> None:

@@ -189,5 +189,6 @@ worker = Table(  # which workers say they are alive
     Column("device", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
+    Column("seconds", Json, nullable=False, server_default=text("'{}'")),  # by stage, since it started
     CheckConstraint("state IN ('loading', 'ready')", name="state"),
 )

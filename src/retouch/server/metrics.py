@@ -52,6 +52,7 @@ class _JobTable(Collector):
         yield up
         yield from _jobs(statistics)
         yield _workers(statistics)
+        yield _seconds(statistics)
 
 
 def _jobs(statistics: QueueStatistics) -> Iterator[Metric]:
@@ -62,6 +63,18 @@ def _jobs(statistics: QueueStatistics) -> Iterator[Metric]:
             (ever if state.final else now).add_metric([queue, state.value], count)
     yield now
     yield ever
+
+
+def _seconds(statistics: QueueStatistics) -> Metric:
+    """A counter for each worker, so that a restart is a reset and not a fall."""
+    seconds = CounterMetricFamily(
+        "retouch_stage_seconds", "Time spent on finished jobs, by stage.", labels=["worker", "queue", "stage"]
+    )
+    for worker in statistics.workers:
+        for stage, spent in worker.seconds.items():
+            if stage != "inference":  # the sum of three others
+                seconds.add_metric([worker.name, worker.queues[0], stage], spent)
+    return seconds
 
 
 def _workers(statistics: QueueStatistics) -> Metric:

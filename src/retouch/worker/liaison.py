@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -58,7 +58,7 @@ class _Told:
 class Liaison:
     """The thread's work. `cancelled` and `lost` are called from it, once for each job at most.
 
-    state: `loading` until the worker says otherwise; part of the sign of life.
+    state: `loading` until the worker says otherwise; told with the sign of life.
     """
 
     worker: str
@@ -72,6 +72,8 @@ class Liaison:
     cancelled: Callable[[HeldJob], None]
     lost: Callable[[HeldJob], None]
     state: str = "loading"
+    _seconds: dict[str, float] = field(default_factory=dict)
+    _seconds_lock: threading.Lock = field(default_factory=threading.Lock)
     _told: dict[str, _Told] = field(default_factory=dict)  # by the key of the lease
     _beat_at: float = 0.0
     _told_state: str = ""
@@ -96,11 +98,17 @@ class Liaison:
         except Unavailable as error:
             logger.warning("the service is out of reach", reason=error.message)
 
+    def spent(self, timings: Mapping[str, float]) -> None:
+        """Count a finished job's seconds by stage; from any thread."""
+        with self._seconds_lock:
+            for stage, seconds in timings.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
     def _beat(self, now: float) -> None:
         """A sign of life when it is due or says something new."""
         state = self.state
         if state != self._told_state or now - self._beat_at >= self.rhythm.beat_s:
-            self.service.beat(self.worker, self.queues, self.device, state)
+            self.service.beat(self.worker, self.queues, self.device, state, seconds=dict(self._seconds))
             self._beat_at, self._told_state = now, state
 
     def _attend(self, job: HeldJob, now: float) -> None:

@@ -232,6 +232,7 @@ class Worker:
         except RetouchError:
             self._delete(outputs)
             raise
+        self._liaison.spent(output.timings)
         seconds = {name: round(value, 4) for name, value in output.timings.items()}
         logger.info("job finished", job=job.id, **seconds)
 

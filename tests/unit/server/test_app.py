@@ -32,11 +32,13 @@ async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, parts:
     request = EditRequest(model="qwen-image-edit", prompt="x", images=(ImageInput(url="https://example.com/a.png"),))
     jobs = [parts.service.submit(ANONYMOUS, request, Delivery("fal", "x")).job for _ in range(3)]
     parts.service.cancel(ANONYMOUS, jobs[0].id)
-    parts.service.beat("w", ("null",), "cpu", "ready")
+    parts.service.beat("w", ("null",), "cpu", "ready", seconds={"denoise": 1.5, "inference": 2.0})
     text = (await client.get("/metrics")).text
     assert 'retouch_jobs{queue="null",state="queued"} 2.0' in text
     assert 'retouch_jobs_ended_total{queue="null",state="cancelled"} 1.0' in text
     assert 'retouch_worker_up{device="cpu",queue="null",state="ready",worker="w"} 1.0' in text
+    assert 'retouch_stage_seconds_total{queue="null",stage="denoise",worker="w"} 1.5' in text
+    assert "inference" not in text
     assert "python_gc" not in text
 
 

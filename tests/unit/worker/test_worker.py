@@ -40,6 +40,17 @@ def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: WorkBench)
     assert (done.usage.images, done.usage.pixels, done.usage.steps) == (1, 96 * 80, 3)
 
 
+def test_a_worker_tells_what_its_jobs_have_cost(bench: WorkBench) -> None:
+    with bench.worker(settings=replace(HASTY, rhythm=Rhythm(beat_s=0.05))):
+        timings = [bench.finished(bench.submit().id).output for _ in range(2)]
+        spent = sum(output.timings["stage_in"] for output in timings if output)
+
+        def told() -> float:
+            return sum(worker.seconds.get("stage_in", 0.0) for worker in bench.service.statistics().workers)
+
+        bench.until(lambda: told() == pytest.approx(spent))
+
+
 def test_the_same_request_and_seed_give_the_same_bytes(bench: WorkBench) -> None:
     jobs = [bench.submit() for _ in range(2)]
     with bench.worker():
