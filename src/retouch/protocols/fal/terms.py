@@ -11,11 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from retouch.edit import Notice
+from retouch.edit import MAX_RETENTION_S, Notice
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL
 from retouch.protocols.fal.errors import BadCall
 
 MAX_WEBHOOK_URL = 8192
+MAX_SECONDS = MAX_RETENTION_S
+"""For every length of time a caller may name."""
 
 _ACL_NOTICE = Notice(
     "initial_acl", "ignored", "Files are read by unguessable signed links; there is no list of readers."
@@ -67,8 +69,8 @@ def _positive_seconds(name: str, text: str | None) -> float | None:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise BadCall(f"{name} must be a number of seconds above 0, not '{text[:40]}'.")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise BadCall(f"{name} must be a number of seconds above 0 and up to {MAX_SECONDS:g}, not '{text[:40]}'.")
     return seconds
 
 
@@ -83,8 +85,9 @@ def _count(name: str, text: str | None) -> int | None:
 def _web_address(name: str, text: str | None) -> str | None:
     if text is None:
         return None
-    if not text.lower().startswith(("http://", "https://")) or len(text) > MAX_WEBHOOK_URL:
-        raise BadCall(f"{name} must be an absolute http(s) address, not '{text[:60]}'.")
+    usable = text.isascii() and text.isprintable() and len(text) <= MAX_WEBHOOK_URL
+    if not usable or not text.lower().startswith(("http://", "https://")):
+        raise BadCall(f"{name} must be an absolute http(s) address in ASCII, not '{text[:60]}'.")
     return text
 
 
@@ -101,7 +104,8 @@ def parse_lifecycle(headers: Mapping[str, str]) -> tuple[float | None, tuple[Not
     if not isinstance(wanted, dict):
         raise BadCall(f"{name} must be a JSON object.")
     seconds = wanted.get("expiration_duration_seconds")
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
-        raise BadCall(f"{name}: expiration_duration_seconds must be a number of seconds, not {seconds!r:.40}.")
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if seconds is not None and not (number and 0 <= seconds <= MAX_SECONDS):
+        raise BadCall(f"{name}: expiration_duration_seconds must be from 0 to {MAX_SECONDS:g}, not {seconds!r:.40}.")
     acl = wanted.get("initial_acl")
     return (float(seconds) if seconds else None), (_ACL_NOTICE,) if acl else ()
