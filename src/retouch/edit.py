@@ -123,6 +123,11 @@ class EditRequest:
     enable_prompt_expansion: bool = False
     strict: bool = False
 
+    @property
+    def inputs(self) -> tuple[ImageInput, ...]:
+        """The images, and the mask when there is one."""
+        return self.images if self.mask is None else (*self.images, self.mask)
+
     def check(self) -> None:
         """Raise InvalidRequest when something is wrong whatever the model is."""
         if not self.prompt.strip():

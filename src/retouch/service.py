@@ -158,7 +158,9 @@ class Service:
             waiting = order.account_waiting(connection, account.id)
             _refuse_above(self._settings.max_waiting_per_account, waiting, "of this account wait")
         self._wake(job.queue)
-        self._database.flush()  # while a worker begins; accepted is what the disk holds
+        # While a worker begins. Accepted is what the disk holds, and files before the row that names them.
+        self._blobs.settle(image.blob for image in completed.inputs if image.owned and image.blob is not None)
+        self._database.flush()
         return Submitted(job, notices, replayed=False)
 
     def get(self, account: Account | None, job_id: str) -> Job:

@@ -78,11 +78,18 @@ class GatedBlobs(LocalBlobs):
         self._gate = gate
 
     def put(
-        self, data: bytes, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None
+        self,
+        data: bytes,
+        media_type: str,
+        *,
+        folder: str,
+        name: str | None = None,
+        ttl_s: float | None = None,
+        settle: bool = True,
     ) -> str:
         if folder == "outputs":
             self._gate.at("stage out")
-        key = super().put(data, media_type, folder=folder, name=name, ttl_s=ttl_s)
+        key = super().put(data, media_type, folder=folder, name=name, ttl_s=ttl_s, settle=settle)
         if folder == "outputs":
             self._gate.at("uploaded")
         return key

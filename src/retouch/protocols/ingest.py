@@ -22,6 +22,7 @@ MAX_IMAGE_BYTES = 50 * 1024 * 1024
 def store_image(blobs: Blobs, data: bytes, *, field: str) -> ImageInput:
     """Check that `data` begins like an image of a sane size and store it.
 
+    The bytes survive a power cut from the moment `service.submit` has accepted the edit that names them.
     Raises InvalidImage (or a kind of it) with `field`, and StorageUnavailable.
     """
     if len(data) > MAX_IMAGE_BYTES:
@@ -31,7 +32,7 @@ def store_image(blobs: Blobs, data: bytes, *, field: str) -> ImageInput:
             max_bytes=MAX_IMAGE_BYTES,
         )
     header = images.probe(data, field=field)
-    key = blobs.put(data, header.media_type, folder="uploads", ttl_s=DEFAULT_TTL_S)
+    key = blobs.put(data, header.media_type, folder="uploads", ttl_s=DEFAULT_TTL_S, settle=False)
     return ImageInput(blob=key, field=field, owned=True)
 
 

@@ -6,7 +6,7 @@ or HTTP; links are absolute URLs that need no key to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,13 +31,24 @@ class Blobs(Protocol):
     """
 
     def put(
-        self, data: bytes, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None
+        self,
+        data: bytes,
+        media_type: str,
+        *,
+        folder: str,
+        name: str | None = None,
+        ttl_s: float | None = None,
+        settle: bool = True,
     ) -> str:
         """Store `data` and return its new, unguessable key `folder/<random>[_name].<suffix>`.
 
         folder: `uploads`, `outputs` or `previews`. ttl_s: life in seconds; None keeps it until deleted.
+        settle: do not return before the blob survives a power cut; False leaves that to a later `settle`.
         A failed put leaves nothing behind.
         """
+
+    def settle(self, keys: Iterable[str]) -> None:
+        """Return when these blobs survive a power cut. Keys that are gone meanwhile are no error."""
 
     def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:
         """A new key as `put` makes it, for bytes that come later; until then there is no such blob."""

@@ -14,7 +14,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -48,10 +49,10 @@ class LocalBlobs(StoredObjects):
         self._secret = secret
         self._settled_hour: Path | None = None
 
-    def fill(self, key: str, data: bytes | Path) -> None:
-        super().fill(key, data)
-        if not key.startswith("previews/"):
-            with told_kindly("written"):
+    def settle(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            read_key(key)
+            with told_kindly("written"), suppress(FileNotFoundError):
                 self._settle(self._folder / key)
 
     def _settle(self, file: Path) -> None:

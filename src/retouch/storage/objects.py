@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,17 +42,33 @@ class StoredObjects:
         self._clock = clock
 
     def put(
-        self, data: bytes, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None
+        self,
+        data: bytes,
+        media_type: str,
+        *,
+        folder: str,
+        name: str | None = None,
+        ttl_s: float | None = None,
+        settle: bool = True,
     ) -> str:
         key = self.reserve(media_type, folder=folder, name=name, ttl_s=ttl_s)
-        self.fill(key, data)
+        self._write(key, data)
+        if settle and folder != "previews":
+            self.settle([key])
         return key
+
+    def settle(self, keys: Iterable[str]) -> None:
+        """A bucket's answer to a put says that it is kept."""
 
     def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:
         expires_at = None if ttl_s is None else self._clock() + timedelta(seconds=ttl_s)
         return new_key(folder, media_type, name, expires_at)
 
     def fill(self, key: str, data: bytes | Path) -> None:
+        self._write(key, data)
+        self.settle([key])
+
+    def _write(self, key: str, data: bytes | Path) -> None:
         facts = read_key(key)
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
