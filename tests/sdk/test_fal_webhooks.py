@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import subprocess
 import time
 
 import fal_client
@@ -12,7 +13,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer, clean_environment, live_server, retouch
 from tests.sdk.fal import EDIT, arguments, eventually, pointed_at
 from tests.webhook_receiver import Delivery, Receiver, webhook_receiver
 
@@ -66,6 +67,32 @@ def test_a_webhook_to_a_private_address_is_not_sent(tmp_path_factory: pytest.Tem
         submit(server, receiver)
         eventually(lambda: "not a public address" in server.log())
         assert receiver.came.empty()
+
+
+def test_an_operator_sees_what_was_given_up_and_sends_it_again(tmp_path_factory: pytest.TempPathFactory):
+    data = tmp_path_factory.mktemp("fal")
+    with webhook_receiver(301) as receiver:
+        opened = {"RETOUCH_ALLOW_PRIVATE": receiver.address}
+        with live_server(data, environment=opened) as server:
+            request_id = submit(server, receiver)
+            receiver.next()
+            listed = eventually(lambda: command("list", "--data", str(data)))
+            assert request_id in listed
+            assert "status 301" in listed
+            command("replay", request_id, "--data", str(data))
+            assert verified(server, receiver.next())["request_id"] == request_id
+            eventually(lambda: not command("list", "--data", str(data)))
+    unknown = subprocess.run(
+        retouch("webhooks", "replay", "none", "--data", str(data)), capture_output=True, check=False
+    )
+    assert unknown.returncode == 1
+    assert b"has no webhook" in unknown.stderr
+
+
+def command(*arguments: str) -> str:
+    environment = clean_environment()
+    ran = subprocess.run(retouch("webhooks", *arguments), capture_output=True, text=True, check=True, env=environment)
+    return ran.stdout
 
 
 def test_a_webhook_must_be_a_web_address(tmp_path_factory: pytest.TempPathFactory):

@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="Issue, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
+webhooks = typer.Typer(help="List and repeat webhooks nobody took.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(webhooks, name="webhooks")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")]
@@ -258,3 +260,26 @@ def revoke_key(
     from retouch.cli import keys as verbs
 
     verbs.revoke(settings.read(settings.StoreSettings, data=data, database=database), name)
+
+
+@webhooks.command("list")
+def list_webhooks(*, data: Data = None, database: DatabaseUrl = None) -> None:
+    """List the webhooks that were given up: request, time, address, last trouble."""
+    from retouch import settings
+    from retouch.cli import webhooks as verbs
+
+    verbs.list_given_up(settings.read(settings.StoreSettings, data=data, database=database))
+
+
+@webhooks.command("replay")
+def replay_webhook(
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="As `webhooks list` shows it.")],
+    *,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Have a webhook sent again, whatever became of it before."""
+    from retouch import settings
+    from retouch.cli import webhooks as verbs
+
+    verbs.replay(settings.read(settings.StoreSettings, data=data, database=database), request_id)
