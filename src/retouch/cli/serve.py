@@ -15,8 +15,10 @@ import ssl
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -34,9 +36,10 @@ from retouch.database import Database
 from retouch.errors import InvalidSetting
 from retouch.jobs.wakeups import open_wakeups
 from retouch.server import tls
-from retouch.server.app import Parts, create_app
+from retouch.server.app import MAX_BODY_BYTES, Parts, create_app
 from retouch.server.auth import Doorkeeper
 from retouch.server.supervisor import Supervisor
+from retouch.server.tunnel import tunnel
 from retouch.server.webhooks import Webhooks
 from retouch.service import Service, ServiceSettings
 from retouch.settings import (
@@ -69,13 +72,15 @@ def serve(
     keep_freed_memory(KEPT_MEGABYTES)
     checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(listening_socket(http))
+        listener = stack.enter_context(listening_socket(http.host, http.port, "--port"))
         database = stack.enter_context(open_database(store))
         parts = stack.enter_context(open_parts(http, store, network, checkpoint, database))
         parts.doorkeeper.refuse_an_open_door(http.host)
         stop = threading.Event()
         config = _server_config(create_app(parts))
         certificate = certified(http, store, config, stop) if http.tls == "auto" else None
+        if http.fal_proxy is not None:
+            stack.enter_context(fal_proxy(http, http.fal_proxy))
         server = _Server(config)
         supervisor = Supervisor(
             (sys.executable, "-m", "retouch", "worker", "--attached"),
@@ -128,18 +133,17 @@ def _random() -> bytes:
     return secrets.token_bytes(32)
 
 
-def listening_socket(http: HttpSettings) -> socket.socket:
-    """A bound socket; raises InvalidSetting when the address is taken or not ours."""
-    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+def listening_socket(host: str, port: int, option: str) -> socket.socket:
+    """A bound socket; raises InvalidSetting when the address is taken or not ours. `option` chooses the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((http.host, http.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise InvalidSetting(
-            f"Cannot listen on {http.host} port {http.port}: {error.strerror or error}. "
-            "Choose another with --port or --host."
+            f"Cannot listen on {host} port {port}: {error.strerror or error}. Choose another with {option} or --host."
         ) from None
     return listener
 
@@ -167,6 +171,14 @@ def certified(http: HttpSettings, store: StoreSettings, config: uvicorn.Config, 
 
     threading.Thread(target=tls.renew_daily, args=(files, names, context, stop), daemon=True).start()
     return files.authority
+
+
+def fal_proxy(http: HttpSettings, port: int) -> AbstractContextManager[None]:
+    """The forward proxy to this server; raises InvalidSetting without certificates for the names it leads here."""
+    if http.tls != "auto":
+        raise InvalidSetting("--fal-proxy needs --tls auto: clients speak https through it.")
+    listener = listening_socket(http.host, port, "--fal-proxy")
+    return tunnel(listener, (urlsplit(http.address).hostname or http.host, http.port))
 
 
 def announce(service: Service, http: HttpSettings, stop: threading.Event, said_when_ready: str) -> None:
@@ -226,7 +238,8 @@ def _server_config(app: object) -> uvicorn.Config:
         app,  # type: ignore[arg-type]
         http="httptools",
         loop="uvloop",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_BODY_BYTES,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from retouch.accounts.keys import Account
 from retouch.edit import ImageInput
@@ -30,7 +31,7 @@ from retouch.protocols.ingest import image_from_text
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the HTTP request said. headers: names in lower case. body None: the input is the query."""
+    """What the request said. headers: names in lower case. body None: the input is the query, or `given`."""
 
     account: Account
     endpoint: Endpoint
@@ -38,6 +39,7 @@ class Call:
     query: Sequence[tuple[str, str]]
     body: bytes | None
     files_base: str
+    given: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Accepted:
     replayed: bool
 
 
-_QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token"})
+_QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token", "max_buffering"})
 _MAX_IDEMPOTENCY_KEY = 255
 
 REALTIME = "realtime"
@@ -78,7 +80,7 @@ async def accept_request(context: FaceContext, request: Request, path: str) -> A
     return accepted
 
 
-async def caller_of(context: FaceContext, request: Request, endpoint: Endpoint) -> Account:
+async def caller_of(context: FaceContext, request: HTTPConnection, endpoint: Endpoint) -> Account:
     """The account of the key, or of a token in the query, which is good for the apps it names.
 
     Raises InvalidKey and PermissionDenied.
@@ -97,7 +99,9 @@ def accept(context: FaceContext, call: Call) -> Accepted:
     """Check everything, store inline pictures, write the job. Raises InvalidRequest, QueueFull, Unavailable."""
     endpoint = call.endpoint
     terms = parse_terms(call.headers, dict(call.query))
-    if call.body is None:
+    if call.given is not None:
+        body = dict(call.given)
+    elif call.body is None:
         body = from_query(endpoint, [(name, value) for name, value in call.query if name not in _QUEUE_WORDS])
     else:
         body = dict(wire.parse_json(call.body))
@@ -132,7 +136,7 @@ def _image(context: FaceContext, text: str, field: str, files_base: str) -> Imag
 
 def _idempotency(call: Call) -> Idempotency | None:
     key = call.headers.get("idempotency-key")
-    if not key:
+    if not key or call.given is not None:
         return None
     if len(key) > _MAX_IDEMPOTENCY_KEY:
         raise BadCall(f"Idempotency-Key has {len(key)} characters; at most {_MAX_IDEMPOTENCY_KEY} are allowed.")

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,7 +31,7 @@ CDN_BASE = "fal.cdn_base"
 _PRINTABLE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
-def credential_of(request: Request) -> str | None:
+def credential_of(request: HTTPConnection) -> str | None:
     """The bare key of `Key …` or `Bearer …`; anything else is taken whole, and will not be a key of ours."""
     header = request.headers.get("authorization")
     if header is None:
@@ -42,7 +42,7 @@ def credential_of(request: Request) -> str | None:
     return secret.strip().removeprefix("sk-")  # as resellers' customers paste it
 
 
-async def account_of(context: FaceContext, request: Request) -> Account:
+async def account_of(context: FaceContext, request: HTTPConnection) -> Account:
     """Raises InvalidKey."""
     return await context.authenticate(credential_of(request))
 
@@ -78,23 +78,24 @@ def wants_logs(request: Request) -> bool:
     return request.query_params.get("logs", "").lower() in ("1", "true")
 
 
-def origin_of(context: FaceContext, request: Request) -> str:
+def origin_of(context: FaceContext, request: HTTPConnection) -> str:
     """This server as the caller sees it, without a trailing slash and without any mount path."""
-    return context.public_url or f"{request.url.scheme}://{request.url.netloc}"
+    scheme = {"ws": "http", "wss": "https"}.get(request.url.scheme, request.url.scheme)
+    return context.public_url or f"{scheme}://{request.url.netloc}"
 
 
-def files_base_of(context: FaceContext, request: Request) -> str:
+def files_base_of(context: FaceContext, request: HTTPConnection) -> str:
     """What links to files begin with."""
     return context.public_url or request.scope.get(FILES_BASE) or origin_of(context, request)
 
 
-def queue_base_of(context: FaceContext, request: Request) -> str:
+def queue_base_of(context: FaceContext, request: HTTPConnection) -> str:
     """What the URLs of a request begin with: the queue by the name the caller used."""
     by_host: str | None = request.scope.get(QUEUE_BASE)
     return by_host or f"{origin_of(context, request)}{request.scope.get('root_path', '')}/queue"
 
 
-def cdn_base_of(context: FaceContext, request: Request) -> str:
+def cdn_base_of(context: FaceContext, request: HTTPConnection) -> str:
     """What the addresses of uploads begin with."""
     by_host: str | None = request.scope.get(CDN_BASE)
     return by_host or f"{origin_of(context, request)}{request.scope.get('root_path', '')}/cdn"

@@ -11,11 +11,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from retouch.errors import InternalError, RetouchError, UnknownUrl
 from retouch.protocols.context import FaceContext
-from retouch.protocols.fal import pages, queue, run, storage
+from retouch.protocols.fal import pages, queue, realtime, run, storage
 from retouch.protocols.fal.errors import Answer, MethodNotAllowed, answer_to
 from retouch.protocols.fal.exchange import NOTICES_HEADER, REQUEST_ID_HEADER, RequestIds, error_response
 from retouch.protocols.fal.hosts import Proxy
@@ -42,6 +42,7 @@ def create_face(context: FaceContext) -> FastAPI:
     app.router.redirect_slashes = False
     route(app, context, "/queue/{path:path}", queue.handle)
     route(app, context, "/run/{path:path}", run.handle)
+    app.router.routes.append(WebSocketRoute("/run/{path:path}", partial(realtime.handle, context)))
     route(app, context, "/rest/{path:path}", storage.rest)
     route(app, context, "/cdn/{path:path}", storage.cdn)
     route(app, context, "/models/{path:path}", pages.llms)

@@ -1,0 +1,172 @@
+"""fal's realtime socket: an input a message, an output a message, as long as the caller stays.
+
+Messages are MessagePack maps, or JSON text. Each input becomes a job like any other; they are worked on one
+after the other, and a caller who hangs up cancels the one that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.websockets import WebSocket
+
+from retouch.accounts.keys import Account
+from retouch.errors import RetouchError
+from retouch.jobs.job import Job
+from retouch.protocols.context import FaceContext
+from retouch.protocols.fal import wire
+from retouch.protocols.fal.accept import Accepted, Call, accept, caller_of, cancel_quietly
+from retouch.protocols.fal.errors import Answer, BadCall, InvalidBody, Problem, answer_to, answer_to_failure
+from retouch.protocols.fal.exchange import error_response, files_base_of
+from retouch.protocols.fal.results import dump_output, endpoint_of, forgets
+from retouch.protocols.fal.schemas import Endpoint, endpoint_named
+
+SUFFIX = "/realtime"
+MAX_BUFFERING = 60
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """Inputs that wait for their turn; when there are too many, the oldest goes and its sender is told."""
+
+    waiting: deque[Mapping[str, Any] | RetouchError]
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    closed: bool = False
+
+    def put(self, message: Mapping[str, Any] | RetouchError) -> bool:
+        full = len(self.waiting) == self.waiting.maxlen
+        self.waiting.append(message)
+        self.came.set()
+        return full
+
+    def close(self) -> None:
+        self.closed = True
+        self.waiting.clear()
+        self.came.set()
+
+    async def next(self) -> Mapping[str, Any] | RetouchError | None:
+        """The oldest input, or None when the caller is gone."""
+        while not self.waiting and not self.closed:
+            self.came.clear()
+            await self.came.wait()
+        return None if self.closed else self.waiting.popleft()
+
+
+async def handle(context: FaceContext, socket: WebSocket) -> None:
+    """One connection, from the handshake to its end. A bad key or name is refused with its HTTP status."""
+    try:
+        path: str = socket.path_params["path"].rstrip("/")
+        endpoint = endpoint_named(path.removesuffix(SUFFIX))
+        account = await caller_of(context, socket, endpoint)
+        inbox = _Inbox(deque(maxlen=_buffering(socket.query_params.get("max_buffering"))))
+    except RetouchError as error:
+        await socket.send_denial_response(error_response(answer_to(error)))
+        return
+    await socket.accept()
+    reader = asyncio.create_task(_read(socket, inbox))
+    try:
+        while (message := await inbox.next()) is not None:
+            await _answer(context, socket, inbox, Caller(account, endpoint), message)
+    finally:
+        reader.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await reader
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is connected, and to what."""
+
+    account: Account
+    endpoint: Endpoint
+
+
+def _buffering(text: str | None) -> int:
+    if text is None:
+        return MAX_BUFFERING
+    if not text.isdecimal() or not 1 <= int(text[:4]) <= MAX_BUFFERING:
+        raise BadCall(f"max_buffering must be a whole number from 1 to {MAX_BUFFERING}, not '{text[:20]}'.")
+    return int(text)
+
+
+async def _read(socket: WebSocket, inbox: _Inbox) -> None:
+    """Take messages as they come, so that a caller who leaves is noticed while an edit runs."""
+    while (message := await socket.receive())["type"] != "websocket.disconnect":
+        dropped = inbox.put(_parsed(message))
+        if dropped:
+            # Both clients skip messages of this type; somebody who looks at the wire sees why.
+            notice = {"type": "x-fal-message", "message": "An older input was dropped: max_buffering was reached."}
+            await socket.send_text(orjson.dumps(notice).decode())
+    inbox.close()
+
+
+def _parsed(message: Mapping[str, Any]) -> Mapping[str, Any] | RetouchError:
+    data, text = message.get("bytes"), message.get("text")
+    try:
+        if data is None:
+            return wire.parse_json((text or "").encode())
+        found = msgpack.unpackb(data, strict_map_key=True)
+    except RetouchError as error:
+        return error
+    except ValueError:
+        return InvalidBody((Problem((), "The message is not MessagePack", "msgpack_invalid"),))
+    if not isinstance(found, dict):
+        return InvalidBody((Problem((), "Input should be a valid object", "dict_type"),))
+    return found
+
+
+async def _answer(
+    context: FaceContext, socket: WebSocket, inbox: _Inbox, caller: Caller, message: Mapping[str, Any] | RetouchError
+) -> None:
+    """Work on one input and send what came of it."""
+    try:
+        if isinstance(message, RetouchError):
+            raise message
+        base = files_base_of(context, socket)
+        query = socket.query_params.multi_items()
+        call = Call(caller.account, caller.endpoint, dict(socket.headers), query, None, base, given=message)
+        accepted = await run_in_threadpool(accept, context, call)
+        job = await _ended_unless_gone(context, inbox, accepted)
+        if job is None:
+            return
+        failure = wire.failure_of(job)
+        if failure is not None:
+            await _send_error(socket, answer_to_failure(failure, endpoint_of(job)))
+            return
+        output = await run_in_threadpool(dump_output, context, job, base)
+    except RetouchError as error:
+        await _send_error(socket, answer_to(error, caller.endpoint))
+        return
+    await socket.send_bytes(msgpack.packb(output))
+    if forgets(job):
+        await run_in_threadpool(context.service.forget_payload, job.id)
+
+
+async def _ended_unless_gone(context: FaceContext, inbox: _Inbox, accepted: Accepted) -> Job | None:
+    """The job when it has ended; None, and the job cancelled, when the caller has left first."""
+    ended = asyncio.ensure_future(context.watch.wait(accepted.job.id))
+    try:
+        while not ended.done():
+            if inbox.closed:
+                await cancel_quietly(context, accepted)
+                return None
+            inbox.came.clear()
+            news = asyncio.ensure_future(inbox.came.wait())
+            await asyncio.wait((ended, news), return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+        return ended.result()
+    finally:
+        ended.cancel()
+
+
+async def _send_error(socket: WebSocket, answer: Answer) -> None:
+    body = {"type": "x-fal-error", "error": answer.kind, "reason": answer.text, "detail": answer.body["detail"]}
+    await socket.send_text(orjson.dumps(body).decode())
