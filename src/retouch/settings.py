@@ -42,6 +42,9 @@ class HttpSettings(_Component):
     public_url: str | None = Field(None, description="this server's address as callers see it; default: per request")
     no_auth: bool = Field(default=False, description="let everybody in without a key, on any address")
     tls: Literal["off", "auto"] = Field("off", description="auto: speak https with a certificate made here")
+    fal_proxy: int | None = Field(
+        None, ge=1, le=65535, description="port of a forward proxy that leads fal's host names here; needs --tls auto"
+    )
 
     @field_validator("public_url")
     @classmethod

@@ -16,15 +16,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_server import LiveServer, clean_environment, live_server, retouch
+from tests.live_server import LiveServer, clean_environment, free_port, live_server, retouch
 from tests.sdk.fal import EDIT, TWO, photo
 
 VENDORS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("fal-tls"), tls=True) as running:
+def proxy_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, proxy_port: int) -> Iterator[LiveServer]:
+    proxy = ("--fal-proxy", str(proxy_port))
+    with live_server(tmp_path_factory.mktemp("fal-tls"), tls=True, arguments=proxy) as running:
         yield running
 
 
@@ -122,6 +128,63 @@ def test_python_comes_here_by_the_vendors_names(server: LiveServer, tmp_path: Pa
     link, status, links = json.loads(python(NAME_OVERRIDE + FOUR_VERBS + upload, environment, tmp_path))
     assert status == 200
     assert all(each.startswith("https://v3.fal.media/files/") for each in (link, *links))
+
+
+def test_python_comes_here_through_the_proxy_uploads_included(server: LiveServer, proxy_port: int, tmp_path: Path):
+    """Checklist 51: recipe 16.3; variables only, and everything by the vendor's names."""
+    variables = exported(printed(server, "fal", "--fal-proxy", str(proxy_port)))
+    upload = "\nlink = fal_client.upload_file('cat.png')\nprint(json.dumps([link, httpx.get(link).status_code, links]))"
+    link, status, links = json.loads(python(FOUR_VERBS + upload, variables, tmp_path))
+    assert status == 200
+    assert all(each.startswith("https://v3.fal.media/files/") for each in (link, *links))
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"CONNECT example.com:443 HTTP/1.1", b"403"),
+        (b"CONNECT fal.run:80 HTTP/1.1", b"403"),
+        (b"CONNECT 127.0.0.1:443 HTTP/1.1", b"403"),
+        (b"CONNECT fal.run HTTP/1.1", b"403"),
+        (b"CONNECT ", b"403"),
+        (b"GET http://fal.run/ HTTP/1.1", b"405"),
+        (b"\xff\x00", b"405"),
+        (b"CONNECT " + b"a" * 9000, b""),
+        (b"CONNECT FAL.run.:443 HTTP/1.1", b"200"),
+    ],
+)
+def test_the_proxy_leads_nowhere_else(server: LiveServer, proxy_port: int, request_line: bytes, status: bytes):
+    with socket.create_connection(("127.0.0.1", proxy_port), timeout=10) as raw:
+        raw.sendall(request_line + b"\r\nHost: x\r\n\r\n")
+        try:
+            answer = raw.recv(1000)
+        except ConnectionResetError:
+            answer = b""
+    assert answer.partition(b" ")[2][:3] == status
+    assert server.get("/health")[0] == 200
+    assert "Traceback" not in server.log()
+
+
+def test_a_stop_does_not_wait_for_callers_of_the_proxy(tmp_path: Path):
+    port = free_port()
+    arguments = ("--workers", "0", "--fal-proxy", str(port))
+    with live_server(tmp_path, tls=True, ready=False, arguments=arguments) as server:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as silent,
+            socket.create_connection(silent.getpeername()) as joined,
+        ):
+            joined.sendall(b"CONNECT fal.run:443 HTTP/1.1\r\n\r\n")
+            assert b" 200 " in joined.recv(100)
+            assert server.stop() == 0
+            assert (silent.recv(1), joined.recv(1)) == (b"", b"")
+        assert "Traceback" not in server.log()
+
+
+def test_a_proxy_without_certificates_is_refused(tmp_path: Path):
+    command = retouch("serve", "--fal-proxy", str(free_port()), "--data", str(tmp_path), "--model", "null")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment(), timeout=60)
+    assert done.returncode == 1
+    assert "--fal-proxy needs --tls auto" in done.stderr
 
 
 def test_nothing_goes_to_the_backup_hosts_when_the_server_is_away(server: LiveServer, tmp_path: Path):

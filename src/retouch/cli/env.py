@@ -19,7 +19,7 @@ def exports(client: str, http: HttpSettings, store: StoreSettings) -> str:
     if client == "openai":
         return trust + _lines(OPENAI_BASE_URL=f"{address}/v1", OPENAI_API_KEY="any")
     if client == "fal":
-        return trust + _fal(address)
+        return trust + (_fal_by_proxy(http) if http.fal_proxy else _fal(address))
     if client == "runpod":
         return trust + _lines(RUNPOD_ENDPOINT_BASE_URL=f"{address}/v2", RUNPOD_API_KEY="any")
     raise NotOneOf("client", client, CLIENTS)
@@ -45,9 +45,21 @@ def _fal(address: str) -> str:
     return lines + _FAL_NOTES.format(address=address)
 
 
+def _fal_by_proxy(http: HttpSettings) -> str:
+    host = urlsplit(http.public_url or http.address).hostname or http.host
+    proxy = f"http://[{host}]:{http.fal_proxy}" if ":" in host else f"http://{host}:{http.fal_proxy}"
+    return _lines(FAL_KEY="any", HTTPS_PROXY=proxy, NODE_USE_ENV_PROXY="1") + _PROXY_NOTES
+
+
+_PROXY_NOTES = """\
+unset FAL_RUN_HOST FAL_QUEUE_RUN_HOST NO_PROXY no_proxy
+# Every https call of a program started here goes to the proxy, which leads fal's hosts to this server and refuses
+# every other host. It serves Python's client in all but realtime, and Node's from Node 24 on.
+"""
+
 _FAL_NOTES = """\
 # Python: these variables lead run, subscribe, submit, status, result, cancel and stream here, but neither uploads
-# nor realtime tokens. For those, before the first call:
+# nor realtime tokens. For those use --fal-proxy, or say before the first call:
 #   from fal_client import client
 #   client.REST_URL, client.CDN_URL = "{address}/fal/rest", "{address}/fal/cdn"
 # JavaScript reads no variable but FAL_KEY; in the code:

@@ -54,6 +54,13 @@ Tls = Annotated[
     str | None,
     typer.Option(metavar="auto", help="auto: speak https with a certificate made in the data folder. [default: off]"),
 ]
+FalProxy = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        help="Port of a forward proxy that leads fal's host names here; needs --tls auto. [default: none]",
+    ),
+]
 AllowPrivate = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,6 +128,7 @@ def serve(
     retention_days: RetentionDays = None,
     no_auth: NoAuth = None,
     tls: Tls = None,
+    fal_proxy: FalProxy = None,
     allow_private: AllowPrivate = None,
     accept_research_licence: AcceptLicence = None,
     log_level: LogLevel = None,
@@ -130,7 +138,15 @@ def serve(
     from retouch.cli.serve import serve as start
 
     start(
-        settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url, no_auth=no_auth, tls=tls),
+        settings.read(
+            settings.HttpSettings,
+            host=host,
+            port=port,
+            public_url=public_url,
+            no_auth=no_auth,
+            tls=tls,
+            fal_proxy=fal_proxy,
+        ),
         settings.read(
             settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
         ),
@@ -218,13 +234,16 @@ def env(
     port: Port = None,
     public_url: PublicUrl = None,
     tls: Tls = None,
+    fal_proxy: FalProxy = None,
     data: Data = None,
 ) -> None:
     """Print the exports that point an official client at this server; use as: eval "$(retouch env openai)"."""
     from retouch import settings
     from retouch.cli.env import exports
 
-    http = settings.read(settings.HttpSettings, host=host, port=port, public_url=public_url, tls=tls)
+    http = settings.read(
+        settings.HttpSettings, host=host, port=port, public_url=public_url, tls=tls, fal_proxy=fal_proxy
+    )
     sys.stdout.write(exports(client, http, settings.read(settings.StoreSettings, data=data)))
 
 
