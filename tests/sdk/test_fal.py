@@ -172,6 +172,14 @@ def test_a_payload_that_must_not_be_kept_is_gone_after_delivery(client: fal_clie
     assert httpx.get(handle.status_url).json()["status"] == "COMPLETED"
 
 
+def test_files_live_as_long_as_was_asked(server: LiveServer):
+    """Checklist 45."""
+    header = {"X-Fal-Object-Lifecycle-Preference": '{"expiration_duration_seconds": 2}'}
+    link = call(server, "POST", f"/run/{EDIT}", json=arguments(), headers=header).json()["images"][0]["url"]
+    assert httpx.get(link).status_code == 200
+    eventually(lambda: httpx.get(link).status_code == 404)
+
+
 def test_the_input_may_be_a_query_string(server: LiveServer):
     """Checklist 1: `run(method="get")`."""
     link = call(server, "POST", f"/run/{EDIT}", json=arguments()).json()["images"][0]["url"]
