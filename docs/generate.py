@@ -103,7 +103,8 @@ def commands() -> str:
     """`--help` of every command."""
     # Late, so that the other pages can be written while the command line is being changed.
     import typer.main
-    from click import Context, Group
+    from click import Context
+    from typer.core import TyperGroup
 
     from retouch.cli.main import app
 
@@ -112,7 +113,7 @@ def commands() -> str:
     def walk(command: object, path: str) -> Iterator[tuple[str, str]]:
         context = Context(command, info_name=path, max_content_width=100, terminal_width=100)  # type: ignore[arg-type]
         yield path, command.get_help(context)  # type: ignore[attr-defined]
-        if isinstance(command, Group):
+        if isinstance(command, TyperGroup):
             for name in command.list_commands(context):
                 child = command.get_command(context, name)
                 if child is not None and not child.hidden:
