@@ -173,6 +173,16 @@ def test_streams_with_tokens_in_place_of_the_key(server: LiveServer):
     assert said["forged"]["status"] == 401
 
 
+def test_a_conversation_over_the_realtime_socket(server: LiveServer):
+    """Checklist 49: recipe 16.8, with a token; an error does not end it."""
+    said = call(server, "realtime", picture=PICTURE)
+    assert [each["seed"] for each in said["results"]] == [4, 5]
+    assert said["results"][0]["url"].startswith("data:image/png")
+    (error,) = said["errors"]
+    assert (error["kind"], error["status"]) == ("ApiError", 400)
+    assert "image_url" in error["message"]
+
+
 def test_the_vendors_own_proxy_in_between(server: LiveServer):
     """Recipe 16.9, with the Express adapter: run, subscribe, stream and a small upload."""
     assert call(server, "theirProxy", picture=PICTURE) == [5, 5, 5]
