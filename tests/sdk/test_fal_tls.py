@@ -180,11 +180,22 @@ def test_a_stop_does_not_wait_for_callers_of_the_proxy(tmp_path: Path):
         assert "Traceback" not in server.log()
 
 
-def test_a_proxy_without_certificates_is_refused(tmp_path: Path):
-    command = retouch("serve", "--fal-proxy", str(free_port()), "--data", str(tmp_path), "--model", "null")
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--fal-proxy", "PORT"), "--fal-proxy needs --tls auto"),
+        (("--tls", "auto", "--port", "PORT", "--fal-proxy", "PORT"), "the proxy needs a port of its own"),
+        (("--tls", "on"), "--tls is 'on'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_said(tmp_path: Path, arguments: tuple[str, ...], sentence: str):
+    port = str(free_port())
+    given = [port if word == "PORT" else word for word in arguments]
+    command = retouch("serve", "--data", str(tmp_path), "--model", "null", "--workers", "0", *given)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment(), timeout=60)
     assert done.returncode == 1
-    assert "--fal-proxy needs --tls auto" in done.stderr
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_nothing_goes_to_the_backup_hosts_when_the_server_is_away(server: LiveServer, tmp_path: Path):

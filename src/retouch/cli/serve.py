@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import signal
 import socket
 import ssl
@@ -177,6 +178,8 @@ def fal_proxy(http: HttpSettings, port: int) -> AbstractContextManager[None]:
     """The forward proxy to this server; raises InvalidSetting without certificates for the names it leads here."""
     if http.tls != "auto":
         raise InvalidSetting("--fal-proxy needs --tls auto: clients speak https through it.")
+    if port == http.port:
+        raise InvalidSetting(f"--fal-proxy and --port are both {port}; the proxy needs a port of its own.")
     listener = listening_socket(http.host, port, "--fal-proxy")
     return tunnel(listener, (urlsplit(http.address).hostname or http.host, http.port))
 
@@ -202,7 +205,7 @@ def welcome(http: HttpSettings, model: str, certificate: Path | None = None) -> 
 
     certificate: the file that clients must trust.
     """
-    trust = f"--cacert {certificate} " if certificate else ""
+    trust = f"--cacert {shlex.quote(str(certificate))} " if certificate else ""
     photo = resources.files("retouch") / "samples" / "cat.jpg"
     decode = (
         "import base64, json, sys; "
