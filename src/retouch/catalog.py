@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from retouch.edit import Acceleration, EditRequest, Notice, OutputFormat, Usage, random_seed
 from retouch.errors import (
     ImageTooLarge,
-    ImageTooSmall,
     InvalidRequest,
     NotOneOf,
     OutOfRange,
@@ -53,7 +52,8 @@ class Model:
     """A public model id: what its callers may send. The numbers are the vendors' published ones.
 
     steps, guidance: limits, or None where the public model has no such parameter.
-    max_side, min_side: of an input image, in pixels, or None; max_image_bytes: of its file.
+    advised_side: least side of an input image, in pixels, that the vendor takes; a smaller one is reported, as
+    nothing here needs more. max_side, max_image_bytes: of an input image and its file.
     """
 
     id: str
@@ -70,19 +70,15 @@ class Model:
     max_prompt_characters: int = 32_000
     max_negative_prompt_characters: int = 32_000
     max_seed: int = 2**63 - 1
-    min_side: int | None = None
+    advised_side: int | None = None
     max_side: int | None = None
     max_image_bytes: int | None = None
     aliases: tuple[str, ...] = ()
 
-    def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> None:
-        """Raise ImageTooSmall or ImageTooLarge when an input picture is outside what this model takes."""
+    def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
+        """Raise ImageTooLarge when an input picture is more than this model takes; a notice when it is small."""
         shown = f"The image in '{field}' has {width} × {height} pixels"
-        low, high, most = self.min_side, self.max_side, self.max_image_bytes
-        if low is not None and min(width, height) < low:
-            raise ImageTooSmall(
-                f"{shown}; each side must be at least {low}.", field=field, min_width=low, min_height=low
-            )
+        high, most = self.max_side, self.max_image_bytes
         if high is not None and max(width, height) > high:
             raise ImageTooLarge(
                 f"{shown}; each side must be at most {high}.", field=field, max_width=high, max_height=high
@@ -93,6 +89,10 @@ class Model:
                 field=field,
                 max_bytes=most,
             )
+        if self.advised_side is not None and min(width, height) < self.advised_side:
+            detail = f"It has {width} × {height} pixels; {self.advised_side} or more a side are advised."
+            return (Notice(field, "converted", detail),)
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +267,7 @@ MODELS: tuple[Model, ...] = (
         max_prompt_characters=800,
         max_negative_prompt_characters=500,
         max_seed=2**31 - 1,
-        min_side=384,
+        advised_side=384,
         max_side=5000,
         max_image_bytes=10_000_000,
     ),

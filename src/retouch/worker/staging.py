@@ -76,10 +76,12 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     kind with `field`, UnknownFile, and StorageUnavailable.
     """
     model = model_named(request.model)
-    pixels = tuple(_decode(read(image), model, image.field) for image in request.images)
+    notices: list[Notice] = []
+    pixels = tuple(_decode(read(image), model, image.field, notices) for image in request.images)
     mask = None if request.mask is None else _decode_mask(read(request.mask), pixels[0], request.mask.field)
     sizes = resolve(request.size, checkpoint.sizes, _reference_size(request, pixels), strict=request.strict)
-    return Staged(_specs(request, sizes), pixels, mask, sizes, (*sizes.notices, *_unused(request)))
+    notices += (*sizes.notices, *_unused(request))
+    return Staged(_specs(request, sizes), pixels, mask, sizes, tuple(notices))
 
 
 def finish_picture(pixels: Pixels, staged: Staged) -> Pixels:
@@ -131,10 +133,11 @@ def _reference_size(request: EditRequest, pixels: Sequence[Pixels]) -> tuple[int
     return width, height
 
 
-def _decode(data: bytes, model: Model | None, field: str) -> Pixels:
+def _decode(data: bytes, model: Model | None, field: str, notices: list[Notice]) -> Pixels:
+    """The picture of a file, after a look at its header; what is to be said of it is added to `notices`."""
     if model is not None:
         header = images.probe(data, field=field)
-        model.check_image(header.width, header.height, len(data), field=field)
+        notices += model.check_image(header.width, header.height, len(data), field=field)
     return images.decode(data, field=field)
 
 

@@ -130,7 +130,8 @@ def _image_limits(model: Model) -> str:
     if model.max_image_bytes is None:
         return ""
     megabytes = model.max_image_bytes // 1_000_000
-    return f" Each side from {model.min_side} to {model.max_side} pixels, each file up to {megabytes} MB."
+    sides = f"Each side up to {model.max_side} pixels, better {model.advised_side} or more"
+    return f" {sides}; each file up to {megabytes} MB."
 
 
 def _images(model: Model) -> Parameter:

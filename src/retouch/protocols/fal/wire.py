@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from retouch.edit import Acceleration, Delivery, EditRequest, Notice, OutputForm
 from retouch.errors import Failure
 from retouch.jobs.job import FINAL_STATES, Job, JobEvent, JobState
 from retouch.protocols.fal.errors import InvalidBody, Problem, answer_to_failure
-from retouch.protocols.fal.schemas import Endpoint
+from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint
 from retouch.protocols.fal.terms import Terms
 
 PROTOCOL = "fal"
@@ -301,7 +301,13 @@ def notices_of(job: Job) -> tuple[Notice, ...]:
         if job.request.enable_safety_checker and all(image.unsafe is None for image in output.images):
             detail = "No safety checker is installed here: the pictures were not checked."
             found.append(Notice("enable_safety_checker", "ignored", detail))
-    return tuple({notice.parameter: notice for notice in found}.values())
+    endpoint = ENDPOINTS[job.delivery.endpoint]
+    named = [replace(notice, parameter=_wire_name(endpoint, notice.parameter)) for notice in found]
+    return tuple({notice.parameter: notice for notice in named}.values())
+
+
+def _wire_name(endpoint: Endpoint, canonical: str) -> str:
+    return ".".join(str(part) for part in endpoint.location(canonical)) or canonical
 
 
 def dump_notices(notices: Sequence[Notice]) -> str:
