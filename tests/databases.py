@@ -80,6 +80,17 @@ def shared_server() -> PostgresServer:
     return server
 
 
+@functools.cache
+def migrated_file() -> Path:
+    """A SQLite file that is migrated and empty, to be copied."""
+    folder = Path(tempfile.mkdtemp(prefix="sq"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    database = Database(f"sqlite:///{folder}/migrated.db")
+    database.migrate()
+    database.close()  # the last connection: the log goes into the file
+    return folder / "migrated.db"
+
+
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """A new, migrated PostgreSQL database."""
@@ -94,11 +105,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new, migrated database of each kind."""
     if request.param == "postgresql":
         return str(request.getfixturevalue("postgres_url"))
-    url = f"sqlite:///{tmp_path}/jobs.db"
-    database = Database(url)
-    database.migrate()
-    database.close()
-    return url
+    shutil.copyfile(migrated_file(), tmp_path / "jobs.db")
+    return f"sqlite:///{tmp_path}/jobs.db"
 
 
 @pytest.fixture

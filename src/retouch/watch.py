@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from retouch.errors import DatabaseUnavailable, RetouchError, UnknownJob
+from retouch.errors import DatabaseUnavailable, RetouchError, Unavailable, UnknownJob
 from retouch.jobs.job import FINAL_STATES, Job, JobEvent
 from retouch.jobs.wakeups import JOB_TOPIC, Subscription
 from retouch.service import Service
@@ -81,7 +81,7 @@ class Watch:
         self._ticker = asyncio.create_task(self._tick_for_ever())
 
     async def stop(self) -> None:
-        """Stop ticking; waits that are under way are cancelled. Stopping twice is no error."""
+        """Stop ticking; who still waits is told so by Unavailable. Stopping twice is no error."""
         if self._ticker is None:
             return
         assert self._subscription is not None
@@ -93,9 +93,7 @@ class Watch:
             await ticker
         self._stopped.set()
         self._subscription.close()
-        for waits in self._waits.values():
-            for wait in waits:
-                wait.cancel()
+        self._tell_everybody(Unavailable("The server is stopping; the job goes on without it."))
         await asyncio.to_thread(self._listener.join)
         self._threads.shutdown(wait=False)
 
@@ -196,8 +194,10 @@ class Watch:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        if now - self._failing_since < PATIENCE_S:
-            return
+        if now - self._failing_since >= PATIENCE_S:
+            self._tell_everybody(error)
+
+    def _tell_everybody(self, error: RetouchError) -> None:
         for waits in self._waits.values():
             for wait in waits:
                 if not wait.done():

@@ -17,10 +17,11 @@ from sqlalchemy.exc import IntegrityError
 from retouch.accounts.keys import Account
 from retouch.accounts.ledger import Ledger
 from retouch.accounts.tables import usage_entry
-from retouch.edit import ImageInput, Notice
+from retouch.edit import Delivery, ImageInput, Notice
 from retouch.errors import (
     Failure,
     IdempotencyKeyReused,
+    InvalidRequest,
     JobFinished,
     LeaseLost,
     QueueFull,
@@ -75,6 +76,22 @@ def test_an_id_that_cannot_be_one_is_an_unknown_job(world: World, job_id: str) -
 def test_an_unknown_model_is_refused_before_anything_is_written(world: World) -> None:
     with pytest.raises(UnknownModel):
         world.service.submit(ANNE, replace(an_edit(), model="none"), DELIVERY)
+    assert world.count(job) == 0
+
+
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        replace(DELIVERY, webhook_url="https://example.com/\x00"),
+        replace(DELIVERY, webhook_url="https://exämple.com/"),
+        replace(DELIVERY, retention_s=1e300),
+        replace(DELIVERY, retention_s=-1.0),
+        replace(DELIVERY, retention_s=float("nan")),
+    ],
+)
+def test_a_delivery_that_would_keep_a_job_from_ending_is_refused(world: World, delivery: Delivery) -> None:
+    with pytest.raises(InvalidRequest):
+        world.service.submit(ANNE, an_edit(), delivery)
     assert world.count(job) == 0
 
 
@@ -505,6 +522,12 @@ def test_the_same_key_with_another_body_is_refused(world: World) -> None:
     with pytest.raises(IdempotencyKeyReused):
         world.submit(idempotency=Idempotency("k", "hash-b"))
     assert world.count(job) == 1
+
+
+@pytest.mark.parametrize("key", ["", "k" * 100_000, "\x00", "ü \ud800"])
+def test_any_text_can_be_a_key(world: World, key: str) -> None:
+    first = world.submit(idempotency=Idempotency(key, "hash"))
+    assert world.submit(idempotency=Idempotency(key, "hash")).id == first.id
 
 
 def test_keys_of_two_accounts_do_not_meet(world: World) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from retouch import watch as watch_module
 from retouch.database import Database
-from retouch.errors import DatabaseUnavailable, UnknownJob
+from retouch.errors import DatabaseUnavailable, Unavailable, UnknownJob
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.watch import Watch
 from tests.services import ANNE, OUTPUT, USAGE, World
@@ -180,7 +180,7 @@ async def test_stopping_ends_the_waits(world: World) -> None:
     await eventually_waited_for(watch, 1)
     await watch.stop()
     await watch.stop()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(Unavailable, match="stopping"):
         await waiting
 
 

@@ -5,10 +5,11 @@ Keys are per account. What a body hash covers is decided by the face that comput
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, tuple_
 
 from retouch.database import insert_into
 from retouch.errors import IdempotencyKeyReused
@@ -25,10 +26,11 @@ def remember(connection: Connection, account_id: str, asked: Idempotency, job_id
     Of two submits at the same moment the second waits here until the first has committed or failed.
     Raises IdempotencyKeyReused when the key came with another body.
     """
-    own = (idempotency.c.account_id == account_id, idempotency.c.key == asked.key)
+    key = _stored(asked.key)
+    own = (idempotency.c.account_id == account_id, idempotency.c.key == key)
     connection.execute(delete(idempotency).where(*own, idempotency.c.expires_at <= now))
     row = insert_into(connection, idempotency).values(
-        account_id=account_id, key=asked.key, body_hash=asked.body_hash, job_id=job_id, expires_at=now + LIFE
+        account_id=account_id, key=key, body_hash=asked.body_hash, job_id=job_id, expires_at=now + LIFE
     )
     if connection.execute(row.on_conflict_do_nothing()).rowcount == 1:
         return job_id
@@ -40,5 +42,11 @@ def remember(connection: Connection, account_id: str, asked: Idempotency, job_id
 
 def forget(connection: Connection, job_ids: Sequence[str], now: datetime) -> None:
     """Drop the keys of jobs that are deleted, and those whose day is over."""
-    gone = idempotency.c.job_id.in_(job_ids) | (idempotency.c.expires_at <= now)
-    connection.execute(delete(idempotency).where(gone))
+    own = (idempotency.c.account_id, idempotency.c.key)
+    gone = select(*own).where(idempotency.c.job_id.in_(job_ids) | (idempotency.c.expires_at <= now))
+    connection.execute(delete(idempotency).where(tuple_(*own).in_(gone.with_for_update(skip_locked=True))))
+
+
+def _stored(key: str) -> str:
+    """A caller's key as it is kept: of one length, so that any key fits the index of any database."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

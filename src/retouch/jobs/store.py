@@ -68,22 +68,17 @@ def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ..
     return tuple(job_of(row) for row in connection.execute(query))
 
 
-def key_of(connection: Connection, job_id: str) -> str:
-    """The id of the API key the job came with."""
-    return str(connection.execute(select(job.c.key_id).where(job.c.id == job_id)).scalar_one())
-
-
 # --- waiting
 
 
-def enqueue(connection: Connection, new: Job, *, key_id: str, weight: int) -> Job:
-    """Write a queued job; returns it with its place."""
+def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
+    """Write a queued job of an account of that weight; returns it with its place."""
     cost = order.cost_of(new.request.num_images, weight)
     fair_tag = order.take_turn(connection, new.queue, new.priority, new.account_id, cost)
     values = {
         "id": new.id,
         "account_id": new.account_id,
-        "key_id": key_id,
+        "key_id": new.key_id,
         "queue": new.queue,
         "state": new.state.value,
         "priority": new.priority,
@@ -176,6 +171,12 @@ def end_waiting(
 # --- running
 
 
+def held(connection: Connection, lease: Lease) -> Job:
+    """The leased job as it is now, locked; LeaseLost."""
+    row = connection.execute(select(job).where(_holds(lease)).with_for_update()).one_or_none()
+    return job_of(_or_lost(row, lease))
+
+
 def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
     """Move the end of the lease; True when the owner asked to cancel."""
     return bool(_fenced(connection, lease, update(job).values(lease_until=until)).cancel_requested)
@@ -240,8 +241,15 @@ def _end_running(
 
 def _fenced(connection: Connection, lease: Lease, change: Update) -> Row[Any]:
     """Apply `change` to the leased row if the lease still stands; returns the changed row."""
-    held = and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.attempt)
-    row = connection.execute(change.where(held).returning(job)).one_or_none()
+    return _or_lost(connection.execute(change.where(_holds(lease)).returning(job)).one_or_none(), lease)
+
+
+def _holds(lease: Lease) -> ColumnElement[bool]:
+    """The fence."""
+    return and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.attempt)
+
+
+def _or_lost(row: Row[Any] | None, lease: Lease) -> Row[Any]:
     if row is None:
         raise LeaseLost(f"The worker '{lease.worker}' no longer owns the job '{lease.job.id}'.")
     return row
@@ -258,8 +266,8 @@ def expired_leases(connection: Connection, now: datetime, limit: int) -> tuple[L
 
 def find_expired(connection: Connection, lease: Lease, now: datetime) -> Job | None:
     """The leased job, locked, or None when somebody renewed or ended the lease since it was found."""
-    held = and_(job.c.id == lease.job.id, RUNNING, job.c.claims == lease.attempt, job.c.lease_until < now)
-    row = connection.execute(select(job).where(held).with_for_update()).one_or_none()
+    query = select(job).where(_holds(lease), job.c.lease_until < now).with_for_update()
+    row = connection.execute(query).one_or_none()
     return None if row is None else job_of(row)
 
 
@@ -290,8 +298,12 @@ def forget_payload(connection: Connection, finished: Job) -> Job:
 
 
 def remove(connection: Connection, job_ids: Sequence[str]) -> None:
-    """Delete finished jobs with their events and webhook rows; their usage entries stay."""
-    connection.execute(delete(job).where(job.c.id.in_(job_ids), job.c.finished_at.is_not(None)))
+    """Delete ended jobs with their events and webhook rows; their usage entries stay.
+
+    Those that another sweep is deleting are left to it.
+    """
+    ended = select(job.c.id).where(job.c.id.in_(job_ids), job.c.finished_at.is_not(None))
+    connection.execute(delete(job).where(job.c.id.in_(ended.with_for_update(skip_locked=True))))
 
 
 # --- rows to values
@@ -306,6 +318,7 @@ def job_of(row: Row[Any]) -> Job:
     return Job(
         id=row.id,
         account_id=row.account_id,
+        key_id=row.key_id,
         queue=row.queue,
         state=JobState(row.state),
         request=EditRequest.from_json(row.request),
