@@ -5,6 +5,7 @@ The packages are installed by `npm ci` into `node/node_modules` when the lock fi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -27,16 +28,19 @@ needs_node = pytest.mark.skipif(
 @pytest.fixture(scope="session")
 def node_packages() -> None:
     """The packages of the lock file, installed."""
-    wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
+    lock_file = FOLDER / "package-lock.json"
+    wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
     done = FOLDER / "node_modules" / ".installed"
-    if done.is_file() and done.read_text() == wanted:
-        return
-    command = ["npm", "ci", "--ignore-scripts", "--no-progress"]
-    installed = subprocess.run(
-        command, cwd=FOLDER, capture_output=True, text=True, check=False, timeout=INSTALL_WITHIN_S
-    )
-    assert installed.returncode == 0, installed.stdout + installed.stderr
-    done.write_text(wanted)
+    with lock_file.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs of the tests on one checkout
+        if done.is_file() and done.read_text() == wanted:
+            return
+        command = ["npm", "ci", "--ignore-scripts", "--no-progress"]
+        installed = subprocess.run(
+            command, cwd=FOLDER, capture_output=True, text=True, check=False, timeout=INSTALL_WITHIN_S
+        )
+        assert installed.returncode == 0, installed.stdout + installed.stderr
+        done.write_text(wanted)
 
 
 def start(
