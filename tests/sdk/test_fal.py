@@ -423,6 +423,7 @@ def test_another_keys_request_does_not_exist(idle_server: LiveServer, hands: Han
         ("GET", "/nowhere", 404),
         ("GET", "/queue/fal-ai/qwen-image-edit/requests/1/explode", 404),
         ("DELETE", "/queue/fal-ai/qwen-image-edit", 405),
+        ("GET", "/run/fal-ai/qwen-image-edit", 405),
         ("POST", "/queue/fal-ai/qwen-image-edit/requests/1/status", 405),
         ("GET", "/queue/fal-ai/qwen-image-edit/requests/1/cancel", 405),
         ("TRACE", "/queue/fal-ai/qwen-image-edit", 405),
@@ -490,6 +491,15 @@ def test_a_deadline_that_is_no_number_is_a_bad_request(server: LiveServer, heade
     """Checklist 20."""
     answer = call(server, "POST", f"/queue/{EDIT}", json=arguments(), headers={"X-Fal-Request-Timeout": header})
     assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request")
+
+
+def test_a_look_at_the_head_starts_nothing_and_ends_nothing(server: LiveServer):
+    queued = call(server, "POST", f"/queue/{EDIT}", json=arguments(sync_mode=True)).json()
+    path = f"/queue/{EDIT}/requests/{queued['request_id']}"
+    eventually(lambda: call(server, "GET", f"{path}/status").status_code == 200)
+    assert call(server, "HEAD", path).status_code == 200
+    assert call(server, "GET", path).json()["images"][0]["url"].startswith("data:")
+    assert call(server, "HEAD", f"/run/{EDIT}?prompt=p&image_url=x").status_code == 405
 
 
 def test_headers_nobody_knows_change_nothing(server: LiveServer):

@@ -21,8 +21,8 @@ from retouch.errors import JobFinished, PermissionDenied
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal import uploads, wire
-from retouch.protocols.fal.errors import BadCall
-from retouch.protocols.fal.exchange import account_of, allow, files_base_of, name_request, read_body
+from retouch.protocols.fal.errors import BadCall, MethodNotAllowed
+from retouch.protocols.fal.exchange import account_of, files_base_of, name_request, read_body
 from retouch.protocols.fal.schemas import Endpoint, endpoint_named
 from retouch.protocols.fal.terms import parse_terms
 from retouch.protocols.fal.values import check_body, from_query
@@ -52,6 +52,9 @@ class Accepted:
     replayed: bool
 
 
+SUBMITTING = ("POST", "PUT", "PATCH")
+"""Methods whose body may be an input; the vendor's client lets its user choose. GET has it in the query."""
+
 _QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token", "max_buffering"})
 _MAX_IDEMPOTENCY_KEY = 255
 
@@ -64,8 +67,9 @@ async def accept_request(context: FaceContext, request: Request, path: str) -> A
     endpoint = endpoint_named(path.strip("/"))
     account = await caller_of(context, request, endpoint)
     request.state.endpoint = endpoint
-    allow(request, *(("GET", "POST", "PUT", "PATCH") if request.query_params else ("POST", "PUT", "PATCH")))
-    in_query = request.method in ("GET", "HEAD")
+    in_query = request.method == "GET" and bool(request.query_params)
+    if not in_query and request.method not in SUBMITTING:
+        raise MethodNotAllowed(request.method, request.url.path, ", ".join(SUBMITTING))
     body = None if in_query else await read_body(request, context.max_body_bytes)
     call = Call(
         account,

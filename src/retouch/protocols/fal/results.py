@@ -46,7 +46,9 @@ async def result_response(context: FaceContext, request: Request, job: Job) -> R
     else:
         body = await run_in_threadpool(dump_output, context, job, files_base_of(context, request))
         response = json_response(body, headers=notice_headers(job))
-    return _DeliveredOnce(response, partial(context.service.forget_payload, job.id)) if forgets(job) else response
+    if request.method == "HEAD" or not forgets(job):
+        return response
+    return _DeliveredOnce(response, partial(context.service.forget_payload, job.id))
 
 
 class _DeliveredOnce(Response):
