@@ -152,11 +152,8 @@ class Service:
                     self._database.flush()  # its first caller may still wait for this
                     first = store.find(connection, known)
                     return Submitted(first, first.notices, replayed=True)
-            if max_queue_length is not None:
-                _refuse_above(max_queue_length, order.length(connection, route.queue), f"wait for '{request.model}'")
+            self._refuse_when_full(connection, job, max_queue_length)
             job = store.enqueue(connection, job, weight=account.weight)
-            waiting = order.account_waiting(connection, account.id)
-            _refuse_above(self._settings.max_waiting_per_account, waiting, "of this account wait")
         self._wake(job.queue)
         # While a worker begins. Accepted is what the disk holds, and files before the row that names them.
         self._blobs.settle(image.blob for image in completed.inputs if image.owned and image.blob is not None)
@@ -363,6 +360,16 @@ class Service:
 
     # --- what several verbs do
 
+    def _refuse_when_full(self, connection: Connection, job: Job, max_queue_length: int | None) -> None:
+        waiting, most = order.account_waiting(connection, job.account_id), self._settings.max_waiting_per_account
+        if waiting >= most:
+            raise QueueFull(f"{waiting} jobs of this account wait already; at most {most} may.", allowed=most)
+        if max_queue_length is None:
+            return
+        waiting = order.length(connection, job.queue)
+        if waiting > max_queue_length:
+            raise QueueFull(f"{waiting} jobs wait already, more than {max_queue_length}.", allowed=max_queue_length)
+
     def _wake(self, queue: str) -> None:
         self.wakeups.publish(queue_topic(queue))
         self.wakeups.publish(JOB_TOPIC)
@@ -381,8 +388,3 @@ def _owned(job: Job, account: Account | None) -> Job:
 
 def _position(connection: Connection, job: Job) -> int:
     return store.position(connection, job) if job.state is JobState.QUEUED else 0
-
-
-def _refuse_above(most: int, waiting: int, where: str) -> None:
-    if waiting > most:
-        raise QueueFull(f"{waiting} jobs {where} already; at most {most} are allowed.", waiting=waiting, allowed=most)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from retouch.accounts.keys import Account
@@ -809,3 +810,49 @@ def test_statistics_count_by_queue_and_state(world: World) -> None:
     statistics = world.service.statistics()
     assert statistics.jobs == {"demo": dict.fromkeys(JobState, 1)}
     assert [alive.name for alive in statistics.workers] == ["w1"]
+
+
+# --- cost
+
+
+def plans_of(world: World, verb: Callable[[], object]) -> list[str]:
+    """How the database goes about each statement of a verb that touches the table of jobs or the blocks."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if statement.startswith(("SELECT", "UPDATE")):
+            statements.append((statement, parameters))
+
+    engines = {world.database._engines.reader, world.database._engines.writer}
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    verb()
+    for engine in engines:
+        event.remove(engine, "before_cursor_execute", note)
+    plans = []
+    with world.database.transaction() as connection:
+        if world.database.dialect == "postgresql":
+            for setting in ("enable_seqscan", "enable_bitmapscan"):  # on tables as small as these they would win
+                connection.exec_driver_sql(f"SET LOCAL {setting} = off")
+        for statement, parameters in statements:
+            explain = "EXPLAIN QUERY PLAN " if world.database.dialect == "sqlite" else "EXPLAIN "
+            rows = connection.exec_driver_sql(explain + statement, parameters).all()
+            plans.append("\n".join(str(row[-1]) for row in rows))
+    return plans
+
+
+def test_claims_and_positions_never_read_the_whole_line(world: World) -> None:
+    for _ in range(20):
+        world.submit()
+    last = world.submit()
+    for verb in (world.lease, lambda: world.service.position(last), world.submit):
+        for plan in plans_of(world, verb):
+            assert "SCAN job" not in plan
+            assert "SCAN queue_block" not in plan
+            assert "Seq Scan on job" not in plan
+            assert "Seq Scan on queue_block" not in plan
+            assert "TEMP B-TREE" not in plan
+            assert "Sort" not in plan
+    counting = plans_of(world, lambda: world.service.position(last))[-1]
+    covering = {"sqlite": "COVERING INDEX ix_job_waiting", "postgresql": "Index Only Scan using ix_job_waiting"}
+    assert counting.count(covering[world.database.dialect]) == 3
