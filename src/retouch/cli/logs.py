@@ -10,6 +10,16 @@ import structlog
 from retouch.settings import LogLevel
 
 
+class _ErrorStream:
+    """Writes to the error stream of the moment, one write a line, so that lines of threads do not mix."""
+
+    def msg(self, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
 def set_up_logging(level: LogLevel) -> None:
     """For a whole process, once. Libraries that log in the standard way are heard from `warning` up."""
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -23,6 +33,6 @@ def set_up_logging(level: LogLevel) -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, pad_level=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _ErrorStream(),
         cache_logger_on_first_use=True,
     )
