@@ -101,6 +101,24 @@ def test_python_comes_here_with_variables_only(server: LiveServer, tmp_path: Pat
     assert said["words"][-1] == "Completed"
 
 
+REALTIME = f"""
+import fal_client
+with fal_client.realtime({EDIT!r}, use_jwt=WITH_TOKEN) as connection:
+    connection.send({{"prompt": "p", "image_url": fal_client.encode_file("cat.png"), "seed": 3}})
+    print(connection.recv()["seed"])
+"""
+
+
+@pytest.mark.parametrize(("by_proxy", "with_token"), [(False, False), (True, False), (True, True)])
+def test_realtime_comes_here_too(
+    server: LiveServer, proxy_port: int, tmp_path: Path, *, by_proxy: bool, with_token: bool
+):
+    """Checklist 49 and 51: by recipe 16.1 with the key, through the proxy with a token as well."""
+    more = ("--fal-proxy", str(proxy_port)) if by_proxy else ()
+    code = REALTIME.replace("WITH_TOKEN", str(with_token))
+    assert python(code, exported(printed(server, "fal", *more)), tmp_path) == "3"
+
+
 def test_the_lines_printed_for_uploads_work(server: LiveServer, tmp_path: Path):
     """Checklist 51: what the variables do not redirect, the printed comment does."""
     text = printed(server, "fal")

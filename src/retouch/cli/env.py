@@ -54,7 +54,7 @@ def _fal_by_proxy(http: HttpSettings) -> str:
 _PROXY_NOTES = """\
 unset FAL_RUN_HOST FAL_QUEUE_RUN_HOST https_proxy NO_PROXY no_proxy
 # Every https call of a program started here goes to the proxy, which leads fal's hosts to this server and refuses
-# every other host. It serves Python's client in all but realtime, and Node's from Node 24 on.
+# every other host. It serves all of Python's client, and Node's from Node 24 on.
 """
 
 _FAL_NOTES = """\
