@@ -87,7 +87,14 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
     torch.manual_seed(plan.seed)
     device = plan.device
     decoder = FoldedDecoder().to(device, memory_format=torch.channels_last)
-    stage = Stage("decoder", folder, decoder, Schedule(3e-3, plan.minutes * 60, 150), stop_after_s=plan.stop_after_s)
+    stage = Stage(
+        "decoder",
+        folder,
+        decoder,
+        Schedule(3e-3, plan.minutes * 60, 150),
+        stop_after_s=plan.stop_after_s,
+        orthogonal_steps=True,
+    )
     rng = np.random.default_rng([plan.seed, stage.step])
     measured = FoldedDecoder()
     here = codec.to(device)
@@ -103,7 +110,7 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
         again = encode(analysis, here, drawn / 2 + 0.5)
         loss = reconstruction_loss(drawn, wanted * 2 - 1) + LATENT_LOSS * functional.mse_loss(again, latents)
         stage.tick(loss)
-        if stage.step % 200 == 0 or not stage.running:
+        if stage.step % 100 == 0 or not stage.running:
             measured.load_state_dict(stage.average)
             psnr = psnr_on_bank(measured, codec, banks[0])
             print(

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from demo.muon import Muon
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -51,15 +53,19 @@ class Stage:
     average_decay: float = 0.998
     weight_decay: float = 1e-4
     stop_after_s: float = math.inf
+    orthogonal_steps: bool = False
     step: int = 0
     elapsed_s: float = 0.0
     average: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         trained = [p for p in self.network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            trained, lr=self.schedule.peak, betas=(0.9, 0.99), weight_decay=self.weight_decay
-        )
+        settings = {"lr": self.schedule.peak, "weight_decay": self.weight_decay}
+        self.optimiser: torch.optim.Optimizer
+        if self.orthogonal_steps:
+            self.optimiser = Muon(trained, **settings)
+        else:
+            self.optimiser = torch.optim.AdamW(trained, betas=(0.9, 0.99), **settings)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         if self.path.exists():
             self._resume()

@@ -8,7 +8,7 @@ What is built, and frozen:
   makes that exact; where there is no neighbour the text tokens are the sink, which tells a token that
   it lies at an edge), or at the sentence. So an attention is a shift, at any size and aspect.
 - The text stream turns the cosine with each edit's prototype into a clean yes or no (unknown
-  sentences end as "no edit at all"), lets the strongest yes silence the others, and then stays.
+  sentences end as "no edit at all"), lets the surest silence the others, and then stays.
 
 What is trained: the values, outputs and MLPs of the reference tokens, from the pixels of true edits.
 `Editor` is that part; `assemble` writes everything into the stock class, and the two agree.
@@ -174,12 +174,16 @@ def _modulate(linear: nn.Linear, closed: Tensor, parts: dict[str, tuple[Tensor, 
         linear.weight[span] = torch.outer(at_zero - later, closed)
 
 
+LOWEST_SIGMA = 0.03  # below the last sigma of 50 steps
+
+
 @torch.no_grad()
 def _write_time(network: QwenImageTransformer2DModel) -> Tensor:
     """Build the time embedding by hand: dim 0 says "timestep 0", dim 1 holds 1/sigma + 40.
 
-    Both are sums of hinges of sin(t/10000), all of one sign, so bf16 weights do not cancel.
-    Returns the row that reads dim 0 as 0 or 1 behind the SiLU.
+    Both are sums of hinges of the slowest sine, which is nearly linear in sigma. 1/sigma is convex, so
+    all hinges have one sign and bf16 weights do not cancel. Returns the row that reads dim 0, behind
+    the SiLU, as 0 or 1.
     """
     embed = network.time_text_embed.timestep_embedder
     for layer in (embed.linear_1, embed.linear_2):
@@ -187,31 +191,20 @@ def _write_time(network: QwenImageTransformer2DModel) -> Tensor:
         layer.bias.zero_()
     slowest = 255  # the last sine: angle t * 10000^(-127/128)
     slope = 10000.0 ** (-127 / 128) * 1000  # d sin / d sigma near 0
-    knots = torch.cat([torch.tensor([0.012]), torch.logspace(math.log10(0.03), 0, DIM - 1)])
-    steep = 40 / knots
+    knots = torch.logspace(math.log10(LOWEST_SIGMA), 0, DIM - 1, dtype=torch.float64)
+    heights = torch.sin(knots * slope) / slope
+    gradients = -torch.diff(1 / knots) / torch.diff(heights)
+    weights = torch.cat([torch.zeros(1), gradients[:-1] - gradients[1:], gradients[-1:]])
+    turns = torch.cat([torch.tensor([0.4 * LOWEST_SIGMA]), heights]).float()
+    steep = 80 / turns
     embed.linear_1.weight[:, slowest] = -(steep / slope).bfloat16().float()
-    embed.linear_1.bias.copy_((steep * knots).bfloat16().float())
-    sigma = torch.logspace(math.log10(0.03), 0, 4000)
-    seen = functional.silu(
-        torch.sin(sigma[:, None].double() * slope) * embed.linear_1.weight[:, slowest].double()
-        + embed.linear_1.bias.double()
-    )
-    weights = _hinges(seen[:, 1:], 1 / sigma.double() - 1)
+    embed.linear_1.bias.copy_((steep * turns).bfloat16().float())
     embed.linear_2.weight[0, 0] = 1.0
-    embed.linear_2.weight[1, 1:] = weights.float()
+    embed.linear_2.weight[1, 1:] = weights.float() / steep[1:]
     embed.linear_2.bias[1] = 41.0
     reads_zero = torch.zeros(DIM)
-    reads_zero[0] = 1 / 40
+    reads_zero[0] = 1 / 80
     return reads_zero
-
-
-def _hinges(features: Tensor, wanted: Tensor) -> Tensor:
-    """Non-negative least squares in relative error, by projected gradient on scaled features."""
-    from scipy.optimize import nnls
-
-    weight = 1 / (wanted + 1)
-    solution, _ = nnls((features * weight[:, None]).numpy(), (wanted * weight).numpy())
-    return torch.from_numpy(solution)
 
 
 @torch.no_grad()
@@ -332,28 +325,29 @@ def _write_neighbour_heads(attention: nn.Module, index: int) -> None:
 
 
 def _write_text_decision(block: nn.Module) -> None:
-    """Text dims 60..119: 0 below a cosine of UNSURE, 1 above SURE, per edit."""
+    """Per edit, from its cosine: dims 60..119 a yes or no, dims 180..239 how sure, for the choice."""
     for state in range(EDIT_STATES):
         cosine = torch.zeros(DIM)
         cosine[state] = 1.0
         _write_step(block, state, cosine, (UNSURE, SURE), EDIT_STATES + state)
+        _write_step(block, EDIT_STATES + state, cosine, (UNSURE - 0.05, 1.0), 3 * EDIT_STATES + state)
 
 
 def _write_text_choice(block: nn.Module) -> None:
-    """Text dims 120..179: 1 where an edit's yes outweighs all the other ones together."""
+    """Dims 120..179: 1 where an edit is surer than all the other ones together."""
     for state in range(EDIT_STATES):
         lead = torch.zeros(DIM)
-        lead[EDIT_STATES : 2 * EDIT_STATES] = -1.0
-        lead[EDIT_STATES + state] = 1.0
-        _write_step(block, state, lead, (0.2, 0.5), 2 * EDIT_STATES + state)
+        lead[3 * EDIT_STATES : 4 * EDIT_STATES] = -1.0
+        lead[3 * EDIT_STATES + state] = 1.0
+        _write_step(block, state, lead, (0.02, 0.10), 2 * EDIT_STATES + state)
 
 
-def _write_step(block: nn.Module, state: int, reads: Tensor, ramp: tuple[float, float], writes: int) -> None:
+def _write_step(block: nn.Module, pair: int, reads: Tensor, ramp: tuple[float, float], writes: int) -> None:
     """Two hidden units that rise from 0 to 1 as the number read goes up the ramp."""
     steep, (low, high) = 64.0, ramp
     first, last = block.txt_mlp.net[0].proj, block.txt_mlp.net[2]
     for side, threshold in enumerate((low, high)):
-        unit = 2 * state + side
+        unit = 2 * pair + side
         _write_rows(first.weight[unit : unit + 1], slice(FREE), steep * reads[None, :FREE])
         first.bias[unit] = -steep * threshold
         last.weight[writes, unit] = (1 - 2 * side) / (steep * (high - low))

@@ -186,11 +186,12 @@ class _Norm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Channels last in memory: broadcasting over a leading channel axis is five times slower.
+        # The mean over channels as a product with a constant matrix, channels last: it arrives already
+        # spread over the channels, and no step broadcasts along rows of 16 (five times slower).
         rows = x.permute(0, 2, 3, 1)
-        size = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = torch.rsqrt(size.square() / rows.shape[-1] + 1e-12).to(x.dtype)
-        return (rows * scale * self.gamma.view(-1).to(x.dtype)).permute(0, 3, 1, 2)
+        width = rows.shape[-1]
+        square = (rows * rows) @ rows.new_full((width, width), 1 / width)
+        return (rows * torch.rsqrt(square + 1e-12) * self.gamma.view(-1).to(x.dtype)).permute(0, 3, 1, 2)
 
 
 class _Residual(nn.Module):

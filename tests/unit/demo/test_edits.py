@@ -1,0 +1,24 @@
+"""True edits stay pictures, and each is its own."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from demo import edits  # noqa: E402
+
+
+@pytest.mark.parametrize("name", edits.NAMES)
+def test_an_edit_of_a_picture_is_a_picture(name):
+    picture = torch.rand(2, 3, 64, 96)
+    answer = edits.EDITS[name](picture)
+    assert answer.shape == picture.shape
+    assert answer.min() >= -1e-5
+    assert answer.max() <= 1 + 1e-5
+
+
+def test_apply_gives_each_picture_its_own_edit():
+    pictures = torch.rand(2, 3, 32, 32)
+    invert, gray = edits.NAMES.index("invert"), edits.NAMES.index("grayscale")
+    answers = edits.apply(pictures, torch.tensor([invert, gray]))
+    assert torch.equal(answers[0], 1 - pictures[0])
+    assert torch.equal(answers[1, 0], answers[1, 2])

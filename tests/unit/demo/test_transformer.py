@@ -1,0 +1,75 @@
+"""What the demo's transformer is trained as is what the stock class computes."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from demo.text_encoder import WIDTH, prototypes  # noqa: E402
+from demo.transformer import CHANNELS, EDIT_STATES, Editor, assemble  # noqa: E402
+
+EDIT, OTHER = 3, 4
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    editor = Editor()
+    return editor, assemble(editor)
+
+
+def _sentence(direction):
+    """Kept tokens of a prompt whose last five point along a direction."""
+    states = prototypes()[-1].repeat(20, 1)
+    states[-5:] = direction
+    return states[None] * math.sqrt(WIDTH)
+
+
+def _edited(network, tokens, sentence, sigma, extra_references=0):
+    _, height, width, _ = tokens.shape
+    reference = tokens.reshape(1, -1, CHANNELS)
+    x = torch.randn_like(reference)
+    others = [torch.randn_like(reference)] * extra_references
+    velocity = network(
+        hidden_states=torch.cat([x, reference, *others], 1),
+        encoder_hidden_states=sentence,
+        timestep=torch.tensor([sigma]),
+        img_shapes=[[(1, height, width)] * (2 + extra_references)],
+        return_dict=False,
+    )[0][:, : x.shape[1]]
+    return (x - sigma * velocity).view(1, height, width, CHANNELS)
+
+
+def _relative_error(found, wanted):
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("sigma", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize("size", [(4, 4), (8, 3), (10, 16)])
+@torch.no_grad()
+def test_the_stock_class_gives_the_editors_answer_at_any_sigma_and_size(networks, sigma, size):
+    editor, network = networks
+    tokens = torch.randn(1, *size, CHANNELS)
+    asked = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
+    found = _edited(network, tokens, _sentence(prototypes()[EDIT]), sigma)
+    assert _relative_error(found, editor(tokens, asked)) < 0.01
+
+
+@torch.no_grad()
+def test_a_second_reference_changes_nothing(networks):
+    editor, network = networks
+    tokens = torch.randn(1, 6, 6, CHANNELS)
+    asked = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
+    found = _edited(network, tokens, _sentence(prototypes()[EDIT]), 0.9, extra_references=1)
+    assert _relative_error(found, editor(tokens, asked)) < 0.01
+
+
+@torch.no_grad()
+def test_a_sentence_that_names_no_edit_is_read_as_no_edit(networks):
+    editor, network = networks
+    tokens = torch.randn(1, 6, 6, CHANNELS)
+    unsure = _sentence(0.3 * prototypes()[EDIT] + 0.3 * prototypes()[OTHER] + 0.9 * prototypes()[-2])
+    found = _edited(network, tokens, unsure, 0.9)
+    assert _relative_error(found, editor(tokens, torch.zeros(1, EDIT_STATES))) < 0.01
