@@ -190,12 +190,11 @@ class Service:
 
     def events_many(self, after: Mapping[str, int]) -> tuple[JobEvent, ...]:
         """The histories of several jobs, each after its own event id, oldest first."""
-        job_ids = store.possible(after)
-        if not job_ids:
+        wanted = {job_id: after[job_id] for job_id in store.possible(after)}
+        if not wanted:
             return ()
         with self._database.read() as connection:
-            found = events.read(connection, job_ids, after=min(after.values()))
-        return tuple(event for event in found if event.id > after[event.job_id])
+            return events.read(connection, wanted)
 
     def recent(self, account: Account, limit: int) -> tuple[Job, ...]:
         """The account's newest jobs, newest first."""

@@ -714,6 +714,13 @@ def test_the_history_of_a_job_can_be_replayed_from_any_event(world: World) -> No
     assert world.look(submitted.id).step == 4
 
 
+def test_the_news_of_many_jobs_come_in_one_reading(world: World) -> None:
+    jobs = [world.submit().id for _ in range(120)]
+    first = {job_id: world.service.events(job_id)[0].id for job_id in jobs[:3]}
+    news = world.service.events_many({job_id: first.get(job_id, 0) for job_id in jobs})
+    assert [event.job_id for event in news] == jobs[3:]
+
+
 # --- many at once
 
 

@@ -6,17 +6,21 @@ is the worker's business (at most four times a second).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select
 
 from retouch.jobs.job import JobEvent
 from retouch.jobs.tables import job_event
 
 NewEvent: TypeAlias = tuple[str, Mapping[str, object]]
 """Kind and data of an event that is not written yet."""
+
+_AT_ONCE = 50
+"""Jobs read by one statement: SQLite takes no alternative of more than a thousand."""
 
 
 def append(connection: Connection, job_id: str, now: datetime, *new: NewEvent) -> None:
@@ -26,10 +30,14 @@ def append(connection: Connection, job_id: str, now: datetime, *new: NewEvent) -
         connection.execute(insert(job_event), rows)
 
 
-def read(connection: Connection, job_ids: Iterable[str], *, after: int) -> tuple[JobEvent, ...]:
-    """The events of these jobs with an id above `after`, oldest first."""
-    query = select(job_event).where(job_event.c.job_id.in_(list(job_ids)), job_event.c.id > after)
-    return tuple(_event_of(row) for row in connection.execute(query.order_by(job_event.c.id)))
+def read(connection: Connection, after: Mapping[str, int]) -> tuple[JobEvent, ...]:
+    """The events of several jobs, of each those with an id above its own number; oldest first."""
+    found: list[JobEvent] = []
+    jobs = iter(after.items())
+    while some := list(itertools.islice(jobs, _AT_ONCE)):
+        news = or_(*(and_(job_event.c.job_id == job_id, job_event.c.id > seen) for job_id, seen in some))
+        found += map(_event_of, connection.execute(select(job_event).where(news)))
+    return tuple(sorted(found, key=lambda event: event.id))
 
 
 def previews(connection: Connection, job_ids: Iterable[str]) -> tuple[str, ...]:
