@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shlex
 import signal
 import socket
 import ssl
@@ -17,7 +16,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from importlib import resources
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +28,7 @@ from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog, Checkpoint, checkpoint_named
+from retouch.cli.greeting import Greeting
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
@@ -58,8 +57,6 @@ logger = structlog.get_logger(__name__)
 
 OPEN_REQUESTS_S = 5
 """How long a stop waits for answers that are under way."""
-
-READY_CHECK_S = 0.2
 
 KEPT_MEGABYTES = 64
 """Enough for the bodies and answers of a few callers at a time."""
@@ -90,8 +87,9 @@ def serve(
             hopeless=server.give_up,
         )
         supervisor.start()
-        said_when_ready = welcome(http, checkpoint.name, certificate)
-        announcer = threading.Thread(target=announce, args=(parts.service, http, stop, said_when_ready), daemon=True)
+        needs_key = parts.doorkeeper.needs_key()
+        greeting = Greeting(http, checkpoint.name, processes.workers, needs_key, certificate)
+        announcer = threading.Thread(target=greeting.tell, args=(parts.service, stop), daemon=True)
         announcer.start()
         try:
             server.run(sockets=[listener])
@@ -182,42 +180,6 @@ def fal_proxy(http: HttpSettings, port: int) -> AbstractContextManager[None]:
         raise InvalidSetting(f"--fal-proxy and --port are both {port}; the proxy needs a port of its own.")
     listener = listening_socket(http.host, port, "--fal-proxy")
     return tunnel(listener, (urlsplit(http.address).hostname or http.host, http.port))
-
-
-def announce(service: Service, http: HttpSettings, stop: threading.Event, said_when_ready: str) -> None:
-    """Tell the terminal what is waited for, and `said_when_ready` once an edit can be run."""
-    told = ""
-    while not stop.is_set():
-        reason = service.ready()
-        if reason is None:
-            sys.stdout.write(said_when_ready)
-            sys.stdout.flush()
-            return
-        if reason != told:
-            told = reason
-            sys.stdout.write(f"Retouch listens at {http.address}. Not ready yet: {reason}\n")
-            sys.stdout.flush()
-        stop.wait(READY_CHECK_S)
-
-
-def welcome(http: HttpSettings, model: str, certificate: Path | None = None) -> str:
-    """What is printed when the server is ready: the address, and one line that edits the sample photo.
-
-    certificate: the file that clients must trust.
-    """
-    trust = f"--cacert {shlex.quote(str(certificate))} " if certificate else ""
-    photo = resources.files("retouch") / "samples" / "cat.jpg"
-    decode = (
-        "import base64, json, sys; "
-        "open('edited.png', 'wb').write(base64.b64decode(json.load(sys.stdin)['data'][0]['b64_json']))"
-    )
-    command = (
-        f"curl -s {trust}{http.address}/v1/images/edits -F image=@{photo} "
-        f'-F prompt="make it grayscale" -F response_format=b64_json | python3 -c "{decode}"'
-    )
-    return (
-        f"\nRetouch is ready at {http.address} with the model '{model}'.\n\nEdit the sample photo:\n\n  {command}\n\n"
-    )
 
 
 class _Server(uvicorn.Server):

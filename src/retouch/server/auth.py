@@ -33,11 +33,15 @@ class Doorkeeper:
 
     def refuse_an_open_door(self, host: str) -> None:
         """Raise InvalidSetting when the server would listen to the world and let everybody in by accident."""
-        if not self._loopback and not self._no_auth and not self._keys.any_exist():
+        if not self._loopback and self.needs_key() and not self._keys.any_exist():
             raise InvalidSetting(
                 f"Others can reach {host} and there is no key yet. Make one with 'retouch keys create NAME', "
                 "or pass --no-auth to let everybody in."
             )
+
+    def needs_key(self) -> bool:
+        """Whether a caller has to show a key now."""
+        return not self._no_auth and not (self._loopback and not self._keys.any_exist())
 
     async def authenticate(self, secret: str | None) -> Account:
         """The account of a credential; raises InvalidKey, and DatabaseUnavailable."""

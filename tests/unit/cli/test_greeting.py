@@ -1,0 +1,53 @@
+"""What the terminal says while a server gets ready."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from retouch.cli.greeting import Greeting
+from retouch.settings import HttpSettings, read
+from tests.unit.worker.bench import WorkBench
+
+
+@pytest.fixture
+def http() -> HttpSettings:
+    return read(HttpSettings, port=8123)
+
+
+def test_it_says_that_the_model_loads_and_then_how_to_edit(
+    tmp_path: Path, http: HttpSettings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bench = WorkBench(tmp_path)
+    stop = threading.Event()
+    teller = threading.Thread(target=Greeting(http, "null", 1).tell, args=(bench.service, stop))
+    teller.start()
+    bench.service.beat("w", ("null",), "cpu", "ready")
+    teller.join(15)
+    bench.close()
+    said = capfd.readouterr().out
+    assert said.startswith("Retouch listens at http://127.0.0.1:8123. Loading the model 'null' …\n")
+    assert "Retouch is ready at http://127.0.0.1:8123" in said
+    assert said.count("curl") == 1
+
+
+def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.CaptureFixture[str]) -> None:
+    bench = WorkBench(tmp_path)
+    stop = threading.Event()
+    stop.set()
+    Greeting(http, "null", 0).tell(bench.service, stop)
+    bench.close()
+    said = capfd.readouterr().out
+    assert "retouch worker --model null" in said
+    assert "ready at" not in said
+
+
+def test_the_one_line_carries_a_key_and_a_certificate_where_they_are_needed(http: HttpSettings) -> None:
+    plain = Greeting(http, "null", 1).welcome()
+    assert "Bearer" not in plain
+    assert "--cacert" not in plain
+    full = Greeting(http, "null", 1, needs_key=True, certificate=Path("/a b/ca.pem")).welcome()
+    assert '-H "Authorization: Bearer $OPENAI_API_KEY"' in full
+    assert "--cacert '/a b/ca.pem'" in full
