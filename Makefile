@@ -15,7 +15,7 @@ check: .venv/installed-dev  ## format, lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/docs --quiet
+	$(BIN)/pytest tests/unit tests/docs/test_pages.py --quiet
 
 test: .venv/installed-dev  ## every test
 	$(BIN)/pytest $(ARGS)
@@ -32,8 +32,8 @@ golden: .venv/installed-dev  ## write the golden files again; read the differenc
 
 bench: .venv/installed-dev  ## the measurements of benchmarks/LOG.md
 	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/queue.py
-	$(BIN)/python benchmarks/codecs.py
+	$(BIN)/python benchmarks/job_queue.py
+	$(BIN)/python benchmarks/image_codecs.py
 	$(BIN)/python benchmarks/engine.py
 
 .venv/bin/python:

@@ -195,6 +195,9 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint("null", source=None, sizes=NULL_SIZES, max_images=16, steps=4, guidance_scale=1.0, distilled=True),
 )
 
+FAL_EDIT_PRICE = Price(per_megapixel_microusd=30_000)
+"""What fal's page of qwen-image-edit quotes: 0.03 US dollars a megapixel."""
+
 HOSTED_PRICE = Price(per_megapixel_microusd=20_000)
 """What the vendors' pages quote for this family: 0.02 US dollars a megapixel."""
 
@@ -241,7 +244,7 @@ MODELS: tuple[Model, ...] = (
         max_num_images=4,
         steps=Limits(2, 50, 30),
         guidance=Limits(0, 20, 4),
-        price=HOSTED_PRICE,
+        price=FAL_EDIT_PRICE,
         output_formats=(OutputFormat.JPEG, OutputFormat.PNG),
     ),
     Model(
