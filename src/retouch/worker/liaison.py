@@ -16,6 +16,7 @@ import structlog
 
 from retouch import images
 from retouch.errors import LeaseLost, Unavailable, UnknownJob
+from retouch.jobs.job import JobState
 from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -132,7 +133,10 @@ class Liaison:
         if renewal_due:
             told.renewed_at = now
             return self.service.renew(job.lease, self.rhythm.lease_s)
-        return self.service.get(None, job.id).cancel_requested
+        current = self.service.get(None, job.id)
+        if current.state is not JobState.RUNNING and not job.closed:
+            raise LeaseLost(f"The job '{job.id}' was ended by somebody else.")
+        return current.cancel_requested
 
     def _store_preview(self, job: HeldJob, told: _Told, now: float) -> str | None:
         """The key of a new preview when the engine left one; asks for the next in time."""
@@ -143,7 +147,11 @@ class Liaison:
             return None
         told.preview_at = now
         data = images.encode(pixels, "jpeg", PREVIEW_QUALITY)
-        return self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
+        try:
+            return self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
+        except Unavailable as error:
+            logger.warning("a preview is left out", job=job.id, reason=error.message)
+            return None
 
     def _forget_all_but(self, jobs: Sequence[HeldJob]) -> None:
         keys = {job.key for job in jobs}

@@ -14,8 +14,8 @@ from retouch.accounts.keys import ANONYMOUS
 from retouch.edit import ImageInput, OutputFormat, SizeRequest
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.state import DenoiseState
-from retouch.errors import LeaseLost, UnsupportedParameter
-from retouch.jobs.job import JobState
+from retouch.errors import EditTimeout, LeaseLost, UnsupportedParameter
+from retouch.jobs.job import JobState, Lease
 from retouch.storage.keys import read_key
 from retouch.worker.liaison import Rhythm
 from retouch.worker.worker import WorkerSettings
@@ -245,6 +245,40 @@ def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: Wo
             bench.until(lambda count=count: previews() == count)
         pipeline.let(1)
         bench.finished(job.id)
+
+
+def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(bench: WorkBench) -> None:
+    pipeline = Gated()
+    (bench.data / "files" / "previews").touch()
+    job = bench.submit(steps=3, delivery=replace(DELIVERY, previews=2))
+    with bench.worker(pipeline, settings=HASTY):
+        pipeline.let(2)
+        bench.until(lambda: bench.job(job.id).step == 2)
+        end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.rhythm.lease_s)
+        bench.until(lambda: datetime.now(UTC) > end)
+        assert bench.service.sweep().requeued == 0
+        pipeline.let(1)
+        assert bench.finished(job.id).state is JobState.SUCCEEDED
+
+
+def test_a_job_that_somebody_else_ended_is_dropped(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(steps=50)
+    with bench.worker(pipeline, settings=replace(HASTY, rhythm=Rhythm(lease_s=60.0))):
+        pipeline.wait_until_inside()
+        lease = replace(lease_of(bench, job.id), worker="worker-a")
+        bench.service.fail(lease, EditTimeout("It ran too long.").failure)
+        following = bench.submit(steps=1)
+        bench.until(lambda: bench.state(following.id) is JobState.RUNNING)
+        bench.until(lambda: pipeline.let(1) or bench.state(following.id).final)
+        assert pipeline.calls < 50
+    assert bench.state(job.id) is JobState.FAILED
+
+
+def lease_of(bench: WorkBench, job_id: str) -> Lease:
+    """The lease as the worker that runs the job holds it."""
+    job = bench.job(job_id)
+    return Lease(job, "worker-a", job.attempt, datetime.now(UTC))
 
 
 def test_a_picture_waits_for_a_store_that_is_away(bench: WorkBench) -> None:
