@@ -134,14 +134,14 @@ QWEN_SIZES = SizeProfile(
 
 DEMO_SIZES = SizeProfile(
     tiers=(128 * 128, 256 * 256, 512 * 512),
-    default_area=256 * 256,
+    default_area=512 * 512,
     min_area=128 * 128,
     max_area=512 * 512,
     max_output_area=2048 * 2048,
     derived_grid=16,
 )
 
-NULL_SIZES = replace(DEMO_SIZES, max_area=2048 * 2048)
+NULL_SIZES = replace(DEMO_SIZES, default_area=256 * 256, max_area=2048 * 2048)
 
 CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint(
