@@ -49,6 +49,10 @@ class LocalBlobs(StoredObjects):
         self._secret = secret
         self._settled_hour: Path | None = None
 
+    def _read(self, key: str) -> bytes:
+        """Without the store's own threads, whose turn costs more than the file on a busy machine."""
+        return (self._folder / key).read_bytes()
+
     def settle(self, keys: Iterable[str]) -> None:
         for key in keys:
             read_key(key)

@@ -84,12 +84,15 @@ class StoredObjects:
             raise UnknownFile(f"The file '{key}' has expired.")
         with told_kindly("read"):
             try:
-                data = obstore.get(self._store, key).bytes().to_bytes()
+                data = self._read(key)
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     raise
                 raise UnknownFile(f"There is no file '{key}' here.") from None
         return Blob(key, data, facts.media_type, facts.expires_at)
+
+    def _read(self, key: str) -> bytes:
+        return obstore.get(self._store, key).bytes().to_bytes()
 
     def delete(self, key: str) -> None:
         read_key(key)
