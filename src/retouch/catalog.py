@@ -136,7 +136,7 @@ DEMO_SIZES = SizeProfile(
     tiers=(128 * 128, 256 * 256, 512 * 512),
     default_area=512 * 512,
     min_area=128 * 128,
-    max_area=512 * 512,
+    max_area=528 * 528,  # room to round both sides up, so that the default area keeps a picture's shape
     max_output_area=2048 * 2048,
     derived_grid=16,
 )
