@@ -12,11 +12,20 @@ from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import EDIT, HEADER, TWO, arguments, call, eventually, photo
 
 TARGET = "x-fal-target-url"
+PAGE = "https://page.example"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with live_server(tmp_path_factory.mktemp("fal")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server with a key, which is what pages of other origins need."""
+    data = tmp_path_factory.mktemp("fal-keyed")
+    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
         yield running
 
 
@@ -68,9 +77,9 @@ def test_uploads_by_host(server: LiveServer):
 
 def test_another_host_is_no_host_of_the_vendor(server: LiveServer):
     """A path without a service belongs to the reseller shape, which queues."""
-    answer = by_host(server, "fal.run.example.com", "POST", f"/{EDIT}", json=arguments())
+    answer = by_host(server, "fal.run.test", "POST", f"/{EDIT}", json=arguments())
     assert answer.json()["status"] == "IN_QUEUE"
-    assert by_host(server, "queue.fal.run.example.com", "GET", f"/{EDIT}").status_code == 405
+    assert by_host(server, "queue.fal.run.test", "GET", f"/{EDIT}").status_code == 405
 
 
 def test_a_browser_reaches_everything_through_one_path(server: LiveServer):
@@ -116,17 +125,17 @@ def test_the_proxy_goes_nowhere_else(server: LiveServer, target: str):
 
 
 @pytest.mark.parametrize("path", ["/queue/fal-ai/qwen-image-edit", "/cdn/uploads/x", "/proxy", "/rest/tokens/"])
-def test_a_browser_of_another_origin_may_call(server: LiveServer, path: str):
+def test_a_browser_of_another_origin_may_call(keyed: LiveServer, path: str):
     """Checklist 48: the question before the call, and what a script may read of the answer."""
     wanted = "authorization,content-type,x-fal-target-url,x-fal-queue-priority,x-fal-object-lifecycle"
-    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PUT"}
-    answer = call(server, "OPTIONS", path, headers={**asked, "Access-Control-Request-Headers": wanted})
+    asked = {"Origin": PAGE, "Access-Control-Request-Method": "PUT"}
+    answer = call(keyed, "OPTIONS", path, headers={**asked, "Access-Control-Request-Headers": wanted})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "PUT" in answer.headers["access-control-allow-methods"]
     allowed = answer.headers["access-control-allow-headers"].lower().replace(" ", "")
     assert allowed == "*" or set(wanted.split(",")) <= set(allowed.split(","))
-    plain = call(server, "GET", path, headers={"Origin": "https://page.example"})
+    plain = call(keyed, "GET", path, headers={"Origin": PAGE})
     assert plain.headers["access-control-allow-origin"] == "*"
     assert HEADER in plain.headers["access-control-expose-headers"]
 
@@ -134,7 +143,7 @@ def test_a_browser_of_another_origin_may_call(server: LiveServer, path: str):
 def test_a_file_may_be_read_by_any_page(server: LiveServer):
     """Checklist 48."""
     link = call(server, "POST", f"/run/{EDIT}", json=arguments()).json()["images"][0]["url"]
-    answer = httpx.get(link, headers={"Origin": "https://page.example", "Range": "bytes=0-3"})
+    answer = httpx.get(link, headers={"Origin": PAGE, "Range": "bytes=0-3"})
     assert answer.headers["access-control-allow-origin"] == "*"
     assert (answer.status_code, answer.content) == (206, b"\x89PNG")
 

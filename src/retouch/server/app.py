@@ -33,6 +33,7 @@ from retouch.server.files import file_routes
 from retouch.server.housekeeping import Housekeeping
 from retouch.server.metrics import Metrics
 from retouch.server.request_log import RequestLog
+from retouch.server.strangers import StrangersOutside
 from retouch.server.webhooks import Webhooks
 from retouch.service import Service
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
@@ -89,7 +90,7 @@ def create_app(parts: Parts) -> ASGIApp:
     context = face_context(parts)
     for path, create_face in FACES:
         app.mount(path, create_face(context))
-    return RequestLog(ByHost(app))
+    return RequestLog(StrangersOutside(ByHost(app), parts.doorkeeper.open_by_default, parts.public_url))
 
 
 def face_context(parts: Parts) -> FaceContext:

@@ -43,6 +43,12 @@ class Doorkeeper:
         """Whether a caller has to show a key now."""
         return not self._no_auth and not (self._loopback and not self._keys.any_exist())
 
+    async def open_by_default(self) -> bool:
+        """Whether everybody is let in only because no key exists; raises DatabaseUnavailable."""
+        if self._no_auth or not self._loopback:
+            return False
+        return self._open if self._known_now() else await run_in_threadpool(self._open_now)
+
     async def authenticate(self, secret: str | None) -> Account:
         """The account of a credential; raises InvalidKey, and DatabaseUnavailable."""
         if self._open and self._known_now():
