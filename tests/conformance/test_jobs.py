@@ -142,6 +142,13 @@ def test_time_without_jobs_is_not_saved_up(world: World) -> None:
     assert run_order(world) == ["ben", "anne", "ben", "anne", "ben", "anne", "ben", "anne"]
 
 
+def test_a_job_that_comes_back_does_not_turn_the_clock_back(world: World) -> None:
+    leases = [world.lease() for _ in [world.submit(ANNE) for _ in range(5)]]
+    world.service.release(leases[0])
+    assert world.lease().job.id == leases[0].job.id
+    assert world.submit(BEN).fair_tag == leases[4].job.fair_tag > 0
+
+
 def test_four_pictures_take_four_turns(world: World) -> None:
     for _ in range(2):
         world.service.submit(ANNE, an_edit("anne", num_images=4), DELIVERY)
