@@ -82,8 +82,11 @@ def test_a_submit_that_waited_for_a_cut_counts_in_the_right_block(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order, "BLOCK_SIZE", 8)
-    pattern = a_full_block_before_an_empty_one(world)
     dave = Account("dave", "dave", "")
+    for _ in range(3):  # so that his next turn is in the half that is cut off
+        world.submit(dave)
+        world.lease()
+    pattern = a_full_block_before_an_empty_one(world)
     with world.database.transaction() as cutting:
         enqueue(cutting, pattern, CARL)
         while_it_waits(world, lambda: world.submit(dave), cutting.commit)
