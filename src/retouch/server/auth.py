@@ -53,7 +53,9 @@ class Doorkeeper:
         """The account of a credential; raises InvalidKey, and DatabaseUnavailable."""
         if self._open and self._known_now():
             return ANONYMOUS
-        return await run_in_threadpool(self._account, secret)
+        # A thread costs more than everything else that a polled status does.
+        known = self._keys.remembered(secret) if secret else None
+        return known or await run_in_threadpool(self._account, secret)
 
     def _account(self, secret: str | None) -> Account:
         if self._open_now():

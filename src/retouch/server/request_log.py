@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = structlog.get_logger(__name__)
 
 ID_HEADER = "x-request-id"
-QUIET_PATHS = frozenset({"/health", "/ready", "/metrics"})
-"""Asked every few seconds by machines; logged at debug level only."""
+QUIET_PATHS = re.compile(r"/(health|ready|metrics)|/.+/requests/[^/]+/status/?")
+"""Asked by machines, the last ten times a second by each caller who waits; logged at debug level unless refused."""
 
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+")
 """A token in a path: the address of an upload that is under way."""
@@ -57,7 +57,7 @@ class RequestLog:
                 if not status:
                     await _answer_internal_error(send_with_id)
             finally:
-                log = logger.debug if path in QUIET_PATHS else logger.info
+                log = logger.debug if status < 400 and QUIET_PATHS.fullmatch(path) else logger.info
                 elapsed_ms = round((time.perf_counter() - began) * 1000, 1)
                 log("request", method=scope["method"], path=path, status=status, elapsed_ms=elapsed_ms)
 
