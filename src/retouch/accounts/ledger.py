@@ -37,23 +37,25 @@ class UsageReport:
     usage: Usage
 
 
+_RECORD = insert(usage_entry)
+
+
 def record(connection: Connection, entry: UsageEntry) -> None:
     """Add an entry in the transaction that finishes its job."""
     usage = entry.usage
-    connection.execute(
-        insert(usage_entry).values(
-            job_id=entry.job_id,
-            account_id=entry.account_id,
-            key_id=entry.key_id,
-            model=entry.model,
-            images=usage.images,
-            pixels=usage.pixels,
-            steps=usage.steps,
-            device_ms=usage.device_ms,
-            price_microusd=usage.price_microusd,
-            created_at=entry.created_at,
-        )
-    )
+    values = {
+        "job_id": entry.job_id,
+        "account_id": entry.account_id,
+        "key_id": entry.key_id,
+        "model": entry.model,
+        "images": usage.images,
+        "pixels": usage.pixels,
+        "steps": usage.steps,
+        "device_ms": usage.device_ms,
+        "price_microusd": usage.price_microusd,
+        "created_at": entry.created_at,
+    }
+    connection.execute(_RECORD, values)
 
 
 class Ledger:

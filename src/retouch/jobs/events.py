@@ -23,11 +23,14 @@ _AT_ONCE = 50
 """Jobs read by one statement: SQLite takes no alternative of more than a thousand."""
 
 
+_APPEND = insert(job_event)
+
+
 def append(connection: Connection, job_id: str, now: datetime, *new: NewEvent) -> None:
     """Add events to a job's history, in order. The caller holds the job's row, so ids grow with time."""
     rows = [{"job_id": job_id, "kind": kind, "data": dict(data), "created_at": now} for kind, data in new]
     if rows:
-        connection.execute(insert(job_event), rows)
+        connection.execute(_APPEND, rows)
 
 
 def read(connection: Connection, after: Mapping[str, int]) -> tuple[JobEvent, ...]:

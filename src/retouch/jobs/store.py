@@ -11,11 +11,26 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Update, and_, delete, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from retouch.database import insert_into
+from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
 from retouch.jobs import order, outbox
@@ -71,6 +86,9 @@ def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ..
 # --- waiting
 
 
+_ENQUEUE = insert(job).returning(job.c.sequence)
+
+
 def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
     """Write a queued job of an account of that weight; returns it with its place."""
     cost = order.cost_of(new.request.num_images, weight)
@@ -96,7 +114,7 @@ def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
         "start_by": new.start_by,
         "payload_deleted": False,
     }
-    sequence = connection.execute(insert(job).values(values).returning(job.c.sequence)).scalar_one()
+    sequence = connection.execute(_ENQUEUE, values).scalar_one()
     written = replace(new, sequence=sequence, fair_tag=fair_tag)
     append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
     order.join(connection, new.queue, place_of(written))
@@ -105,37 +123,45 @@ def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
 
 def any_waiting(connection: Connection, queue: str) -> bool:
     """Whether a claim has a chance; a cheap look, so that idle workers do not take the writer's turn."""
-    return connection.execute(select(job.c.sequence).where(job.c.queue == queue, QUEUED).limit(1)).first() is not None
+    return connection.execute(_ANY_WAITING, {"of_queue": queue}).first() is not None
+
+
+_ANY_WAITING = select(job.c.sequence).where(job.c.queue == bindparam("of_queue"), QUEUED).limit(1)
+
+_HEAD = (
+    select(job.c.sequence)
+    .where(
+        job.c.queue == bindparam("of_queue"), QUEUED, or_(job.c.start_by.is_(None), job.c.start_by > bindparam("now"))
+    )
+    .order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+
+_CLAIM = (
+    update(job)
+    .where(job.c.sequence == bindparam("of_sequence"))
+    .values(
+        state=JobState.RUNNING.value,
+        worker=bindparam("by_worker"),
+        lease_until=bindparam("until"),
+        started_at=bindparam("now"),
+        start_by=None,
+        step=0,
+        attempt=job.c.attempt + 1,
+        claims=job.c.claims + 1,
+    )
+    .returning(job)
+)
 
 
 def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_s: float) -> Lease | None:
     """Take the next job of the queue. On PostgreSQL rows that another claim holds are passed over."""
-    head = (
-        select(job.c.sequence)
-        .where(job.c.queue == queue, QUEUED, or_(job.c.start_by.is_(None), job.c.start_by > now))
-        .order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    sequence = connection.execute(head).scalar_one_or_none()
+    sequence = connection.execute(_HEAD, {"of_queue": queue, "now": now}).scalar_one_or_none()
     if sequence is None:
         return None
     until = now + timedelta(seconds=lease_s)
-    row = connection.execute(
-        update(job)
-        .where(job.c.sequence == sequence)
-        .values(
-            state=JobState.RUNNING.value,
-            worker=worker,
-            lease_until=until,
-            started_at=now,
-            start_by=None,
-            step=0,
-            attempt=job.c.attempt + 1,
-            claims=job.c.claims + 1,
-        )
-        .returning(job)
-    ).one()
+    row = connection.execute(_CLAIM, {"of_sequence": sequence, "by_worker": worker, "until": until, "now": now}).one()
     claimed = job_of(row)
     append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
     order.start(connection, queue, place_of(claimed), claimed.account_id)
@@ -179,12 +205,12 @@ def held(connection: Connection, lease: Lease) -> Job:
 
 def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
     """Move the end of the lease; True when the owner asked to cancel."""
-    return bool(_fenced(connection, lease, update(job).values(lease_until=until)).cancel_requested)
+    return bool(_fenced(connection, lease, {"lease_until": until}).cancel_requested)
 
 
 def progress(connection: Connection, lease: Lease, *, step: int, steps: int) -> bool:
     """Write how far the edit is; True when the owner asked to cancel."""
-    return bool(_fenced(connection, lease, update(job).values(step=step, steps=steps)).cancel_requested)
+    return bool(_fenced(connection, lease, {"step": step, "steps": steps}).cancel_requested)
 
 
 def finish(
@@ -194,7 +220,7 @@ def finish(
     current = lease.job
     output = replace(output, notices=(*current.notices, *output.notices))
     values = _ended(JobState.SUCCEEDED, now, expires_at, output=output.to_json(), usage=asdict(usage))
-    return _end_running(connection, lease, values | {"step": job.c.steps})
+    return _end_running(connection, lease, values, change=_FINISH)
 
 
 def fail(connection: Connection, lease: Lease, failure: Failure, *, now: datetime, expires_at: datetime) -> Job:
@@ -223,25 +249,47 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
         "started_at": None,
         "step": 0,
     }
-    if not costs_attempt:
-        values["attempt"] = job.c.attempt - 1
-    waiting = job_of(_fenced(connection, lease, update(job).values(**values)))
+    waiting = job_of(_fenced(connection, lease, values, change=_FENCED if costs_attempt else _UNCOUNTED))
     append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
     order.come_back(connection, waiting.queue, place_of(waiting), waiting.account_id)
     return waiting
 
 
+_FENCED: ReturningUpdate[Any] = (
+    update(job)
+    .where(
+        job.c.id == bindparam("of_job"),
+        RUNNING,
+        job.c.worker == bindparam("by_worker"),
+        job.c.claims == bindparam("of_claim"),
+    )
+    .returning(job)
+)
+"""Changes a leased row, if the lease still stands, to the values it is executed with."""
+
+_FINISH: ReturningUpdate[Any] = _FENCED.values(step=job.c.steps)
+_UNCOUNTED: ReturningUpdate[Any] = _FENCED.values(attempt=job.c.attempt - 1)
+
+
 def _end_running(
-    connection: Connection, lease: Lease, values: Mapping[str, Any], failure: Failure | None = None
+    connection: Connection,
+    lease: Lease,
+    values: Mapping[str, Any],
+    failure: Failure | None = None,
+    *,
+    change: ReturningUpdate[Any] = _FENCED,
 ) -> Job:
-    ended = job_of(_fenced(connection, lease, update(job).values(**values)))
+    ended = job_of(_fenced(connection, lease, values, change=change))
     append(connection, ended.id, values["finished_at"], _state_event(ended.state, failure))
     return _settle(connection, ended, values["finished_at"])
 
 
-def _fenced(connection: Connection, lease: Lease, change: Update) -> Row[Any]:
-    """Apply `change` to the leased row if the lease still stands; returns the changed row."""
-    return _or_lost(connection.execute(change.where(_holds(lease)).returning(job)).one_or_none(), lease)
+def _fenced(
+    connection: Connection, lease: Lease, values: Mapping[str, Any], *, change: ReturningUpdate[Any] = _FENCED
+) -> Row[Any]:
+    """Write `values` to the leased row if the lease still stands; returns the changed row."""
+    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.attempt}
+    return _or_lost(connection.execute(change, {**values, **fence}).one_or_none(), lease)
 
 
 def _holds(lease: Lease) -> ColumnElement[bool]:
@@ -361,8 +409,12 @@ def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[st
 def _settle(connection: Connection, ended: Job, now: datetime) -> Job:
     """What goes with every end: the webhook that is owed, and the count for the metrics."""
     outbox.promise(connection, ended, now)
-    row = insert_into(connection, job_tally).values(queue=ended.queue, state=ended.state.value, jobs=1)
-    connection.execute(
-        row.on_conflict_do_update(index_elements=["queue", "state"], set_={"jobs": job_tally.c.jobs + 1})
-    )
+    counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1}
+    connection.execute(_tally(connection.dialect.name), counted)
     return ended
+
+
+@cache
+def _tally(dialect: str) -> Executable:
+    row = insert_of(dialect, job_tally)
+    return row.on_conflict_do_update(index_elements=["queue", "state"], set_={"jobs": job_tally.c.jobs + 1})
