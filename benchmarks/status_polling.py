@@ -59,10 +59,7 @@ async def caller(server: LiveServer, status_path: str, rounds: int, figures: Fig
         for _ in range(rounds):
             for kind, path in ((STATUS, f"{status_path}?logs=false"), (HEALTH, "/health")):
                 began = time.perf_counter()
-                head = (
-                    f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Key {server.key}\r\n\r\n"
-                )
-                writer.write(head.encode())
+                writer.write(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
                 answer = await reader.readuntil(b"\r\n\r\n")
                 length = re.search(rb"content-length: (\d+)", answer)
                 await reader.readexactly(int(length[1]) if length else 0)

@@ -54,8 +54,9 @@ class Doorkeeper:
         if self._open and self._known_now():
             return ANONYMOUS
         # A thread costs more than everything else that a polled status does.
-        known = self._keys.remembered(secret) if secret else None
-        return known or await run_in_threadpool(self._account, secret)
+        if secret and (known := self._keys.remembered(secret)) is not None:
+            return known
+        return await run_in_threadpool(self._account, secret)
 
     def _account(self, secret: str | None) -> Account:
         if self._open_now():
