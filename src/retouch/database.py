@@ -295,7 +295,7 @@ class _Postgres:
             url.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
             pool_size=8,
-            max_overflow=32,
+            max_overflow=12,  # a server takes a hundred connections in all, unless told otherwise
             pool_timeout=LOCK_TIMEOUT_S,
             connect_args={"connect_timeout": 5, "application_name": "retouch", "options": settings},
         )
