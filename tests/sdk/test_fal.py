@@ -165,11 +165,13 @@ def test_sync_mode_answers_inline_and_keeps_nothing(server: LiveServer):
 
 
 def test_a_payload_that_must_not_be_kept_is_gone_after_delivery(client: fal_client.SyncClient, server: LiveServer):
-    """Checklist 45."""
+    """Checklist 45: neither the answer nor a file, the caller's own picture included."""
+    before = set((server.data / "files").rglob("*.*"))
     handle = client.submit(EDIT, arguments(prompt="secret"), headers={"X-Fal-Store-IO": "0"})
     assert handle.get()["prompt"] == "secret"
     eventually(lambda: httpx.get(handle.response_url).status_code == 404)
     assert httpx.get(handle.status_url).json()["status"] == "COMPLETED"
+    eventually(lambda: set((server.data / "files").rglob("*.*")) <= before)
 
 
 def test_files_live_as_long_as_was_asked(server: LiveServer):
@@ -228,6 +230,9 @@ def test_the_submit_answer_is_the_documented_one(idle_server: LiveServer, idle: 
         assert body["metrics"] == {}
         handle = idle.get_handle(endpoint, body["request_id"])
         assert (handle.response_url, handle.status_url) == (body["response_url"], body["status_url"])
+        assert handle.cancel_url == body["cancel_url"]
+    submitted = idle.submit(TWO, arguments(TWO))
+    assert idle.get_handle(TWO, submitted.request_id) == submitted
 
 
 def test_status_walks_through_three_words(idle_server: LiveServer, idle: fal_client.SyncClient, hands: Hands):
@@ -254,6 +259,18 @@ def test_status_walks_through_three_words(idle_server: LiveServer, idle: fal_cli
     assert [entry["message"] for entry in done.logs or []][:3] == messages
     bodies = [call(idle_server, "GET", f"/queue/{TWO}/requests/{handle.request_id}").json() for _ in range(2)]
     assert bodies[0] == bodies[1] == idle.result(TWO, handle.request_id)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [("?logs=true", True), ("?logs=1", True), ("?logs=false", False), ("?logs=0", False), ("", False)],
+)
+def test_logs_are_told_when_they_are_asked_for(server: LiveServer, query: str, told: bool):
+    """Checklist 6 and 7: both clients' words; the key is there either way."""
+    request_id = call(server, "POST", f"/run/{EDIT}", json=arguments()).headers[HEADER]
+    status = call(server, "GET", f"/queue/{EDIT}/requests/{request_id}/status{query}").json()
+    assert isinstance(status["logs"], list) is told
+    assert told or status["logs"] is None
 
 
 def is_running(status: Any) -> Any:
@@ -290,7 +307,7 @@ def test_cancelling_a_waiting_request(idle_server: LiveServer, idle: fal_client.
         handle.get()
     assert refused.value.status_code == 499
     assert refused.value.error_type == "client_cancelled"
-    again = call(idle_server, "PUT", f"{path}/cancel")
+    again = call(idle_server, "PUT", f"{path}/cancel/")
     assert (again.status_code, again.json()["status"]) == (400, "ALREADY_COMPLETED")
     unknown = call(idle_server, "PUT", f"/queue/{EDIT}/requests/none/cancel")
     assert (unknown.status_code, unknown.json()["status"]) == (404, "NOT_FOUND")
@@ -380,6 +397,7 @@ def test_fifty_subscribers_at_the_default_interval(client: fal_client.SyncClient
     with ThreadPoolExecutor(50) as pool:
         results = list(pool.map(lambda n: client.subscribe(EDIT, arguments(seed=n)), range(50)))
     assert [result["seed"] for result in results] == list(range(50))
+    assert "status=429" not in server.log()
 
 
 # --- keys
@@ -387,10 +405,14 @@ def test_fifty_subscribers_at_the_default_interval(client: fal_client.SyncClient
 
 def test_a_bad_key_is_refused_once(idle_server: LiveServer, idle: fal_client.SyncClient):
     """Checklist 18."""
-    with closed_client("nonsense") as stranger, pytest.raises(fal_client.FalClientHTTPError) as refused:
-        stranger.submit(EDIT, arguments())
+    sent: list[httpx.Request] = []
+    with closed_client("nonsense") as stranger:
+        stranger._client.event_hooks = {"request": [sent.append]}
+        with pytest.raises(fal_client.FalClientHTTPError) as refused:
+            stranger.submit(EDIT, arguments())
     assert refused.value.status_code == 401
     assert isinstance(refused.value.message, str)
+    assert len(sent) == 1
     bare = httpx.post(f"{idle_server.url}/fal/queue/{EDIT}", json=arguments())
     assert bare.status_code == 401
     bearer = httpx.get(
@@ -404,12 +426,16 @@ def test_another_keys_request_does_not_exist(idle_server: LiveServer, hands: Han
     from retouch.accounts.keys import Keys
 
     other = Keys(hands.database).create("somebody else")
+    theirs = {"Authorization": f"Key {other}"}
     mine = call(idle_server, "POST", f"/queue/{EDIT}", json=arguments()).json()["request_id"]
     for form in ("", "/status", "/status/stream"):
         path = f"/queue/{EDIT}/requests/{mine}{form}"
-        answer = call(idle_server, "GET", path, headers={"Authorization": f"Key {other}"})
+        answer = call(idle_server, "GET", path, headers=theirs)
         assert (answer.status_code, answer.json()["status"]) == (404, "NOT_FOUND")
         assert call(idle_server, "GET", path.replace(mine, "no-such-id")).status_code == 404
+    cancel = call(idle_server, "PUT", f"/queue/{EDIT}/requests/{mine}/cancel", headers=theirs)
+    assert (cancel.status_code, cancel.json()["status"]) == (404, "NOT_FOUND")
+    assert call(idle_server, "GET", f"/queue/{EDIT}/requests/{mine}/status").json()["status"] == "IN_QUEUE"
 
 
 # --- errors

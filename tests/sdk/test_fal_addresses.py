@@ -99,6 +99,18 @@ def test_a_browser_reaches_everything_through_one_path(server: LiveServer):
     assert events.headers["content-type"].startswith("text/event-stream")
 
 
+def test_the_proxy_hands_events_on_as_they_come(keyed: LiveServer):
+    """Checklist 47: nothing is buffered; the first event is there while the request waits."""
+    target = f"https://queue.fal.run/{EDIT}"
+    waiting = by_proxy(keyed, "POST", target, json=arguments()).json()["request_id"]
+    headers = {TARGET: f"{target}/requests/{waiting}/status/stream", "Authorization": f"Key {keyed.key}"}
+    with httpx.stream("GET", f"{keyed.url}/fal/proxy", headers=headers, timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert '"IN_QUEUE"' in next(lines)
+        assert by_proxy(keyed, "PUT", f"{target}/requests/{waiting}/cancel").status_code == 202
+        assert [line for line in lines if line][-1].count('"COMPLETED"') == 1
+
+
 def test_the_proxy_keeps_the_status_of_an_error(server: LiveServer):
     """Checklist 47."""
     answer = by_proxy(server, "POST", f"https://fal.run/{EDIT}", json={})

@@ -25,6 +25,19 @@ KEYS = {
 }
 
 
+USAGE_KEYS = {
+    "object",
+    "name",
+    "total_granted",
+    "total_used",
+    "total_available",
+    "unlimited_quota",
+    "model_limits",
+    "model_limits_enabled",
+    "expires_at",
+}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     data = tmp_path_factory.mktemp("reseller")
@@ -123,6 +136,7 @@ def test_what_a_key_has_used(server: LiveServer, hands: Hands):
         answer = ask(server, "GET", path).json()
         assert (answer["code"], answer["message"]) == (True, "ok")
         data = answer["data"]
+        assert data.keys() == USAGE_KEYS
         assert data["object"] == "token_usage"
         assert data["name"] == "test"
         assert data["total_granted"] == data["total_used"] + data["total_available"]

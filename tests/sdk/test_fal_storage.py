@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import EDIT, HEADER, PLUS, arguments, call, photo, pointed_at
+from tests.sdk.fal import EDIT, HEADER, PLUS, arguments, call, eventually, photo, pointed_at
 
 MIB = 1024 * 1024
 
@@ -204,10 +204,33 @@ def test_a_token_for_a_browser_opens_a_stream_of_its_own_app(server: LiveServer)
     assert bad.status_code == 401
 
 
+def test_a_token_is_refused_after_its_time(server: LiveServer):
+    """Checklist 49."""
+    body = {"allowed_apps": ["qwen-image-edit"], "token_expiration": 1}
+    token = call(server, "POST", "/rest/tokens/", json=body).json()
+    url = f"{server.url}/fal/run/{EDIT}/stream?fal_jwt_token={token}"
+    assert httpx.post(url, json={}).status_code == 422
+    eventually(lambda: httpx.post(url, json={}).status_code == 401)
+    assert call(server, "POST", f"/run/{EDIT}/stream", json={}).status_code == 422
+
+
 @pytest.mark.parametrize("body", [{}, {"allowed_apps": []}, {"allowed_apps": ["a"], "token_expiration": 1e9}])
 def test_a_token_for_everything_or_for_ever_is_refused(server: LiveServer, body: dict[str, Any]):
     """Checklist 49."""
     assert call(server, "POST", "/rest/tokens/", json=body).status_code == 400
+
+
+def test_an_upload_that_is_no_picture_fails_the_edit(client: fal_client.SyncClient):
+    """Checklist 41: what can only be found by reading the file."""
+    link = client.upload(b"no picture at all", "image/png", "a.png")
+    with pytest.raises(fal_client.FalClientHTTPError) as refused:
+        client.run(EDIT, arguments(image_url=link))
+    (problem,) = refused.value.message
+    assert (refused.value.status_code, problem["loc"], problem["type"]) == (
+        422,
+        ["body", "image_url"],
+        "image_load_error",
+    )
 
 
 def test_an_image_from_the_clients_own_helper(client: fal_client.SyncClient):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from retouch.accounts import signing
+from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog, checkpoint_named
@@ -26,14 +32,15 @@ from retouch.storage.blobs import Blobs
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
 from tests.services import ANNE, OUTPUT, USAGE, HandClock
+from tests.webhook_receiver import Delivery as Delivered
 from tests.webhook_receiver import Receiver, webhook_receiver
 
 
 class Sending:
     """A service, a sender and the clock of both."""
 
-    def __init__(self, folder: Path) -> None:
-        self.clock = HandClock()
+    def __init__(self, folder: Path, clock: HandClock | None = None) -> None:
+        self.clock = clock or HandClock()
         self.database = Database(f"sqlite:///{folder / 'x.db'}")
         self.database.migrate()
         self.blobs: Blobs = open_blobs(None, folder)
@@ -50,7 +57,7 @@ class Sending:
             max_body_bytes=1,
             link_ttl_s=3600,
             tokens=Tokens.of_this_process(),
-            signer=Signer.of_this_process(),
+            signer=Signer(server_secret_named(self.database, signing.SECRET_NAME, lambda: token_bytes(32))),
         )
         self.threads = ThreadPoolExecutor(2)
 
@@ -105,6 +112,48 @@ def test_an_acknowledged_webhook_is_sent_once(sending: Sending, receiver: Receiv
     sending.clock.move(1e6)
     assert send() == 0
     assert sending.given_up() == []
+
+
+def test_three_failures_and_a_restart_end_in_one_delivery(tmp_path: Path, receiver: Receiver):
+    """Checklist 46: the schedule goes on where it was, each attempt has a signature of its own that is good."""
+    receiver.answers += [500, 503, 500]
+    before = Sending(tmp_path)
+    job_id = before.ended_job(receiver.url)
+    send = before.sender(receiver.address)
+    assert send() == 1
+    before.clock.move(2)
+    assert send() == 1
+    before.close()
+
+    after = Sending(tmp_path, before.clock)
+    send = after.sender(receiver.address)
+    assert send() == 0, "not before its time"
+    after.clock.move(60)
+    assert send() == 1
+    after.clock.move(60)
+    assert send() == 1
+    after.clock.move(1e6)
+    assert send() == 0
+    assert after.given_up() == []
+
+    tries = [receiver.next() for _ in range(4)]
+    assert receiver.came.empty()
+    assert {orjson.loads(each.body)["request_id"] for each in tries} == {job_id}
+    stamps = [check_signature(after.context.signer, each) for each in tries]
+    assert stamps == sorted(set(stamps))
+    after.close()
+
+
+def check_signature(signer: Signer, delivery: Delivered) -> int:
+    """As a receiver does with the key set; the moment that was signed."""
+    (key,) = signer.key_set["keys"]
+    public = base64.urlsafe_b64decode(key["x"] + "=" * (-len(key["x"]) % 4))
+    names = ("request-id", "user-id", "timestamp")
+    parts = [delivery.headers[f"x-fal-webhook-{name}"] for name in names]
+    text = "\n".join((*parts, hashlib.sha256(delivery.body).hexdigest()))
+    signature = bytes.fromhex(delivery.headers["x-fal-webhook-signature"])
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, text.encode())
+    return int(parts[2])
 
 
 def test_a_failed_edit_is_told_with_its_error(sending: Sending, receiver: Receiver):

@@ -1,0 +1,76 @@
+"""The fal face inside the whole application, for what a live server does not show from outside."""
+
+from __future__ import annotations
+
+import httpx2
+import orjson
+import pytest
+
+from retouch.protocols.fal import streaming
+from retouch.server.app import Parts
+
+QUEUE = "/fal/queue/fal-ai/qwen-image-edit"
+BODY = {"prompt": "p", "image_url": "https://example.com/a.png"}
+
+
+async def test_a_bug_is_no_page_of_html(
+    client: httpx2.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist 30: the shape, the id and the origin header, whatever breaks."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(parts.service, "submit", broken)
+    answer = await client.post(QUEUE, json=BODY)
+    assert answer.status_code == 500
+    assert answer.json()["detail"][0]["type"] == "internal_server_error"
+    assert "ZeroDivisionError" not in answer.text
+    assert answer.headers["x-fal-request-id"]
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+async def test_a_silent_status_stream_is_kept_alive(
+    client: httpx2.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checklist 32: comments while nothing changes, which both clients skip."""
+    monkeypatch.setattr(streaming, "PING_S", 0.02)
+    monkeypatch.setattr(streaming, "POSITION_S", 0.01)
+    made = (await client.post(QUEUE, json=BODY)).json()
+    path = f"{QUEUE}/requests/{made['request_id']}"
+    await parts.watch.start()
+    told: list[str] = []
+
+    async def send(message: dict[str, object]) -> None:
+        body = message.get("body", b"")
+        assert isinstance(body, bytes)
+        told.append(body.decode())
+        if body == b": ping\n\n":
+            await client.put(f"{path}/cancel")
+
+    await ask(client, f"{path}/status/stream", send)
+    await parts.watch.stop()
+    text = "".join(told)
+    assert text.index("IN_QUEUE") < text.index(": ping") < text.index("COMPLETED")
+    assert orjson.loads(text.strip().rpartition("data: ")[2])["status"] == "COMPLETED"
+
+
+async def ask(client: httpx2.AsyncClient, path: str, send: object) -> None:
+    """A GET whose answer is seen as it comes; the client of the tests hands it over whole."""
+    transport = client._transport
+    assert isinstance(transport, httpx2.ASGITransport)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"retouch.test")],
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+    }
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    await transport.app(scope, receive, send)  # type: ignore[arg-type]
