@@ -220,17 +220,16 @@ def test_a_token_for_everything_or_for_ever_is_refused(server: LiveServer, body:
     assert call(server, "POST", "/rest/tokens/", json=body).status_code == 400
 
 
-def test_an_upload_that_is_no_picture_fails_the_edit(client: fal_client.SyncClient):
+@pytest.mark.parametrize(
+    ("data", "kind"), [(b"no picture at all", "unsupported_image_format"), (photo()[:2000], "image_load_error")]
+)
+def test_an_upload_that_is_no_picture_fails_the_edit(client: fal_client.SyncClient, data: bytes, kind: str):
     """Checklist 41: what can only be found by reading the file."""
-    link = client.upload(b"no picture at all", "image/png", "a.png")
+    link = client.upload(data, "image/png", "a.png")
     with pytest.raises(fal_client.FalClientHTTPError) as refused:
         client.run(EDIT, arguments(image_url=link))
     (problem,) = refused.value.message
-    assert (refused.value.status_code, problem["loc"], problem["type"]) == (
-        422,
-        ["body", "image_url"],
-        "image_load_error",
-    )
+    assert (refused.value.status_code, problem["loc"], problem["type"]) == (422, ["body", "image_url"], kind)
 
 
 def test_an_image_from_the_clients_own_helper(client: fal_client.SyncClient):
