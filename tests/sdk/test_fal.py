@@ -190,13 +190,18 @@ def test_the_input_may_be_a_query_string(server: LiveServer):
     assert answer.json()["seed"] == 5
 
 
-def test_a_caller_who_hangs_up_cancels_the_edit(idle_server: LiveServer, hands: Hands):
-    """Checklist 14; spec section 8."""
-    with socket.create_connection(("127.0.0.1", idle_server.port)) as raw:
+@pytest.mark.parametrize(("suffix", "begun"), [("", False), ("", True), ("/stream", True)])
+def test_a_caller_who_hangs_up_cancels_the_edit(idle_server: LiveServer, hands: Hands, suffix: str, *, begun: bool):
+    """Checklist 14; spec section 8: before and after the first step, and of a stream that has begun."""
+    with socket.create_connection(("127.0.0.1", idle_server.port), timeout=20) as raw:
         body = httpx.Request("POST", "http://x", json=arguments()).content
-        head = f"POST /fal/run/{EDIT} HTTP/1.1\r\nHost: x\r\nAuthorization: Key {idle_server.key}\r\n"
+        head = f"POST /fal/run/{EDIT}{suffix} HTTP/1.1\r\nHost: x\r\nAuthorization: Key {idle_server.key}\r\n"
         raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
+        if begun:
+            hands.service.progress(lease, step=1, steps=4)
+        if suffix:
+            assert raw.recv(1000).startswith(b"HTTP/1.1 200")
     eventually(lambda: hands.service.renew(lease, 60))
     assert hands.service.acknowledge_cancel(lease).state == "cancelled"
 

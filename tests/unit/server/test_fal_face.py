@@ -6,7 +6,7 @@ import httpx2
 import orjson
 import pytest
 
-from retouch.protocols.fal import streaming
+from retouch.protocols.fal import realtime, streaming
 from retouch.server.app import Parts
 
 QUEUE = "/fal/queue/fal-ai/qwen-image-edit"
@@ -53,6 +53,27 @@ async def test_a_silent_status_stream_is_kept_alive(
     text = "".join(told)
     assert text.index("IN_QUEUE") < text.index(": ping") < text.index("COMPLETED")
     assert orjson.loads(text.strip().rpartition("data: ")[2])["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    ("path", "announced"),
+    [("/fal/cdn/files/upload", 129 * 2**20), (QUEUE, 65 * 2**20)],
+)
+async def test_a_body_that_is_announced_too_large_is_not_waited_for(
+    client: httpx2.AsyncClient, path: str, announced: int
+) -> None:
+    """Checklist 41."""
+    answer = await client.post(path, content=b"x", headers={"content-length": str(announced)})
+    assert (answer.status_code, answer.json()["error_type"]) == (413, "bad_request")
+
+
+def test_what_a_socket_holds_is_bounded_in_bytes_too() -> None:
+    """Sixty of the largest messages would be four gigabytes."""
+    inbox = realtime._Inbox(most=60, max_bytes=100)
+    assert [inbox.put({"n": n}, 40) for n in range(4)] == [False, False, True, True]
+    assert [message for message, _ in inbox.waiting] == [{"n": 2}, {"n": 3}]
+    assert inbox.put({"n": 4}, 1000)
+    assert [message for message, _ in inbox.waiting] == [{"n": 4}]
 
 
 async def ask(client: httpx2.AsyncClient, path: str, send: object) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -49,21 +49,26 @@ async def account_of(context: FaceContext, request: HTTPConnection) -> Account:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body; raises BodyTooLarge as soon as it is longer than `limit` bytes."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise body_too_large(limit)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in body_up_to(request, limit):
         body += chunk
-        if len(body) > limit:
-            raise body_too_large(limit)
     return bytes(body)
 
 
-def body_too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(
+async def body_up_to(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes; raises BodyTooLarge at once when a longer one is announced, else when it is longer."""
+    too_large = BodyTooLarge(
         f"The request body is larger than {limit} bytes, which is all that is read here.", max_bytes=limit
     )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise too_large
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        yield chunk
 
 
 def allow(request: Request, *methods: str) -> None:

@@ -5,11 +5,14 @@ One route takes every path under the queue, because an endpoint id has a varying
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from retouch.errors import UnknownUrl
+from retouch.jobs.job import Job
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal import streaming, wire
 from retouch.protocols.fal.accept import accept_request, cancel_quietly
@@ -50,7 +53,17 @@ async def submit(context: FaceContext, request: Request, path: str) -> Response:
 
 
 async def status(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
-    """The state now. Polled ten times a second by each waiting caller, so it is a shared, coalesced read."""
+    _, code, body = await status_now(context, request, named)
+    return json_response(body, code)
+
+
+async def status_now(
+    context: FaceContext, request: Request, named: wire.RequestPath
+) -> tuple[Job, int, dict[str, Any]]:
+    """The job, and the HTTP status and body that tell its state.
+
+    Polled ten times a second by each waiting caller, so it is a shared, coalesced read.
+    """
     account = await account_of(context, request)
     job, position = await context.watch.snapshot(named.request_id)
     check_own(job, account, named)
@@ -60,8 +73,7 @@ async def status(context: FaceContext, request: Request, named: wire.RequestPath
         logs = wire.dump_logs(events, wire.notices_of(job) if job.state.final else ())
     endpoint = endpoint_of(job)
     urls = wire.RequestUrls.under(queue_base_of(context, request), endpoint.app, job.id)
-    code, body = wire.dump_status(job, urls, position, logs, endpoint)
-    return json_response(body, code)
+    return job, *wire.dump_status(job, urls, position, logs, endpoint)
 
 
 async def cancel(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:

@@ -11,7 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 import orjson
@@ -33,31 +33,46 @@ SUFFIX = "/realtime"
 MAX_BUFFERING = 60
 
 
+_Input: TypeAlias = Mapping[str, Any] | RetouchError
+
+
 @dataclass(slots=True)
 class _Inbox:
-    """Inputs that wait for their turn; when there are too many, the oldest goes and its sender is told."""
+    """Inputs that wait for their turn, at most `most` of them and `max_bytes` in all.
 
-    waiting: deque[Mapping[str, Any] | RetouchError]
+    When there are too many, the oldest goes and its sender is told. One input is always taken, whatever its size.
+    """
+
+    most: int
+    max_bytes: int
+    waiting: deque[tuple[_Input, int]] = field(default_factory=deque)
     came: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
 
-    def put(self, message: Mapping[str, Any] | RetouchError) -> bool:
-        full = len(self.waiting) == self.waiting.maxlen
-        self.waiting.append(message)
+    def put(self, message: _Input, size: int) -> bool:
+        """Take a message of `size` bytes; whether an older one had to go."""
+        self.waiting.append((message, size))
+        dropped = False
+        while len(self.waiting) > 1 and self._too_full():
+            self.waiting.popleft()
+            dropped = True
         self.came.set()
-        return full
+        return dropped
+
+    def _too_full(self) -> bool:
+        return len(self.waiting) > self.most or sum(size for _, size in self.waiting) > self.max_bytes
 
     def close(self) -> None:
         self.closed = True
         self.waiting.clear()
         self.came.set()
 
-    async def next(self) -> Mapping[str, Any] | RetouchError | None:
+    async def next(self) -> _Input | None:
         """The oldest input, or None when the caller is gone."""
         while not self.waiting and not self.closed:
             self.came.clear()
             await self.came.wait()
-        return None if self.closed else self.waiting.popleft()
+        return None if self.closed else self.waiting.popleft()[0]
 
 
 async def handle(context: FaceContext, socket: WebSocket) -> None:
@@ -66,7 +81,7 @@ async def handle(context: FaceContext, socket: WebSocket) -> None:
         path: str = socket.path_params["path"].rstrip("/")
         endpoint = endpoint_named(path.removesuffix(SUFFIX))
         account = await caller_of(context, socket, endpoint)
-        inbox = _Inbox(deque(maxlen=_buffering(socket.query_params.get("max_buffering"))))
+        inbox = _Inbox(_buffering(socket.query_params.get("max_buffering")), context.max_body_bytes)
     except RetouchError as error:
         await socket.send_denial_response(error_response(answer_to(error)))
         return
@@ -100,19 +115,20 @@ def _buffering(text: str | None) -> int:
 async def _read(socket: WebSocket, inbox: _Inbox) -> None:
     """Take messages as they come, so that a caller who leaves is noticed while an edit runs."""
     while (message := await socket.receive())["type"] != "websocket.disconnect":
-        dropped = inbox.put(_parsed(message))
-        if dropped:
+        data: bytes = message.get("bytes") or (message.get("text") or "").encode()
+        parsed = await run_in_threadpool(_parsed, data, is_text=message.get("bytes") is None)
+        if inbox.put(parsed, len(data)):
             # Both clients skip messages of this type; somebody who looks at the wire sees why.
-            notice = {"type": "x-fal-message", "message": "An older input was dropped: max_buffering was reached."}
+            words = "An older input was dropped: max_buffering, or what a socket may hold, was reached."
+            notice = {"type": "x-fal-message", "message": words}
             await socket.send_text(orjson.dumps(notice).decode())
     inbox.close()
 
 
-def _parsed(message: Mapping[str, Any]) -> Mapping[str, Any] | RetouchError:
-    data, text = message.get("bytes"), message.get("text")
+def _parsed(data: bytes, *, is_text: bool) -> _Input:
     try:
-        if data is None:
-            return wire.parse_json((text or "").encode())
+        if is_text:
+            return wire.parse_json(data)
         found = msgpack.unpackb(data, strict_map_key=True)
     except RetouchError as error:
         return error
@@ -123,9 +139,7 @@ def _parsed(message: Mapping[str, Any]) -> Mapping[str, Any] | RetouchError:
     return found
 
 
-async def _answer(
-    context: FaceContext, socket: WebSocket, inbox: _Inbox, caller: Caller, message: Mapping[str, Any] | RetouchError
-) -> None:
+async def _answer(context: FaceContext, socket: WebSocket, inbox: _Inbox, caller: Caller, message: _Input) -> None:
     """Work on one input and send what came of it."""
     try:
         if isinstance(message, RetouchError):

@@ -29,9 +29,8 @@ from retouch.protocols.fal.exchange import (
     json_response,
     name_request,
     origin_of,
-    wants_logs,
 )
-from retouch.protocols.fal.results import check_own, dump_output, endpoint_of, own_job, result_response
+from retouch.protocols.fal.results import dump_output, endpoint_of, own_job, result_response
 from retouch.protocols.fal.routes import add_manners, route
 
 HOLD_S = 2.0
@@ -95,13 +94,7 @@ async def _result(context: FaceContext, request: Request, named: wire.RequestPat
 
 async def _status(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
     """fal's status, and the pictures beside it once they are there: some callers look no further."""
-    account = await account_of(context, request)
-    job, position = await context.watch.snapshot(named.request_id)
-    check_own(job, account, named)
-    events = await run_in_threadpool(context.service.events, job.id) if wants_logs(request) else None
-    logs = None if events is None else wire.dump_logs(events, wire.notices_of(job) if job.state.final else ())
-    urls = wire.RequestUrls.under(origin_of(context, request), endpoint_of(job).app, job.id)
-    status, body = wire.dump_status(job, urls, position, logs, endpoint_of(job))
+    job, status, body = await queue.status_now(context, request, named)
     return json_response({**body, **await _pictures(context, request, job)}, status)
 
 

@@ -27,7 +27,7 @@ from retouch.protocols.fal.exchange import (
     NOTICES_HEADER,
     account_of,
     allow,
-    body_too_large,
+    body_up_to,
     cdn_base_of,
     credential_of,
     files_base_of,
@@ -192,12 +192,9 @@ async def _receive(context: FaceContext, request: Request, key: str) -> None:
 async def _received(request: Request, limit: int) -> AsyncIterator[Path]:
     """The body as a temporary file, in bounded memory; raises BodyTooLarge."""
     with tempfile.NamedTemporaryFile() as file:
-        waiting, size = bytearray(), 0
-        async for chunk in request.stream():
+        waiting = bytearray()
+        async for chunk in body_up_to(request, limit):
             waiting += chunk
-            size += len(chunk)
-            if size > limit:
-                raise body_too_large(limit)
             if len(waiting) >= _CHUNK:
                 await run_in_threadpool(file.write, bytes(waiting))
                 waiting.clear()

@@ -22,7 +22,9 @@ from retouch.protocols.context import FaceContext
 from retouch.protocols.fal.errors import BadCall
 from retouch.storage.keys import part_key
 
-MAX_UPLOAD_BYTES = 512 * 1024 * 1024
+MAX_UPLOAD_BYTES = 128 * 1024 * 1024
+"""More than twice the largest picture that an edit may have; a reader is sent a file from memory."""
+
 MAX_PARTS = 10_000
 WRITE_S = 3600.0
 """How long an upload may take from its announcement to its last byte."""
