@@ -49,6 +49,7 @@ class RequestLog:
             await send(message)
 
         path = _TOKEN.sub("[token]", scope["path"])
+        path = path if path.isprintable() else ascii(path)  # it must not end a line or steer a terminal
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 await self._app(scope, receive, send_with_id)

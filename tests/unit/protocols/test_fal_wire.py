@@ -372,6 +372,7 @@ def test_no_expiry_means_the_servers_own(seconds: str):
         ({}, {"fal_webhook": "https://example.com/\n"}),
         ({"x-fal-queue-priority": "urgent"}, {}),
         ({"x-fal-object-lifecycle": "1h"}, {}),
+        ({"x-fal-object-lifecycle": "[" * 5000}, {}),
         ({"x-fal-object-lifecycle": '{"expiration_duration_seconds": "1h"}'}, {}),
         ({}, {"fal_max_queue_length": "-1"}),
         ({}, {"fal_webhook": "ftp://example.com"}),

@@ -74,6 +74,16 @@ async def test_a_bug_is_answered_with_json_and_an_id() -> None:
     assert answer.headers["x-request-id"]
 
 
+async def test_a_path_writes_nothing_of_its_own_into_the_log(
+    client: httpx2.AsyncClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await client.get("/fal/%1b[2J%0a2026-01-01 [info] forged")
+    said = "".join(capsys.readouterr())
+    assert "forged" in said
+    assert "\x1b[2J" not in said
+    assert "\n2026-01-01" not in said
+
+
 @pytest.fixture
 def stored(parts: Parts) -> str:
     """The path and query of a link to ten bytes."""

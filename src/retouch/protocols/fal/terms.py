@@ -6,10 +6,11 @@ refused. Reads plain mappings, knows no HTTP library.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import orjson
 
 from retouch.edit import MAX_RETENTION_S, Notice
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL
@@ -98,7 +99,7 @@ def parse_lifecycle(headers: Mapping[str, str]) -> tuple[float | None, tuple[Not
     if name is None:
         return None, ()
     try:
-        wanted = json.loads(headers[name.lower()])
+        wanted = orjson.loads(headers[name.lower()])
     except ValueError:
         wanted = None
     if not isinstance(wanted, dict):
