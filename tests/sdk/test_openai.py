@@ -372,14 +372,14 @@ class TestAnswers:
 
     def test_a_browser_is_let_in(self, http: httpx2.Client):
         asked = {
-            "origin": "https://page.example",
+            "origin": "http://localhost:3000",
             "access-control-request-headers": "authorization,x-stainless-lang",
             "access-control-request-method": "POST",
         }
         preflight = http.options("/v1/images/edits", headers=asked)
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-headers"] == "authorization,x-stainless-lang"
-        answer = http.get("/v1/models", headers={"origin": "https://page.example"})
+        answer = http.get("/v1/models", headers={"origin": "http://localhost:3000"})
         assert answer.headers["access-control-allow-origin"] == "*"
         assert "x-request-id" in answer.headers["access-control-expose-headers"]
 
