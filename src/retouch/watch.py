@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from retouch.errors import DatabaseUnavailable, RetouchError, Unavailable, UnknownJob
+import structlog
+
+from retouch.errors import DatabaseUnavailable, InternalError, RetouchError, Unavailable, UnknownJob
 from retouch.jobs.job import FINAL_STATES, Job, JobEvent
 from retouch.jobs.wakeups import JOB_TOPIC, Subscription
 from retouch.service import Service
@@ -34,6 +36,8 @@ FRESH_S = 0.05
 
 PATIENCE_S = 5.0
 """How long waiters are kept waiting while the database is away, before they are told."""
+
+logger = structlog.get_logger(__name__)
 
 _Result = TypeVar("_Result")
 _Member = TypeVar("_Member", bound=Hashable)
@@ -162,6 +166,10 @@ class Watch:
                 self._failing_since = None
             except DatabaseUnavailable as error:
                 self._bear(error)
+            except Exception:
+                # A ticker that died of a bug would leave every later caller waiting for ever.
+                logger.exception("a look at the waited jobs failed by a bug")
+                self._tell_everybody(InternalError("Something went wrong inside the server; it has been logged."))
             await asyncio.sleep(max(PAUSE_S, REST * (time.monotonic() - began)))
 
     async def _tick(self) -> None:
@@ -232,7 +240,7 @@ class _Snapshots:
             asked, self._asked = self._asked, {}
             try:
                 found = await self._read(list(asked))
-            except RetouchError as error:
+            except Exception as error:  # noqa: BLE001 - handed to everybody who asked; dropping it would leave them waiting
                 for waiting in asked.values():
                     waiting.set_exception(error)
                     waiting.exception()  # seen, even when every reader has left

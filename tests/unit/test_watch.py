@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from retouch import watch as watch_module
 from retouch.database import Database
-from retouch.errors import DatabaseUnavailable, Unavailable, UnknownJob
+from retouch.errors import DatabaseUnavailable, InternalError, Unavailable, UnknownJob
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.watch import Watch
 from tests.services import ANNE, OUTPUT, USAGE, World
@@ -202,3 +202,27 @@ async def test_waiters_bear_a_database_that_is_away_for_a_moment_and_are_told_wh
     hide(path)
     with pytest.raises(DatabaseUnavailable):
         await waiting
+
+
+async def test_a_bug_in_a_look_is_told_to_those_who_wait_and_the_next_look_works(
+    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = world.submit()
+    with monkeypatch.context() as bug:
+        bug.setattr(world.service, "have_ended", lambda _: {}[NOBODY])
+        with pytest.raises(InternalError):
+            await watch.wait(waiting.id, timeout_s=LONG_S)
+    again = asyncio.create_task(watch.wait(waiting.id, timeout_s=LONG_S))
+    done = await asyncio.to_thread(finish_one, world)
+    assert await again == done
+
+
+async def test_a_bug_in_a_snapshot_is_told_to_those_who_asked(
+    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = world.submit()
+    with monkeypatch.context() as bug:
+        bug.setattr(world.service, "get_many", lambda _: {}[NOBODY])
+        with pytest.raises(KeyError):
+            await watch.snapshot(job.id)
+    assert (await watch.snapshot(job.id))[0] == job
