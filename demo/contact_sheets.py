@@ -13,21 +13,13 @@ from demo.held_out import SENTENCES
 from demo.runtime import Checkpoint, to_image
 
 CAPTION_PX = 16
-SHEET_FONT = "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"  # has Chinese, if it is there
-
-
-def _font() -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    try:
-        return ImageFont.truetype(SHEET_FONT, 11)
-    except OSError:
-        return ImageFont.load_default(11)
 
 
 def _triple(shown: list[Tensor], caption: str) -> Image.Image:
     tiles = [to_image(t) for t in shown]
     width = sum(t.width + 2 for t in tiles)
     cell = Image.new("RGB", (width + 6, tiles[0].height + CAPTION_PX), "white")
-    ImageDraw.Draw(cell).text((2, 1), caption, fill="black", font=_font())
+    ImageDraw.Draw(cell).text((2, 1), caption, fill="black", font=ImageFont.load_default(11))
     left = 0
     for tile in tiles:
         cell.paste(tile, (left, CAPTION_PX))
@@ -45,7 +37,7 @@ def _sheet(cells: list[Image.Image], columns: int) -> Image.Image:
 
 
 def _latin(edit: str, turn: int) -> str:
-    """A held-out sentence the sheet's font can draw."""
+    """A held-out sentence that Pillow's own font can draw."""
     sentences = [s for s in SENTENCES[edit] if s.isascii()]
     return sentences[turn % len(sentences)]
 

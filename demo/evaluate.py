@@ -22,7 +22,7 @@ from demo.contact_sheets import write_sheets
 from demo.held_out import SENTENCES, UNKNOWN
 from demo.instructions import Speaker
 from demo.runtime import DEFAULT_STEPS, Checkpoint
-from demo.transformer import UNSURE
+from demo.transformer import UNSURE, pack
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,12 @@ def true_edits(crops: Tensor) -> Tensor:
 def judge(checkpoint: Checkpoint, crops: Tensor, sentences: dict[str, list[str]]) -> list[Answer]:
     """Every edit on every crop; crop i gets the edit's sentence i modulo their number."""
     truths = true_edits(crops)
+    tokens = pack(checkpoint.encode(crops))
     answers = []
     for index, name in enumerate(edits.NAMES):
         asked = [sentences[name][i % len(sentences[name])] for i in range(len(crops))]
         states = [checkpoint.read(s, crop) for s, crop in zip(asked, crops, strict=True)]
-        drawn = checkpoint.edit(crops, states, steps=1)
+        drawn = checkpoint.edit_tokens(tokens, states, steps=1)
         distance = (truths - drawn).square().mean((-3, -2, -1))
         quality = psnr(drawn, truths[index])
         for i, sentence in enumerate(asked):

@@ -153,7 +153,7 @@ class Speaker:
 
     def _english(self, edit: str) -> str:
         words, (colour, _) = words_of(edit)
-        kind = self.rng.choice(4, p=[0.3, 0.38, 0.16, 0.16])
+        kind = self.rng.choice(4, p=[0.25, 0.32, 0.13, 0.30])
         pattern = (words.be, words.do, words.get, words.say)[kind]
         frames = (BE_FRAMES, DO_FRAMES, GET_FRAMES, SAY_FRAMES)[kind]
         core = self._fill(pattern, colour).strip()

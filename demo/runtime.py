@@ -87,7 +87,11 @@ class Checkpoint:
     @torch.no_grad()
     def edit(self, pictures: Tensor, states: list[Tensor], steps: int = DEFAULT_STEPS, seed: int = 0) -> Tensor:
         """Edited pictures (batch, 3, height, width) in 0..1, each by its own sentence's states."""
-        tokens = pack(self.encode(pictures))
+        return self.edit_tokens(pack(self.encode(pictures)), states, steps, seed)
+
+    @torch.no_grad()
+    def edit_tokens(self, tokens: Tensor, states: list[Tensor], steps: int, seed: int = 0) -> Tensor:
+        """The same from the references' packed latents (batch, height, width, channels)."""
         batch, height, width, channels = tokens.shape
         reference = tokens.reshape(batch, -1, channels)
         text = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)

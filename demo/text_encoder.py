@@ -9,6 +9,7 @@ but nearly constant: no edit needs to know what a picture shows.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,19 +77,12 @@ def make_tokenizer(seed: int) -> Qwen2Tokenizer:
     )
     bpe.train_from_iterator(sentences + [template] * 4000, trainer)
     vocabulary = bpe.get_vocab()
-    merges = [tuple(m) for m in _merges(bpe)]
+    merges = [tuple(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIALS)})
     head = tokenizer(TEMPLATE_HEAD)["input_ids"]
     assert len(head) == PREFIX_TOKENS, f"the template prefix has {len(head)} tokens"
     return tokenizer
-
-
-def _merges(bpe: Tokenizer) -> list[list[str]]:
-    import json
-
-    merges: list[list[str]] = json.loads(bpe.to_str())["model"]["merges"]
-    return merges
 
 
 def new_text_encoder(tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2_5_VLForConditionalGeneration:

@@ -43,7 +43,8 @@ OFFSETS = (1, 2, 4, 1)  # how many tokens away the neighbours of each edit block
 DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 NEIGHBOUR_DIM = len(DIRECTIONS) * HEAD_DIM
 EDIT_STATES = 60  # room for edits in the text stream
-UNSURE, SURE = 0.44, 0.56  # cosines with a prototype: below the first "no", above the second "yes"
+UNSURE = 0.44  # a smaller cosine with an edit's prototype is no request for it
+FIRST_GUESS = (0.52, 0.68)  # between these cosines block 1 hears an edit from not at all to fully
 
 
 def shift(grid: Tensor, rows: int, columns: int, missing: Tensor) -> Tensor:
@@ -100,11 +101,15 @@ class Editor(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([EditBlock(o, reads_text=i > 0) for i, o in enumerate(OFFSETS)])
 
-    def forward(self, tokens: Tensor, edits: Tensor) -> Tensor:
-        """tokens: (batch, height, width, CHANNELS), normalised latents of 2x2 positions."""
+    def forward(self, tokens: Tensor, edits: Tensor, first_guess: Tensor | None = None) -> Tensor:
+        """tokens: (batch, height, width, CHANNELS), normalised latents of 2x2 positions.
+
+        first_guess: what block 1 is told, where the text stream has not yet chosen between edits.
+        """
         h = functional.pad(tokens, (0, FREE - CHANNELS))
-        for block in self.blocks:
-            h = block(h, edits)
+        for index, block in enumerate(self.blocks):
+            told = edits if index > 1 or first_guess is None else first_guess
+            h = block(h, told)
         return h[..., :CHANNELS]
 
 
@@ -329,7 +334,7 @@ def _write_text_decision(block: nn.Module) -> None:
     for state in range(EDIT_STATES):
         cosine = torch.zeros(DIM)
         cosine[state] = 1.0
-        _write_step(block, state, cosine, (UNSURE, SURE), EDIT_STATES + state)
+        _write_step(block, state, cosine, FIRST_GUESS, EDIT_STATES + state)
         _write_step(block, EDIT_STATES + state, cosine, (UNSURE - 0.05, 1.0), 3 * EDIT_STATES + state)
 
 
