@@ -272,6 +272,8 @@ def unfold(decoder: FoldedDecoder, vae: AutoencoderKLQwenImage, codec: Codec) ->
     for source, block in zip(decoder.middle, target.mid_block.resnets, strict=True):
         _copy_residual(source, block)
     for attention in target.mid_block.attentions:
+        attention.to_qkv.weight.zero_()
+        attention.to_qkv.bias.zero_()
         attention.proj.weight.zero_()
         attention.proj.bias.zero_()
     for stage, up in zip(decoder.stages, target.up_blocks, strict=True):
