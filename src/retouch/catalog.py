@@ -104,7 +104,8 @@ class Checkpoint:
     resized to for the VAE, in its own shape; references_fit_canvas: they are resized to the canvas
     instead, for a network that was trained with both on one grid. vision_area: the same for the language
     model's eyes. distilled: trained to run without classifier-free guidance, so guidance and negative
-    prompt do nothing and are reported as converted. research_only: the licence forbids commercial use;
+    prompt do nothing and are reported as converted. full_precision: runs in float32 on a GPU too, where others
+    run in bfloat16. research_only: the licence forbids commercial use;
     the operator must accept it by name.
     """
 
@@ -119,6 +120,7 @@ class Checkpoint:
     vision_area: int = 384 * 384
     max_prompt_tokens: int = 1024
     distilled: bool = False
+    full_precision: bool = False
     research_only: bool = False
     licence: str = "Apache-2.0"
 
@@ -154,6 +156,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         references_fit_canvas=True,
         vision_area=64 * 64,
         distilled=True,
+        full_precision=True,  # its encoder lifts numbers by 1024, and bfloat16 has eight bits
     ),
     Checkpoint(
         "qwen-image-edit",

@@ -45,11 +45,16 @@ UNSUPPORTED_OPTIONS = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_
 def load(checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Path | None) -> QwenImageEdit:
     """See `load_pipeline`."""
     target = choose_device(device)
-    dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
+    dtype = dtype_on(target, checkpoint)
     folder = folder or find_folder(checkpoint)
     rules = read_rules(folder)
     with _quiet(), torch.inference_mode():
         return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None)
+
+
+def dtype_on(device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
+    """bfloat16 on a GPU, float32 on a CPU and for a checkpoint that needs it everywhere."""
+    return torch.bfloat16 if device.type == "cuda" and not checkpoint.full_precision else torch.float32
 
 
 def choose_device(device: str) -> torch.device:

@@ -181,3 +181,16 @@ FULL_TEXT_ENCODER = Qwen2_5_VLConfig(
     },
     tie_word_embeddings=False,
 )
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "dtype"),
+    [
+        ("demo", "cuda", torch.float32),
+        ("demo", "cpu", torch.float32),
+        ("qwen-image-edit-2511", "cuda", torch.bfloat16),
+        ("qwen-image-edit-2511", "cpu", torch.float32),
+    ],
+)
+def test_a_gpu_halves_the_precision_unless_the_weights_forbid_it(name: str, device: str, dtype: torch.dtype) -> None:
+    assert loading.dtype_on(torch.device(device), checkpoint_named(name)) is dtype
