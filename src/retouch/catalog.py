@@ -7,7 +7,7 @@ sizes and areas it was made for. `Catalog` routes the first to the second. Nothi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from retouch.edit import Acceleration, EditRequest, Notice, OutputFormat, Usage, random_seed
@@ -100,13 +100,14 @@ class Checkpoint:
     """Weights that can be loaded.
 
     name: as `--model` takes it, and the name of the queue its workers lease from. source: hub id, a
-    folder, or None for the package's own demo checkpoint. reference_area: pixels every reference is
-    resized to for the VAE, in its own shape; references_fit_canvas: they are resized to the canvas
+    folder, or None for the package's own demo checkpoint. looks_at: how many of the first input images
+    have an effect, None for all; more are answered with a notice. reference_area: pixels every reference
+    is resized to for the VAE, in its own shape; references_fit_canvas: they are resized to the canvas
     instead, for a network that was trained with both on one grid. vision_area: the same for the language
     model's eyes. distilled: trained to run without classifier-free guidance, so guidance and negative
-    prompt do nothing and are reported as converted. full_precision: runs in float32 on a GPU too, where others
-    run in bfloat16. research_only: the licence forbids commercial use;
-    the operator must accept it by name.
+    prompt do nothing and are reported as converted. full_precision: runs in float32 on a GPU too, where
+    others run in bfloat16. research_only: the licence forbids commercial use; the operator must accept it
+    by name.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Checkpoint:
     max_images: int
     steps: int
     guidance_scale: float
+    looks_at: int | None = None
     reference_area: int = K1
     references_fit_canvas: bool = False
     vision_area: int = 384 * 384
@@ -153,6 +155,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         max_images=6,
         steps=4,
         guidance_scale=1.0,
+        looks_at=1,
         references_fit_canvas=True,
         vision_area=64 * 64,
         distilled=True,
@@ -299,22 +302,12 @@ class Route:
         """
         request.check()
         self._check_limits(request)
-        notices: list[Notice] = []
         checkpoint, model = self.checkpoint, self.model
-        if request.steps is not None:
-            steps = request.steps
-        elif checkpoint.distilled or model.steps is None:
-            steps = checkpoint.steps
-        else:
-            steps = int(model.steps.default)
-        guidance, negative = request.guidance_scale, request.negative_prompt
+        steps, guidance, negative = request.steps, request.guidance_scale, request.negative_prompt
+        if steps is None:
+            public = None if checkpoint.distilled else model.steps
+            steps = checkpoint.steps if public is None else int(public.default)
         if checkpoint.distilled:
-            if guidance is not None and guidance > 1:
-                detail = f"'{checkpoint.name}' is distilled and runs without guidance: 1 was used, not {guidance:g}."
-                notices.append(Notice("guidance_scale", "converted", detail))
-            if negative is not None and negative.strip():
-                detail = f"'{checkpoint.name}' is distilled and runs without guidance: nothing reads it."
-                notices.append(Notice("negative_prompt", "ignored", detail))
             guidance = 1.0
         elif guidance is None:
             guidance = model.guidance.default if model.guidance else checkpoint.guidance_scale
@@ -326,7 +319,26 @@ class Route:
             negative_prompt=model.negative_prompt if negative is None else negative,
             acceleration=request.acceleration or model.acceleration,
         )
-        return completed, tuple(notices)
+        return completed, tuple(self._notices(request))
+
+    def _notices(self, request: EditRequest) -> Iterator[Notice]:
+        """One for each parameter that was given and will not be used as written."""
+        checkpoint, guidance = self.checkpoint, request.guidance_scale
+        if checkpoint.distilled:
+            without = f"'{checkpoint.name}' is distilled and runs without guidance"
+            if guidance is not None and guidance > 1:
+                yield Notice("guidance_scale", "converted", f"{without}: 1 was used, not {guidance:g}.")
+            if request.negative_prompt is not None and request.negative_prompt.strip():
+                yield Notice("negative_prompt", "ignored", f"{without}: nothing reads it.")
+        if checkpoint.looks_at is not None and len(request.images) > checkpoint.looks_at:
+            detail = (
+                f"'{checkpoint.name}' looks at the first {checkpoint.looks_at} of {len(request.images)} images only."
+            )
+            yield Notice("images", "ignored", detail)
+        if request.acceleration not in (None, Acceleration.NONE):
+            yield Notice(
+                "acceleration", "converted", "There is no faster way here yet: the exact one, 'none', was used."
+            )
 
     def _check_limits(self, request: EditRequest) -> None:
         model = self.model
@@ -413,6 +425,6 @@ def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Che
                 )
             return checkpoint
     if "/" in name or name.startswith("."):
-        return replace(CHECKPOINTS[3], name=name.rstrip("/").rsplit("/", 1)[-1], source=name)
+        return replace(checkpoint_named("qwen-image-edit-2511"), name=name.rstrip("/").rsplit("/", 1)[-1], source=name)
     names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
     raise InvalidRequest(f"There is no checkpoint '{name}'. There are: {names}, or a path to a folder.", field="model")

@@ -61,6 +61,19 @@ def test_a_distilled_checkpoint_converts_guidance_and_says_so():
     ]
 
 
+@pytest.mark.parametrize("asked", [Acceleration.REGULAR, Acceleration.HIGH])
+def test_an_acceleration_that_was_asked_for_and_is_not_there_is_told(asked: Acceleration):
+    _, notices = Catalog.serving(EDIT_2511).route("qwen-image-edit").complete(request(acceleration=asked))
+    assert [(n.parameter, n.action) for n in notices] == [("acceleration", "converted")]
+
+
+def test_images_that_the_checkpoint_does_not_look_at_are_told():
+    route = Catalog.serving(DEMO).route("qwen-image-edit-plus")
+    _, notices = route.complete(request("qwen-image-edit-plus", images=3))
+    assert [(n.parameter, n.detail) for n in notices] == [("images", "'demo' looks at the first 1 of 3 images only.")]
+    assert route.complete(request("qwen-image-edit-plus", images=1))[1] == ()
+
+
 @pytest.mark.parametrize(
     ("values", "error", "field"),
     [
