@@ -109,7 +109,7 @@ def test_10_too_many_bytes_are_413_for_the_client_too(server: LiveServer):
     assert (error["status"], error["code"]) == (413, "image_too_large")
 
 
-def test_13_16_18_extensions_are_decoded_as_from_python(server: LiveServer):
+def test_13_15_18_extensions_are_decoded_as_from_python(server: LiveServer):
     said = call(server, "extensions")
     answer = said["answer"]
     assert answer["data"][0]["seed"] == 42
