@@ -19,6 +19,7 @@ from PIL import Image
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.database import Database
 from retouch.edit import EditOutput, OutputImage, Usage
+from retouch.errors import Failure
 from retouch.jobs.job import Lease
 from retouch.jobs.wakeups import open_wakeups
 from retouch.service import Service
@@ -76,6 +77,16 @@ def closed_client(key: str) -> Iterator[fal_client.SyncClient]:
     client = fal_client.SyncClient(key=key)
     with client._client:
         yield client
+
+
+@contextlib.contextmanager
+def hands_at(server: LiveServer) -> Iterator[Hands]:
+    """A worker by hand on the server's data; at the end no job is left waiting for the next test."""
+    made = Hands(server.data)
+    yield made
+    while (lease := made.service.lease("hands", ["null"], 60)) is not None:
+        made.service.fail(lease, Failure("internal_error", "left over"))
+    made.close()
 
 
 class Hands:

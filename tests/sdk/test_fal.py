@@ -31,6 +31,7 @@ from tests.sdk.fal import (
     call,
     closed_client,
     eventually,
+    hands_at,
     photo,
     picture_at,
     pointed_at,
@@ -65,11 +66,8 @@ def idle(idle_server: LiveServer) -> Iterator[fal_client.SyncClient]:
 
 @pytest.fixture
 def hands(idle_server: LiveServer) -> Iterator[Hands]:
-    made = Hands(idle_server.data)
-    yield made
-    while (lease := made.service.lease("hands", ["null"], 60)) is not None:
-        made.service.fail(lease, Failure("internal_error", "left over"))
-    made.close()
+    with hands_at(idle_server) as made:
+        yield made
 
 
 # --- run

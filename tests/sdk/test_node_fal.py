@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from retouch.accounts.keys import Keys
-from retouch.errors import Failure
 from retouch.jobs.job import JobState
 from tests.live_server import LiveServer, live_server
 from tests.sdk import node_clients
-from tests.sdk.fal import DATA_URI, Hands, arguments, eventually, photo
+from tests.sdk.fal import DATA_URI, Hands, arguments, eventually, hands_at, photo
 from tests.sdk.node_clients import needs_node, node_packages
 
 __all__ = ["node_packages"]
@@ -39,11 +38,8 @@ def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer
 
 @pytest.fixture
 def hands(idle_server: LiveServer) -> Iterator[Hands]:
-    made = Hands(idle_server.data)
-    yield made
-    while (lease := made.service.lease("hands", ["null"], 60)) is not None:
-        made.service.fail(lease, Failure("internal_error", "left over"))
-    made.close()
+    with hands_at(idle_server) as made:
+        yield made
 
 
 def trusting(server: LiveServer) -> dict[str, str]:
