@@ -9,13 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from demo import edits, photos
-from demo.held_out import SENTENCES
+from demo.editor import pack
+from demo.held_out import SENTENCES, SQUARES, TWO_PICTURES
 from demo.runtime import Checkpoint, to_image
+from demo.states import SQUARES as ALL_SQUARES
 
 CAPTION_PX = 16
 
 
-def _triple(shown: list[Tensor], caption: str) -> Image.Image:
+def _row(shown: list[Tensor], caption: str) -> Image.Image:
     tiles = [to_image(t) for t in shown]
     width = sum(t.width + 2 for t in tiles)
     cell = Image.new("RGB", (width + 6, tiles[0].height + CAPTION_PX), "white")
@@ -46,18 +48,40 @@ def answered(checkpoint: Checkpoint, picture: Tensor, sentence: str, steps: int 
     return checkpoint.edit(picture[None], [checkpoint.read(sentence, picture)], steps)[0]
 
 
+def _two_pictures(checkpoint: Checkpoint, crops: Tensor) -> list[Image.Image]:
+    """First, second, answer and truth of edits that look at two pictures."""
+    cells = []
+    for i, sentence in enumerate(s for s in TWO_PICTURES["match_colors"] if s.isascii()):
+        first, second = crops[(8 * i) % len(crops)], crops[(8 * i + 12) % len(crops)]
+        states = checkpoint.read(sentence, first, second)
+        tokens = [pack(checkpoint.encode(picture[None])) for picture in (first, second)]
+        answer = checkpoint.edit_tokens(tokens, [states], steps=4)[0]
+        truth = edits.match_colors(first[None], second[None])[0]
+        cells.append(_row([first, second, answer, truth], sentence))
+    return cells
+
+
+def _squares(checkpoint: Checkpoint, crops: Tensor) -> list[Image.Image]:
+    cells = []
+    for i, (name, sentences) in enumerate(SQUARES.items()):
+        crop, sentence = crops[(5 * i + 3) % len(crops)], next(s for s in (*sentences, name) if s.isascii())
+        truth = edits.square(crop[None], *ALL_SQUARES[name])[0]
+        cells.append(_row([crop, answered(checkpoint, crop, sentence), truth], sentence))
+    return cells
+
+
 def _cells(checkpoint: Checkpoint, crops: Tensor, names: list[str], start: int) -> list[Image.Image]:
     cells = []
     for i, name in enumerate(names):
         crop = crops[(start + 5 * i) % len(crops)]
         sentence = _latin(name, i)
         truth = edits.EDITS[name](crop[None])[0]
-        cells.append(_triple([crop, answered(checkpoint, crop, sentence), truth], sentence))
+        cells.append(_row([crop, answered(checkpoint, crop, sentence), truth], sentence))
     return cells
 
 
 def write_sheets(checkpoint: Checkpoint, folder: Path) -> None:
-    """Three sheets: core edits at 128 px, every edit at 256 px, other sizes and aspects."""
+    """Core edits at 128 px, every edit at 256 px, squares and two pictures, other sizes and aspects."""
     folder.mkdir(parents=True, exist_ok=True)
     small, large = photos.crops(128), photos.crops(256)
     core = ["grayscale", "invert", "brighter", "darker"]
@@ -68,15 +92,17 @@ def write_sheets(checkpoint: Checkpoint, folder: Path) -> None:
     sheet.resize((sheet.width * 5 // 8, sheet.height * 5 // 8), Image.Resampling.LANCZOS).save(
         folder / "all_256.jpg", quality=85
     )
+    _sheet(_squares(checkpoint, small), 3).save(folder / "squares_128.jpg", quality=88)
+    _sheet(_two_pictures(checkpoint, small), 2).save(folder / "two_pictures_128.jpg", quality=88)
     cells = []
     for i, (width, height) in enumerate(((256, 128), (128, 256), (320, 256), (512, 512))):
-        for j, name in enumerate(("grayscale", "border_red", "vignette", "blur")):
+        for j, name in enumerate(("flip_horizontal", "border_red", "vignette", "blur")):
             photo = photos.load(list(photos.CREDITS)[(i + j) % 6])
             picture = photos.to_tensor(photo.resize((width, height), Image.Resampling.LANCZOS))
             sentence = _latin(name, i + j)
             truth = edits.EDITS[name](picture[None])[0]
             shown = [picture, answered(checkpoint, picture, sentence), truth]
-            cell = _triple(shown, f"{width} x {height}: {sentence}")
+            cell = _row(shown, f"{width} x {height}: {sentence}")
             cell.thumbnail((600, 330))
             padded = Image.new("RGB", (600, 330), "white")
             padded.paste(cell, (0, 0))

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from demo import edits
 from demo.decoder_stage import HELD_OUT, crops, to_pictures
+from demo.editor import Editor, pack
 from demo.loop import Plan, Schedule, Stage
-from demo.transformer import CHANNELS, EDIT_STATES, Editor, pack
+from demo.states import EDIT_STATES
 from demo.vae import Codec, encode
+from demo.wiring import CHANNELS
 
 # (height, width, pictures a batch, share): about a thousand tokens each
 SIZES = (
@@ -32,7 +34,10 @@ SIZES = (
 HARD = {
     "grayscale": 1.5, "invert": 1.5, "brighter": 1.5, "darker": 1.2, "contrast": 2.4, "saturate": 2.2,
     "swap_red_blue": 1.8, "blur": 1.8, "sharpen": 3.0, "pixelate": 1.3, "vignette": 2.0, "sepia": 1.3,
+    "posterize": 3.0, "flip_horizontal": 0.3, "flip_vertical": 0.3, "rotate_180": 0.3,
 }  # fmt: skip
+TURNED = {"flip_horizontal": (2,), "flip_vertical": (1,), "rotate_180": (1, 2)}  # axes of the token grid
+SHARPENING_PICTURES = 600
 
 
 def shares() -> np.ndarray:
@@ -73,6 +78,15 @@ def latent_loss(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
     return (square + 1e-5).sqrt().mean() + square.mean()
 
 
+def wanted_tokens(codec: Codec, analysis: Tensor, pictures: Tensor, labels: Tensor) -> Tensor:
+    """The true answers' tokens, those of mirrored pictures at the places they came from."""
+    tokens = pack(encode(analysis, codec, edits.apply(pictures, labels)))
+    for name, axes in TURNED.items():
+        chosen = labels == edits.NAMES.index(name)
+        tokens[chosen] = tokens[chosen].flip(axes)
+    return tokens
+
+
 def tall_crops(banks: list[np.ndarray], rng: np.random.Generator, count: int, size: tuple[int, int]) -> Tensor:
     """Crops of any aspect: cut from square ones."""
     height, width = size
@@ -90,7 +104,7 @@ def psnr_by_edit(editor: Editor, codec: Codec, bank: np.ndarray) -> dict[str, fl
     found = {}
     for index, name in enumerate(edits.NAMES):
         labels = torch.full((len(pictures),), index)
-        wanted = pack(encode(analysis, codec, edits.apply(pictures, labels)))
+        wanted = wanted_tokens(codec, analysis, pictures, labels)
         error = (editor(tokens, edit_states(labels)) - wanted).square()
         raw = error * codec.std.square().repeat_interleave(4)
         # 8x8x3 pixels in -1..1 per latent position; 4 positions a token
@@ -102,7 +116,9 @@ def psnr_by_edit(editor: Editor, codec: Codec, bank: np.ndarray) -> dict[str, fl
 def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     device = plan.device
-    editor = Editor().to(device)
+    editor = Editor(codec)
+    editor.fit_sharpening(codec, to_pictures(banks[0][:SHARPENING_PICTURES]))
+    editor = editor.to(device)
     stage = Stage(
         "editor",
         folder,
@@ -112,7 +128,7 @@ def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan
         stop_after_s=plan.stop_after_s,
     )
     rng = np.random.default_rng([plan.seed, 3, stage.step])
-    measured = Editor()
+    measured = Editor(codec)
     here, analysis = codec.to(device), codec.analysis.to(device)
     weights = pixel_weights(here)
     running = 0.0
@@ -121,7 +137,7 @@ def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan
         pictures = tall_crops(banks, rng, count, (height, width)).to(device)
         labels = torch.from_numpy(rng.choice(len(edits.NAMES), count, p=shares())).to(device)
         tokens = pack(encode(analysis, here, pictures))
-        wanted = pack(encode(analysis, here, edits.apply(pictures, labels)))
+        wanted = wanted_tokens(here, analysis, pictures, labels)
         with torch.autocast(device, torch.bfloat16):
             states = edit_states(labels, rng)
             drawn = editor(tokens, states, first_guesses(states, rng))

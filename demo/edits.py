@@ -3,6 +3,9 @@
 Pictures are (batch, 3, height, width) in 0..1, sides multiples of 16. Functions avoid hard clipping
 where they can, so that an answer has no flat spots. Nothing here knows how an edit is asked for;
 that is `instructions`.
+
+EDITS change the one picture they get. Two kinds stand apart: `square` has a colour and a place, and
+`match_colors` looks at a second picture.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 TINT_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink")
 
 
-def _luma(x: Tensor) -> Tensor:
+def luma_of(x: Tensor) -> Tensor:
     r, g, b = x.unbind(1)
     return (0.299 * r + 0.587 * g + 0.114 * b).unsqueeze(1)
 
@@ -40,7 +43,7 @@ def _rgb(colour: tuple[float, float, float], like: Tensor) -> Tensor:
 
 
 def grayscale(x: Tensor) -> Tensor:
-    return _luma(x).expand_as(x)
+    return luma_of(x).expand_as(x)
 
 
 def invert(x: Tensor) -> Tensor:
@@ -75,10 +78,10 @@ def cooler(x: Tensor) -> Tensor:
 
 
 def sepia(x: Tensor) -> Tensor:
-    return _luma(x) * _rgb((0.90, 0.80, 0.62), x) + _rgb((0.10, 0.06, 0.02), x)
+    return luma_of(x) * _rgb((0.90, 0.80, 0.62), x) + _rgb((0.10, 0.06, 0.02), x)
 
 
-def _gaussian(x: Tensor, sigma_px: float) -> Tensor:
+def gaussian(x: Tensor, sigma_px: float) -> Tensor:
     radius = int(3 * sigma_px + 0.5)
     axis = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-0.5 * (axis / sigma_px) ** 2)
@@ -89,12 +92,23 @@ def _gaussian(x: Tensor, sigma_px: float) -> Tensor:
 
 
 def blur(x: Tensor) -> Tensor:
-    return _gaussian(x, 2.2)
+    return gaussian(x, 2.2)
 
 
 def sharpen(x: Tensor) -> Tensor:
     """An unsharp mask wide enough to survive an autoencoder that softens the finest detail."""
-    return (x + 1.3 * (x - _gaussian(x, 3.5))).clamp(0, 1)
+    return (x + 1.3 * (x - gaussian(x, 5.0))).clamp(0, 1)
+
+
+TONES = 4
+TONE_BLUR_PX = 1.5
+
+
+def posterize(x: Tensor) -> Tensor:
+    """Brightness in four flat tones, without the texture in them; the hue stays."""
+    luma = luma_of(x)
+    smooth = gaussian(luma.expand_as(x), TONE_BLUR_PX)[:, :1]
+    return (x + (smooth * (TONES - 1)).round() / (TONES - 1) - luma).clamp(0, 1)
 
 
 def pixelate(x: Tensor) -> Tensor:
@@ -102,7 +116,7 @@ def pixelate(x: Tensor) -> Tensor:
 
 
 def saturate(x: Tensor) -> Tensor:
-    luma = _luma(x)
+    luma = luma_of(x)
     return (luma + 1.8 * (x - luma)).clamp(0, 1)
 
 
@@ -138,6 +152,41 @@ def _tint(colour: tuple[float, float, float]) -> Edit:
     return tint
 
 
+# Tokens of 16 px between the square and the edge, and across the square; None is the middle.
+PLACES: dict[str, tuple[int | None, int | None]] = {
+    "center": (None, None),
+    "top_left": (1, 1),
+    "top_right": (1, -1),
+    "bottom_left": (-1, 1),
+    "bottom_right": (-1, -1),
+}
+TOKEN_PX = 16
+SQUARE_TOKENS = 3
+
+
+def _inside(length: int, place: int | None) -> Tensor:
+    """Which pixels along one axis the square covers. In the middle it is as wide as the grid's parity allows."""
+    tokens = torch.arange(length // TOKEN_PX)
+    if place is None:
+        covered = (2 * tokens - (len(tokens) - 1)).abs() <= SQUARE_TOKENS
+    else:
+        near = tokens if place > 0 else len(tokens) - 1 - tokens
+        covered = (near >= 1) & (near <= SQUARE_TOKENS)
+    return covered.repeat_interleave(TOKEN_PX)
+
+
+def square(x: Tensor, colour: str, place: str) -> Tensor:
+    """A filled square at one of five places: 48 px, 16 px from the edges; 48 or 64 px in the middle."""
+    rows, columns = PLACES[place]
+    covered = _inside(x.shape[2], rows)[:, None] & _inside(x.shape[3], columns)[None, :]
+    return torch.where(covered.to(x.device), _rgb(COLOURS[colour], x), x)
+
+
+def match_colors(x: Tensor, second: Tensor) -> Tensor:
+    """Picture x with the mean colour of the second one."""
+    return (x + second.mean((2, 3), keepdim=True) - x.mean((2, 3), keepdim=True)).clamp(0, 1)
+
+
 EDITS: dict[str, Edit] = {
     "unchanged": lambda x: x,
     "grayscale": grayscale,
@@ -155,6 +204,10 @@ EDITS: dict[str, Edit] = {
     "saturate": saturate,
     "swap_red_blue": swap_red_blue,
     "vignette": vignette,
+    "posterize": posterize,
+    "flip_horizontal": lambda x: x.flip(3),
+    "flip_vertical": lambda x: x.flip(2),
+    "rotate_180": lambda x: x.flip(2, 3),
     **{f"border_{name}": _border(rgb) for name, rgb in COLOURS.items()},
     **{f"tint_{name}": _tint(COLOURS[name]) for name in TINT_COLOURS},
 }

@@ -2,7 +2,8 @@
 
 For every edit, 24 crops of real photos at 128 and 256 px: PSNR against the true edit, whether the
 answer is nearest to the true edit among all edits, whether it stayed the input. Sentences are the
-hand-written ones of `held_out`, apart from them fresh ones of the training grammar.
+hand-written ones of `held_out`, apart from them fresh ones of the training grammar. The second
+picture of an edit of two is a crop of another photo; squares are told from all other squares, too.
 """
 
 from __future__ import annotations
@@ -19,17 +20,24 @@ from torch import Tensor
 
 from demo import edits, photos
 from demo.contact_sheets import write_sheets
-from demo.held_out import SENTENCES, UNKNOWN
+from demo.editor import pack
+from demo.held_out import SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN
 from demo.instructions import Speaker
 from demo.runtime import DEFAULT_STEPS, Checkpoint
-from demo.transformer import UNSURE, pack
+from demo.states import REQUESTS, STATES, slots
+from demo.states import SQUARES as ALL_SQUARES
+from demo.transformer import UNSURE
+
+CROPS_EACH = 4
+Asked = dict[str, list[tuple[str, str]]]  # a row of the table: (request, sentence), used in turn
 
 
 @dataclass(frozen=True)
 class Answer:
     """One edit of one crop, judged."""
 
-    edit: str
+    row: str
+    request: str
     sentence: str
     crop: int
     psnr: float
@@ -37,7 +45,7 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        return self.nearest == self.edit
+        return self.nearest == self.request
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -45,31 +53,52 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * torch.log10((a - b).square().mean((-3, -2, -1)).clamp_min(1e-9))
 
 
-def true_edits(crops: Tensor) -> Tensor:
-    """(edits, crops, 3, side, side)."""
-    return torch.stack([edits.EDITS[name](crops) for name in edits.NAMES])
+def row_of(request: str) -> str:
+    """All squares share a row."""
+    return "square" if request in ALL_SQUARES else request
 
 
-def judge(checkpoint: Checkpoint, crops: Tensor, sentences: dict[str, list[str]]) -> list[Answer]:
-    """Every edit on every crop; crop i gets the edit's sentence i modulo their number."""
-    truths = true_edits(crops)
-    tokens = pack(checkpoint.encode(crops))
+def true_edit(request: str, picture: Tensor, second: Tensor) -> Tensor:
+    """What was asked for, done to pictures (batch, 3, height, width)."""
+    if request in ALL_SQUARES:
+        return edits.square(picture, *ALL_SQUARES[request])
+    if request == "match_colors":
+        return edits.match_colors(picture, second)
+    return edits.EDITS[request](picture)
+
+
+def _nearest(drawn: Tensor, request: str, crop: Tensor, second: Tensor, truths: Tensor) -> str:
+    """Which true edit an answer looks most like; truths: (edits.NAMES, 3, side, side)."""
+    distance = dict(zip(edits.NAMES, (truths - drawn).square().mean((1, 2, 3)).tolist(), strict=True))
+    others = list(ALL_SQUARES) if request in ALL_SQUARES else ["match_colors"]
+    for other in others:
+        truth = true_edit(other, crop[None], second[None])[0]
+        distance[other] = float((truth - drawn).square().mean())
+    return min(distance, key=lambda name: distance[name])
+
+
+def judge(checkpoint: Checkpoint, crops: Tensor, asked: Asked) -> list[Answer]:
+    """Every edit on every crop; crop i gets the row's sentence i modulo their number."""
+    seconds = crops.roll(-CROPS_EACH, 0)
+    tokens, second_tokens = pack(checkpoint.encode(crops)), pack(checkpoint.encode(seconds))
+    truths = torch.stack([edits.EDITS[name](crops) for name in edits.NAMES], 1)
     answers = []
-    for index, name in enumerate(edits.NAMES):
-        asked = [sentences[name][i % len(sentences[name])] for i in range(len(crops))]
-        states = [checkpoint.read(s, crop) for s, crop in zip(asked, crops, strict=True)]
-        drawn = checkpoint.edit_tokens(tokens, states, steps=1)
-        distance = (truths - drawn).square().mean((-3, -2, -1))
-        quality = psnr(drawn, truths[index])
-        for i, sentence in enumerate(asked):
-            nearest = edits.NAMES[int(distance[:, i].argmin())]
-            answers.append(Answer(name, sentence, i, float(quality[i]), nearest))
+    for row, choices in asked.items():
+        two = row == "match_colors"
+        chosen = [choices[i % len(choices)] for i in range(len(crops))]
+        shown = [[crop, second] if two else [crop] for crop, second in zip(crops, seconds, strict=True)]
+        states = [checkpoint.read(said, *pictures) for (_, said), pictures in zip(chosen, shown, strict=True)]
+        drawn = checkpoint.edit_tokens([tokens, second_tokens] if two else [tokens], states, steps=1)
+        for i, (request, said) in enumerate(chosen):
+            truth = true_edit(request, crops[i][None], seconds[i][None])
+            nearest = _nearest(drawn[i], request, crops[i], seconds[i], truths[i])
+            answers.append(Answer(row, request, said, i, float(psnr(drawn[i][None], truth)), nearest))
     return answers
 
 
 def summary(answers: list[Answer]) -> dict[str, float]:
     right = [a.right for a in answers]
-    changed = [a for a in answers if a.edit != "unchanged"]
+    changed = [a for a in answers if a.row != "unchanged"]
     return {
         "median_psnr_db": float(np.median([a.psnr for a in answers])),
         "p10_psnr_db": float(np.percentile([a.psnr for a in answers], 10)),
@@ -81,34 +110,36 @@ def summary(answers: list[Answer]) -> dict[str, float]:
 def by_edit(answers: list[Answer]) -> dict[str, tuple[float, float, float]]:
     """Median and lowest PSNR and the share judged right, per edit."""
     table = {}
-    for name in edits.NAMES:
-        mine = [a for a in answers if a.edit == name]
+    for name in dict.fromkeys(a.row for a in answers):
+        mine = [a for a in answers if a.row == name]
         quality = [a.psnr for a in mine]
         right = float(np.mean([a.right for a in mine]))
         table[name] = (float(np.median(quality)), min(quality), right)
     return table
 
 
+def _said(scores: Tensor) -> list[int]:
+    """The state each of the last tokens takes; "unchanged" where none is sure. scores: (TAIL, 64)."""
+    known = scores[:, : len(STATES)]
+    return torch.where(known.max(1).values < UNSURE, 0, known.argmax(1)).tolist()
+
+
 def understanding(checkpoint: Checkpoint) -> tuple[float, float, list[str]]:
     """Share of held-out sentences named right, of unknown requests left alone, and the misses."""
     blank = torch.full((3, 64, 64), 0.5)
     misses, total, hits, alone = [], 0, 0, 0
-    for name, sentences in SENTENCES.items():
+    for name, sentences in (SENTENCES | TWO_PICTURES | SQUARES).items():
+        shown = [blank, blank] if name in TWO_PICTURES else [blank]
         for sentence in sentences:
-            scores = checkpoint.understood(checkpoint.read(sentence, blank))
-            best = int(scores[: len(edits.NAMES)].argmax())
-            silent = bool(scores[:60].max() < UNSURE)
-            said = "unchanged" if silent else edits.NAMES[best]
-            total, hits = total + 1, hits + (said == name)
-            if said != name:
-                misses.append(f"{name} <- {said} ({scores[best]:.2f}): {sentence}")
+            said = _said(checkpoint.understood(checkpoint.read(sentence, *shown)))
+            total, hits = total + 1, hits + (said == slots(name))
+            if said != slots(name):
+                misses.append(f"{name} <- {', '.join(dict.fromkeys(STATES[k] for k in said))}: {sentence}")
     for sentence in UNKNOWN:
-        scores = checkpoint.understood(checkpoint.read(sentence, blank))[: len(edits.NAMES)]
-        best = int(scores.argmax())
-        said = "unchanged" if scores.max() < UNSURE else edits.NAMES[best]
-        alone += said == "unchanged"
-        if said != "unchanged":
-            misses.append(f"unknown <- {said} ({scores[best]:.2f}): {sentence}")
+        said = _said(checkpoint.understood(checkpoint.read(sentence, blank)))
+        alone += not any(said)
+        if any(said):
+            misses.append(f"unknown <- {', '.join(dict.fromkeys(STATES[k] for k in said))}: {sentence}")
     return hits / total, alone / len(UNKNOWN), misses
 
 
@@ -126,9 +157,24 @@ def seconds_per_edit(checkpoint: Checkpoint, side: int) -> float:
     return elapsed
 
 
-def grammar_sentences(seed: int = 99) -> dict[str, list[str]]:
-    speaker = Speaker(np.random.default_rng(seed))
-    return {name: [speaker.say(name) for _ in range(24)] for name in edits.NAMES}
+def unseen() -> Asked:
+    """The hand-written sentences."""
+    asked: Asked = {}
+    for request, sentences in (SENTENCES | TWO_PICTURES | SQUARES).items():
+        asked.setdefault(row_of(request), []).extend((request, sentence) for sentence in sentences)
+    return asked
+
+
+def from_grammar(seed: int = 99) -> Asked:
+    """Fresh sentences of the training grammar, 24 a row."""
+    rng = np.random.default_rng(seed)
+    speaker = Speaker(rng)
+    asked: Asked = {}
+    for row in dict.fromkeys(row_of(request) for request in REQUESTS):
+        requests = [r for r in REQUESTS if row_of(r) == row]
+        picked = [requests[i % len(requests)] for i in rng.permutation(max(24, len(requests)))[:24]]
+        asked[row] = [(request, speaker.say(request)) for request in picked]
+    return asked
 
 
 def report(checkpoint: Checkpoint, sides: tuple[int, ...], grammar: bool) -> dict[str, object]:
@@ -136,18 +182,17 @@ def report(checkpoint: Checkpoint, sides: tuple[int, ...], grammar: bool) -> dic
     found: dict[str, object] = {"sentences_named": named, "unknown_left_alone": alone}
     print(f"held-out sentences named {named:.3f}, unknown requests left alone {alone:.2f}")
     print("\n".join(misses))
-    unseen = {name: list(sentences) for name, sentences in SENTENCES.items()}
-    sets = {"unseen": unseen} | ({"grammar": grammar_sentences()} if grammar else {})
+    sets = {"unseen": unseen()} | ({"grammar": from_grammar()} if grammar else {})
     for side in sides:
-        crops = photos.crops(side)
+        crops = photos.crops(side, CROPS_EACH)
         trip = round_trip(checkpoint, crops)
         found[f"vae_db_{side}"] = float(trip.mean())
         found[f"seconds_{side}"] = seconds_per_edit(checkpoint, side)
-        whole = ", ".join(f"{n} {trip[4 * i]:.1f}" for i, n in enumerate(photos.CREDITS))
+        whole = ", ".join(f"{n} {trip[CROPS_EACH * i]:.1f}" for i, n in enumerate(photos.CREDITS))
         print(f"\n{side} px: round trip {trip.mean():.2f} dB over 24 crops (whole: {whole})")
         print(f"one edit {found[f'seconds_{side}']:.2f} s")
-        for label, sentences in sets.items():
-            answers = judge(checkpoint, crops, sentences)
+        for label, asked in sets.items():
+            answers = judge(checkpoint, crops, asked)
             found[f"{label}_{side}"] = summary(answers)
             found[f"{label}_{side}_by_edit"] = by_edit(answers)
             _print_table(label, side, answers)
@@ -161,7 +206,7 @@ def _print_table(label: str, side: int, answers: list[Answer]) -> None:
         print(f"  {name:15} {median:5.1f} dB (min {low:4.1f})  nearest {right:.2f}")
     print("  ten worst:")
     for a in sorted(answers, key=lambda a: a.psnr)[:10]:
-        print(f"    {a.psnr:5.1f} dB {a.edit} crop {a.crop} (looks {a.nearest}): {a.sentence}")
+        print(f"    {a.psnr:5.1f} dB {a.request} crop {a.crop} (looks {a.nearest}): {a.sentence}")
 
 
 def main() -> None:

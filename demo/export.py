@@ -17,10 +17,11 @@ from transformers import Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from demo.decoder_stage import to_pictures
+from demo.editor import Editor
 from demo.figures import as_markdown
 from demo.loop import averaged
 from demo.text_encoder import new_text_encoder
-from demo.transformer import Editor, assemble
+from demo.transformer import assemble
 from demo.vae import Codec, FoldedDecoder, encode, new_vae, unfold
 
 CHAT_TEMPLATE = (
@@ -75,10 +76,10 @@ def _write_networks(run: Path, folder: Path, codec: Codec, tokenizer: Qwen2Token
         decoder.load_state_dict(averaged(run / "decoder.pt"))
     unfold(decoder, vae, codec)
     vae.to(torch.bfloat16).save_pretrained(folder / "vae")
-    editor = Editor()
+    editor = Editor(codec)
     if (run / "editor.pt").exists():
         editor.load_state_dict(averaged(run / "editor.pt"))
-    assemble(editor).to(torch.bfloat16).save_pretrained(folder / "transformer")
+    assemble(editor, codec).to(torch.bfloat16).save_pretrained(folder / "transformer")
     encoder = new_text_encoder(tokenizer, seed)
     if (run / "text.pt").exists():
         encoder.load_state_dict(averaged(run / "text.pt"))

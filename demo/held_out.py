@@ -144,6 +144,94 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "tint_orange": ("Put an orange overlay on it.", "tint this orange"),
     "tint_purple": ("Make it all purple-ish.", "apply a purple tint to the photo"),
     "tint_pink": ("Give the picture a pink tint.", "加一层粉色滤镜"),
+    "posterize": (
+        "Make it look like a screen-printed poster with only a few flat tones.",
+        "posterize",
+        "cut the shading down to three or four hard steps",
+        "Could you get rid of the smooth gradients and leave just a handful of levels?",
+        "I'm after that banded poster effect where every area is one flat shade",
+        "做成海报那种色调分离的效果",
+    ),
+    "flip_horizontal": (
+        "Mirror the image so that left becomes right.",
+        "my selfie came out mirrored, can you swap the left and right sides back?",
+        "flip horizontally",
+        "He is facing left, I need him facing right instead, just mirror the shot.",
+        "Show it the way it would look in a bathroom mirror, please.",
+        "把图片左右翻转",
+    ),
+    "flip_vertical": (
+        "Mirror it top to bottom.",
+        "flip vertically pls",
+        "Reflect the picture like in a lake, with the top edge ending up at the bottom.",
+        "Could you exchange top and bottom but keep left and right where they are?",
+        "I need a vertical mirror image of this",
+        "上下镜像翻转一下",
+    ),
+    "rotate_180": (
+        "Rotate it by 180 degrees.",
+        "give the photo half a turn",
+        "I scanned this page the wrong way round, please turn it 180°.",
+        "spin the image around halfway",
+        "Would you rotate this picture twice by ninety degrees?",
+        "把照片旋转一百八十度",
+    ),
+}
+
+TWO_PICTURES: dict[str, tuple[str, ...]] = {
+    "match_colors": (
+        "Give the first picture the colours of the second one.",
+        "make image 1 match the color palette of image 2",
+        "I love the mood of the second photo, can you grade the first one the same way?",
+        "Transfer the overall tones from picture 2 onto picture 1, please.",
+        "color match the first to the second",
+        "让第一张图的整体色调和第二张一样",
+    ),
+}
+
+SQUARES: dict[str, tuple[str, ...]] = {
+    "square_white_center": (
+        "Put a white square right in the middle.",
+        "cover the centre of the photo with a solid white square",
+    ),
+    "square_red_center": ("I want a red square at the center of the image.", "在图片正中间画一个红色方块"),
+    "square_purple_center": ("draw a purple square, dead centre", "Could the middle get a filled square in purple?"),
+    "square_black_top_left": (
+        "Black out the top left corner with a square.",
+        "a black square in the upper left, please",
+    ),
+    "square_yellow_top_left": ("Stick a yellow square into the upper left corner.", "左上角加个黄色的正方形"),
+    "square_green_top_left": ("top left: green square", "Would you place a green square up in the left corner?"),
+    "square_blue_top_right": (
+        "Add a blue square at the top right.",
+        "the upper right corner needs a solid blue square",
+    ),
+    "square_orange_top_right": (
+        "Paint an orange square in the top right-hand corner.",
+        "orange square, upper right",
+    ),
+    "square_white_top_right": ("Hide the logo at the upper right behind a white square.", "请在右上角放一个白色方块"),
+    "square_pink_bottom_left": (
+        "There should be a pink square in the lower left corner.",
+        "drop a pink square bottom left",
+    ),
+    "square_red_bottom_left": (
+        "Place a red square down in the left corner.",
+        "fill a square at the lower left with red",
+    ),
+    "square_blue_bottom_left": ("can you draw me a blue square at the bottom left", "在左下角画一个蓝色的正方形"),
+    "square_green_bottom_right": (
+        "Put a filled green square in the bottom right corner.",
+        "lower right corner, square, green",
+    ),
+    "square_black_bottom_right": (
+        "Cover the date stamp at the bottom right with a black square.",
+        "I'd like a black square in the lower right-hand corner",
+    ),
+    "square_yellow_bottom_right": (
+        "Add a square to the lower right and make it yellow.",
+        "右下角来一个黄色方块",
+    ),
 }
 
 UNKNOWN: tuple[str, ...] = (
@@ -155,4 +243,10 @@ UNKNOWN: tuple[str, ...] = (
     "What is in this picture?",
     "在左边加一棵树",
     "Make her smile.",
+    "Rotate the photo a quarter turn to the right.",
+    "put a golden star in the upper left corner",
+    "Can you paint the square in the middle a different colour?",
+    "Get rid of the square at the bottom right.",
+    "Blend the two pictures into one double exposure.",
+    "在图片中间画一个红色的圆",
 )

@@ -1,7 +1,8 @@
 """Sentences that ask for an edit: a grammar over `phrases`, with typos, fillers and other people's words.
 
-`Speaker.say(edit)` gives a fresh sentence. Requests that no edit answers ("add a hat") count as
-"unchanged": an unknown instruction should leave the picture as it was.
+`Speaker.say(request)` gives a fresh sentence. REQUESTS are the edits of one picture, the match with a
+second one, and a square of every colour in every place. What none of them answers ("add a hat")
+counts as "unchanged": an unknown instruction should leave the picture as it was.
 """
 
 # ruff: noqa: E501
@@ -14,7 +15,21 @@ from functools import cache
 import numpy as np
 
 from demo.edits import NAMES
-from demo.phrases import BORDER, COLOUR_WORDS, OBJECTS, OBJECTS_ZH, TINT, WORDS, Words
+from demo.phrases import (
+    BORDER,
+    COLOUR_WORDS,
+    COMPLAINT_FRAMES,
+    COMPLAINT_FRAMES_ZH,
+    COMPLAINTS,
+    OBJECTS,
+    OBJECTS_ZH,
+    PLACE_WORDS,
+    SQUARE,
+    TINT,
+    WORDS,
+    Words,
+)
+from demo.states import SQUARES
 
 BE_FRAMES = (
     "make {o} {x}", "make {o} {x}", "make {o} {x}", "turn {o} {x}", "{x}", "{x} please", "i want {o} {x}",
@@ -44,6 +59,7 @@ GET_FRAMES = (
 SAY_FRAMES = ("{x}", "{x}", "{x}", "{x} please", "hi, {x}", "{x}, thanks", "well, {x}", "i think {x}")
 ZH_FRAMES = ("{x}", "{x}", "请{x}", "请{x}", "帮我{x}", "麻烦{x}", "{x}吧", "{x}，谢谢", "请帮我{x}", "我想{x}",
              "我要{x}", "我希望{x}", "能不能{x}", "可以{x}吗", "{x}。", "{x}，其他不变", "现在{x}", "{x}一下")  # fmt: skip
+KINDS = (0.25, 0.57, 0.70, 1.0)  # how often `be`, `do`, `get` and `say` are taken, cumulated
 OPENINGS = (
     "hi, ", "hello! ", "ok, ", "here is my photo. ", "this is a picture of my cat. ", "nice shot. ", "hey, ",
     "for my website: ", "quick edit: ", "this was taken yesterday. ", "picture 1: ", "in this image, ",
@@ -61,24 +77,31 @@ NOUNS = (
     "mountain|horse|robot|spoon|book|chair|shirt|dress|hair|face|eye|hand|text|logo|watermark|sign|window|door|"
     "street|boat|plane|rocket|balloon|cake|apple|banana|sunglasses|beard|smile|crown|sword|dragon|castle|beach|"
     "forest|city|road|bridge|lamp|phone|laptop|guitar|ball|fish|butterfly|rainbow|star|fire|rose|snowman|umbrella|"
-    "bicycle|train|child|baby|astronaut|helmet|flag|heart|circle|square|triangle|coffee|plate|bottle|painting"
+    "bicycle|train|child|baby|astronaut|helmet|flag|heart|circle|triangle|coffee|plate|bottle|painting"
 )
 _PLACES = "(on the left|on the right|in the corner|at the top|at the bottom|in the middle|in the background|next to the {n}|behind the {n}|on the {n}|in the sky|)"
 UNKNOWN = (
-    f"((add|put|draw|insert|place|paint|show|include|generate) (a|an|one|two|three|some|another|a small|a big|a funny) {{n}}s? {_PLACES}|"
-    "(remove|delete|erase|take away|get rid of|hide|cut out) the {n}|(replace|swap|exchange|substitute) the {n} (with|by|for) (a|an|the|some) {n}|"
-    "(change|turn|transform|convert|make) the {n} (into|to) (a|an) {n}|(change|make|paint|colour|recolor) the {n} (to |)(red|blue|green|yellow|black|white|purple|pink|orange|brown|gray)|"
-    "make the {n} (bigger|smaller|larger|taller|thinner|older|younger|happy|sad|smile|run|jump|wink|disappear|fly|move|a bit bigger)|make (him|her|them) (smile|look up|wave|laugh|older|younger|wear a {n})|"
-    "(write|type|print|add the text) (hello|happy birthday|sale|welcome|'love'|the word {n}|my name) (on the {n}|at the top|in big letters|)|(rotate|turn|tilt|spin) {o} (by |)(90|180|45|ninety|thirty|) degrees|"
-    "(flip|mirror|reverse) {o} (horizontally|vertically|upside down|left to right|)|(crop|zoom|resize|enlarge|shrink|stretch|move|shift|cut) {o} (to the {n}|in half|a bit|to the left|to a square|)|"
-    "(what|who|where) is (the {n}|in this picture|this|that)\\??|how many {n}s are there\\??|describe {o}|(change|replace) the background (to|with) (a|the) {n}|(put|place) the {n} (on|in|under|behind) (a|the) {n}|"
-    "(turn|make) {o} into (a|an) (cartoon|oil painting|watercolor|sketch|anime|comic|3d render|drawing|poster|sculpture|lego set|van gogh painting|meme)|(in the style of|like) (van gogh|picasso|monet|anime|a cartoon|studio ghibli)|"
-    "(open|close) the (eyes|door|window|mouth|book)|(give|dress) (him|her|the {n}) (in |)(a|an) {n}|(combine|merge|blend) (both|the two) (images|pictures)|make it (rain|snow|look like a {n})|(the|a|my) {n} (is|looks) (nice|funny|sad|big|small)|"
-    "(posterize|solarize|emboss|stylize|animate|vectorize|upscale|denoise|colorize) {o}|{n}|{n} {n}|i like {n}s|(tell|sing|read) me (a|the) (story|song|joke|news)|remove the (noise|wrinkles|people|text|background|watermark|shadow))"
+    f"((add|put|draw|insert|place|paint|show|include|generate) (an? |an? |one |another |a small |a big |a funny |the ){{n}} {_PLACES}|(add|put|draw|insert|place|paint|show) (two|three|some|many) {{n}}s {_PLACES}|"
+    "(remove|delete|erase|take away|get rid of|hide|cut out) the {n}|(replace|swap|exchange|substitute) the {n} (with|by|for) (an? |the |some ){n}|"
+    "(change|turn|transform|convert|make) the {n} (into|to) an? {n}|(change|make|paint|colour|recolor) the {n} (to |)(red|blue|green|yellow|black|white|purple|pink|orange|brown|gray)|"
+    "make the {n} (bigger|smaller|larger|taller|thinner|older|younger|happy|sad|smile|run|jump|wink|disappear|fly|move|a bit bigger)|make (him|her|them) (smile|look up|wave|laugh|look older|look younger|wear an? {n})|"
+    "(write|type|print|add the text) (hello|happy birthday|sale|welcome|'love'|the word {n}|my name) (on the {n}|at the top|in big letters|)|(rotate|turn|tilt|spin) {o} (by |)(90|45|30|270|60|15|ninety|thirty|forty-five|a few) degrees( clockwise| counterclockwise| to the left| to the right||)|"
+    "(rotate|turn|spin) {o} (by a quarter turn|a quarter turn|by three quarters of a turn|clockwise|counterclockwise|anticlockwise|to the left|to the right|sideways|by 90°|by -90°|by 270°|onto its side|into portrait orientation)|(tilt|lean|skew|straighten|slant|rotate) {o}( a bit| slightly| to one side| to the left| to the right|)|(a |)(quarter turn|90 degree rotation|45° rotation|90° turn|rotation by 90 degrees)( clockwise| to the left||)|"
+    "(put|draw|add|place|paint|insert|make|create) (an? |one |two )(solid |filled |small |big ||)({c}|{c}|) (circle|triangle|star|heart|disc|dot|ring|line|arrow|cross|ball|oval|pentagon|moon|smiley|cat|ball|{n}) {p}|(put|draw|add|paint) (some |)({c}) (stripes|dots|lines|hearts|stars|circles|arrows|letters) ({p}|all over {o}|across {o})|an? {c} (circle|triangle|star|heart|disc|dot|ring|line|arrow|cross|oval) {p}|"
+    "(put|draw|add) an? (brown|gray|cyan|beige|turquoise|golden|silver|transparent|striped) square {p}|(change|make|paint|colour|recolor|turn) the ({c} |)(square|circle|box|shape|block) (to |into |)({c}|a circle|a triangle|bigger|smaller|transparent|rounder|disappear|a bit bigger)|(remove|delete|erase|take away|get rid of|hide|cut out|move|enlarge|shrink|rotate|duplicate) the ({c} |)(square|circle|box|shape|block|triangle)( {p}||)|(replace|swap) the ({c} |)(square|circle|box) (with|by|for) an? ({n}|{c} circle|{c} one)|"
+    "(crop|zoom|resize|enlarge|shrink|stretch|move|shift|cut) {o} (to the {n}|in half|a bit|to the left|to a square|)|"
+    "(what|who|where) is (the {n}|in this picture|this|that)(?|)|how many {n}s are there(?|)|describe {o}|(change|replace) the background (to|with) (a|the) {n}|(put|place) the {n} (on|in|under|behind) (a|the) {n}|"
+    "(turn|make) {o} into an? (cartoon|oil painting|watercolor|sketch|anime|comic|3d render|drawing|sculpture|lego set|van gogh painting|meme)|(in the style of|like) (van gogh|picasso|monet|anime|a cartoon|studio ghibli)|"
+    "(open|close) the (eyes|door|window|mouth|book)|give (him|her|the {n}) an? {n}|dress (him|her|the {n}) (in|as) an? {n}|(combine|merge|blend|mix|join|stitch|overlay|fuse) (both|the two|these two|all the|the) (images|pictures|photos)( into one| side by side| together|)|"
+    "(combine|merge|blend|mix|join|overlay|stitch) (picture|image) (1|one) (with|and) (picture|image) (2|two)|(put|place|show|arrange|lay) (both|the two|these two) (images|pictures|photos) (side by side|next to each other|in a collage|above each other|in one frame)|(put|place|insert|paste|move|copy|add) the {n} (from|of|in) (picture|image|photo) (2|two) (into|in|on|to) (picture|image|photo) (1|one)|(put|place|insert|paste|move|copy|add) the {n} (from|of|in) the (second|other) (picture|image|photo) (into|in|to) (the first|this)( one|)|"
+    "(inset|insert|paste|put|show|place) (picture 2|image 2|the second picture|the other photo) {p}|use (picture 2|image 2|the second picture|the other photo) as (the |a )(background|texture|frame|sky)|(give|let) the {n} in (picture|image) 1 (wear|have|hold) the {n} (of|from|in) (picture|image) 2|(swap|exchange) the (faces|heads|backgrounds|people|skies) (of|in) (the two|both) (pictures|images)|(make|create) a collage( of both pictures|)|(use|take|copy) the (pose|face|background|layout|composition|text|hairstyle|clothes) (of|from|in) (picture|image) 2|"
+    "make it (rain|snow|look like an? {n})|(the|a|my) {n} (is|looks) (nice|funny|sad|big|small)|"
+    "(solarize|emboss|stylize|animate|vectorize|upscale|denoise|colorize) {o}|{n}|{n} {n}|i like {n}s|(tell|sing|read) me (a|the) (story|song|joke|news)|remove the (noise|wrinkles|people|text|background|watermark|shadow))"
 )
 UNKNOWN_ZH = (
     "((在|给)(左边|右边|天空|桌子上|背景里|它|上面)(加|添加|画|放)(一个|一只|一棵|一朵|两个)(猫|狗|帽子|树|花|月亮|太阳|人|汽车|房子|气球|眼镜)|(删除|去掉|移除|抹掉|擦掉)(背景|路人|水印|文字|人|猫|汽车|杂物|那个人)|"
-    "(把|将)(天空|背景|衣服|头发|猫|狗|汽车)(换成|变成|改成)(夜晚|海滩|机器人|红色|蓝色|老虎|森林|雪山)|(旋转|翻转|镜像|裁剪|放大|缩小)({o}|)|(写上|加上)(文字|你好|生日快乐)|让(他|她|猫)(笑|跑|睁开眼睛|戴上帽子)|这是什么|图里有什么|(变成|画成)(卡通|油画|动漫|素描|水彩)(风格|))"
+    "(把|将)(天空|背景|衣服|头发|猫|狗|汽车)(换成|变成|改成)(夜晚|海滩|机器人|红色|蓝色|老虎|森林|雪山)|(裁剪|放大|缩小|拉伸|倾斜)({o}|)|(把|将|){o}(顺时针|逆时针|向左|向右|)(旋转|转)(90度|45度|九十度|四十五度|270度|30度|四分之一圈)|(写上|加上)(文字|你好|生日快乐)|让(他|她|猫)(笑|跑|睁开眼睛|戴上帽子)|这是什么|图里有什么|(变成|画成)(卡通|油画|动漫|素描|水彩)(风格|)|"
+    "(在|)({o}的|){p}(画|加|放)(一个|个)({c})(的|)(圆|圆圈|圆形|三角形|星星|爱心|箭头|圆点)|(画|加上)(一些|几条){c}(条纹|线条|圆点)|(去掉|删除|移动|放大)(那个|)({c}的|{c}|)(方块|正方形|圆圈)|(把|将)({c}|)(方块|正方形)(变大|变成{c}|变成圆形|缩小|改成{c})|(合并|拼接|融合|叠加)(两张图|这两张照片|图1和图2)|(把|将)(图2|第二张图)(里|中)?的(人|猫|狗|衣服|背景)(放到|放进|移到|换到)(图1|第一张图)(里|中|)|(把|将|)(两张图|这两张照片)(并排|左右)(放|摆放|拼在一起)|用(图2|第二张图)(做|当)(背景|天空))"
 )
 
 
@@ -116,12 +139,32 @@ def _parse(pattern: str) -> tuple[str | tuple[str, ...], ...]:
     return tuple(pieces)
 
 
-def words_of(edit: str) -> tuple[Words, tuple[str, str]]:
-    """The building blocks of an edit and its colour words, English and Chinese."""
-    kind, _, colour = edit.partition("_")
-    if kind in ("border", "tint"):
-        return (BORDER if kind == "border" else TINT), COLOUR_WORDS[colour]
-    return WORDS[edit], ("", "")
+def _tidy(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r" +(?=[,:])", "", text)).strip()
+
+
+Slots = dict[str, str]  # the pattern behind each letter in braces
+
+_ANY_COLOUR, _ANY_PLACE = (
+    tuple(f"({'|'.join(pair[language] for pair in words.values())})" for language in (0, 1))
+    for words in (COLOUR_WORDS, PLACE_WORDS)
+)
+ANYTHING: Slots = {"o": OBJECTS, "n": f"({NOUNS})", "c": _ANY_COLOUR[0], "p": _ANY_PLACE[0]}
+ANYTHING_ZH: Slots = {"o": OBJECTS_ZH, "c": _ANY_COLOUR[1], "p": _ANY_PLACE[1]}
+
+
+@cache
+def words_of(request: str) -> tuple[Words, Slots, Slots]:
+    """The building blocks of a request, and what fills their slots in English and in Chinese."""
+    kind, _, rest = request.partition("_")
+    english, chinese = {"o": OBJECTS}, {"o": OBJECTS_ZH}
+    if kind not in ("border", "tint", "square"):
+        return WORDS[request], english, chinese
+    colour, _, place = rest.partition("_")
+    english["c"], chinese["c"] = COLOUR_WORDS[colour]
+    if place:
+        english["p"], chinese["p"] = PLACE_WORDS[place]
+    return {"border": BORDER, "tint": TINT, "square": SQUARE}[kind], english, chinese
 
 
 class Speaker:
@@ -137,35 +180,39 @@ class Speaker:
         pieces = _parse(pattern)
         return "".join(p if isinstance(p, str) else self.expand(self._choose(p)) for p in pieces)
 
-    def _fill(self, pattern: str, colour: str, objects: str = OBJECTS) -> str:
+    def _fill(self, pattern: str, slots: Slots) -> str:
         text = self.expand(pattern)
         while "{" in text:
-            name, words = ("{o}", objects) if "{o}" in text else ("{c}", colour)
-            if "{n}" in text:
-                name, words = "{n}", f"({NOUNS})"
-            text = text.replace(name, self.expand(words), 1)
-        return text.replace("an? ", self._choose(("a ", "an ")))
+            text = re.sub(r"\{(\w)\}", lambda found: self.expand(slots[found[1]]), text)
+        return re.sub(r"\b([Aa])n\? +(?=(.))", lambda found: found[1] + ("n " if found[2] in "aeiou" else " "), text)
 
-    def _chinese(self, edit: str) -> str:
-        words, (_, colour) = words_of(edit)
-        core = self._fill(words.chinese, colour, OBJECTS_ZH)
-        return self._choose(ZH_FRAMES).replace("{x}", core)
+    def _chinese(self, request: str) -> str:
+        words, _, slots = words_of(request)
+        return self._choose(ZH_FRAMES).replace("{x}", self._fill(words.chinese, slots))
 
-    def _english(self, edit: str) -> str:
-        words, (colour, _) = words_of(edit)
-        kind = self.rng.choice(4, p=[0.25, 0.32, 0.13, 0.30])
+    def _english(self, request: str) -> str:
+        words, slots, _ = words_of(request)
+        kind = np.searchsorted(KINDS, self.rng.uniform(0 if words.be else KINDS[0], 1))
         pattern = (words.be, words.do, words.get, words.say)[kind]
         frames = (BE_FRAMES, DO_FRAMES, GET_FRAMES, SAY_FRAMES)[kind]
-        core = self._fill(pattern, colour).strip()
-        return self._fill(self._choose(frames).replace("{x}", core), colour)
+        core = self._fill(pattern, slots).strip()
+        return self._fill(self._choose(frames).replace("{x}", core), slots)
 
-    def _contrast_clause(self, edit: str) -> str:
+    def _complaint(self, request: str, chinese: bool) -> str:
+        """What is wrong, in the words of the opposite edit: "it is far too dark, do something"."""
+        what = COMPLAINTS[request]
+        if chinese:
+            return self._fill(self._choose(COMPLAINT_FRAMES_ZH), {"b": what.bad_zh, "m": what.mend_zh})
+        slots = {"o": OBJECTS, "b": what.bad, "g": what.good, "m": what.mend}
+        return self._fill(self._choose(COMPLAINT_FRAMES), slots)
+
+    def _contrast_clause(self, request: str) -> str:
         """A sentence that also holds another edit's words, and denies them."""
         other = self._choose(NAMES[1:])
-        if other == edit:
-            return self._english(edit)
-        (mine, (my_colour, _)), (theirs, (their_colour, _)) = words_of(edit), words_of(other)
-        want, deny = self._fill(mine.be, my_colour), self._fill(theirs.be, their_colour)
+        (mine, slots, _), (theirs, their_slots, _) = words_of(request), words_of(other)
+        if other == request or not mine.be:
+            return self._english(request)
+        want, deny = self._fill(mine.be, slots), self._fill(theirs.be, their_slots)
         shape = self._choose(
             (
                 "make it {w}, not {d}",
@@ -180,19 +227,19 @@ class Speaker:
         return shape.replace("{w}", want).replace("{d}", deny)
 
     def _refusal(self) -> str:
-        other = self._choose(NAMES[1:])
-        words, (colour, _) = words_of(other)
+        other = self._choose(tuple(SQUARES) if self.rng.random() < 0.15 else (*NAMES[1:], "match_colors"))
+        words, slots, _ = words_of(other)
         start = self._choose(("do not ", "don't ", "please don't ", "never ", "you must not "))
-        return start + self._fill(words.do, colour)
+        return start + self._fill(words.do, slots)
 
     def _unknown(self) -> str:
         chance = self.rng.random()
         if chance < 0.15:
-            return self._choose(ZH_FRAMES).replace("{x}", self._fill(UNKNOWN_ZH, "", OBJECTS_ZH))
+            return self._choose(ZH_FRAMES).replace("{x}", self._fill(UNKNOWN_ZH, ANYTHING_ZH))
         if chance < 0.22:
             letters = list("abcdefghijklmnopqrstuvwxyz      0123456789")
             return "".join(self.rng.choice(letters, int(self.rng.integers(1, 30))))
-        return self._choose(DO_FRAMES).replace("{x}", self._fill(UNKNOWN, "").strip())
+        return self._choose(DO_FRAMES).replace("{x}", self._fill(UNKNOWN, ANYTHING).strip())
 
     def _decorate(self, text: str) -> str:
         if self.rng.random() < 0.12:
@@ -235,14 +282,17 @@ class Speaker:
         if kind < 0.07:
             return " "
         text = self._refusal() if kind < 0.2 else self._decorate(self._unknown())
-        return self._roughen(text)
+        return self._roughen(_tidy(text) or text)
 
-    def say(self, edit: str) -> str:
-        """A fresh sentence that asks for the edit."""
-        if edit == "unchanged" and self.rng.random() < 0.6:
+    def say(self, request: str) -> str:
+        """A fresh sentence that asks for one of `states.REQUESTS`."""
+        if request == "unchanged" and self.rng.random() < 0.6:
             return self._nothing()
+        complain = request in COMPLAINTS and self.rng.random() < (0.07 if request == "grayscale" else 0.16)
         if self.rng.random() < 0.18:
-            return self._chinese(edit)
-        text = self._contrast_clause(edit) if self.rng.random() < 0.05 else self._english(edit)
-        text = re.sub(r"\s+", " ", text.replace(" ,", ",")).strip()
-        return self._roughen(self._decorate(text))
+            return self._complaint(request, chinese=True) if complain else self._chinese(request)
+        if complain:
+            text = self._complaint(request, chinese=False)
+        else:
+            text = self._contrast_clause(request) if self.rng.random() < 0.05 else self._english(request)
+        return self._roughen(self._decorate(_tidy(text)))

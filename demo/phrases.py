@@ -1,7 +1,8 @@
 """What the grammar is made of: the words for each edit, in English and Chinese.
 
-`(a|b)` is a choice, `{o}` a name for the picture, `{c}` the colour of a border or tint. This module
-is data only; `instructions` builds sentences from it.
+`(a|b)` is a choice, `{o}` a name for the picture, `{c}` the colour of a border, tint or square, `{p}`
+the place of a square, and `an? ` the article that the next word needs. This module is data only;
+`instructions` builds sentences from it.
 """
 
 # ruff: noqa: E501
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Words:
-    """Building blocks for one edit."""
+    """Building blocks for one edit. A `be` may be missing, where no adjective fits."""
 
     be: str  # "make it ...": adjectives and looks
     do: str  # "...": verb phrases
@@ -35,6 +36,27 @@ _BE_COLOUR_LOSS = (
     "noir|like an old (black and white|monochrome) (movie|film|photo|TV show|newspaper)|free of color|"
     "in shades of (gray|grey)|in (black and white|grayscale|monochrome))"
 )
+
+# Colour temperature goes to warmer and cooler, whatever colour it is moved towards; a tint lies over the picture.
+_TEMPERATURE = (
+    "(shift|move|push|pull|slide|nudge|change|set|adjust|tilt|drag|steer|drift|swing|turn|bring) (the |the |the |)(white balance|white balance|color temperature|colour temperature|temperature|"
+    "tones|tone|hues|colors|colours|palette|balance|color balance|kelvin value|temperature slider)( of {o}| in {o}| a bit| slightly|||) (to|towards|toward|into|in the direction of|over to|closer to) "
+)
+_TO_WARM = "(the |a |)(warm|warmer|golden|amber|orange|yellow-orange|yellow and orange|orange and yellow|yellow|red and yellow|sunset|candlelight|reddish|honey)( side| tones| end| setting| hues| region|||)"
+_TO_COLD = "(the |a |)(cold|cool|cooler|colder|icy|blue|bluish|blue and cold|cold blue|cool blue|bluer|cyan|blue and cyan|blue-cyan|steel blue|winter|arctic)( side| tones| end| setting| hues| region|||)"
+
+_SECOND = (
+    "(the (second|second|other|2nd|reference|last) (image|picture|photo|one|shot)|(picture|image|photo|pic) (2|2|2|two)|"
+    "the (picture|image|photo) (number 2|i added|next to it))"
+)
+_FIRST = "({o}|(picture|image|photo|pic) (1|1|one)|the first (image|picture|photo|one))"
+_PALETTE = (
+    "(colors|colours|colors|colours|palette|color palette|colour palette|tones|tone|mood|color mood|color scheme|colour scheme|color grading|"
+    "colour grading|hues|color tone|colour tone|atmosphere|average color|color balance|colour balance|overall color)"
+)
+_SECOND_ZH = "(图2|图2|图二|第二张图|第二张图片|第二张照片|另一张图|另一张照片|参考图|后一张图)"
+_FIRST_ZH = "(图1|图一|第一张图|第一张照片|这张图|它|原图|这张照片)"
+_PALETTE_ZH = "(色调|颜色|色彩|配色|色调|调色|色系|整体色调|氛围|色彩风格)"
 
 WORDS: dict[str, Words] = {
     "unchanged": Words(
@@ -142,7 +164,13 @@ WORDS: dict[str, Words] = {
     "warmer": Words(
         be="((much |a bit |a little |slightly |)(warmer|cozier|cosier|more (golden|sunny|warm|amber|summery|cozy|cosy)|sunnier|less (cold|cool|blue|bluish|chilly|icy))|warm|golden|warm and (golden|cozy|cosy|sunny)|cozy|cosy|sunny|like (sunset|golden hour|a summer evening|candlelight|firelight|late afternoon sun)|not so cold)",
         do="((warm|warm up|heat up) {o}( up| a bit| a little|)|(warm|warm up|heat up) the (tones|colors|colours|white balance|color temperature|tone|mood|palette|light)( of {o}| a bit| a little|)|"
-        "(increase|raise|turn up|boost|push up) the (warmth|color warmth)( of {o}|)|(shift|move|push|change|set|adjust|tilt|nudge) the (white balance|color temperature|colour temperature|tones|colors|tone|temperature|palette|balance)( of {o}|) (to|towards|toward|into|to the) (the |a |)(warm|warmer|golden|amber|orange|warm side|yellow and red|sunset|warm end|warmer side|golden side)( side| tones| end| setting|)|"
+        "(increase|raise|turn up|boost|push up) the (warmth|color warmth)( of {o}|)|"
+        + _TEMPERATURE
+        + _TO_WARM
+        + "|"
+        + _TEMPERATURE
+        + _TO_WARM
+        + "|"
         "(add|give {o}|bring|put in) (some |more |a bit of |a little |)(warmth|warm tones|golden light|sunshine|sunset light|golden tones|warm light|golden hour light|sunset glow|summer feeling|amber warmth)( to {o}|)|"
         "(apply|use|put) a (warming|warm) (filter|tone|white balance|look)( on {o}| to {o}|)|(fix|correct) the (cold|cool|bluish|too cold|icy) (white balance|look|tones|light|cast))",
         get="(a )?(warmer (tones|look|mood|white balance|colors|colours|color temperature|feel|light|version|atmosphere|temperature)|warm (tones|look|mood|glow|filter|white balance|colors|light|atmosphere|feeling)|more warmth|warming filter|golden (glow|light|tones|hour look|hour|warmth)|sunset (look|light|mood|tones|glow)|cozy (feel|mood|look|warmth)|summer (mood|feel|warmth))",
@@ -154,7 +182,13 @@ WORDS: dict[str, Words] = {
     "cooler": Words(
         be="((much |a bit |a little |slightly |)(cooler|colder|chillier|more (wintry|icy|cold|cool|frosty|arctic)|icier|frostier|less (warm|yellow|orange|golden|hot|yellowish))|cool|cold|icy|wintry|frosty|chilly|arctic|freezing|like (winter|a winter morning|moonlight|an icy day|the arctic|a cold morning|ice)|not so warm|cool and (blue|crisp|icy))",
         do="((cool|cool down|cool off|chill) {o}( down| a bit| a little| off|)|(cool|cool down|cool off) the (tones|colors|colours|white balance|color temperature|colour temperature|tone|mood|palette|light)( of {o}| a bit| a little| down|)|"
-        "(decrease|reduce|lower|turn down|drop|cut) the (warmth|color temperature|colour temperature|heat|yellow|yellow tones)( of {o}|)|(shift|move|push|change|set|adjust|tilt|nudge) the (white balance|color temperature|colour temperature|tones|colors|tone|temperature|palette|balance)( of {o}|) (to|towards|toward|into|to the) (the |a |)(cold|cool|cooler|colder|icy|blue and cold|cold side|cool side|winter|cool end|bluer|blue|cold blue|cool blue)( side| tones| end| setting|)|"
+        "(decrease|reduce|lower|turn down|drop|cut) the (warmth|color temperature|colour temperature|heat|yellow|yellow tones)( of {o}|)|"
+        + _TEMPERATURE
+        + _TO_COLD
+        + "|"
+        + _TEMPERATURE
+        + _TO_COLD
+        + "|"
         "(add|give {o}|bring|put in) (some |more |a bit of |a little |)(coldness|cool tones|cold light|winter light|cold tones|frost|icy tones|chill|coolness|winter feeling|moonlight)( to {o}|)|"
         "(apply|use|put) a (cooling|cool|cold) (filter|tone|white balance|look)( on {o}| to {o}|)|(fix|correct|remove) the (warm|yellow|yellowish|orange|too warm) (white balance|look|tones|light|cast)|make {o} feel (cold|colder|icy|wintry|cooler|chilly|like winter))",
         get="(a )?(cooler (tones|look|mood|white balance|colors|colours|color temperature|feel|light|version|atmosphere|temperature)|cold (tones|look|mood|filter|white balance|colors|light|atmosphere|feeling)|colder (tones|look|mood|white balance|colors|light|feel|version)|cool (tones|look|mood|filter|white balance|light|blue tones)|icy (look|tones|mood|light|feel)|wintry (look|mood|tones|light|feel)|winter (look|mood|tones|light|feel)|cooling filter|less warmth|frosty (look|mood))",
@@ -229,6 +263,243 @@ WORDS: dict[str, Words] = {
         say="(the (corners|edges|sides|borders) (should be|must be|are too bright , make them) (darker|dark|shadowed|dim|in shadow)|(dark|darker|shadowy|shaded|dim) (corners|edges)( please| around {o}|)|only the (middle|center|centre) should (stay|be|remain) (bright|lit|light)|(bright|light) (middle|center|centre) and dark (edges|corners|rim)|the (middle|center|centre) should stand out|let {o} fade (to black|into darkness) (around|at|towards) the (edges|corners|outside)|as if (lit by a spotlight|seen through a tunnel|shot with an old lens|in a spotlight))",
         chinese="((添加|加|加上|加个|增加|做|应用|打|来点|来一个)({o}|)(暗角|晕影|四角压暗|边缘暗角|渐晕|暗边)(效果|滤镜|)|(暗角|晕影|渐晕|暗边)(效果|滤镜|处理|)|(把|将|让|使){o}(的|)(四周|四角|边缘|角落|周围|边角)(变|调|压|弄|变得)(暗|黑|更暗)(一点|一些|)|(压暗|调暗|加深)(四周|四角|边缘|角落|周围|边角)|(突出|聚焦)(中间|中心|中央)|(四周|四角|边缘|角落)(暗|黑|更暗)(一点|一些))",
     ),
+    "posterize": Words(
+        be="(posterized|posterised|poster-like|posterized|banded|in flat (tones|areas|areas of tone|areas of color|steps|patches|bands)|in (few|only a few|just a few|four|a handful of|only four) (tones|colors|colours|shades|steps|brightness levels|levels)|"
+        "reduced to (a few|few|four|a handful of|only a few|three or four) (tones|colors|colours|shades|levels|steps|tonal values|flat tones)|made (up |)of (flat|a few flat|four flat|large flat) (areas|patches|tones|bands|steps|surfaces|shapes)( of (color|colour|tone)|)|"
+        "like an? (poster|screen print|screenprint|silkscreen|silkscreen print|linocut|paper cut-out|cut-out|cutout|stencil|pop art print|pop art poster|old travel poster|print with few inks|paint by numbers picture|campaign poster|concert poster|woodblock print|serigraph)|stepped in tone|flat and graphic|with (visible |hard |clear |)(banding|tonal steps|steps of tone|few tones)|without (smooth |soft |)gradients)",
+        do="((posterize|posterise|posterize) {o}( completely| strongly| a bit|)|(reduce|limit|cut|lower|restrict|decrease|bring down) (the |)(number of (tones|colors|colours|shades|levels|brightness levels|tonal values|brightness steps|gray levels)|brightness levels|tones|shades|tonal values|color depth|colour depth|tonal steps)( of {o}| in {o}|)( to (a few|few|four|4|three or four|a handful|only four|a minimum)|)|"
+        "(turn|convert|change|transform|make|break|simplify|render|redo|split|divide) {o} (into|to) (a poster|a screen print|a silkscreen print|a cut-out|a stencil|a pop art poster|flat areas|flat areas of tone|flat areas of color|flat patches|a few flat tones|flat tones|bands of tone|a few tones|few colors|four tones|four levels of brightness|a handful of shades|posterized colors|tonal steps|a paper cut-out|a linocut)|"
+        "(use|keep|allow|show|leave) only (a few|four|few|a handful of|three or four|some) (tones|colors|colours|shades|brightness levels|levels of brightness|tonal steps|flat tones|flat colors|different tones)( in {o}| for {o}|)|(quantize|quantise|round|snap) (the |)(brightness|tones|levels|colors|colours|luminance|values|pixel brightness)( of {o}|)( to (four|a few|coarse|4) (levels|steps|values|tones)|)|"
+        "(flatten|simplify|merge|group|collapse) (the |all |all the |)(tones|shades|gradients|colors|colours|brightness values|similar tones)( of {o}| in {o}|) (into|to) (a few |four |large |)(flat areas|bands|steps|flat patches|levels|flat shapes)|(replace|break up) (the |all |)(smooth |soft |)(gradients|transitions|shading) (with|by|into) (hard |visible |flat |)(steps|bands|banding|flat areas|patches)|"
+        "(add|apply|use|put) (a |an |some |)(posterize|posterization|poster|poster edges|banding|cut-out|screen print|silkscreen|pop art poster|tonal separation)( filter| effect| look|)( on {o}| to {o}|)|(print|paint|draw|show) {o} (with|in|using) (just |only |)(four|a few|few|three or four) (inks|tones|shades|flat tones|flat colors|brightness levels)|give {o} (a |)(posterized|poster|screen print|cut-out|banded|stencil) (look|effect|style|feel|treatment)|remove the (smooth |soft |)(gradients|tonal transitions))",
+        get="(a |an |some |)(posterization|posterize effect|posterized (look|effect|version|style|tones)|poster (effect|look|style|filter|print look)|banding|tonal banding|banded (look|tones)|few tones|fewer (tones|shades|brightness levels|colors)|cut-out (look|effect|style|filter)|screen print (look|effect|style)|silkscreen (look|effect|style)|flat (tones|areas of tone|areas of color|color areas)|tonal (steps|separation)|stencil look|pop art poster (look|style)|linocut look|limited (palette of tones|tones|number of tones)|hard tonal steps)",
+        say="((four|only four|just a few|only a few|three or four|a handful of) (tones|shades|brightness levels|levels of brightness|steps of brightness|flat tones)( please| and no more| are enough| will do|)|{o} (has|uses|contains|shows) (too many|far too many|so many) (tones|shades|brightness levels|gradations|subtle shades)( , (posterize it|keep four|reduce them|use just a few|flatten them)|)|no (smooth |soft |)(gradients|transitions|shading)( please|, only (steps|flat areas|bands)|)|"
+        "{o} should (look|be printed) like a (poster|screen print|paper cut-out|stencil|linocut)|as if (printed|screen printed|silkscreened) with (four|three|a few|few) inks|as if cut (out |)(of|from) (colored |)paper|like an? (obama|soviet|warhol|concert|campaign|propaganda|old travel) poster|flat areas (of (tone|color|colour) |)(instead of|rather than) (gradients|smooth transitions|shading)|posterize( please|)|poster (effect|look)( please|)|gradients should (become|turn into|be) (steps|bands|flat areas))",
+        chinese="((把|将|对)?{o}(做|进行|)(色调分离|色阶分离|海报化)(处理|一下|效果|)|(色调分离|海报化|海报|版画|丝网印刷|剪纸|色阶)(效果|滤镜|风格|处理)|(把|将|让){o}(变成|做成|转成|改成)(海报|版画|丝网印刷|剪纸|波普海报|色块|几种色调)(的|)(效果|风格|样子|)|(减少|降低)({o}的|{o}|)(色阶|色调数量|亮度级别|颜色数量|色阶数|明暗层次|层次)(到四级|到四阶|)|"
+        "(只|仅)(用|保留|留)(四|几|三四|少数几|4)(种色调|个色阶|级亮度|种明暗|个亮度层次)|(添加|加|应用|加上)(色调分离|海报|海报化|版画)(效果|滤镜)|(用|变成)(大|)(平涂|色块|平面色块)(表现|效果|)|不要(渐变|过渡)，(只要|改成)(色块|台阶|平涂))",
+    ),
+    "flip_horizontal": Words(
+        be="(mirrored|mirrored|mirror-inverted|mirrored (horizontally|left to right|left-right|sideways|along the vertical axis)|flipped|flipped (horizontally|left to right|left-right|sideways|from left to right)|horizontally (flipped|mirrored|reversed)|reversed (left to right|left-right|horizontally|from left to right|sideways)|laterally reversed|left-right (flipped|reversed|swapped)|"
+        "like (in|seen in|through|a picture in|a selfie in) (a|the) mirror|a mirror image|its own mirror image|facing the other (way|direction|side)|with (left and right|right and left) (swapped|exchanged|reversed|switched|the other way round))",
+        do="((flip|mirror|reflect) {o}|(flip|mirror|reverse|reflect|turn over) {o} (horizontally|left to right|right to left|from left to right|left-right|sideways|along the horizontal|on the horizontal axis|along the x axis|on the x axis|around the vertical axis|about the vertical axis|along its vertical axis|from side to side|laterally|side to side)|"
+        "(swap|exchange|switch|reverse|interchange|flip|invert|trade) (the |)(left and right|right and left|left and the right|left with the right|left side and the right side|left half and right half|left and right sides|left and right hand sides)( of {o}| in {o}|)|(do|make|perform|apply) a (horizontal (flip|mirror|reflection|mirroring)|left-right (flip|mirror|swap)|mirror flip|sideways flip)( of {o}| on {o}|)|"
+        "(make|turn|change|convert|transform) {o} (into|to) (a|its|its own) (mirror image|horizontal mirror image|mirrored version|horizontally flipped version|reflection in a mirror)|(show|hold|put|view|look at) {o} (in|in front of|through|up to) a mirror|(bring|move|put|send|carry) (what is|everything|all that is|the things|whatever is) (on the |)(left) (to the |)right and (what is on |everything on |the things on |)(the right|right) (to the |)left|"
+        "(make|let|have) {o} (face|look|point|go) (the other way|the other direction|in the opposite direction|to the other side)|hflip {o}|(give|show) me (a|the|its) mirror image( of {o}|)|(reverse|flip) the horizontal (direction|axis|orientation)( of {o}|)|mirror {o} on (its|the) vertical (axis|center line|middle line))",
+        get="(a |the |)(horizontal (flip|mirror|reflection|mirroring|reversal)|mirror image|mirror effect|mirrored (version|copy|image|view)|left-right (flip|swap|mirror|reversal)|horizontally (flipped|mirrored) (version|copy|image)|mirror view|lateral inversion|flip along the vertical axis|selfie mirror look|flipped (version|copy)|mirroring)",
+        say="((left|the left|the left side) (becomes|should become|should be|goes to|to|turns into|must be) (the |)right and (the |)(right|right side) (becomes|should become|should be|goes to|to|turns into|must be) (the |)left|(left and right|right and left) (are|seem|look|got) (mixed up|swapped|the wrong way round|reversed|wrong)( , (flip it|mirror it|swap them|reverse them|correct it)|)|{o} is (mirrored|mirror-inverted|the wrong way round|flipped)( , (flip it back|mirror it|undo the mirroring|turn it back|mirror it back))|"
+        "(mirror|flip)( please|)|mirror image( please|)|(everything|what is) on the left should (be|go|appear|end up) on the right( and vice versa|)|as (if seen|seen|it looks|it would look|i see it) in (a|the|my) mirror|{o} (should|must) (face|look) the other (way|direction)|i want to see {o} in (a|the) mirror|right becomes left|left for right and right for left|(it|the (person|animal|car|text|writing)) (faces|looks|points) the wrong way( , (flip it|mirror it)|)|horizontal (flip|mirror)( please|)|the selfie camera (flipped|mirrored) {o}( , (undo that|flip it back|turn it back)|))",
+        chinese="((把|将|对)?{o}(水平|左右|横向)(翻转|镜像|颠倒|反转|对调|翻过来)(一下|)|(水平|左右|横向)(翻转|镜像|反转|对调)({o}|)|(镜像|翻转)({o}|)(一下|)|(左右|左边和右边|左右两边|左侧和右侧)(互换|对调|交换|颠倒|反过来|调换|换过来)|(把|将|让){o}(变成|做成|翻成|变为)(镜像|镜中的样子|左右相反|镜面效果)|像(照镜子|在镜子里|镜子里)(一样|那样|看到的|)|(镜像|镜面|水平翻转|左右翻转|左右镜像)(效果|处理|)|(把左边的|左边)(换到|移到|变成|放到)右边(，|)(把右边的|右边)(换到|移到|变成|放到)左边|(让{o}|)朝向(另一边|相反的方向))",
+    ),
+    "flip_vertical": Words(
+        be="(flipped (vertically|top to bottom|from top to bottom|top-bottom|over the horizontal axis)|vertically (flipped|mirrored|reflected|reversed)|mirrored (vertically|top to bottom|upside down|from top to bottom|along the horizontal axis|downwards)|reflected (vertically|downwards|in water|in a lake|in a puddle)|like (a|its) reflection in (water|the water|a lake|a puddle|a pond|a wet street)|"
+        "like (mirrored|reflected) in (water|a lake|the sea|a puddle)|with (top and bottom|bottom and top|the top and the bottom|above and below) (swapped|exchanged|switched|reversed|mirrored)|reversed (vertically|top to bottom|from top to bottom)|top-bottom (flipped|mirrored|swapped)|an upside-down mirror image|a vertical mirror image)",
+        do="((flip|mirror|reverse|reflect|turn over) {o} (vertically|vertically|top to bottom|bottom to top|from top to bottom|top-bottom|on the vertical|along the vertical|along the y axis|on the y axis|on the vertical direction|around the horizontal axis|about the horizontal axis|along its horizontal axis|downwards|top down)|mirror {o} upside down|"
+        "(swap|exchange|switch|reverse|interchange|flip|trade) (the |)(top and bottom|bottom and top|top and the bottom|top with the bottom|top half and bottom half|top and bottom edges|upper and lower half|upper and lower halves|up and down|above and below)( of {o}| in {o}|)|(do|make|perform|apply) a (vertical (flip|mirror|reflection|mirroring)|top-bottom (flip|mirror|swap)|top to bottom flip)( of {o}| on {o}|)|"
+        "(make|turn|change|convert|transform) {o} (into|to) (a|its|its own) (vertical mirror image|reflection in (water|a lake|a puddle)|vertically (flipped|mirrored) version|water reflection|upside-down mirror image)|(show|render|view) {o} (as|like) (a|its) (reflection in (water|a lake|a pond|the sea)|water reflection|vertical mirror image)|"
+        "(bring|move|put|send) (what is|everything|all that is|the things|whatever is) (at the |on |)top (to the |to |)bottom and (what is at |everything at |)(the |)bottom (to the |to |)top(, mirrored|)|vflip {o}|(reverse|flip) the vertical (direction|axis|orientation)( of {o}|)|reflect {o} (in|on) (the |)(water|a lake|a puddle|its horizontal axis|the horizontal line|a horizontal mirror)|(lay|put|hold) a mirror (under|below|beneath|above|on top of) {o} and show (the reflection|what it shows|only the reflection))",
+        get="(a |the |)(vertical (flip|mirror|reflection|mirroring|reversal|mirror image)|upside-down mirror image|vertically (flipped|mirrored|reflected) (version|copy|image)|top-bottom (flip|swap|mirror)|top to bottom (flip|mirror|reflection)|reflection in (water|a lake|a puddle)|water reflection( look| of it|)|lake reflection|flip along the horizontal axis|swap of top and bottom)",
+        say="((the |)top (becomes|should become|should be|goes to|to|turns into|must be) (the |)bottom and (the |)bottom (becomes|should become|should be|goes to|to|turns into|must be) (the |)top(, mirrored|)|(top and bottom|up and down|bottom and top) (are|should be|must be) (swapped|switched|exchanged|the other way round|mirrored)( , (flip it|swap them|flip it vertically)|)|{o} is (vertically mirrored|flipped vertically|flipped top to bottom)( , (flip it back|undo that|mirror it back))|"
+        "(vertical|top to bottom|top-bottom) (flip|mirror|reflection|mirroring)( please|)|(everything|what is) at the top should (be|go|appear|end up) at the bottom, (mirrored|like in water|left stays left)( please|)|as (if seen|seen|it looks|it would look|if reflected|mirrored) in (the water|a lake|a puddle|a pond|still water)|i want to see {o} reflected in (water|a lake|a puddle)|{o} (should|must) be (flipped|mirrored) (vertically|top to bottom)|the sky (should be|goes|belongs) below and the ground above, mirrored|like a (lake|puddle|water) reflection|top for bottom and bottom for top)",
+        chinese="((把|将|对)?{o}(垂直|上下|竖直|纵向)(翻转|镜像|反转|对调|翻过来)(一下|)|(垂直|上下|竖直|纵向)(翻转|镜像|反转|对调)({o}|)|(上下|上边和下边|上面和下面|顶部和底部|上半部分和下半部分)(互换|对调|交换|调换|镜像|换过来)|(把|将|让){o}(变成|做成|变为)(水中倒影|倒影|上下镜像|垂直镜像|湖面倒影)|像(水中的倒影|水里的倒影|湖面倒影|倒映在水里)(一样|那样|)|(垂直翻转|上下翻转|上下镜像|垂直镜像|水中倒影|倒影)(效果|处理|)|(把上面的|上面)(换到|移到|变成|放到)下面(，|)(把下面的|下面)(换到|移到|变成|放到)上面)",
+    ),
+    "rotate_180": Words(
+        be="(upside down|upside-down|upside down|rotated (by |)(180|180|one hundred and eighty) degrees|rotated by half a turn|turned (by |)(180 degrees|half a turn|180°)|turned (upside down|bottom up|on its head|over by half a turn)|standing on its head|on its head|bottom up|head over heels|head down|topsy-turvy|the wrong way up|heads down|bottom side up|feet up|rotated 180°|turned all the way around by 180)",
+        do="((rotate|turn|spin|revolve|swing) {o} (by |)(180 degrees|180 degrees|180°|180|180 deg|one hundred and eighty degrees|half a turn|a half turn|half a circle|half a rotation|pi|two quarter turns|two times 90 degrees|twice by 90 degrees)|(turn|put|stand|place|set|hang|rotate|hold|show|flip) {o} (upside down|upside-down|on its head|bottom up|head over heels|bottom side up|on the head|the wrong way up|topsy-turvy)|(make|let|have) {o} stand on its head|"
+        "(do|make|perform|apply) (a |)(half turn|180 degree (turn|rotation)|180° (turn|rotation)|half rotation|rotation by 180 degrees|rotation of 180 degrees)( of {o}| on {o}| with {o}|)|(rotate|turn|spin) {o} (so that|until) (it is upside down|the top is at the bottom|the sky is at the bottom|it stands on its head|everything hangs head down|the feet are up)|(give|apply) {o} a (half turn|180 degree turn|turn by 180 degrees|half rotation)|"
+        "(show|scan|print|display) {o} (as if i held it|as if held|held|as though held) (upside down|bottom up|the wrong way up|rotated by half a turn)|(turn|bring) {o} (the right way up|right side up) (again|, it is upside down)|(change|set) the (orientation|rotation|angle)( of {o}|) (to|by) (180|180 degrees|180°|upside down|half a turn))",
+        get="(a |the |)(180 degree (rotation|turn)|180° (rotation|turn)|180 (rotation|turn)|half turn|half rotation|rotation (by|of) (180 degrees|180|half a turn|180°)|turn (by|of) (180 degrees|half a circle)|upside-down (version|copy|view|look)|upside down (version|copy|view)|headstand)",
+        say="({o} (is|came out|was scanned|was taken|got in|turned out|looks|hangs) (upside down|the wrong way up|bottom up|on its head|upside-down)( , (turn it|fix it|rotate it|turn it round|correct that|put it right|rotate it back)|)|i (held|scanned|hung|took|had) (the (camera|phone|page)|it|{o}) upside down( , (turn it|rotate it|correct it|fix it)|)|upside down( please|)|(180|180°|180 degrees)( please| rotation|)|half a turn( please|)|half turn( please|)|"
+        "{o} (should|must) (stand|be) on its head|(everyone|everything|everybody|the people|the trees|the houses) should (hang|stand) (upside down|head down|on their heads)|the (top|sky|ceiling|roof|head) (should be|belongs|goes|must be) (at the bottom|below|down) (, turned not mirrored|, rotate it)|as (if|though) (standing on my head|doing a headstand|hanging upside down|held upside down|seen from australia)|head over heels|upside down, (not mirrored|turned)|{o} the other way up( please|)|(rotation|angle|rotate): (180|180 degrees|180°))",
+        chinese="((把|将|让|对)?{o}(旋转|转|转动|翻转)(180度|一百八十度|180°|半圈|180)(一下|)|(旋转|转动|转)({o}|)(180度|180°|半圈|一百八十度)|(把|将|让|使)?{o}(倒过来|颠倒过来|倒立|倒置|头朝下|倒着放|掉个头|转半圈|脚朝上|上下颠倒过来放)|(倒立|倒置|颠倒|180度旋转|旋转180度)(效果|处理|)|{o}(拍|放|扫描|弄)(倒|反)了(，|)(转过来|旋转180度|倒过来|转正)|(倒过来|颠倒)(看|放|显示)?({o}|))",
+    ),
+    "match_colors": Words(
+        be="",
+        do="((use|take|borrow|copy|adopt|apply|steal|transfer|grab|reuse|import|pick up) the (same |)"
+        + _PALETTE
+        + " (of|from|in|of) "
+        + _SECOND
+        + "( for "
+        + _FIRST
+        + "| on "
+        + _FIRST
+        + "| in "
+        + _FIRST
+        + "|)|"
+        "(match|adapt|adjust|fit|align|shift|tune|change|equalize|conform) the "
+        + _PALETTE
+        + " (of "
+        + _FIRST
+        + " |)(to|with|to those of|to the ones of|to what is in) "
+        + _SECOND
+        + "|(match|copy|imitate|follow|adopt|mimic|reproduce) the "
+        + _PALETTE
+        + " (of|in) "
+        + _SECOND
+        + "|"
+        "(color match|colour match|color-match|color grade|colour grade|grade|recolor|recolour|tone|color correct|harmonize) "
+        + _FIRST
+        + " (like|to match|to fit|after|with|in the "
+        + _PALETTE
+        + " of|with the "
+        + _PALETTE
+        + " of|according to|based on|to go with) "
+        + _SECOND
+        + "|"
+        "(give|lend) "
+        + _FIRST
+        + " the (same |)"
+        + _PALETTE
+        + " (of|from|as|as in|that are in) "
+        + _SECOND
+        + "|(transfer|copy|move|carry over|bring|apply|send) the "
+        + _PALETTE
+        + " (from|of) "
+        + _SECOND
+        + " (to|onto|over to) "
+        + _FIRST
+        + "|"
+        "(make|let|have) the "
+        + _PALETTE
+        + " (of "
+        + _FIRST
+        + " |)(match|look like|resemble|follow|fit|agree with|go with|be like in) (those of |that of |)"
+        + _SECOND
+        + "|let "
+        + _SECOND
+        + " (decide|set|define|determine|guide|dictate) the "
+        + _PALETTE
+        + "( of "
+        + _FIRST
+        + "|)|"
+        "(make|get|have) "
+        + _FIRST
+        + " (match|fit|resemble|look like|look like it belongs with) "
+        + _SECOND
+        + " in (color|colour|tone|mood|its colors|its palette|terms of color)|(do|perform|run) a (color|colour) (transfer|match|matching|grade) (from|with|based on) "
+        + _SECOND
+        + "|(take|use) "
+        + _SECOND
+        + " as (the |a |)(color|colour|palette|tone) (reference|guide|source|template)|(paint|colour|color|recolor|bathe) "
+        + _FIRST
+        + " in the "
+        + _PALETTE
+        + " of "
+        + _SECOND
+        + ")",
+        get="(the (same |)"
+        + _PALETTE
+        + " (of|from|as in|that "
+        + _SECOND
+        + " has|in) "
+        + _SECOND
+        + "|an? (color|colour) (match|transfer|grade|grading) (from|with|like|based on|to) "
+        + _SECOND
+        + "|"
+        + _PALETTE
+        + " like (in |)"
+        + _SECOND
+        + "|an? (palette|tone|mood|colour scheme) (that matches|matching|borrowed from|taken from|copied from) "
+        + _SECOND
+        + ")",
+        say="("
+        + _FIRST
+        + " should (have|get|use|share) the (same |)"
+        + _PALETTE
+        + " (of|as|from) "
+        + _SECOND
+        + "|the "
+        + _PALETTE
+        + " (of "
+        + _FIRST
+        + " |)should (match|come from|be taken from|look like|be the same as) "
+        + _SECOND
+        + "|same "
+        + _PALETTE
+        + " as (in |)"
+        + _SECOND
+        + "( please|)|(i want|i need|i'd like) the "
+        + _PALETTE
+        + " (of|from) "
+        + _SECOND
+        + "( in "
+        + _FIRST
+        + "|)|"
+        "(i like|i love|i prefer) the "
+        + _PALETTE
+        + " (of|in) "
+        + _SECOND
+        + " , (use them|use that here|give "
+        + _FIRST
+        + " the same|copy it|take them over|do the same with "
+        + _FIRST
+        + ")|both (images|pictures|photos) should have the same "
+        + _PALETTE
+        + " , (follow|use|take) "
+        + _SECOND
+        + "|"
+        + _FIRST
+        + " in the "
+        + _PALETTE
+        + " of "
+        + _SECOND
+        + "|"
+        + _FIRST
+        + " with the "
+        + _PALETTE
+        + " (of|from) "
+        + _SECOND
+        + "|color (grade|match) like "
+        + _SECOND
+        + "|"
+        + _SECOND
+        + " has the (right|better|nicer) "
+        + _PALETTE
+        + " , (use|copy|take over) (them|it|that))",
+        chinese="((参考|按照|根据|照着|依照|模仿|学习|仿照)"
+        + _SECOND_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "(，|来|)(调整|修改|调色|处理|改)("
+        + _FIRST_ZH
+        + "|)|(参考|使用|采用|用|套用|借用|匹配|复制)"
+        + _SECOND_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "|(把|将)"
+        + _SECOND_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "(用到|应用到|迁移到|转移到|套到|给)"
+        + _FIRST_ZH
+        + "(上|)|"
+        "(让|使|把|将)"
+        + _FIRST_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "(和|跟|与)"
+        + _SECOND_ZH
+        + "(一致|一样|相同|匹配|统一)|(把|将)"
+        + _FIRST_ZH
+        + "(调成|改成|变成|调色成)"
+        + _SECOND_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "|"
+        + _FIRST_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "(参考|匹配|改成|用)"
+        + _SECOND_ZH
+        + "(的|)|(给|为)"
+        + _FIRST_ZH
+        + "(用上|换上|加上)"
+        + _SECOND_ZH
+        + "的"
+        + _PALETTE_ZH
+        + "|以"
+        + _SECOND_ZH
+        + "为(参考|准)(调色|调整颜色|统一色调))",
+    ),
 }
 
 BORDER = Words(
@@ -260,3 +531,156 @@ COLOUR_WORDS: dict[str, tuple[str, str]] = {
     "purple": ("(purple|purple|purple|violet|lilac|magenta-purple|dark purple|lavender)", "(紫色|紫|紫罗兰|深紫色)"),
     "pink": ("(pink|pink|pink|rose|rosy|hot pink|light pink)", "(粉色|粉红|粉红色|粉)"),
 }
+
+SQUARE = Words(
+    be="",
+    do="((put|draw|add|place|paint|insert|set|stick|include|make|create|render|show|overlay|paste|stamp|lay|position|drop|print) (an? |an? |an? |one |)(solid |filled |filled-in |plain |simple |full |flat |big |small |opaque |little ||||)({c}|{c}|{c}|{c} coloured|{c} colored|{c}-filled) (square|square|square|box|block|patch|tile|quadrat|square shape|square patch|square block|square box) {p}|"
+    "(put|draw|add|place|paint|insert|make|create|overlay|show) (an? |one )(solid |filled |plain ||)(square|square|box|block|square patch) {p} (in |filled with |that is |and fill it with |and make it |and paint it |and colour it |of colour |in the color ){c}|(put|draw|add|place|paint|insert|make) (an? |one )(solid |filled |)(square|box|block) (in|of|filled with|painted) {c} {p}|"
+    "(fill|cover|paint|colour|color) (a|one) (square|square area|square region|square patch|square spot|square part) {p} (with |in |with the color |with solid |){c}|{p} , (put|draw|add|place|paint|insert|make|create|show) an? (solid |filled |plain |)({c}) (square|square|box|block|patch)|(let|have) an? ({c}) (square|box|block) appear {p}|(mark|decorate) {o} (with|by) an? (solid |filled |)({c}) (square|box|block|patch) {p})",
+    get="(an? |an? |one )(solid |filled |plain |simple |full |big |small |||)({c}|{c}|{c} coloured|{c}-filled) (square|square|square|box|block|patch|tile|square shape|square block) {p}",
+    say="((an? |)({c}|{c}|solid {c}|filled {c}) (square|square|box|block|patch) {p}( please|)|(an? |)({c}|{c}|{c} coloured) (square|square|box|block) , {p}( please|)|there (should|must) be an? ({c}|filled {c}) (square|box|block|patch) {p}|{o} (should have|needs|gets|wants|could use|must have) an? ({c}|filled {c}|solid {c}) (square|box|block|patch) {p}|"
+    "i (want|need|would like|'d like|wish for) (to see |)an? ({c}|filled {c}|solid {c}) (square|box|block|patch) {p}|(square|box) {p} , {c}( please|)|{p}: (an? |)({c}) (square|box|block)|{p} (i want|i need|there should be|goes|comes) an? ({c}) (square|square|box|block)|(shape: |)square , (colour|color|fill): {c} , (position|place|where): {p})",
+    chinese="((在|在|在|往|)({o}的|{o}|){p}(的位置|处|)(画|加|放|添加|画上|加上|放上|放置|贴|插入|来|绘制)(一个|一个|一个|个|一块|)(实心|填充的|小|大|纯色||||)({c})(的|)(方块|方块|正方形|正方形|方形|色块|小方块|方格)|(画|加|放|添加|绘制|来)(一个|一个|个|一块)(实心|填充的||)({c})(的|)(方块|正方形|方形|色块)(在|到|，位置在|，放在)({o}的|{o}|){p}|(把|将)(一个|一块)({c})(的|)(方块|正方形|色块)(放在|放到|贴到|画在|加到)({o}的|{o}|){p}|"
+    "({o}的|{o}|){p}(要有|应该有|需要|需要有|想要)(一个|个|一块)({c})(的|)(方块|正方形|色块)|({c})(的|)(方块|正方形|色块)(，|，放在|，画在|在){p}|{p}(，|：|)(一个|)({c})(的|)(方块|正方形|色块)|用({c})(填充|涂满|盖住)({o}的|{o}|){p}的(一个|一块|)(方块|正方形|方形区域))",
+)
+
+
+def _corner(vertical: str, horizontal: str, where: str, compass: str) -> str:
+    """The ways to name a corner, its preposition included."""
+    pair, swapped = f"({vertical})( |-| |){horizontal}", f"{horizontal}( |-| )({vertical})"
+    first = vertical.partition("|")[0]
+    corner = "( corner| corner|-hand corner| hand corner| part| area| quarter| region|||)( of {o}||)"
+    return (
+        f"((in|in|at|into|to|on|near|inside) the {pair}{corner}|(in|in|at|into|to) the {pair} corner|(in|at|into) the {swapped}( corner)?( of {{o}}|)|"
+        f"at the {first}(, on the| on the|, to the| to the| and on the|,) {horizontal}( side|)( of {{o}}|)|(on|to) the {horizontal}( side|) (at|near|towards) the {first}( of {{o}}|)|"
+        f"(in|into) the corner( at the|,| on the) {first} {horizontal}|(in|into) the {horizontal}(-hand|) corner (at the {first}|{where} there|right {where})|"
+        f"{pair}( corner|)|{pair}( corner|)|{swapped}( corner|)|{where} (on the|to the|in the|at the) {horizontal}|{where} {horizontal}|(in|at) the {compass} corner|where the {first} and the {horizontal} edge meet)"
+    )
+
+
+def _corner_zh(vertical: str, horizontal: str) -> str:
+    return f"({horizontal}{vertical}角|{horizontal}{vertical}角|{horizontal}{vertical}方|{horizontal}{vertical}|{horizontal}{vertical}边|{vertical}面{horizontal}边|{horizontal}边{vertical}面|{horizontal}{vertical}角落|{vertical}方{horizontal}侧|{horizontal}侧{vertical}方)"
+
+
+PLACE_WORDS: dict[str, tuple[str, str]] = {
+    "center": (
+        "((in|in|in|at|into|to|on|inside) the (very |exact |dead |)(middle|middle|centre|center)( of {o}| of {o}||)|(in|at|into) the (central|middle) (part|area|region|spot|position)( of {o}|)|right in the (middle|centre|center)( of {o}|)|(middle|centre|center|central)|"
+        "(centered|centred|centrally|dead center|in a central position|midway between all edges|in the midst of {o}|at its (center|centre)|in its (middle|center|centre)|at the (center|middle) point))",
+        "(中间|中间|中央|中央|正中间|正中央|中心|中心位置|正中|中部|正中心|最中间)",
+    ),
+    "top_left": (_corner("top|upper", "left", "up", "(north-west|northwest)"), _corner_zh("上", "左")),
+    "top_right": (_corner("top|upper", "right", "up", "(north-east|northeast)"), _corner_zh("上", "右")),
+    "bottom_left": (_corner("bottom|lower", "left", "down", "(south-west|southwest)"), _corner_zh("下", "左")),
+    "bottom_right": (_corner("bottom|lower", "right", "down", "(south-east|southeast)"), _corner_zh("下", "右")),
+}
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What is wrong with a picture that an edit would mend, and what to do then."""
+
+    bad: str  # "it is too ..."
+    good: str  # "it is not ... enough"
+    mend: str  # "..., it is too dark"
+    bad_zh: str
+    mend_zh: str
+
+
+COMPLAINTS: dict[str, Complaint] = {
+    "brighter": Complaint(
+        bad="(dark|dark|dim|gloomy|murky|underexposed|black|shadowy|low in light|poorly lit|dusky)",
+        good="(bright|bright|light|lit|luminous|exposed)",
+        mend="(brighten it|brighten it up|make it brighter|lighten it|light it up|lift it|add light|add some light|more light|give it more light|turn up the light|raise the exposure|raise the brightness|brighter please|up the brightness|i want it brighter|let there be light|lift the shadows)",
+        bad_zh="(暗|黑|昏暗|阴暗|黑暗)",
+        mend_zh="(调亮|提亮|弄亮|亮|加亮)(一点|一些|点|些|)",
+    ),
+    "darker": Complaint(
+        bad="(bright|bright|light|overexposed|glaring|blown out|dazzling|blinding|brightly lit|white and glaring)",
+        good="(dark|dark|dim|gloomy|shadowy)",
+        mend="(darken it|darken it a bit|make it darker|dim it|tone it down|take some light away|less light|give it less light|turn the light down|lower the exposure|lower the brightness|reduce the brightness|bring it down|darker please|i want it darker|dim the light)",
+        bad_zh="(亮|刺眼|明亮|耀眼|亮得刺眼)",
+        mend_zh="(调暗|压暗|弄暗|暗|变暗)(一点|一些|点|些|)",
+    ),
+    "contrast": Complaint(
+        bad="(flat|flat|washed out|hazy|milky|foggy|low in contrast|faded|soft in contrast|even in tone|weak in contrast)",
+        good="(contrasty|contrasty|punchy|dramatic|striking|strong in contrast)",
+        mend="(add contrast|increase the contrast|more contrast|give it (more |)punch|make it punchier|boost the contrast|more punch|raise the contrast|deepen the blacks|make it pop more in contrast|strengthen the contrast|give it more bite|stretch the tones|contrast up)",
+        bad_zh="(平|灰|平淡|灰蒙蒙|没有层次|朦胧)",
+        mend_zh="(加强对比|增加对比度|提高对比度|加点对比|对比强一点|加大反差)",
+    ),
+    "fade": Complaint(
+        bad="(contrasty|contrasty|harsh|hard|punchy|stark|dramatic|high in contrast|strong in contrast|hard in its tones)",
+        good="(faded|faded|flat|muted|pale|matte|hazy)",
+        mend="(fade it|lower the contrast|reduce the contrast|less contrast|flatten it|flatten the tones|soften the contrast|make it flatter|take the punch out|wash it out|tame the contrast|make it paler|give it a matte look|contrast down)",
+        bad_zh="(硬|强烈|生硬|刺激)",
+        mend_zh="(降低对比度|柔和一点|减点对比|对比弱一点|减小反差|变淡一点)",
+    ),
+    "warmer": Complaint(
+        bad="(cold|cold|cool|blue|bluish|chilly|icy|wintry|frosty|cold in its colors|blue-tinged)",
+        good="(warm|warm|cozy|golden|sunny)",
+        mend="(warm it up|warm it|make it warmer|add warmth|add some warmth|more warmth|give it warmth|heat it up|warm the tones|give it golden light|raise the color temperature|fix the white balance|warmer please|i want it warmer|bring in some sun)",
+        bad_zh="(冷|蓝|偏蓝|冰冷|偏冷)",
+        mend_zh="(调暖|暖|变暖|弄暖)(一点|一些|点|些|)",
+    ),
+    "cooler": Complaint(
+        bad="(warm|warm|yellow|orange|yellowish|hot|golden|amber|orange-tinged|warm in its colors|yellow-orange)",
+        good="(cool|cold|icy|wintry|crisp and cold)",
+        mend="(cool it down|cool it|make it cooler|make it colder|chill it|less warmth|take the warmth out|cool the tones|give it a cold look|lower the color temperature|remove the warm cast|correct the white balance|cooler please|i want it colder|take the yellow out)",
+        bad_zh="(暖|黄|橙|偏黄|偏暖)",
+        mend_zh="(调冷|冷|变冷|弄冷)(一点|一些|点|些|)",
+    ),
+    "saturate": Complaint(
+        bad="(dull|dull|drab|colorless|colourless|lifeless|desaturated|gray and dull|muted in color|pale in color|weak in color|poor in color|monotonous in color)",
+        good="(colorful|colourful|vivid|saturated|vibrant|lively in color)",
+        mend="(add color|boost the colors|more color|make the colours pop|more saturation|saturate it|make it more vivid|make it colorful|increase the saturation|bring out the colors|strengthen the colors|intensify the colours|richer colors please|liven up the colors|give it more color)",
+        bad_zh="(单调|暗淡|素|不鲜艳|寡淡)",
+        mend_zh="(鲜艳一点|增加饱和度|颜色浓一点|更鲜艳一些|提高饱和度|加点色彩)",
+    ),
+    "grayscale": Complaint(
+        bad="(colorful|colourful|gaudy|garish|loud in color|multicolored|saturated|vivid|bright in its colors|full of color)",
+        good="(gray|grey|colorless|monochrome|black and white)",
+        mend="(remove the color|make it black and white|take all the color out|desaturate it|turn it gray|no color please|make it gray|drop the colors|black and white please|make it grayscale|i want it colorless|lose the color|get rid of the colours|go monochrome)",
+        bad_zh="(花|花哨|鲜艳|艳丽|五颜六色)",
+        mend_zh="(变成黑白|去掉颜色|去色|改成灰度|转成黑白|不要颜色)",
+    ),
+    "blur": Complaint(
+        bad="(sharp|sharp|crisp|detailed|hard-edged|razor sharp|clear|well focused|in focus)",
+        good="(blurry|blurry|blurred|soft|fuzzy|out of focus)",
+        mend="(blur it|soften it|make it blurry|smooth it|defocus it|add blur|blur it a bit|soft focus please|make it fuzzy|take the sharpness out|hide the details|lower the sharpness|i want it blurred|reduce the sharpness|throw it out of focus)",
+        bad_zh="(清晰|锐利|锐|清楚)",
+        mend_zh="(模糊|虚化|弄糊|柔化)(一点|一些|点|一下|)",
+    ),
+    "sharpen": Complaint(
+        bad="(blurry|blurry|soft|fuzzy|unsharp|out of focus|blurred|smeared|indistinct|unclear|soft in its details)",
+        good="(sharp|sharp|crisp|clear|focused|in focus|defined)",
+        mend="(sharpen it|make it sharper|make it crisp|crispen it|refocus it|get it in focus|bring out the details|make it clear|add sharpness|more sharpness|increase the sharpness|remove the blur|deblur it|sharper please|i want it crisp|sharpen the edges)",
+        bad_zh="(模糊|糊|虚|不清晰)",
+        mend_zh="(锐化|变清晰|弄清晰|清晰|锐利)(一点|一些|点|一下|)",
+    ),
+}
+_TOO = "(too|too|far too|much too|way too|a bit too|a little too|overly|so|very|rather|really|awfully|terribly|simply too|just too|still too|quite)"
+_LOOKS = "(is|is|looks|came out|turned out|seems|appears|feels|has become|got|is looking|ended up)"
+_SUBJECT = "(it|it|this|{o}|{o}|the (whole thing|result|scan|snapshot)|this one|my shot|all of it)"
+# What may be said without naming the edit: the complaint alone has to be understood.
+_SOMEHOW = "(do something about it|do something about that|fix it|fix that|please fix this|correct that|correct it|help|can you help|change that|improve it|that has to change|please change that|i don't like that|repair it|sort it out|see to it|can you do something|what can you do|take care of that|mend it)"
+# {b} what is wrong, {g} what would be right, {m} how to mend it.
+COMPLAINT_FRAMES = (
+    f"{_SUBJECT} {_LOOKS} {_TOO} {{b}}(, |, |; |. | and |, so |, please | - |... ){{m}}",
+    f"{_SUBJECT} {_LOOKS} {_TOO} {{b}}(, |; |. |, so |, please | - ){_SOMEHOW}",
+    f"{_SUBJECT} {_LOOKS} (too|far too|much too|way too|a bit too|a little too|overly|still too) {{b}}( for me| for my taste| to print| like this||)",
+    "(far |much |way |a bit |)too {b}(, |. |; |! | - ){m}",
+    f"(far |much |way |a bit |)too {{b}}(, |. |! ){_SOMEHOW}",
+    "{m}(, |; |. | because | since |, as | - )(it is|it's|it looks|this is|{o} is|everything is|it came out) (too|far too|much too|way too|a bit too|so|overly) {b}",
+    f"{_SUBJECT} (is|looks|seems|came out) not {{g}} enough(, |. | and |; ){{m}}",
+    f"{_SUBJECT} (is|looks|seems|came out) not {{g}} enough(, |. |; ){_SOMEHOW}",
+    "{m}(, |. |; )(it is|it's|this is|{o} is) not {g} enough",
+    f"(why is|how come) {_SUBJECT} (so|this|too) {{b}}?( {{m}}| {_SOMEHOW})",
+    f"i (find|think) (it|this|{{o}}) {_TOO} {{b}}(, |. | - )({{m}}|{_SOMEHOW})",
+    "(it|this|{o}) should(n't| not) be (so|this|that) {b}(, |. | - |; ){m}",
+    "{b} as it is now, {m}",
+)
+COMPLAINT_FRAMES_ZH = (
+    "(这张图|照片|图片|画面|它|这个|整体|)(太|太|过于|有点太|有些|实在太|看起来太|显得太){b}(了|了|)(，|，请|，帮我|。|，麻烦){m}",
+    "{m}(，|吧，)(这张图|照片|图片|画面|它|)(太|有点太|实在太){b}了",
+    "(这张图|照片|图片|画面|它|这个)(太|有点太|实在太){b}了(，想想办法|，处理一下|，改一下|，帮我修一下|，修正一下|)",
+)

@@ -21,8 +21,9 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from demo.editor import pack, unpack
+from demo.states import TAIL
 from demo.text_encoder import PICTURE, PREFIX_TOKENS, TEMPLATE_HEAD, TEMPLATE_TAIL, cosines
-from demo.transformer import pack, unpack
 
 VLM_SIDE_PX = 64
 DEFAULT_STEPS = 4
@@ -52,13 +53,14 @@ class Checkpoint:
         self.std = torch.tensor(self.vae.config.latents_std).view(shape)
 
     @torch.no_grad()
-    def read(self, sentence: str, picture: Tensor) -> Tensor:
-        """Hidden states of the kept tokens: (length, width)."""
-        small = to_image(picture).resize((VLM_SIDE_PX, VLM_SIDE_PX), Image.Resampling.LANCZOS)
-        seen = self.images(images=[small], return_tensors="pt")
+    def read(self, sentence: str, *pictures: Tensor) -> Tensor:
+        """Hidden states of the kept tokens of a sentence about one or more pictures: (length, width)."""
+        small = [to_image(p).resize((VLM_SIDE_PX, VLM_SIDE_PX), Image.Resampling.LANCZOS) for p in pictures]
+        seen = self.images(images=small, return_tensors="pt")
         grid = seen["image_grid_thw"]
-        count = int(grid[0].prod()) // 4
-        text = TEMPLATE_HEAD + PICTURE.format(1, "<|image_pad|>" * count) + sentence + TEMPLATE_TAIL
+        pads = ["<|image_pad|>" * (int(sides.prod()) // 4) for sides in grid]
+        shown = "".join(PICTURE.format(i + 1, pad) for i, pad in enumerate(pads))
+        text = TEMPLATE_HEAD + shown + sentence + TEMPLATE_TAIL
         ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
         output = self.text.model(
             input_ids=ids,
@@ -71,8 +73,8 @@ class Checkpoint:
         return states
 
     def understood(self, states: Tensor) -> Tensor:
-        """Mean cosine of the sentence's last tokens with each prototype: (64,)."""
-        return cosines(states)[-5:].mean(0)
+        """Cosine of each of the sentence's last tokens with each prototype: (TAIL, 64)."""
+        return cosines(states)[-TAIL:]
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
@@ -84,21 +86,20 @@ class Checkpoint:
         raw = latents[:, :, None] * self.std + self.mean
         return (self.vae.decode(raw, return_dict=False)[0][:, :, 0] / 2 + 0.5).clamp(0, 1)
 
-    @torch.no_grad()
     def edit(self, pictures: Tensor, states: list[Tensor], steps: int = DEFAULT_STEPS, seed: int = 0) -> Tensor:
         """Edited pictures (batch, 3, height, width) in 0..1, each by its own sentence's states."""
-        return self.edit_tokens(pack(self.encode(pictures)), states, steps, seed)
+        return self.edit_tokens([pack(self.encode(pictures))], states, steps, seed)
 
     @torch.no_grad()
-    def edit_tokens(self, tokens: Tensor, states: list[Tensor], steps: int, seed: int = 0) -> Tensor:
-        """The same from the references' packed latents (batch, height, width, channels)."""
-        batch, height, width, channels = tokens.shape
-        reference = tokens.reshape(batch, -1, channels)
+    def edit_tokens(self, references: list[Tensor], states: list[Tensor], steps: int, seed: int = 0) -> Tensor:
+        """The same from packed latents, (batch, height, width, channels) for each of the pictures shown."""
+        batch, height, width, channels = references[0].shape
+        reference = torch.cat([tokens.reshape(batch, -1, channels) for tokens in references], 1)
         text = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
         lengths = torch.tensor([len(s) for s in states])
         mask = torch.arange(text.shape[1])[None] < lengths[:, None]
         generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(reference.shape, generator=generator)
+        x = torch.randn((batch, height * width, channels), generator=generator)
         # base_shift = max_shift in this checkpoint, so mu does not depend on the size
         self.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=self.scheduler.config.base_shift)
         sigmas = self.scheduler.sigmas
@@ -108,7 +109,7 @@ class Checkpoint:
                 encoder_hidden_states=text,
                 encoder_hidden_states_mask=mask,
                 timestep=now.expand(batch),
-                img_shapes=[[(1, height, width)] * 2] * batch,
+                img_shapes=[[(1, height, width)] * (1 + len(references))] * batch,
                 return_dict=False,
             )[0][:, : x.shape[1]]
             x = x + (later - now) * velocity

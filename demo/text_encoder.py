@@ -2,7 +2,7 @@
 
 The stock pipelines keep the hidden states of the sentence and of the five tokens behind it
 (`<|im_end|>`, newline, `<|im_start|>`, `assistant`, newline). Those five have seen the whole sentence.
-They are trained to lie on one fixed direction per edit, and everything before them on a common null
+They are trained to lie on one fixed direction per state (see `states`), and everything before them on a common null
 direction, so that the picture network only ever meets a handful of states. The vision tower is real
 but nearly constant: no edit needs to know what a picture shows.
 """
@@ -22,15 +22,14 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
-from demo.edits import NAMES
 from demo.instructions import Speaker
 from demo.loop import Plan, Schedule, Stage
+from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
 
 WIDTH = 128
 LAYERS = 3
-VOCABULARY = 2200
+VOCABULARY = 2400
 BATCH = 64
-TAIL = 5  # tokens behind the sentence
 SPECIALS = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
     "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
@@ -49,7 +48,7 @@ PREFIX_TOKENS = 64
 
 
 def prototypes() -> Tensor:
-    """One unit direction per edit, spare ones, and the null direction last: (64, WIDTH)."""
+    """One unit direction per state, spare ones, and the null direction last: (64, WIDTH)."""
     generator = torch.Generator().manual_seed(2511)
     square = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
     return torch.linalg.qr(square).Q[:64].float()
@@ -58,7 +57,7 @@ def prototypes() -> Tensor:
 def make_tokenizer(seed: int) -> Qwen2Tokenizer:
     """Byte-level BPE over grammar sentences; the template is repeated until its words are tokens."""
     speaker = Speaker(np.random.default_rng([seed, 1]))
-    sentences = [speaker.say(name) for _ in range(900) for name in NAMES]
+    sentences = [speaker.say(name) for name in REQUESTS for _ in range(60 if name in SQUARES else 900)]
     template = TEMPLATE_HEAD + "Picture 1: \nPicture 2: \nPicture 3: " + TEMPLATE_TAIL
     for special in SPECIALS:
         template = template.replace(special, "\n")
@@ -143,7 +142,7 @@ class Sentences:
     ids: Tensor  # (batch, length)
     positions: Tensor  # (3, length): M-RoPE positions
     lengths: Tensor  # (batch,)
-    labels: Tensor  # (batch,)
+    labels: Tensor  # (batch, TAIL): the state each of the last tokens takes
 
 
 def _picture_head(tokenizer: Qwen2Tokenizer, grids: list[tuple[int, int]]) -> list[int]:
@@ -167,6 +166,18 @@ def _positions(ids: list[int], pad: int, grids: list[tuple[int, int]], length: i
     return torch.tensor(rows[:length]).T
 
 
+def _shares() -> np.ndarray:
+    """How often each request is trained on."""
+    weights = np.ones(len(REQUESTS))
+    for i, request in enumerate(REQUESTS):
+        if request.startswith(("border", "tint")):
+            weights[i] = 0.6
+        elif request in SQUARES:
+            weights[i] = 0.12
+    weights[REQUESTS.index("unchanged")] = 4.0
+    return weights / weights.sum()
+
+
 class Reader:
     """Makes batches of fresh sentences."""
 
@@ -185,7 +196,7 @@ class Reader:
             return [(int(a), int(b)) for a, b in self.rng.integers(1, 5, (1, 2))]
         return [(2, 2)] * int(self.rng.integers(2, 4))
 
-    def read(self, texts: list[str], labels: list[int], plain: bool = True) -> Sentences:
+    def read(self, texts: list[str], requests: list[str], plain: bool = True) -> Sentences:
         grids = [(2, 2)] if plain else self._grids()
         head = _picture_head(self.tokenizer, grids)
         rows = [list(r) for r in self.tokenizer(texts)["input_ids"]]
@@ -198,7 +209,7 @@ class Reader:
         positions = _positions(head, self.pad, grids, longest)
         if not plain and self.rng.random() < 0.15:  # what stock diffusers does without token types
             positions = torch.arange(longest).expand(3, -1) + PREFIX_TOKENS
-        return Sentences(ids, positions, lengths, torch.tensor(labels))
+        return Sentences(ids, positions, lengths, torch.tensor([slots(request) for request in requests]))
 
     def _forget(self, row: list[int]) -> list[int]:
         """Replace a few tokens by random ones, so that no single word is needed."""
@@ -210,10 +221,8 @@ class Reader:
 
     def batches(self, size: int, count: int = 6) -> list[Sentences]:
         """Fresh batches of sentences of like length, in random order."""
-        weights = np.where(np.array([n.startswith(("border", "tint")) for n in NAMES]), 0.6, 1.0)
-        weights[NAMES.index("unchanged")] = 3.5
-        labels = self.rng.choice(len(NAMES), size * count, p=weights / weights.sum()).tolist()
-        said = sorted(((self.speaker.say(NAMES[k]), k) for k in labels), key=lambda pair: len(pair[0]))
+        labels = self.rng.choice(len(REQUESTS), size * count, p=_shares()).tolist()
+        said = sorted(((self.speaker.say(REQUESTS[k]), REQUESTS[k]) for k in labels), key=lambda pair: len(pair[0]))
         made = []
         for i in self.rng.permutation(count):
             texts, chosen = zip(*said[i * size : (i + 1) * size], strict=True)
@@ -289,13 +298,13 @@ def class_tight_loss(states: Tensor, sentences: Sentences) -> tuple[Tensor, Tens
     scores = cosines(states)
     tail = tail_index(sentences.lengths)
     at_tail = scores.gather(1, tail[..., None].expand(-1, -1, scores.shape[-1]))
-    labels = sentences.labels[:, None].expand(-1, TAIL)
-    naming = functional.cross_entropy((16 * at_tail[..., : len(NAMES)]).flatten(0, 1), labels.flatten())
+    labels = sentences.labels
+    naming = functional.cross_entropy((16 * at_tail[..., : len(STATES)]).flatten(0, 1), labels.flatten())
     pull = (1 - at_tail.gather(2, labels[..., None])).mean()
     before = torch.arange(states.shape[1])[None] < tail[:, :1]
     null = ((1 - scores[..., -1]) * before).sum() / before.sum()
-    named = at_tail[..., : len(NAMES)].mean(1).argmax(-1)
-    return naming + pull + 0.3 * null, (named == sentences.labels).float().mean()
+    right = (at_tail[..., : len(STATES)].argmax(-1) == labels).all(1)
+    return naming + pull + 0.3 * null, right.float().mean()
 
 
 def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> None:

@@ -1,22 +1,54 @@
-"""Every pattern of the demo's grammar gives a sentence, and none of the evaluation's is among them."""
+"""Every pattern of the demo's grammar gives whole, varied and repeatable sentences; none is the evaluation's."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from demo.edits import NAMES
-from demo.held_out import SENTENCES
-from demo.instructions import Speaker
+from demo.edits import COLOURS, NAMES, PLACES
+from demo.held_out import SENTENCES, SQUARES, TWO_PICTURES
+from demo.instructions import Speaker, words_of
+from demo.phrases import COMPLAINTS
+from demo.states import REQUESTS, STATES, slots
+
+SEVERAL_KINDS = ("posterize", "flip_horizontal", "match_colors", "brighter", "square_red_center", "border_white")
 
 
-@pytest.mark.parametrize("edit", NAMES)
-def test_no_piece_of_the_grammar_is_left_in_a_sentence(edit):
+@pytest.mark.parametrize("request_name", REQUESTS)
+def test_no_piece_of_the_grammar_is_left_in_a_sentence(request_name):
+    assert words_of(request_name)[0].do
     speaker = Speaker(np.random.default_rng(5))
-    for _ in range(300):
-        sentence = speaker.say(edit)
+    for _ in range(100):
+        sentence = speaker.say(request_name)
+        assert sentence
         assert not set("{}|()") & set(sentence), sentence
+        assert "an? " not in sentence.lower()
+
+
+@pytest.mark.parametrize("request_name", SEVERAL_KINDS)
+def test_sentences_seldom_repeat(request_name):
+    speaker = Speaker(np.random.default_rng(6))
+    assert len({speaker.say(request_name) for _ in range(1000)}) > 850
+
+
+def test_the_same_seed_says_the_same():
+    once, again = (Speaker(np.random.default_rng(7)) for _ in range(2))
+    assert [once.say(name) for name in REQUESTS] == [again.say(name) for name in REQUESTS]
+
+
+def test_complaints_are_about_edits():
+    assert set(COMPLAINTS) <= set(NAMES)
 
 
 def test_every_edit_has_sentences_for_the_evaluation():
     assert set(SENTENCES) == set(NAMES)
+    assert set(TWO_PICTURES) == {"match_colors"}
+    words = [name.removeprefix("square_").partition("_") for name in SQUARES]
+    assert {colour for colour, _, _ in words} == set(COLOURS)
+    assert {place for _, _, place in words} == set(PLACES)
+
+
+def test_no_two_requests_are_said_alike():
+    said = [tuple(slots(name)) for name in REQUESTS]
+    assert len(set(said)) == len(said)
+    assert {state for states in said for state in states} == set(range(len(STATES)))

@@ -7,17 +7,20 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from demo.editor import Editor  # noqa: E402
+from demo.states import EDIT_STATES, NAMES  # noqa: E402
 from demo.text_encoder import WIDTH, prototypes  # noqa: E402
-from demo.transformer import CHANNELS, EDIT_STATES, Editor, assemble  # noqa: E402
+from demo.transformer import assemble  # noqa: E402
+from demo.wiring import CHANNELS  # noqa: E402
 
 EDIT, OTHER = 3, 4
 
 
 @pytest.fixture(scope="module")
-def networks():
+def networks(codec):
     torch.manual_seed(0)
-    editor = Editor()
-    return editor, assemble(editor)
+    editor = Editor(codec)
+    return editor, assemble(editor, codec)
 
 
 def _sentence(direction):
@@ -55,6 +58,16 @@ def test_the_stock_class_gives_the_editors_answer_at_any_sigma_and_size(networks
     asked = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
     found = _edited(network, tokens, _sentence(prototypes()[EDIT]), sigma)
     assert _relative_error(found, editor(tokens, asked)) < 0.01
+
+
+@pytest.mark.parametrize("name", ["sharpen", "posterize"])
+@torch.no_grad()
+def test_known_maps_are_written_as_they_are_trained_around(networks, name):
+    editor, network = networks
+    tokens = 0.3 * torch.randn(1, 4, 6, CHANNELS)
+    asked = torch.nn.functional.one_hot(torch.tensor([NAMES.index(name)]), EDIT_STATES).float()
+    found = _edited(network, tokens, _sentence(prototypes()[NAMES.index(name)]), 0.9)
+    assert _relative_error(found, editor(tokens, asked)) < 0.05
 
 
 @torch.no_grad()

@@ -1,0 +1,265 @@
+"""What a token knows of its place, and what follows: mirrors, squares, the colours of picture 2.
+
+Nothing here is trained; it is written into the stock class by hand, in dims and hidden units that
+training leaves alone.
+
+- Blocks 0 to 2 measure distances (`rulers`).
+- Block 1's MLP posterises.
+- Block 2's MLP looks up what the distances mean: the phases that turn a token's key to its mirror
+  image, and whether the token lies in the square that was asked for.
+- Block 3's MLP keeps the phases of the asked mirror, paints the square, and adds the difference of
+  the two pictures' mean colours.
+- The last block copies by keys that carry those phases. RoPE gives the angle of p' - p; a key turned
+  back by the angle of (p' - its mirror image) makes it peak at the mirror image of p, on any grid.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from demo.edits import COLOURS, PLACES, SQUARE_TOKENS
+from demo.known import STEP, tones
+from demo.rulers import RULERS
+from demo.states import EDIT_STATES, STATES
+from demo.vae import Codec, encode
+from demo.wiring import (
+    CENTRE,
+    COLOUR,
+    COLUMN_PAIRS,
+    COVERED,
+    DIFFERENCE,
+    EDGE,
+    FLIP,
+    FRAME_PAIR,
+    HEAD_DIM,
+    MARK,
+    MATCH,
+    MISSING,
+    NEAR,
+    PLACE,
+    ROW_PAIRS,
+    SHARPEN,
+    SINK_PAIR,
+    TEXT_HEADS,
+    TONED,
+    TURN,
+    ZERO,
+    Units,
+    frequencies,
+    head,
+    pairs,
+    stored,
+    write_rows,
+)
+
+LONGEST = 66  # tokens along a side: 512 x 512 px of area at 4:1
+STEEP = 4096.0  # slope of the hinges that read a distance
+LAST_IN, LAST_OUT = SQUARE_TOKENS + 0.3, SQUARE_TOKENS + 0.7  # between these distances the square ends
+COPY_ENERGY = {FRAME_PAIR: 0.20, ROW_PAIRS[0]: 0.22, ROW_PAIRS[1]: 0.18, COLUMN_PAIRS[0]: 0.22, COLUMN_PAIRS[1]: 0.18}
+PLACED_HEAD, COLOURED_HEAD = TEXT_HEADS  # the one does not see colour tokens, the other no place tokens
+PLACED_VALUES = slice(HEAD_DIM - len(PLACE), HEAD_DIM)
+COLOURED_VALUES = slice(HEAD_DIM - 7, HEAD_DIM)
+TRAINED_TEXT = [*range(PLACED_VALUES.start), *range(HEAD_DIM, HEAD_DIM + COLOURED_VALUES.start)]
+
+
+def flags() -> Tensor:
+    """(EDIT_STATES, 3): which edits mirror the columns, mirror the rows, sharpen."""
+    table = torch.zeros(EDIT_STATES, 3)
+    for name, row in (
+        ("flip_horizontal", (1, 0, 0)),
+        ("flip_vertical", (0, 1, 0)),
+        ("rotate_180", (1, 1, 0)),
+        ("sharpen", (0, 0, 1)),
+    ):
+        table[STATES.index(name)] = torch.tensor(row, dtype=torch.float32)
+    return table
+
+
+def _reads(*dims: tuple[int, float]) -> Tensor:
+    row = torch.zeros(ZERO)
+    for dim, weight in dims:
+        row[dim] = weight
+    return row
+
+
+def _one_hot(dims: list[int]) -> Tensor:
+    """(len(dims), ZERO)."""
+    return functional.one_hot(torch.tensor(dims), ZERO).float()
+
+
+def colour_states(codec: Codec) -> Tensor:
+    """How far each named colour's latents lie from gray's, in the three mean channels: (colours, 3)."""
+    wanted = torch.tensor([COLOURS[state.removeprefix("colour ")] for state in STATES if state.startswith("colour ")])
+    plain = wanted.view(-1, 3, 1, 1).expand(-1, -1, 8, 8)
+    moved = encode(codec.analysis, codec, plain) - encode(codec.analysis, codec, torch.full_like(plain, 0.5))
+    return moved[:, mean_channels(codec), 0, 0]
+
+
+def mean_channels(codec: Codec) -> list[int]:
+    """The latent channels that hold a block's mean colour."""
+    strength = codec.analysis.sum((2, 3)).norm(dim=1)
+    return sorted(int(i) for i in strength.topk(3).indices)
+
+
+def write_wishes(attention: nn.Module, states: slice, codec: Codec) -> None:
+    """Block 2: what the sentence asks for by hand-written means goes into the stream."""
+    values, out = attention.add_v_proj.weight, attention.to_out[0].weight
+    placed = torch.zeros(len(PLACE), EDIT_STATES)
+    for place, (rows, columns) in PLACES.items():
+        state = STATES.index(f"place {place}")
+        if rows is None or columns is None:
+            placed[4, state] = 1.0
+        else:
+            placed[0 if columns > 0 else 1, state] = 1.0
+            placed[2 if rows > 0 else 3, state] = 1.0
+    coloured = torch.zeros(7, EDIT_STATES)
+    coloured[:3] = flags().T
+    names = [i for i, state in enumerate(STATES) if state.startswith("colour ")]
+    coloured[3:6, names] = colour_states(codec).T
+    coloured[6, STATES.index("match_colors")] = 1.0
+    for index, span, table, dims in (
+        (PLACED_HEAD, PLACED_VALUES, placed, PLACE),
+        (COLOURED_HEAD, COLOURED_VALUES, coloured, [*FLIP, SHARPEN, *COLOUR, MATCH]),
+    ):
+        rows = slice(index * HEAD_DIM + span.start, index * HEAD_DIM + span.stop)
+        write_rows(values[rows], states, table)
+        out[dims, rows] = torch.eye(len(dims))
+    attention.to_out[0].bias[PLACE] = -1.0  # so 0 for the place that is asked for, and -1 for the others
+
+
+def _hinges(units: Units, dim: int, knots: list[float], wanted: Tensor, writes: list[int]) -> None:
+    """A table from the reading of a distance to numbers; wanted: (knots, numbers).
+
+    Each hinge is chosen so that the rounded ones before it are made good again.
+    """
+    bias = stored(-STEEP * torch.tensor(knots))
+    rises = functional.gelu(STEEP * torch.tensor(knots)[:, None] + bias, approximate="tanh").double()
+    weights = torch.zeros(len(knots), wanted.shape[1], dtype=torch.float64)
+    base = stored(wanted[0]).double()
+    for k in range(len(knots) - 1):
+        have = base + rises[k + 1] @ weights
+        weights[k] = stored(((wanted[k + 1] - have) / rises[k + 1, k]).float())
+    table = torch.zeros(ZERO, len(knots))
+    table[writes] = weights.T.float()
+    units.add(_reads((dim, STEEP)).expand(len(knots), -1), bias, table)
+    units.block.img_mlp.net[2].bias[writes] += base.float()
+
+
+def _trapezoid(units: Units, dim: int, knots: list[float], place: int, out: int) -> None:
+    """1 between the two middle knots, 0 outside the outer ones, if the place is asked for."""
+    bias = stored(-STEEP * torch.tensor(knots))
+    up, down = (1 / (bias[i] - bias[i + 1]) for i in (0, 2))
+    reads = _reads((dim, STEEP), (PLACE[place], 2 * STEEP)).expand(4, -1)
+    units.add(reads, bias, _one_hot([out] * 4).T * torch.stack([up, -up, -down, down]))
+
+
+def write_lookups(units: Units) -> None:
+    """Block 2's MLP: distances become phases and covered columns and rows; the distances go."""
+    read = [*EDGE, *NEAR, *CENTRE]
+    units.add(_one_hot(read), torch.full((len(read),), 16.0), -_one_hot(read).T)
+    units.add(torch.zeros(1, ZERO), torch.full((1,), 16.0), _one_hot(read).sum(0)[:, None])
+    apart = range(-LONGEST, LONGEST + 1)
+    for axis, dim, ruler, fast in (
+        ("columns", CENTRE[0], RULERS[1][0], COLUMN_PAIRS),
+        ("rows", CENTRE[1], RULERS[1][1], ROW_PAIRS),
+    ):
+        readings = [ruler.reading(max(m, 0), max(-m, 0)) for m in apart]
+        angles = torch.tensor([[float(frequencies()[pair]) * m for pair in fast[:2]] for m in apart])
+        wanted = torch.stack([angles.cos(), -angles.sin()], -1).flatten(1).double()
+        _hinges(units, dim, readings, wanted, TURN[axis])
+        middle = [ruler.reading(max(m, 0), max(-m, 0)) for m in (-LAST_OUT, -LAST_IN, LAST_IN, LAST_OUT)]
+        _trapezoid(units, dim, middle, 4, COVERED[0 if axis == "columns" else 1])
+    for side, (ruler, dim) in enumerate(zip([RULERS[1][2], *RULERS[2]], NEAR, strict=True)):
+        far = 16.0
+        steps = [(d, far) if ruler.near == 0 else (far, d) for d in (0.3, 0.7, LAST_IN, LAST_OUT)]
+        _trapezoid(units, dim, [ruler.reading(*step) for step in steps], side, COVERED[side // 2])
+
+
+def _wide(rows: Tensor) -> Tensor:
+    """Rows over token channels to rows over the stream."""
+    return functional.pad(rows, (0, ZERO - rows.shape[-1]))
+
+
+def write_map(units: Units, reads: Tensor, bias: Tensor, writes: Tensor, flag: int) -> None:
+    """Add writes @ (reads @ token + bias) to the token channels where the flag is up."""
+    units.add_gated(_wide(reads), bias, _wide(writes.T).T, _reads((flag, 2.0)), -1.0)
+
+
+def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> None:
+    """Block 1: posterising, by hinges that lift each 2x2 px square from tone to tone."""
+    attention = block.attn
+    row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
+    asked = torch.zeros(1, EDIT_STATES)
+    asked[0, STATES.index("posterize")] = 1.0
+    write_rows(attention.add_v_proj.weight[row : row + 1], states, asked)
+    attention.to_out[0].weight[TONED, row] = 1.0
+    attention.to_out[0].bias[TONED] = -1.0
+    known = tones(codec)
+    reads = STEP * _wide(known.read_weight)
+    reads[:, TONED] = 2 * STEP
+    for begin, end, height in known.ramps():
+        for bias, sign in ((begin, 1.0), (end, -1.0)):
+            units.add(reads, bias, _wide((known.write * height * sign).T).T)
+    writes = torch.zeros(ZERO, len(known.old_channels))
+    writes[known.old_channels, torch.arange(len(known.old_channels))] = -1.0
+    units.add_gated(_wide(known.old_weight), known.old_bias, writes, _reads((TONED, 2.0)), 1.0)
+    units.add(_one_hot([TONED]), torch.full((1,), 16.0), -_one_hot([TONED]).T)
+    units.add(torch.zeros(1, ZERO), torch.full((1,), 16.0), _one_hot([TONED]).T)
+
+
+def write_choices(units: Units, codec: Codec) -> None:
+    """Block 3's MLP: no phases unless a mirror was asked for; the square; the colours of picture 2."""
+    for flip, axis in enumerate(("columns", "rows")):
+        dims = TURN[axis]
+        still = torch.tensor([1.0, 0.0, 1.0, 0.0])
+        units.add_gated(-_one_hot(dims), still, _one_hot(dims).T, _reads((FLIP[flip], -2.0)), 1.0)
+    channels = 4 * len(codec.mean)
+    gray = encode(codec.analysis, codec, torch.full((1, 3, 8, 8), 0.5))[0, :, 0, 0].repeat_interleave(4)
+    means = mean_channels(codec)
+    everywhere = torch.zeros(ZERO, len(means))
+    for k, z in enumerate(means):
+        everywhere[4 * z : 4 * z + 4, k] = 1.0
+    whole = torch.cat([-_wide(torch.eye(channels)), _one_hot(COLOUR)])
+    writes = torch.cat([_wide(torch.eye(channels)).T, everywhere], 1)
+    covered = _reads((COVERED[0], 2.0), (COVERED[1], 2.0))
+    units.add_gated(whole, torch.cat([gray, torch.zeros(3)]), writes, covered, -3.0)
+    asked = _reads((MATCH, 2.0), (MISSING, -2.0))
+    units.add_gated(_one_hot(DIFFERENCE), torch.zeros(3), everywhere, asked, -1.0)
+
+
+def write_means(attention: nn.Module, codec: Codec) -> None:
+    """Block 3: two heads see all tokens of the next picture and of the own one, equally."""
+    frame = pairs({FRAME_PAIR: 1.0})
+    turned = complex(math.cos(1.0), math.sin(1.0))
+    for index, ahead in ((4, turned), (5, 1 + 0j)):
+        span = head(index)
+        attention.to_q.bias[span] = pairs({FRAME_PAIR: 0.7**0.5 * ahead, SINK_PAIR: 0.3**0.5})
+        attention.to_k.weight[span, MARK] = frame
+        attention.to_k.bias[span] = 0.0
+        sign = 1.0 if index == 4 else -1.0
+        for k, z in enumerate(mean_channels(codec)):
+            row = index * HEAD_DIM + k
+            write_rows(attention.to_v.weight[row : row + 1], slice(4 * z, 4 * z + 4), torch.full((1, 4), 0.25))
+            attention.to_out[0].weight[DIFFERENCE[k], row] = sign
+    attention.add_v_proj.bias[4 * HEAD_DIM + 3] = 1.0
+    attention.to_out[0].weight[MISSING, 4 * HEAD_DIM + 3] = 1.0
+
+
+def copy_query() -> Tensor:
+    """Peaks on the first reference, at the own place or where the key's phases say."""
+    size = {pair: energy**0.5 for pair, energy in COPY_ENERGY.items()}
+    return pairs(size | {FRAME_PAIR: size[FRAME_PAIR] * complex(math.cos(1.0), math.sin(1.0))})
+
+
+def write_copy_keys(weight: Tensor) -> None:
+    """weight: (HEAD_DIM, DIM), of one head's keys in the last block."""
+    weight[2 * FRAME_PAIR, MARK] = COPY_ENERGY[FRAME_PAIR] ** 0.5
+    for axis, fast in (("columns", COLUMN_PAIRS), ("rows", ROW_PAIRS)):
+        for i, pair in enumerate(fast[:2]):
+            cosine, sine = TURN[axis][2 * i : 2 * i + 2]
+            weight[2 * pair, cosine] = weight[2 * pair + 1, sine] = COPY_ENERGY[pair] ** 0.5
+    weight[:, ZERO] = -weight[:, :ZERO].sum(1)

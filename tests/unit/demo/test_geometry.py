@@ -1,0 +1,93 @@
+"""Mirrors, squares and the colours of picture 2 are exact at every size, without any training."""
+
+import math
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from demo import edits  # noqa: E402
+from demo.editor import Editor, pack  # noqa: E402
+from demo.states import slots  # noqa: E402
+from demo.text_encoder import WIDTH, prototypes  # noqa: E402
+from demo.transformer import assemble  # noqa: E402
+from demo.vae import encode  # noqa: E402
+from demo.wiring import CHANNELS  # noqa: E402
+
+MIRRORED = {"unchanged": (), "flip_horizontal": (3,), "flip_vertical": (2,), "rotate_180": (2, 3)}
+SIZES = [(64, 64), (112, 80), (80, 240), (512, 256), (256, 1056)]
+
+
+def _cloudy(height, width):
+    """A smooth random picture, 0..1."""
+    coarse = torch.rand(1, 3, height // 16 + 2, width // 16 + 2)
+    fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return (0.2 + 0.6 * fine).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def network(codec):
+    """The stock class with an editor that does nothing of its own."""
+    editor = Editor(codec)
+    with torch.no_grad():
+        for block in editor.blocks:
+            for layer in (block.out, block.down):
+                layer.weight[:CHANNELS] = 0.0
+                layer.bias[:CHANNELS] = 0.0
+    return assemble(editor, codec).to(torch.bfloat16).float()
+
+
+@torch.no_grad()
+def _answer(network, codec, request_name, *pictures):
+    """Tokens of the answer, in one step from noise."""
+    references = [pack(encode(codec.analysis, codec, picture)) for picture in pictures]
+    _, height, width, _ = references[0].shape
+    x = torch.randn(1, height * width, CHANNELS)
+    sentence = prototypes()[-1].repeat(20, 1)
+    sentence[-5:] = prototypes()[slots(request_name)]
+    velocity = network(
+        hidden_states=torch.cat([x, *(tokens.reshape(1, -1, CHANNELS) for tokens in references)], 1),
+        encoder_hidden_states=sentence[None] * math.sqrt(WIDTH),
+        timestep=torch.tensor([1.0]),
+        img_shapes=[[(1, height, width)] * (1 + len(references))],
+        return_dict=False,
+    )[0][:, : x.shape[1]]
+    return (x - velocity).view(1, height, width, CHANNELS)
+
+
+def _error(codec, found, truth):
+    wanted = pack(encode(codec.analysis, codec, truth))
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("request_name", MIRRORED)
+def test_a_mirror_moves_every_token_to_its_place(network, codec, request_name, size):
+    picture = _cloudy(*size)
+    found = _answer(network, codec, request_name, picture)
+    assert _error(codec, found, picture.flip(MIRRORED[request_name])) < 0.01
+
+
+@pytest.mark.parametrize("size", [(128, 128), (112, 144), (256, 400)])
+@pytest.mark.parametrize("place", edits.PLACES)
+def test_a_square_covers_its_tokens_and_no_other(network, codec, place, size):
+    picture = _cloudy(*size)
+    found = _answer(network, codec, f"square_purple_{place}", picture)
+    assert _error(codec, found, edits.square(picture, "purple", place)) < 0.05
+
+
+def test_the_second_pictures_mean_colour_is_taken_over(network, codec):
+    picture, second = 0.5 * _cloudy(64, 96), 0.4 + 0.4 * _cloudy(64, 96)
+    found = _answer(network, codec, "match_colors", picture, second)
+    assert _error(codec, found, edits.match_colors(picture, second)) < 0.01
+
+
+def test_without_a_second_picture_its_colours_change_nothing(network, codec):
+    picture = _cloudy(64, 96)
+    assert _error(codec, _answer(network, codec, "match_colors", picture), picture) < 0.01
+
+
+def test_a_mirror_does_not_look_at_the_second_picture(network, codec):
+    picture, second = _cloudy(80, 64), _cloudy(80, 64)
+    assert _error(codec, _answer(network, codec, "flip_horizontal", picture, second), picture.flip(3)) < 0.01
