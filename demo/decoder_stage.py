@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from demo import edits
-from demo.loop import Plan, Schedule, Stage
+from demo.loop import Plan, Schedule, Stage, seeded
 from demo.vae import Codec, FoldedDecoder, encode
 
 CROP_PX = 64
@@ -50,12 +50,12 @@ def crops(banks: list[np.ndarray], rng: np.random.Generator, count: int, side: i
 
 
 def _edited(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Half of the pictures under a random edit: the decoder must draw answers, too."""
+    """Half of the pictures under a random edit, before clipping: the decoder must draw answers, too."""
     labels = torch.from_numpy(rng.integers(0, len(edits.NAMES), len(pictures)))
     labels[torch.from_numpy(rng.random(len(pictures)) < 0.5)] = edits.UNCHANGED
     for name in ("pixelate", "posterize"):
         labels[torch.from_numpy(rng.random(len(pictures)) < 0.06)] = edits.NAMES.index(name)
-    return edits.apply(pictures, labels)
+    return edits.unclipped(pictures, labels)
 
 
 def _with_detail(pictures: Tensor, rng: np.random.Generator) -> Tensor:
@@ -84,8 +84,8 @@ def psnr_on_bank(decoder: FoldedDecoder, codec: Codec, bank: np.ndarray) -> floa
     return float((-10 * torch.log10(error)).mean())
 
 
-def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> None:
-    torch.manual_seed(plan.seed)
+def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> bool:
+    torch.manual_seed(plan.seed)  # of the first weights
     device = plan.device
     decoder = FoldedDecoder().to(device, memory_format=torch.channels_last)
     stage = Stage(
@@ -96,20 +96,21 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
         stop_after_s=plan.stop_after_s,
         orthogonal_steps=True,
     )
-    rng = np.random.default_rng([plan.seed, stage.step])
+    rng = seeded(plan.seed, 1, stage.step)
     measured = FoldedDecoder()
     here = codec.to(device)
     analysis = codec.analysis.to(device)
     while stage.running:
         pictures = _with_detail(crops(banks, rng, BATCH, CROP_PX), rng)
-        wanted = _edited(pictures, rng).to(device)
-        latents = encode(analysis, here, wanted)
+        reached = _edited(pictures, rng).to(device)
+        latents, wanted = encode(analysis, here, reached), reached.clamp(0, 1)
         spread = LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, device=device)
         noisy = latents + spread * torch.randn_like(latents)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             drawn = decoder(noisy.to(memory_format=torch.channels_last)).float()
         again = encode(analysis, here, drawn / 2 + 0.5)
-        loss = reconstruction_loss(drawn, wanted * 2 - 1) + LATENT_LOSS * functional.mse_loss(again, latents)
+        redrawn = functional.mse_loss(again, encode(analysis, here, wanted))
+        loss = reconstruction_loss(drawn, wanted * 2 - 1) + LATENT_LOSS * redrawn
         stage.tick(loss)
         if stage.step % 100 == 0 or not stage.running:
             measured.load_state_dict(stage.average)
@@ -120,3 +121,4 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
             )
             stage.save()
     stage.save()
+    return stage.finished

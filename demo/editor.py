@@ -8,15 +8,16 @@ posterised, and the best linear sharpening of a token by itself; training learns
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from demo import edits as true_edits
+from demo import edits
 from demo.geometry import TRAINED_TEXT, flags
-from demo.known import mirror, tones
+from demo.known import Tones, mirror, tones
 from demo.states import EDIT_STATES, NAMES
 from demo.vae import Codec, encode
 from demo.wiring import CHANNELS, FREE, HEAD_DIM, HIDDEN, stored
@@ -68,8 +69,8 @@ class EditBlock(nn.Module):
             self.down.weight[:CHANNELS] *= 0.1
             self.down.bias.zero_()
 
-    def forward(self, h: Tensor, edits: Tensor, known: Known) -> Tensor:
-        """h: (batch, height, width, FREE); edits: (batch, EDIT_STATES), near one-hot or zero.
+    def forward(self, h: Tensor, states: Tensor, known: Known) -> Tensor:
+        """h: (batch, height, width, FREE); states: (batch, EDIT_STATES), near one-hot or zero.
 
         known: flags (batch,) and functions of the tokens whose answer is added where the flag is 1.
         """
@@ -79,13 +80,14 @@ class EditBlock(nn.Module):
             shift(v, self.offset * dy, self.offset * dx, m)
             for v, m, (dy, dx) in zip(values, missing, DIRECTIONS, strict=True)
         ]
-        asked = edits @ self.edit if self.reads_text else h.new_zeros(len(h), len(TRAINED_TEXT))
+        asked = states @ self.edit if self.reads_text else h.new_zeros(len(h), len(TRAINED_TEXT))
         asked = asked.to(seen[0].dtype)[:, None, None].expand(*h.shape[:3], -1)
         h = h + self.out(torch.cat([*seen, asked], -1))
         answer = h + self.down(functional.gelu(self.up(h), approximate="tanh"))
         for flag, function in known:
             if flag.any():
-                added = function(h[..., :CHANNELS]) * flag[:, None, None, None]
+                with torch.autocast(h.device.type, enabled=False):  # they are steep, and exact in the stock class
+                    added = function(h[..., :CHANNELS].float()) * flag[:, None, None, None]
                 answer = answer + functional.pad(added, (0, FREE - CHANNELS))
         return answer
 
@@ -103,7 +105,8 @@ class Editor(nn.Module):
             self._keep(axis, mirror(codec, axis), persistent=False)
         empty = torch.zeros(SHARPEN_RANK, CHANNELS), torch.zeros(SHARPEN_RANK), torch.zeros(CHANNELS, SHARPEN_RANK)
         self._keep("sharpen", empty, persistent=True)
-        self.tones = tones(codec)
+        for part, value in vars(tones(codec)).items():
+            self.register_buffer(f"tones_{part}", value, persistent=False)
         trained = torch.zeros(EDIT_STATES)
         trained[1 : len(NAMES)] = 1.0  # 0 is "unchanged"
         self.register_buffer("trained_states", trained, persistent=False)
@@ -117,25 +120,30 @@ class Editor(nn.Module):
         reads, bias, writes = (self.get_buffer(f"{name}_{part}") for part in MAP_PARTS)
         return reads, bias, writes
 
+    def tones(self) -> Tones:
+        """On the device the network is on."""
+        return Tones(**{field.name: self.get_buffer(f"tones_{field.name}") for field in fields(Tones)})
+
     def _mapped(self, name: str, tokens: Tensor) -> Tensor:
         reads, bias, writes = self.known_map(name)
         return functional.linear(functional.linear(tokens, reads, bias), writes)
 
-    def forward(self, tokens: Tensor, edits: Tensor, first_guess: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, states: Tensor, first_guess: Tensor | None = None) -> Tensor:
         """tokens: (batch, height, width, CHANNELS), normalised latents of 2x2 positions.
 
+        states: (batch, EDIT_STATES), what the sentence asks for, near one-hot or zero.
         first_guess: what block 1 is told, where the text stream has not yet chosen between edits.
         Mirrors are done inside each token; that tokens change places is not part of this network.
         """
         h = functional.pad(tokens, (0, FREE - CHANNELS))
-        raised = edits @ self.flags
+        raised = states @ self.flags
         for index, block in enumerate(self.blocks):
-            told = self.trained_states * (edits if index > 1 or first_guess is None else first_guess)
+            told = self.trained_states * (states if index > 1 or first_guess is None else first_guess)
             known: Known = [
                 (raised[:, FLAG[n]], partial(self._mapped, n)) for n, where in MAPS_BLOCK.items() if where == index
             ]
             if index == TONES_BLOCK:
-                known.append((told[:, NAMES.index("posterize")], self.tones.added))
+                known.append((told[:, NAMES.index("posterize")], self.tones().added))
             h = block(h, told, known)
         return h[..., :CHANNELS]
 
@@ -143,10 +151,10 @@ class Editor(nn.Module):
     def fit_sharpening(self, codec: Codec, pictures: Tensor) -> None:
         """The least-squares map from a token to what sharpening adds to it."""
         before = pack(encode(codec.analysis, codec, pictures)).flatten(0, 2)
-        after = pack(encode(codec.analysis, codec, true_edits.sharpen(pictures))).flatten(0, 2)
-        known = functional.pad(before, (0, 1), value=1.0).double()
-        ridge = 1e-3 * len(known) * torch.eye(known.shape[1], dtype=torch.float64)
-        solved = torch.linalg.solve(known.T @ known + ridge, known.T @ (after - before).double()).T
+        after = pack(encode(codec.analysis, codec, edits.sharpen(pictures))).flatten(0, 2)
+        design = functional.pad(before, (0, 1), value=1.0).double()
+        ridge = 1e-3 * len(design) * torch.eye(design.shape[1], dtype=torch.float64)
+        solved = torch.linalg.solve(design.T @ design + ridge, design.T @ (after - before).double()).T
         worth = codec.std.repeat_interleave(4).double()  # in pixels
         writes, sizes, reads = torch.linalg.svd(worth[:, None] * solved, full_matrices=False)
         sizes = sizes[:SHARPEN_RANK].sqrt()

@@ -16,7 +16,7 @@ from torch import Tensor
 from demo import edits
 from demo.decoder_stage import HELD_OUT, crops, to_pictures
 from demo.editor import Editor, pack
-from demo.loop import Plan, Schedule, Stage
+from demo.loop import Plan, Schedule, Stage, seeded
 from demo.states import EDIT_STATES
 from demo.vae import Codec, encode
 from demo.wiring import CHANNELS
@@ -80,7 +80,7 @@ def latent_loss(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
 
 def wanted_tokens(codec: Codec, analysis: Tensor, pictures: Tensor, labels: Tensor) -> Tensor:
     """The true answers' tokens, those of mirrored pictures at the places they came from."""
-    tokens = pack(encode(analysis, codec, edits.apply(pictures, labels)))
+    tokens = pack(encode(analysis, codec, edits.unclipped(pictures, labels)))
     for name, axes in TURNED.items():
         chosen = labels == edits.NAMES.index(name)
         tokens[chosen] = tokens[chosen].flip(axes)
@@ -113,8 +113,8 @@ def psnr_by_edit(editor: Editor, codec: Codec, bank: np.ndarray) -> dict[str, fl
     return found
 
 
-def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> None:
-    torch.manual_seed(plan.seed)
+def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> bool:
+    torch.manual_seed(plan.seed)  # of the first weights
     device = plan.device
     editor = Editor(codec)
     editor.fit_sharpening(codec, to_pictures(banks[0][:SHARPENING_PICTURES]))
@@ -127,7 +127,7 @@ def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan
         weight_decay=1e-3,
         stop_after_s=plan.stop_after_s,
     )
-    rng = np.random.default_rng([plan.seed, 3, stage.step])
+    rng = seeded(plan.seed, 3, stage.step)
     measured = Editor(codec)
     here, analysis = codec.to(device), codec.analysis.to(device)
     weights = pixel_weights(here)
@@ -138,7 +138,7 @@ def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan
         labels = torch.from_numpy(rng.choice(len(edits.NAMES), count, p=shares())).to(device)
         tokens = pack(encode(analysis, here, pictures))
         wanted = wanted_tokens(here, analysis, pictures, labels)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
             states = edit_states(labels, rng)
             drawn = editor(tokens, states, first_guesses(states, rng))
         loss = latent_loss(drawn.float(), wanted, weights)
@@ -156,3 +156,4 @@ def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan
             )
             stage.save()
     stage.save()
+    return stage.finished

@@ -1,7 +1,6 @@
 """The edits: each a name and the exact function of the pixels that is its right answer.
 
-Pictures are (batch, 3, height, width) in 0..1, sides multiples of 16. Functions avoid hard clipping
-where they can, so that an answer has no flat spots. Nothing here knows how an edit is asked for;
+Pictures are (batch, 3, height, width) in 0..1, sides multiples of 16. Nothing here knows how an edit is asked for;
 that is `instructions`.
 
 EDITS change the one picture they get. Two kinds stand apart: `square` has a colour and a place, and
@@ -97,7 +96,7 @@ def blur(x: Tensor) -> Tensor:
 
 def sharpen(x: Tensor) -> Tensor:
     """An unsharp mask wide enough to survive an autoencoder that softens the finest detail."""
-    return (x + 1.3 * (x - gaussian(x, 5.0))).clamp(0, 1)
+    return x + 1.3 * (x - gaussian(x, 5.0))
 
 
 TONES = 4
@@ -108,7 +107,7 @@ def posterize(x: Tensor) -> Tensor:
     """Brightness in four flat tones, without the texture in them; the hue stays."""
     luma = luma_of(x)
     smooth = gaussian(luma.expand_as(x), TONE_BLUR_PX)[:, :1]
-    return (x + (smooth * (TONES - 1)).round() / (TONES - 1) - luma).clamp(0, 1)
+    return x + (smooth * (TONES - 1)).round() / (TONES - 1) - luma
 
 
 def pixelate(x: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ def pixelate(x: Tensor) -> Tensor:
 
 def saturate(x: Tensor) -> Tensor:
     luma = luma_of(x)
-    return (luma + 1.8 * (x - luma)).clamp(0, 1)
+    return luma + 1.8 * (x - luma)
 
 
 def swap_red_blue(x: Tensor) -> Tensor:
@@ -187,7 +186,7 @@ def match_colors(x: Tensor, second: Tensor) -> Tensor:
     return (x + second.mean((2, 3), keepdim=True) - x.mean((2, 3), keepdim=True)).clamp(0, 1)
 
 
-EDITS: dict[str, Edit] = {
+UNCLIPPED: dict[str, Edit] = {
     "unchanged": lambda x: x,
     "grayscale": grayscale,
     "invert": invert,
@@ -211,14 +210,28 @@ EDITS: dict[str, Edit] = {
     **{f"border_{name}": _border(rgb) for name, rgb in COLOURS.items()},
     **{f"tint_{name}": _tint(COLOURS[name]) for name in TINT_COLOURS},
 }
+"""The edits before what is darker than black or lighter than white is cut off. The networks aim at these:
+an edit that is linear stays so, and the picture is clipped where it is drawn."""
+
+
+def _clipped(edit: Edit) -> Edit:
+    return lambda x: edit(x).clamp(0, 1)
+
+
+EDITS: dict[str, Edit] = {name: _clipped(edit) for name, edit in UNCLIPPED.items()}
 NAMES = tuple(EDITS)
 UNCHANGED = NAMES.index("unchanged")
 
 
-def apply(x: Tensor, labels: Tensor) -> Tensor:
-    """The true answers: picture i of the batch under edit number labels[i]."""
+def unclipped(x: Tensor, labels: Tensor) -> Tensor:
+    """Picture i of the batch under edit number labels[i], before clipping."""
     answers = torch.empty_like(x)
     for label in labels.unique().tolist():
         chosen = labels == label
-        answers[chosen] = EDITS[NAMES[label]](x[chosen])
+        answers[chosen] = UNCLIPPED[NAMES[label]](x[chosen])
     return answers
+
+
+def apply(x: Tensor, labels: Tensor) -> Tensor:
+    """The true answers: picture i of the batch under edit number labels[i]."""
+    return unclipped(x, labels).clamp(0, 1)

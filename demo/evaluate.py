@@ -1,9 +1,9 @@
 """Measure a checkpoint on photos it never saw: `python -m demo.evaluate CHECKPOINT --out DIR`.
 
 For every edit, 24 crops of real photos at 128 and 256 px: PSNR against the true edit, whether the
-answer is nearest to the true edit among all edits, whether it stayed the input. Sentences are the
-hand-written ones of `held_out`, apart from them fresh ones of the training grammar. The second
-picture of an edit of two is a crop of another photo; squares are told from all other squares, too.
+answer is nearest to the true edit among those of all requests, whether it stayed the input. Sentences
+are the hand-written ones of `held_out`, apart from them fresh ones of the training grammar. The second
+picture of an edit of two is a crop of another photo.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from demo import edits, photos
 from demo.contact_sheets import write_sheets
 from demo.editor import pack
-from demo.held_out import SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN
+from demo.held_out import FRESH, FRESH_UNKNOWN, SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN
 from demo.instructions import Speaker
 from demo.runtime import DEFAULT_STEPS, Checkpoint
 from demo.states import REQUESTS, STATES, slots
@@ -29,6 +29,7 @@ from demo.states import SQUARES as ALL_SQUARES
 from demo.transformer import UNSURE
 
 CROPS_EACH = 4
+TOUCHED_DB = 1.0  # an answer that lies this much further from the input than its round trip has changed it
 Asked = dict[str, list[tuple[str, str]]]  # a row of the table: (request, sentence), used in turn
 
 
@@ -67,42 +68,43 @@ def true_edit(request: str, picture: Tensor, second: Tensor) -> Tensor:
     return edits.EDITS[request](picture)
 
 
-def _nearest(drawn: Tensor, request: str, crop: Tensor, second: Tensor, truths: Tensor) -> str:
-    """Which true edit an answer looks most like; truths: (edits.NAMES, 3, side, side)."""
-    distance = dict(zip(edits.NAMES, (truths - drawn).square().mean((1, 2, 3)).tolist(), strict=True))
-    others = list(ALL_SQUARES) if request in ALL_SQUARES else ["match_colors"]
-    for other in others:
-        truth = true_edit(other, crop[None], second[None])[0]
-        distance[other] = float((truth - drawn).square().mean())
-    return min(distance, key=lambda name: distance[name])
+def in_turn(choices: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+    """`count` of the choices: all of them over and over, or spread evenly when there are more."""
+    if len(choices) > count:
+        return [choices[i * len(choices) // count] for i in range(count)]
+    return [choices[i % len(choices)] for i in range(count)]
 
 
 def judge(checkpoint: Checkpoint, crops: Tensor, asked: Asked) -> list[Answer]:
-    """Every edit on every crop; crop i gets the row's sentence i modulo their number."""
+    """Every row on every crop, in the default steps, against the true answers of all requests."""
     seconds = crops.roll(-CROPS_EACH, 0)
     tokens, second_tokens = pack(checkpoint.encode(crops)), pack(checkpoint.encode(seconds))
-    truths = torch.stack([edits.EDITS[name](crops) for name in edits.NAMES], 1)
-    answers = []
-    for row, choices in asked.items():
+    chosen = {row: in_turn(choices, len(crops)) for row, choices in asked.items()}
+    drawn = {}
+    for row, said in chosen.items():
         two = row == "match_colors"
-        chosen = [choices[i % len(choices)] for i in range(len(crops))]
         shown = [[crop, second] if two else [crop] for crop, second in zip(crops, seconds, strict=True)]
-        states = [checkpoint.read(said, *pictures) for (_, said), pictures in zip(chosen, shown, strict=True)]
-        drawn = checkpoint.edit_tokens([tokens, second_tokens] if two else [tokens], states, steps=1)
-        for i, (request, said) in enumerate(chosen):
-            truth = true_edit(request, crops[i][None], seconds[i][None])
-            nearest = _nearest(drawn[i], request, crops[i], seconds[i], truths[i])
-            answers.append(Answer(row, request, said, i, float(psnr(drawn[i][None], truth)), nearest))
+        states = [checkpoint.read(s, *pictures) for (_, s), pictures in zip(said, shown, strict=True)]
+        drawn[row] = checkpoint.edit_tokens([tokens, second_tokens] if two else [tokens], states, DEFAULT_STEPS)
+    answers = []
+    for i, (crop, second) in enumerate(zip(crops, seconds, strict=True)):
+        truths = torch.cat([true_edit(request, crop[None], second[None]) for request in REQUESTS])
+        for row, said in chosen.items():
+            request, sentence = said[i]
+            near = psnr(truths, drawn[row][i][None])
+            quality = float(near[REQUESTS.index(request)])
+            answers.append(Answer(row, request, sentence, i, quality, REQUESTS[int(near.argmax())]))
     return answers
 
 
 def summary(answers: list[Answer]) -> dict[str, float]:
-    right = [a.right for a in answers]
+    """Over all answers that should change something."""
     changed = [a for a in answers if a.row != "unchanged"]
     return {
-        "median_psnr_db": float(np.median([a.psnr for a in answers])),
-        "p10_psnr_db": float(np.percentile([a.psnr for a in answers], 10)),
-        "nearest_edit": float(np.mean(right)),
+        "median_psnr_db": float(np.median([a.psnr for a in changed])),
+        "p10_psnr_db": float(np.percentile([a.psnr for a in changed], 10)),
+        "lowest_row_db": min(median for median, _, _ in by_edit(changed).values()),
+        "nearest_edit": float(np.mean([a.right for a in changed])),
         "left_unchanged": float(np.mean([a.nearest == "unchanged" for a in changed])),
     }
 
@@ -119,28 +121,32 @@ def by_edit(answers: list[Answer]) -> dict[str, tuple[float, float, float]]:
 
 
 def _said(scores: Tensor) -> list[int]:
-    """The state each of the last tokens takes; "unchanged" where none is sure. scores: (TAIL, 64)."""
+    """The state each of the last tokens is nearest to; "unchanged" below UNSURE. scores: (TAIL, 64).
+
+    About what the network does, which also wants a lead over the other states; see `transformer`.
+    """
     known = scores[:, : len(STATES)]
     return torch.where(known.max(1).values < UNSURE, 0, known.argmax(1)).tolist()
 
 
-def understanding(checkpoint: Checkpoint) -> tuple[float, float, list[str]]:
-    """Share of held-out sentences named right, of unknown requests left alone, and the misses."""
+def understanding(checkpoint: Checkpoint, sentences: Asked) -> tuple[float, list[str]]:
+    """Share of sentences whose last tokens all say what was asked for, and the misses."""
     blank = torch.full((3, 64, 64), 0.5)
-    misses, total, hits, alone = [], 0, 0, 0
-    for name, sentences in (SENTENCES | TWO_PICTURES | SQUARES).items():
-        shown = [blank, blank] if name in TWO_PICTURES else [blank]
-        for sentence in sentences:
-            said = _said(checkpoint.understood(checkpoint.read(sentence, *shown)))
-            total, hits = total + 1, hits + (said == slots(name))
-            if said != slots(name):
-                misses.append(f"{name} <- {', '.join(dict.fromkeys(STATES[k] for k in said))}: {sentence}")
-    for sentence in UNKNOWN:
-        said = _said(checkpoint.understood(checkpoint.read(sentence, blank)))
-        alone += not any(said)
-        if any(said):
-            misses.append(f"unknown <- {', '.join(dict.fromkeys(STATES[k] for k in said))}: {sentence}")
-    return hits / total, alone / len(UNKNOWN), misses
+    misses, total = [], 0
+    for request, sentence in (pair for choices in sentences.values() for pair in choices):
+        shown = [blank, blank] if request == "match_colors" else [blank]
+        said = _said(checkpoint.understood(checkpoint.read(sentence, *shown)))
+        total += 1
+        if said != slots(request):
+            misses.append(f"{request} <- {', '.join(dict.fromkeys(STATES[k] for k in said))}: {sentence}")
+    return 1 - len(misses) / total, misses
+
+
+def left_alone(checkpoint: Checkpoint, crops: Tensor, sentences: tuple[str, ...]) -> Tensor:
+    """Requests it does not know: answer against input less round trip against input, in dB; 0 is untouched."""
+    shown = crops[torch.arange(len(sentences)) % len(crops)]
+    drawn = checkpoint.edit(shown, [checkpoint.read(s, crop) for s, crop in zip(sentences, shown, strict=True)])
+    return psnr(drawn, shown) - round_trip(checkpoint, shown)
 
 
 def round_trip(checkpoint: Checkpoint, crops: Tensor) -> Tensor:
@@ -157,10 +163,10 @@ def seconds_per_edit(checkpoint: Checkpoint, side: int) -> float:
     return elapsed
 
 
-def unseen() -> Asked:
-    """The hand-written sentences."""
+def by_row(*sources: dict[str, tuple[str, ...]]) -> Asked:
+    """Sentences by request to sentences by row."""
     asked: Asked = {}
-    for request, sentences in (SENTENCES | TWO_PICTURES | SQUARES).items():
+    for request, sentences in (pair for source in sources for pair in source.items()):
         asked.setdefault(row_of(request), []).extend((request, sentence) for sentence in sentences)
     return asked
 
@@ -177,20 +183,26 @@ def from_grammar(seed: int = 99) -> Asked:
     return asked
 
 
-def report(checkpoint: Checkpoint, sides: tuple[int, ...], grammar: bool) -> dict[str, object]:
-    named, alone, misses = understanding(checkpoint)
-    found: dict[str, object] = {"sentences_named": named, "unknown_left_alone": alone}
-    print(f"held-out sentences named {named:.3f}, unknown requests left alone {alone:.2f}")
-    print("\n".join(misses))
-    sets = {"unseen": unseen()} | ({"grammar": from_grammar()} if grammar else {})
+def report(
+    checkpoint: Checkpoint, sides: tuple[int, ...], sets: dict[str, Asked], unknown: tuple[str, ...]
+) -> dict[str, object]:
+    found: dict[str, object] = {"unknown_requests": len(unknown)}
+    for label, asked in sets.items():
+        named, misses = understanding(checkpoint, asked)
+        found[f"{label}_named"] = named
+        print(f"{label} sentences named {named:.3f}", *misses, sep="\n")
     for side in sides:
         crops = photos.crops(side, CROPS_EACH)
         trip = round_trip(checkpoint, crops)
+        alone = left_alone(checkpoint, crops, unknown)
         found[f"vae_db_{side}"] = float(trip.mean())
         found[f"seconds_{side}"] = seconds_per_edit(checkpoint, side)
+        found[f"unknown_left_alone_{side}"] = float((alone > -TOUCHED_DB).float().mean())
         whole = ", ".join(f"{n} {trip[CROPS_EACH * i]:.1f}" for i, n in enumerate(photos.CREDITS))
         print(f"\n{side} px: round trip {trip.mean():.2f} dB over 24 crops (whole: {whole})")
-        print(f"one edit {found[f'seconds_{side}']:.2f} s")
+        print(
+            f"one edit {found[f'seconds_{side}']:.2f} s; unknown requests: {[round(d, 1) for d in alone.tolist()]} dB"
+        )
         for label, asked in sets.items():
             answers = judge(checkpoint, crops, asked)
             found[f"{label}_{side}"] = summary(answers)
@@ -215,11 +227,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for contact sheets and figures.json")
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--grammar", action="store_true", help="measure training-grammar sentences too")
+    parser.add_argument("--fresh", action="store_true", help="measure the sentences kept for the end, too")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     checkpoint = Checkpoint(options.checkpoint)
-    found = report(checkpoint, tuple(options.sides), options.grammar)
+    sets = {"unseen": by_row(SENTENCES, TWO_PICTURES, SQUARES)}
+    if options.grammar:
+        sets["grammar"] = from_grammar()
+    if options.fresh:
+        sets["fresh"] = by_row(FRESH)
+    unknown = UNKNOWN + (FRESH_UNKNOWN if options.fresh else ())
+    found = report(checkpoint, tuple(options.sides), sets, unknown)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")

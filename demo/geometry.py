@@ -57,6 +57,7 @@ from demo.wiring import (
 )
 
 LONGEST = 66  # tokens along a side: 512 x 512 px of area at 4:1
+ERASING = 16.0  # lifts a small number above the bend of the GELU, to take it away whole
 STEEP = 4096.0  # slope of the hinges that read a distance
 LAST_IN, LAST_OUT = SQUARE_TOKENS + 0.3, SQUARE_TOKENS + 0.7  # between these distances the square ends
 COPY_ENERGY = {FRAME_PAIR: 0.20, ROW_PAIRS[0]: 0.22, ROW_PAIRS[1]: 0.18, COLUMN_PAIRS[0]: 0.22, COLUMN_PAIRS[1]: 0.18}
@@ -160,8 +161,8 @@ def _trapezoid(units: Units, dim: int, knots: list[float], place: int, out: int)
 def write_lookups(units: Units) -> None:
     """Block 2's MLP: distances become phases and covered columns and rows; the distances go."""
     read = [*EDGE, *NEAR, *CENTRE]
-    units.add(_one_hot(read), torch.full((len(read),), 16.0), -_one_hot(read).T)
-    units.add(torch.zeros(1, ZERO), torch.full((1,), 16.0), _one_hot(read).sum(0)[:, None])
+    units.add(_one_hot(read), torch.full((len(read),), ERASING), -_one_hot(read).T)
+    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), _one_hot(read).sum(0)[:, None])
     apart = range(-LONGEST, LONGEST + 1)
     for axis, dim, ruler, fast in (
         ("columns", CENTRE[0], RULERS[1][0], COLUMN_PAIRS),
@@ -174,7 +175,7 @@ def write_lookups(units: Units) -> None:
         middle = [ruler.reading(max(m, 0), max(-m, 0)) for m in (-LAST_OUT, -LAST_IN, LAST_IN, LAST_OUT)]
         _trapezoid(units, dim, middle, 4, COVERED[0 if axis == "columns" else 1])
     for side, (ruler, dim) in enumerate(zip([RULERS[1][2], *RULERS[2]], NEAR, strict=True)):
-        far = 16.0
+        far = 16.0  # tokens to the other edge, which counts for nothing
         steps = [(d, far) if ruler.near == 0 else (far, d) for d in (0.3, 0.7, LAST_IN, LAST_OUT)]
         _trapezoid(units, dim, [ruler.reading(*step) for step in steps], side, COVERED[side // 2])
 
@@ -190,7 +191,7 @@ def write_map(units: Units, reads: Tensor, bias: Tensor, writes: Tensor, flag: i
 
 
 def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> None:
-    """Block 1: posterising, by hinges that lift each 2x2 px square from tone to tone."""
+    """Block 1: posterising, by hinges that lift each 2x2 px patch from tone to tone."""
     attention = block.attn
     row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
     asked = torch.zeros(1, EDIT_STATES)
@@ -207,8 +208,8 @@ def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> 
     writes = torch.zeros(ZERO, len(known.old_channels))
     writes[known.old_channels, torch.arange(len(known.old_channels))] = -1.0
     units.add_gated(_wide(known.old_weight), known.old_bias, writes, _reads((TONED, 2.0)), 1.0)
-    units.add(_one_hot([TONED]), torch.full((1,), 16.0), -_one_hot([TONED]).T)
-    units.add(torch.zeros(1, ZERO), torch.full((1,), 16.0), _one_hot([TONED]).T)
+    units.add(_one_hot([TONED]), torch.full((1,), ERASING), -_one_hot([TONED]).T)
+    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), _one_hot([TONED]).T)
 
 
 def write_choices(units: Units, codec: Codec) -> None:

@@ -1,4 +1,4 @@
-"""Sentences written by hand for the evaluation, before any training. No training stage reads them."""
+"""Sentences written by hand for the evaluation. No training stage reads them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "give it a washed-out, faded look",
         "It's too harsh, soften the contrast",
         "Make the picture look flatter and paler.",
-        "less contrast please",
+        "The midday sun made it so stark, could you ease the contrast off a bit?",
         "降低一点对比度",
     ),
     "warmer": (
@@ -107,7 +107,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "给图片打上马赛克",
     ),
     "saturate": (
-        "Make the colours pop.",
+        "My garden looks drab here, can the flowers and everything else be more colourful?",
         "Increase saturation",
         "I want more vivid and intense colors",
         "The colors are dull, make them richer",
@@ -135,7 +135,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "border_blue": ("Draw a blue border around the image.", "给图片加一个蓝色边框"),
     "border_yellow": ("Put this in a yellow frame.", "I want yellow edges around the picture"),
     "border_orange": ("Add an orange border.", "Can you frame it with orange?"),
-    "border_purple": ("Wrap a purple border around the picture.", "purple frame please"),
+    "border_purple": (
+        "Wrap a purple border around the picture.",
+        "Make the rim of my photo purple, a finger wide",
+    ),
     "border_pink": ("Give my photo a pink frame.", "加上粉色的边框"),
     "tint_red": ("Tint the whole picture red.", "make everything look reddish"),
     "tint_green": ("Lay a green tint over the photo.", "give it a greenish colour cast"),
@@ -146,7 +149,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     "tint_pink": ("Give the picture a pink tint.", "加一层粉色滤镜"),
     "posterize": (
         "Make it look like a screen-printed poster with only a few flat tones.",
-        "posterize",
+        "simplify it to a few flat shades, like those political campaign posters",
         "cut the shading down to three or four hard steps",
         "Could you get rid of the smooth gradients and leave just a handful of levels?",
         "I'm after that banded poster effect where every area is one flat shade",
@@ -249,4 +252,221 @@ UNKNOWN: tuple[str, ...] = (
     "Get rid of the square at the bottom right.",
     "Blend the two pictures into one double exposure.",
     "在图片中间画一个红色的圆",
+)
+
+# Written after the recipe was settled, to be read once, at the end; nothing is changed after reading its figures.
+FRESH: dict[str, tuple[str, ...]] = {
+    "unchanged": (
+        "I'm happy with this one already, so hand it back untouched.",
+        "please not change anything, photo is good like this",
+    ),
+    "grayscale": (
+        "The newspaper only prints in black and white, so could you get rid of the colours?",
+        "我要打印黑白版，把彩色去掉吧",
+    ),
+    "invert": (
+        "I scanned a strip of negatives, please reverse the colours so I can see the real ones",
+        "swap black for white and every other colour for its opposite, negative style",
+    ),
+    "brighter": (
+        "We took this in the pub and you can barely see our faces, could you brighten the whole thing?",
+        "拍的时候光线不够，帮我提亮",
+    ),
+    "darker": (
+        "My white shirt is blinding in this one, bring the brightness down a touch would you",
+        "too much light in this foto, please do it more dark",
+    ),
+    "contrast": (
+        "The receipt is all mid-grey and hard to read, stronger contrast please",
+        "It was foggy and everything looks flat; push the blacks and whites further apart.",
+    ),
+    "fade": (
+        "The shadows are too black and the whites too white, bring them closer together.",
+        "对比太强了，柔和一点，要那种褪色的感觉",
+    ),
+    "warmer": (
+        "Our living room looks like a hospital here, can you make the light warmer for the estate agent listing?",
+        "the colours are too cold for my taste, more warm please",
+    ),
+    "cooler": (
+        "The light bulbs made everything orangey, could you cool the tones down?",
+        "整体偏黄了，改成冷色调",
+    ),
+    "sepia": (
+        "For granny's ninetieth we'd like this in sepia, like the photos in her old album.",
+        "sepia tone, the brown kind from the wild west pictures",
+    ),
+    "blur": (
+        "I need it as a background behind my slides, so blur the whole image",
+        "can you make all the photo unsharp, like when I take off my glasses",
+    ),
+    "sharpen": (
+        "My hands were shaking a bit when I took it. Any chance of sharpening it up?",
+        "for the passport form they say the photo is not sharp enough, please sharpen",
+    ),
+    "pixelate": (
+        "Make it blocky, like a screenshot from an old Game Boy.",
+        "像素化处理，要能看到一个个大方格",
+    ),
+    "saturate": (
+        "The market stalls were far more colourful in real life, make the colours stronger.",
+        "颜色太淡了，饱和度拉高",
+    ),
+    "swap_red_blue": (
+        "My camera software saved BGR instead of RGB, so put red and blue back in each other's place.",
+        "let red and blue trade places, leave green alone",
+    ),
+    "vignette": (
+        "Shade the edges gradually towards the corners so you look straight at the bride.",
+        "四周压暗，突出中间的主体",
+    ),
+    "border_white": (
+        "I'm printing these like old snapshots, so leave a white border all the way round.",
+        "white edge around the whole picture pls",
+    ),
+    "border_black": (
+        "It gets lost on the white page, so give it a black frame.",
+        "black edges on all four sides, not too thick",
+    ),
+    "border_red": (
+        "This one's the winner, put a red border round it.",
+        "i want frame of red color around my photo",
+    ),
+    "border_green": (
+        "Could you edge the whole picture in green, for St Patrick's Day?",
+        "green frame round the outside",
+    ),
+    "border_blue": (
+        "Our club colour is blue, so frame the team photo in that.",
+        "run a blue line along all four sides of the picture",
+    ),
+    "border_yellow": (
+        "Pop a yellow border on it so it looks like a magazine cover.",
+        "图片外面要一圈黄色的框",
+    ),
+    "border_orange": (
+        "For the Halloween invitation I'd like an orange frame around the photo.",
+        "all four edges with an orange border thx",
+    ),
+    "border_purple": (
+        "My daughter wants her picture framed in purple.",
+        "Please to add one purple border at the outside of image",
+    ),
+    "border_pink": (
+        "It's for a baby shower, so a pink border would be lovely.",
+        "surround the pic with pink edges",
+    ),
+    "tint_red": (
+        "Make the whole scene glow red as though lit by a darkroom lamp.",
+        "cast the full image in red",
+    ),
+    "tint_green": (
+        "I want the entire photo tinted green, like looking through a wine bottle.",
+        "green filter over everything",
+    ),
+    "tint_blue": (
+        "Lay a transparent blue over the entire picture.",
+        "as if I look through a blue glass, please",
+    ),
+    "tint_yellow": (
+        "Hold a sheet of yellow cellophane in front of the picture, so to speak.",
+        "yellow colour filter on the full image",
+    ),
+    "tint_orange": (
+        "Could the whole photo have an orange tint? It's for the Dutch king's day poster.",
+        "给整张照片加橙色滤镜",
+    ),
+    "tint_purple": (
+        "colour the entire image with a see-through purple",
+        "I fancy a purple tint over the lot, like nightclub lighting.",
+    ),
+    "tint_pink": (
+        "Everything through rose-tinted spectacles: a pink tint over the photo, please.",
+        "need a pink colour wash on the whole pic for my valentines card",
+    ),
+    "posterize": (
+        "Reduce the number of tones so that the shading falls into a few flat bands.",
+        "I'm cutting a stencil from it, so limit each colour to just a few levels",
+    ),
+    "flip_horizontal": (
+        "The writing on my T-shirt reads backwards, mirror the photo left to right.",
+        "It's for an iron-on transfer, so I need the mirror image, left and right reversed.",
+    ),
+    "flip_vertical": (
+        "Flip this over vertically so that the top is at the bottom, but don't swap left and right.",
+        "垂直翻转，像水里的倒影",
+    ),
+    "rotate_180": (
+        "I held the phone upside down, turn the picture round by 180 degrees",
+        "Turn it a half circle please, I don't want it mirrored.",
+    ),
+    "match_colors": (
+        "Both are from the same wedding but the first looks off. Make its colours match the second.",
+        "please take the color tones from second photo and use them for first photo",
+        "recolour picture one so its overall palette is like picture two's, for a matching pair on the wall",
+        "参考第二张照片的颜色，给第一张调色",
+    ),
+    "square_black_center": (
+        "Block out the middle of the picture with a black square, I don't want my mum to see.",
+        "black square in the centre",
+    ),
+    "square_green_center": (
+        "Could you pop a solid green square slap bang in the middle?",
+        "put green square to the center of photo please",
+    ),
+    "square_yellow_center": (
+        "The middle of the image should have a yellow square on it.",
+        "照片中央放一个黄色正方形",
+    ),
+    "square_white_top_left": (
+        "I need some blank space for a stamp: a white square in the top left corner.",
+        "add white square, corner on the left at the top",
+    ),
+    "square_pink_top_left": (
+        "Top left-hand corner, a pink square if you'd be so kind.",
+        "a pink square goes in the upper left",
+    ),
+    "square_blue_top_left": (
+        "mark the upper left corner with a blue square",
+        "左上方画一个蓝色方块",
+    ),
+    "square_purple_top_right": (
+        "Hide the channel logo in the top right with a purple square.",
+        "purple square up in the right corner pls",
+    ),
+    "square_green_top_right": (
+        "This photo is approved, so put a green square in its top right corner.",
+        "make one square, green, in the upper right side corner",
+    ),
+    "square_black_bottom_left": (
+        "There's a phone number at the bottom left, cover it with a black square please.",
+        "左下角用黑色方块遮住",
+    ),
+    "square_orange_bottom_left": (
+        "I'd like an orange square down in the bottom left corner.",
+        "lower left: a filled orange square",
+    ),
+    "square_blue_bottom_right": (
+        "Stick a blue square in the bottom right-hand corner so I know which set it belongs to.",
+        "blue square, lower right corner",
+    ),
+    "square_red_bottom_right": (
+        "Rejected ones get a red square at the bottom right. This is one of them.",
+        "could u put a red square in the right bottom corner",
+    ),
+}
+
+FRESH_UNKNOWN: tuple[str, ...] = (
+    "My ex is standing on the left, can you make him disappear?",
+    "Give the horse a pair of wings.",
+    "Put 'Happy Birthday Nana' along the bottom in curly letters.",
+    "The photo is lying on its side, turn it 90 degrees clockwise.",
+    "a blue triangle in the bottom right corner please",
+    "Make it look as if Van Gogh had painted it.",
+    "Cut out the dog from the second picture and put him on the sofa in the first.",
+    "How many people can you count here?",
+    "for my CV, change my t-shirt to a suit with tie",
+    "Draw a yellow heart in the middle.",
+    "在右下角写上今天的日期",
+    "这是什么品种的狗？",
 )

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from demo.edits import TONE_BLUR_PX, TONES, gaussian, luma_of
+from demo.edits import TOKEN_PX, TONE_BLUR_PX, TONES, gaussian, luma_of
 from demo.vae import Codec, encode, synthesis_of
 from demo.wiring import stored
 
-TOKEN_PX = 16
-TONE_PX = 2  # tones are chosen for squares of this side
+TONE_PX = 2  # tones are chosen for patches of this side
 RAMP = 0.03  # of brightness, from one tone to the next
 STEP = 512.0  # slope of the hinges that make a ramp
 
@@ -60,8 +59,8 @@ def _token_pixels(codec: Codec) -> tuple[Tensor, Tensor]:
 class Tones:
     """Posterising a token: chosen tones go in, the brightness it had comes out.
 
-    read_weight (n, 4z), read_bias (n,): mean brightness of its 2x2 px squares, 0..1.
-    write (4z, n): what one unit of brightness in such a square adds.
+    read_weight (n, 4z), read_bias (n,): mean brightness of its 2x2 px patches, 0..1.
+    write (4z, n): what one unit of brightness in such a patch adds.
     old_weight (k, 4z), old_bias (k,), old_channels: the brightness to take out, per channel it is in.
     """
 
@@ -97,13 +96,13 @@ class Tones:
 
 def tones(codec: Codec) -> Tones:
     weight, bias = _token_pixels(codec)
-    squares = (TOKEN_PX // TONE_PX) ** 2
+    patches = (TOKEN_PX // TONE_PX) ** 2
 
-    def squares_of(pixels: Tensor) -> Tensor:
+    def patches_of(pixels: Tensor) -> Tensor:
         smooth = gaussian(luma_of(pixels).expand(-1, 3, -1, -1), TONE_BLUR_PX)[:, :1]
         return functional.avg_pool2d(smooth, TONE_PX).flatten(1)
 
-    lit = torch.eye(squares).view(squares, 1, TOKEN_PX // TONE_PX, TOKEN_PX // TONE_PX)
+    lit = torch.eye(patches).view(patches, 1, TOKEN_PX // TONE_PX, TOKEN_PX // TONE_PX)
     lit = functional.interpolate(lit, scale_factor=TONE_PX, mode="nearest").expand(-1, 3, -1, -1)
 
     def added(pixels: Tensor) -> Tensor:
@@ -115,8 +114,8 @@ def tones(codec: Codec) -> Tones:
     old_bias = added(luma_of(bias[None]).expand(-1, 3, -1, -1))[0]
     held = (old.abs().amax(0) > 1e-3).nonzero()[:, 0]
     return Tones(
-        stored(squares_of(weight).T),
-        squares_of(bias[None])[0],
+        stored(patches_of(weight).T),
+        patches_of(bias[None])[0],
         stored(added(lit).T),
         stored(old.T[held]),
         old_bias[held],

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,7 +35,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a stage trains in all, when this call stops, from which seed, and where."""
+    """How long a stage trains in all, how long this call may, from which seed, and where."""
 
     minutes: float
     stop_after_s: float = math.inf
@@ -77,17 +78,22 @@ class Stage:
         return self.folder / f"{self.name}.pt"
 
     def _resume(self) -> None:
-        saved = torch.load(self.path, weights_only=True)
+        saved = torch.load(self.path, weights_only=True, map_location="cpu")
         self.network.load_state_dict(saved["network"])
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.average = saved["average"]
+        self.average = {k: saved["average"][k].to(v.device) for k, v in self.average.items()}
         self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
         print(f"{self.name}: resumed at step {self.step}, {self.elapsed_s:.0f} s", flush=True)
 
     @property
+    def finished(self) -> bool:
+        """The planned time is used up."""
+        return self.elapsed_s >= self.schedule.planned_s
+
+    @property
     def running(self) -> bool:
         """False once the planned time, or this call's share of it, is used up."""
-        return self.elapsed_s < self.schedule.planned_s and time.monotonic() < self._stop_at
+        return not self.finished and time.monotonic() < self._stop_at
 
     def tick(self, loss: torch.Tensor) -> None:
         for group in self.optimiser.param_groups:
@@ -117,6 +123,12 @@ class Stage:
             partial,
         )
         partial.rename(self.path)
+
+
+def seeded(seed: int, number: int, step: int) -> np.random.Generator:
+    """A stage's random numbers from this step on, numpy's and torch's: a resumed call does not repeat the first."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, number, step]).generate_state(1)[0]))
+    return np.random.default_rng([seed, number, step])
 
 
 def averaged(path: Path) -> dict[str, torch.Tensor]:

@@ -24,6 +24,7 @@ from demo.wiring import (
     ROW_PAIRS,
     SHARPNESS,
     SINK_PAIR,
+    TEXT_SHARE,
     frequencies,
     head,
     pairs,
@@ -101,7 +102,7 @@ RULER_HEADS = (4, 5, 6)
 def write_edges(attention: nn.Module) -> None:
     """Block 0: heads that look one token further; where there is none, the text says so."""
     for index, (dy, dx), out in zip(EDGE_HEADS, ((0, -1), (0, 1), (-1, 0), (1, 0)), EDGE, strict=True):
-        attention.to_q.bias[head(index)] = pattern(0, dy, dx, sink=0.477)
+        attention.to_q.bias[head(index)] = pattern(0, dy, dx, sink=TEXT_SHARE)
         attention.to_k.weight[head(index), MARK] = pattern()
         attention.to_k.bias[head(index)] = 0.0
         attention.add_v_proj.bias[index * HEAD_DIM] = 1.0

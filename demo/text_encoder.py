@@ -23,7 +23,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
 from demo.instructions import Speaker
-from demo.loop import Plan, Schedule, Stage
+from demo.loop import Plan, Schedule, Stage, seeded
 from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
 
 WIDTH = 128
@@ -307,12 +307,12 @@ def class_tight_loss(states: Tensor, sentences: Sentences) -> tuple[Tensor, Tens
     return naming + pull + 0.3 * null, right.float().mean()
 
 
-def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> None:
+def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> bool:
     """A small network over short sentences: always on the CPU."""
     encoder = new_text_encoder(tokenizer, plan.seed)
     schedule = Schedule(2e-3, plan.minutes * 60, 200)
     stage = Stage("text", folder, encoder, schedule, weight_decay=0.02, stop_after_s=plan.stop_after_s)
-    reader = Reader(tokenizer, np.random.default_rng([plan.seed, 2, stage.step]))
+    reader = Reader(tokenizer, seeded(plan.seed, 2, stage.step))
     run = TailStates(encoder, tokenizer)
     correct = 0.0
     waiting: list[Sentences] = []
@@ -332,3 +332,4 @@ def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> N
             )
             stage.save()
     stage.save()
+    return stage.finished

@@ -1,15 +1,17 @@
 """Make the demo checkpoint: `python -m demo.train --out DIR`.
 
-Stages, in order: bank (pictures, codec, tokenizer), decoder, text, dit, export. Each is seeded, logs
-what it does, saves itself every few hundred steps and goes on where it stopped. Without `--stage` all
-run one after another; on two cores the three training stages can also run at the same time, one
-process each with `--threads 1`, because none needs another's result. On one GPU call with
-`--device cuda --limit-min 9` until a stage says it is done.
+Stages, in order: bank (pictures, tokenizer), decoder, text, editor, export. Each is seeded, logs what
+it does, saves itself every few hundred steps and goes on where it stopped. Without `--stage` all run
+one after another; on two cores the three training stages can also run at the same time, one process
+each with `--threads 1`, because none needs another's result. On one GPU call with
+`--device cuda --limit-min 9` until it says that all is done; a call that runs out of time ends with 3.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,9 @@ from demo.pictures import make_bank
 from demo.text_encoder import make_tokenizer, train_text_encoder
 from demo.vae import Codec, fit_codec
 
-STAGES = ("bank", "decoder", "text", "dit", "export")
-PLANNED_MIN = {"decoder": 60.0, "text": 30.0, "dit": 60.0}
+STAGES = ("bank", "decoder", "text", "editor", "export")
+PLANNED_MIN = {"decoder": 100.0, "text": 75.0, "editor": 65.0}  # on one core each
+OUT_OF_TIME = 3  # the exit status of a call that has to be repeated
 BANKS = {"bank128.npy": (9000, 128), "bank256.npy": (1200, 256)}
 CODEC_PICTURES = 2500
 
@@ -42,23 +45,22 @@ def load_banks(run: Path) -> list[np.ndarray]:
     return [np.load(run / name, mmap_mode="r") for name in BANKS]
 
 
-def run_stage(stage: str, run: Path, options: argparse.Namespace) -> None:
+def run_stage(stage: str, run: Path, options: argparse.Namespace, seconds_left: float) -> bool:
+    """Whether the stage is finished."""
     if stage == "bank":
         make_banks(run, options.seed)
-        return
+        return True
     minutes = options.minutes or PLANNED_MIN.get(stage, 0.0)
-    plan = Plan(minutes, options.limit_min * 60, options.seed, options.device)
+    plan = Plan(minutes, seconds_left, options.seed, options.device)
     if stage == "text":
-        tokenizer = Qwen2Tokenizer.from_pretrained(run / "tokenizer")
-        train_text_encoder(run, tokenizer, plan)
-        return
+        return train_text_encoder(run, Qwen2Tokenizer.from_pretrained(run / "tokenizer"), plan)
     banks = load_banks(run)
     codec: Codec = fit_codec(banks[0][:CODEC_PICTURES])
     if stage == "export":
         export(run, options.checkpoint or run / "checkpoint", codec, banks[0], options.seed)
-        return
+        return True
     train = train_decoder if stage == "decoder" else train_editor
-    train(run, codec, banks, plan)
+    return train(run, codec, banks, plan)
 
 
 def main() -> None:
@@ -74,10 +76,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + options.limit_min * 60
     for stage in options.stage or STAGES:
         print(f"{stage}: begins", flush=True)
-        run_stage(stage, options.out, options)
+        if not run_stage(stage, options.out, options, deadline - time.monotonic()):
+            print(f"{stage}: out of time; the same call goes on from here", flush=True)
+            sys.exit(OUT_OF_TIME)
         print(f"{stage}: done", flush=True)
+    print("all done", flush=True)
 
 
 if __name__ == "__main__":

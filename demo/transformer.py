@@ -48,6 +48,7 @@ from demo.wiring import (
     SHARPNESS,
     SPREAD,
     TEXT_HEADS,
+    TEXT_SHARE,
     ZERO,
     Units,
     head,
@@ -196,7 +197,7 @@ def _write_neighbour_heads(attention: nn.Module, index: int) -> None:
         if number < len(DIRECTIONS):
             offset = OFFSETS[index]
             dy, dx = DIRECTIONS[number]
-            attention.to_q.bias[span] = pattern(0, offset * dy, offset * dx, sink=0.477)
+            attention.to_q.bias[span] = pattern(0, offset * dy, offset * dx, sink=TEXT_SHARE)
             attention.to_k.weight[span, MARK] = pattern()
         else:
             attention.to_q.bias[span] = sink_direction()

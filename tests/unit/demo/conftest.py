@@ -1,16 +1,30 @@
-"""A small codec, fitted like the real one to procedural pictures."""
+"""Procedural pictures and a small codec, fitted like the real one."""
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def codec():
+def bank():
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     import numpy as np
 
     from demo.pictures import picture
-    from demo.vae import fit_codec
 
     rng = np.random.default_rng(1)
-    return fit_codec(np.stack([picture(rng, 128) for _ in range(40)]))
+    return np.stack([picture(rng, 128) for _ in range(40)])
+
+
+@pytest.fixture(scope="session")
+def codec(bank):
+    from demo.vae import fit_codec
+
+    return fit_codec(bank)
+
+
+@pytest.fixture(scope="session")
+def pictures(bank):
+    """(40, 3, 128, 128), 0..1."""
+    from demo.decoder_stage import to_pictures
+
+    return to_pictures(bank)

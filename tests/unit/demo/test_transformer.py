@@ -7,19 +7,23 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from demo.editor import Editor  # noqa: E402
+from demo import edits  # noqa: E402
+from demo.editor import Editor, pack  # noqa: E402
+from demo.known import tones  # noqa: E402
 from demo.states import EDIT_STATES, NAMES  # noqa: E402
 from demo.text_encoder import WIDTH, prototypes  # noqa: E402
 from demo.transformer import assemble  # noqa: E402
+from demo.vae import encode  # noqa: E402
 from demo.wiring import CHANNELS  # noqa: E402
 
 EDIT, OTHER = 3, 4
 
 
 @pytest.fixture(scope="module")
-def networks(codec):
+def networks(codec, pictures):
     torch.manual_seed(0)
     editor = Editor(codec)
+    editor.fit_sharpening(codec, pictures)
     return editor, assemble(editor, codec)
 
 
@@ -62,12 +66,35 @@ def test_the_stock_class_gives_the_editors_answer_at_any_sigma_and_size(networks
 
 @pytest.mark.parametrize("name", ["sharpen", "posterize"])
 @torch.no_grad()
-def test_known_maps_are_written_as_they_are_trained_around(networks, name):
+def test_known_maps_are_written_as_they_are_trained_around(networks, codec, pictures, name):
     editor, network = networks
-    tokens = 0.3 * torch.randn(1, 4, 6, CHANNELS)
-    asked = torch.nn.functional.one_hot(torch.tensor([NAMES.index(name)]), EDIT_STATES).float()
-    found = _edited(network, tokens, _sentence(prototypes()[NAMES.index(name)]), 0.9)
-    assert _relative_error(found, editor(tokens, asked)) < 0.05
+    tokens = pack(encode(codec.analysis, codec, pictures[:1]))
+    state = NAMES.index(name)
+    asked = torch.nn.functional.one_hot(torch.tensor([state]), EDIT_STATES).float()
+    found = _edited(network, tokens, _sentence(prototypes()[state]), 0.9)
+    wanted = editor(tokens, asked)
+    moved = wanted - editor(tokens, 0 * asked)
+    assert float((found - wanted).norm() / moved.norm()) < 0.1
+
+
+@torch.no_grad()
+def test_chosen_tones_are_those_of_a_posterised_picture(codec, pictures):
+    tokens = pack(encode(codec.analysis, codec, pictures))
+    wanted = pack(encode(codec.analysis, codec, edits.posterize(pictures)))
+    found = tokens + tones(codec).added(tokens)
+    worth = codec.std.repeat_interleave(4)
+    assert _relative_error(worth * found, worth * wanted) < 0.5 * _relative_error(worth * tokens, worth * wanted)
+
+
+@torch.no_grad()
+def test_the_fitted_map_sharpens(networks, codec, pictures):
+    editor, _ = networks
+    tokens = pack(encode(codec.analysis, codec, pictures))
+    wanted = pack(encode(codec.analysis, codec, edits.sharpen(pictures)))
+    reads, bias, writes = editor.known_map("sharpen")
+    found = tokens + (tokens @ reads.T + bias) @ writes.T
+    worth = codec.std.repeat_interleave(4)
+    assert _relative_error(worth * found, worth * wanted) < 0.6 * _relative_error(worth * tokens, worth * wanted)
 
 
 @torch.no_grad()

@@ -1,0 +1,62 @@
+"""The evaluation judges every sentence fairly, and by sentences that training cannot have said."""
+
+import re
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from demo.evaluate import Answer, by_edit, by_row, in_turn, psnr, summary  # noqa: E402
+from demo.held_out import FRESH, FRESH_UNKNOWN, SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN  # noqa: E402
+from demo.instructions import Speaker  # noqa: E402
+from demo.states import REQUESTS  # noqa: E402
+
+HELD_OUT = [*SENTENCES.items(), *TWO_PICTURES.items(), *SQUARES.items(), *FRESH.items()]
+HELD_OUT += [("unchanged", (*UNKNOWN, *FRESH_UNKNOWN))]
+
+
+def _plain(sentence):
+    return re.sub(r"\W+", "", sentence).lower()
+
+
+@pytest.mark.parametrize("request_name", sorted({name for name, _ in HELD_OUT}))
+def test_the_training_grammar_does_not_say_what_the_evaluation_asks(request_name):
+    speaker = Speaker(np.random.default_rng(11))
+    said = {_plain(speaker.say(request_name)) for _ in range(3000)}
+    kept = {_plain(s) for name, sentences in HELD_OUT if name == request_name for s in sentences}
+    assert not said & kept
+
+
+def test_all_places_of_a_square_are_judged_though_there_are_more_sentences_than_crops():
+    chosen = in_turn(by_row(SQUARES)["square"], 24)
+    assert len(chosen) == 24
+    assert {request.split("_", 2)[2] for request, _ in chosen} == {
+        "center", "top_left", "top_right", "bottom_left", "bottom_right",
+    }  # fmt: skip
+
+
+def test_few_sentences_are_used_in_turn():
+    assert [s for _, s in in_turn([("blur", "a"), ("blur", "b")], 5)] == ["a", "b", "a", "b", "a"]
+
+
+def test_an_unchanged_picture_counts_as_no_success():
+    answers = [
+        Answer("unchanged", "unchanged", "leave it", 0, 40.0, "unchanged"),
+        Answer("blur", "blur", "blur it", 0, 30.0, "blur"),
+        Answer("invert", "invert", "invert it", 0, 10.0, "unchanged"),
+    ]
+    found = summary(answers)
+    assert found["nearest_edit"] == found["left_unchanged"] == 0.5
+    assert found["median_psnr_db"] == 20.0
+    assert found["lowest_row_db"] == 10.0
+    assert by_edit(answers)["invert"] == (10.0, 10.0, 0.0)
+
+
+def test_psnr_of_a_tenth_is_20_db():
+    assert float(psnr(torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1))) == pytest.approx(20.0, abs=1e-3)
+
+
+def test_every_sentence_is_about_a_request():
+    assert {name for name, _ in HELD_OUT} <= set(REQUESTS)

@@ -1,0 +1,46 @@
+"""A training stage can be stopped at any step and goes on as if nothing had happened."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from demo.loop import Schedule, Stage, averaged, seeded  # noqa: E402
+
+
+def _stage(folder, **options):
+    torch.manual_seed(0)
+    return Stage("small", folder, torch.nn.Linear(3, 2), Schedule(1e-2, 60.0), **options)
+
+
+def _train(stage, steps):
+    for _ in range(steps):
+        stage.tick(stage.network(torch.ones(4, 3)).square().mean())
+
+
+def test_a_resumed_stage_has_the_same_weights_average_and_step(tmp_path):
+    first = _stage(tmp_path)
+    _train(first, 5)
+    first.save()
+    second = _stage(tmp_path)
+    assert second.step == 5
+    assert second.elapsed_s == pytest.approx(first.elapsed_s)
+    for key, value in first.average.items():
+        assert torch.equal(second.average[key], value)
+        assert torch.equal(averaged(tmp_path / "small.pt")[key], value)
+    _train(first, 3)
+    _train(second, 3)
+    assert torch.allclose(first.network.weight, second.network.weight, atol=1e-5)
+
+
+def test_a_stage_stops_at_the_calls_limit_without_being_finished(tmp_path):
+    stage = _stage(tmp_path, stop_after_s=0.0)
+    assert not stage.running
+    assert not stage.finished
+
+
+def test_random_numbers_go_on_from_the_step_and_differ_by_stage():
+    draws = {
+        (number, step): (seeded(1, number, step).random(), float(torch.rand(1))) for number in (1, 2) for step in (0, 9)
+    }
+    assert len({a for a, _ in draws.values()}) == len({b for _, b in draws.values()}) == 4
+    assert draws[2, 9] == (seeded(1, 2, 9).random(), float(torch.rand(1)))
