@@ -35,7 +35,7 @@ BE_FRAMES = (
     "make {o} {x}", "make {o} {x}", "make {o} {x}", "turn {o} {x}", "{x}", "{x} please", "i want {o} {x}",
     "{o} should be {x}", "{o} should look {x}", "make {o} look {x}", "let {o} look {x}", "render {o} {x}",
     "can you make {o} {x}?", "could you make {o} look {x}?", "i'd like {o} to be {x}", "show {o} {x}",
-    "i would like to see {o} {x}", "have {o} look {x}", "a {x} version of {o}", "get {o} {x}",
+    "i would like to see {o} {x}", "have {o} look {x}", "an? {x} version of {o}", "get {o} {x}",
     "i need {o} {x}", "make {o} appear {x}", "how would {o} look {x}?", "i wish {o} was {x}",
     "please make {o} {x}", "set {o} to {x}", "{o} but {x}", "{o}, {x}", "edit {o} so that it is {x}",
     "make {o} feel {x}", "{o} must be {x}", "change {o} so it looks {x}", "{x} look", "{x} style",
@@ -58,7 +58,25 @@ GET_FRAMES = (
 )  # fmt: skip
 SAY_FRAMES = ("{x}", "{x}", "{x}", "{x} please", "hi, {x}", "{x}, thanks", "well, {x}", "i think {x}")
 ZH_FRAMES = ("{x}", "{x}", "请{x}", "请{x}", "帮我{x}", "麻烦{x}", "{x}吧", "{x}，谢谢", "请帮我{x}", "我想{x}",
-             "我要{x}", "我希望{x}", "能不能{x}", "可以{x}吗", "{x}。", "{x}，其他不变", "现在{x}", "{x}一下")  # fmt: skip
+             "我要{x}", "我希望{x}", "能不能{x}", "可以{x}吗", "{x}。", "{x}，其他不变", "现在{x}")  # fmt: skip
+# Whole sentences and bare names of an effect stand in frames of their own.
+SAY_FRAMES_ZH = ("{x}", "{x}", "{x}", "{x}。", "{x}，谢谢", "你好，{x}", "{x}！", "你看，{x}")
+GET_FRAMES_ZH = (
+    "{x}",
+    "{x}",
+    "来点{x}",
+    "我想要{x}",
+    "请加{x}",
+    "要{x}",
+    "{x}，谢谢",
+    "帮我加上{x}",
+    "能不能加{x}",
+    "试试{x}",
+)
+_SAYING_ZH = re.compile(
+    r"太|很|不够|有点|发灰|曝光不足|欠曝|过曝|曝光过度|[倒反]了|应该|需要|想要|不用|不要|：|^(图片|照片|这|图像|画面|整|它|我|像|不|别|什么|没有|你好|谢谢|和原图|更|看)"
+)
+_THING_ZH = re.compile(r"^[^变做加转改打用来把将让成给对]*(效果|滤镜|风格|氛围|感觉|色调|倒影)$")
 KINDS = (0.25, 0.57, 0.70, 1.0)  # how often `be`, `do`, `get` and `say` are taken, cumulated
 OPENINGS = (
     "hi, ", "hello! ", "ok, ", "here is my photo. ", "this is a picture of my cat. ", "nice shot. ", "hey, ",
@@ -86,7 +104,7 @@ UNKNOWN = (
     "(change|turn|transform|convert|make) the {n} (into|to) an? {n}|(change|make|paint|colour|recolor) the {n} (to |)(red|blue|green|yellow|black|white|purple|pink|orange|brown|gray)|"
     "make the {n} (bigger|smaller|larger|taller|thinner|older|younger|happy|sad|smile|run|jump|wink|disappear|fly|move|a bit bigger)|make (him|her|them) (smile|look up|wave|laugh|look older|look younger|wear an? {n})|"
     "(write|type|print|add the text) (hello|happy birthday|sale|welcome|'love'|the word {n}|my name) (on the {n}|at the top|in big letters|)|(rotate|turn|tilt|spin) {o} (by |)(90|45|30|270|60|15|ninety|thirty|forty-five|a few) degrees( clockwise| counterclockwise| to the left| to the right||)|"
-    "(rotate|turn|spin) {o} (by a quarter turn|a quarter turn|by three quarters of a turn|clockwise|counterclockwise|anticlockwise|to the left|to the right|sideways|by 90°|by -90°|by 270°|onto its side|into portrait orientation)|(tilt|lean|skew|straighten|slant|rotate) {o}( a bit| slightly| to one side| to the left| to the right|)|(a |)(quarter turn|90 degree rotation|45° rotation|90° turn|rotation by 90 degrees)( clockwise| to the left||)|"
+    "(rotate|turn|spin) {o} (by a quarter turn|a quarter turn|one quarter turn|by one quarter turn|by a single quarter turn|a quarter of the way round|once by 90 degrees|by half a right angle|by π/2|by three quarters of a turn|clockwise|counterclockwise|anticlockwise|to the left|to the right|sideways|by 90°|by -90°|by 270°|onto its side|into portrait orientation)|(tilt|lean|skew|straighten|slant|rotate) {o}( a bit| slightly| to one side| to the left| to the right|)|(a |one |)(quarter turn|90 degree rotation|45° rotation|90° turn|rotation by 90 degrees)( clockwise| to the left||)|"
     "(put|draw|add|place|paint|insert|make|create) (an? |one |two )(solid |filled |small |big ||)({c}|{c}|) (circle|triangle|star|heart|disc|dot|ring|line|arrow|cross|ball|oval|pentagon|moon|smiley|cat|ball|{n}) {p}|(put|draw|add|paint) (some |)({c}) (stripes|dots|lines|hearts|stars|circles|arrows|letters) ({p}|all over {o}|across {o})|an? {c} (circle|triangle|star|heart|disc|dot|ring|line|arrow|cross|oval) {p}|"
     "(put|draw|add) an? (brown|gray|cyan|beige|turquoise|golden|silver|transparent|striped) square {p}|(change|make|paint|colour|recolor|turn) the ({c} |)(square|circle|box|shape|block) (to |into |)({c}|a circle|a triangle|bigger|smaller|transparent|rounder|disappear|a bit bigger)|(remove|delete|erase|take away|get rid of|hide|cut out|move|enlarge|shrink|rotate|duplicate) the ({c} |)(square|circle|box|shape|block|triangle)( {p}||)|(replace|swap) the ({c} |)(square|circle|box) (with|by|for) an? ({n}|{c} circle|{c} one)|"
     "(crop|zoom|resize|enlarge|shrink|stretch|move|shift|cut) {o} (to the {n}|in half|a bit|to the left|to a square|)|"
@@ -97,6 +115,21 @@ UNKNOWN = (
     "(inset|insert|paste|put|show|place) (picture 2|image 2|the second picture|the other photo) {p}|use (picture 2|image 2|the second picture|the other photo) as (the |a )(background|texture|frame|sky)|(give|let) the {n} in (picture|image) 1 (wear|have|hold) the {n} (of|from|in) (picture|image) 2|(swap|exchange) the (faces|heads|backgrounds|people|skies) (of|in) (the two|both) (pictures|images)|(make|create) a collage( of both pictures|)|(use|take|copy) the (pose|face|background|layout|composition|text|hairstyle|clothes) (of|from|in) (picture|image) 2|"
     "make it (rain|snow|look like an? {n})|(the|a|my) {n} (is|looks) (nice|funny|sad|big|small)|"
     "(solarize|emboss|stylize|animate|vectorize|upscale|denoise|colorize) {o}|{n}|{n} {n}|i like {n}s|(tell|sing|read) me (a|the) (story|song|joke|news)|remove the (noise|wrinkles|people|text|background|watermark|shadow))"
+)
+_THE_SHAPE = "(the|that|this|the|that|my) ({c} |solid |small |big ||||)(square|square|box|box|block|shape|patch|tile|rectangle|circle|triangle|{n})"
+# A shape that is already there, with its place: nothing here takes it away, recolours or moves it.
+UNKNOWN_SHAPES = (
+    f"((remove|delete|erase|take away|get rid of|hide|cut out|wipe out|clear|clear away|drop|eliminate|discard|rub out|take out|clean up|retouch|undo|lose|scrap) {_THE_SHAPE} {{p}}|"
+    f"(remove|delete|erase|take away|get rid of|take out|hide) {_THE_SHAPE} (that is|which is|sitting|you put|i see) {{p}}|make {_THE_SHAPE} {{p}} (disappear|go away|vanish|invisible|transparent|bigger|smaller|larger|rounder|wider|a circle|{{c}}|{{c}})|"
+    f"(recolour|recolor|repaint|paint|change|turn|dye|colour|color|switch|make) {_THE_SHAPE} {{p}} (to |into |in |){{c}}|(change|swap|alter|modify) the (color|colour) of {_THE_SHAPE} {{p}}( to {{c}}| into {{c}}|)|"
+    f"(move|shift|drag|slide|push|bring|carry|relocate|pull|shove) {_THE_SHAPE} ({{p}}|from {{p}} to the other side|{{p}} (a bit |)(to the left|to the right|up|down|further out|somewhere else|away))|"
+    f"(enlarge|shrink|scale up|scale down|rotate|tilt|duplicate|copy|resize|outline|stretch|spin|round off|select|crop) {_THE_SHAPE} {{p}}|(replace|swap|exchange|substitute) {_THE_SHAPE} {{p}} (with|by|for) an? ({{n}}|{{c}} one|circle|triangle|{{c}} circle)|"
+    f"(i don't want|i no longer want|i don't like|i hate|what is|why is there|who put) {_THE_SHAPE} {{p}}|there (should be no|shouldn't be any) ({{c}} |)(square|box|block|shape) {{p}}|(no|without the|minus the) ({{c}} |)(square|box|block|shape|patch) {{p}}|"
+    f"{_THE_SHAPE} {{p}} (should|must|has to|needs to) (go|go away|disappear|be gone|be removed|be deleted|be {{c}}|move|be bigger|be smaller|be moved)|{_THE_SHAPE} {{p}} (is too big|is ugly|is in the way|bothers me|is distracting)(, remove it|, take it out|, delete it|)|{{p}} there is an? ({{c}} |)(square|box|block|shape), (remove it|delete it|take it away|move it|recolor it|make it {{c}}))"
+)
+UNKNOWN_SHAPES_ZH = (
+    "((删除|去掉|移除|擦掉|抹掉|清除|移动|放大|缩小|旋转|隐藏|复制)({o}|){p}的(那个|这个|)({c}的|)(方块|正方形|圆圈|色块|形状|盒子)|(把|将)({o}|){p}的(那个|)({c}的|)(方块|正方形|圆圈|色块|形状)(删掉|去掉|擦掉|移走|拿走|变成{c}|改成{c}|涂成{c}|换成{c}|移到{p}|变大|变小|换个颜色|变成圆形|放大|缩小)|"
+    "{p}的(那个|)({c}的|)(方块|正方形|色块|圆圈)(不要了|应该消失|太大了|很难看|应该是{c}|应该去掉)|(不要|别要){p}的(那个|)(方块|正方形|色块)|改变{p}的(方块|正方形|色块)的颜色)"
 )
 UNKNOWN_ZH = (
     "((在|给)(左边|右边|天空|桌子上|背景里|它|上面)(加|添加|画|放)(一个|一只|一棵|一朵|两个)(猫|狗|帽子|树|花|月亮|太阳|人|汽车|房子|气球|眼镜)|(删除|去掉|移除|抹掉|擦掉)(背景|路人|水印|文字|人|猫|汽车|杂物|那个人)|"
@@ -140,7 +173,12 @@ def _parse(pattern: str) -> tuple[str | tuple[str, ...], ...]:
 
 
 def _tidy(text: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r" +(?=[,:])", "", text)).strip()
+    text = re.sub(r"\s+", " ", re.sub(r" +(?=[,:])", "", text)).strip()
+    return re.sub(r"\b([a-z]{2,})( \1)+\b", r"\1", text)  # "please please"
+
+
+def _tidy_zh(text: str) -> str:
+    return re.sub(r"(色|通道|一点|一些|一下|颜色|色彩)\1+", r"\1", text).rstrip("，")
 
 
 Slots = dict[str, str]  # the pattern behind each letter in braces
@@ -188,7 +226,13 @@ class Speaker:
 
     def _chinese(self, request: str) -> str:
         words, _, slots = words_of(request)
-        return self._choose(ZH_FRAMES).replace("{x}", self._fill(words.chinese, slots))
+        return self._framed_zh(self._fill(words.chinese, slots))
+
+    def _framed_zh(self, core: str) -> str:
+        core = _tidy_zh(core)
+        saying, thing = _SAYING_ZH.search(core), _THING_ZH.match(core)
+        frames = SAY_FRAMES_ZH if saying else GET_FRAMES_ZH if thing else ZH_FRAMES
+        return self._choose(frames).replace("{x}", core)
 
     def _english(self, request: str) -> str:
         words, slots, _ = words_of(request)
@@ -235,11 +279,15 @@ class Speaker:
     def _unknown(self) -> str:
         chance = self.rng.random()
         if chance < 0.15:
-            return self._choose(ZH_FRAMES).replace("{x}", self._fill(UNKNOWN_ZH, ANYTHING_ZH))
+            pattern = UNKNOWN_SHAPES_ZH if self.rng.random() < 0.3 else UNKNOWN_ZH
+            return self._framed_zh(self._fill(pattern, ANYTHING_ZH))
         if chance < 0.22:
             letters = list("abcdefghijklmnopqrstuvwxyz      0123456789")
             return "".join(self.rng.choice(letters, int(self.rng.integers(1, 30))))
-        return self._choose(DO_FRAMES).replace("{x}", self._fill(UNKNOWN, ANYTHING).strip())
+        shape = chance < 0.36
+        frames = (*DO_FRAMES[:8], *SAY_FRAMES) if shape else DO_FRAMES
+        core = self._fill(UNKNOWN_SHAPES if shape else UNKNOWN, ANYTHING).strip()
+        return self._choose(frames).replace("{x}", core)
 
     def _decorate(self, text: str) -> str:
         if self.rng.random() < 0.12:
