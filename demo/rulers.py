@@ -37,25 +37,38 @@ from demo.wiring import (
 EDGE_HEADS = (4, 5, 6, 7)
 
 
+# Rotation pairs that measure: so slow that over 66 tokens the sine of their angle is a straight line.
+COLUMN_RULE, ROW_RULE = 14, 8
+IDLE_PAIR = 13  # no query has anything here; it fills a key up to unit length
+RULE_SHARE = {"difference": 0.0125, "near": 0.05}  # of a query's energy: how steeply distance counts
+WEAK = 1 / 256
+
+
 class Ruler:
-    """One head's query and keys that weigh the two edges of the own row (or column) by distance."""
+    """One head's query and keys that weigh the two edges of the own row (or column) by distance.
+
+    Only edge tokens have keys worth looking at, and frame and row pairs leave the two of the own row. Their
+    rule pair is turned by a quarter, so that the logit of each grows with the sine of its distance; the
+    softmax of the two is then a function of distance alone.
+    """
 
     def __init__(self, axis: str, near: int | None) -> None:
         """near: which edge's distance to read; None for the distance to the first less to the second."""
         columns = axis == "columns"
         self.edges = EDGE[:2] if columns else EDGE[2:]
-        across, self.measure = (ROW_PAIRS, 14) if columns else (COLUMN_PAIRS, 8)
+        across, self.rule = (ROW_PAIRS, COLUMN_RULE) if columns else (COLUMN_PAIRS, ROW_RULE)
         self.near = near
-        energy = 0.0125 if near is None else 0.05
-        here = {FRAME_PAIR: 0.3**0.5} | dict(zip(across, (0.3**0.5, 0.2**0.5, 0.1**0.5), strict=True))
-        size, rest = energy**0.5, (0.1 - energy) ** 0.5
-        self.query = pairs(here | {self.measure: size, SINK_PAIR: rest})
+        share = RULE_SHARE["difference" if near is None else "near"]
+        here = dict(zip((FRAME_PAIR, *across), (math.sqrt(e) for e in (0.3, 0.3, 0.2, 0.1)), strict=True))
+        size, rest = math.sqrt(share), math.sqrt(0.1 - share)
+        self.query = pairs(here | {self.rule: size, SINK_PAIR: rest})
         # Further away weighs more: the first edge lies at negative offsets, the second at positive ones.
-        turned = pairs(here | {self.measure: 1j * size, 13: rest}), pairs(here | {self.measure: -1j * size, 13: rest})
-        still = pairs(here | {13: 0.1**0.5})
+        turned = [pairs(here | {self.rule: turn * size, IDLE_PAIR: rest}) for turn in (1j, -1j)]
+        still = pairs(here | {IDLE_PAIR: math.sqrt(0.1)})
         keys = [turned[side] if near in (None, side) else still for side in range(2)]
-        # So weak that on an edge token it does not count, whatever 0.3 % the LayerNorm is off.
-        self.away = -sink_direction() / 256
+        # The key of all other tokens points away. It is weak, and so does not count beside an edge's own key,
+        # which a LayerNorm that is 0.3 % off would else tilt.
+        self.away = -WEAK * sink_direction()
         self.keys = [stored(key) for key in keys]
 
     def write(self, attention: nn.Module, index: int, out: int) -> None:
@@ -85,9 +98,9 @@ class Ruler:
         return float((chances * torch.tensor(self._values(), dtype=torch.float64)).sum())
 
     def _along(self, offset: float) -> Tensor:
+        """The offset for each of the 16 rotation pairs: 4 frame, 6 height, 6 width."""
         along = torch.zeros(16, dtype=torch.float64)
-        axis = slice(10, 16) if self.measure >= 10 else slice(4, 10)
-        along[axis] = offset
+        along[slice(10, 16) if self.rule == COLUMN_RULE else slice(4, 10)] = offset
         return along
 
 

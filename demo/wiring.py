@@ -34,7 +34,12 @@ HAND_DIMS = 26  # of the stream, written by hand: where a token lies, what the s
 FREE = ZERO - HAND_DIMS  # dims that training may write
 OPEN = 128.0  # lifts what a gate lets through above the bend of the GELU
 
-# Hand-written dims of the stream. EDGE, NEAR and CENTRE are erased once they are read, and used again.
+# Hand-written dims of the stream. What they hold after each block:
+#   block 0   EDGE
+#   block 1   + CENTRE and the first of NEAR (TONED lives inside it)
+#   block 2   TURN where EDGE and NEAR were, COVERED where CENTRE was; + FLIP, SHARPEN, PLACE, COLOUR, MATCH
+#   block 3   TURN of the asked mirror only; + DIFFERENCE, MISSING
+# EDGE, NEAR and CENTRE are erased once they are read, and used again.
 EDGE = list(range(FREE, FREE + 4))  # left, right, top, bottom: 1 where that edge is
 NEAR = list(range(FREE + 4, FREE + 8))  # how far that edge is, as `Ruler.reading`
 CENTRE = [FREE + 8, FREE + 9]  # distance to the left less distance to the right edge; rows alike
