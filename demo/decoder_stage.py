@@ -65,6 +65,18 @@ def _with_detail(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     return (pictures + strength.float().view(-1, 1, 1, 1) * grain).clamp(0, 1)
 
 
+def _with_defocus(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Half of the pictures cut out before a blurred one: photos have flat places right beside sharp edges."""
+    count, _, height, width = pictures.shape
+    behind = edits.gaussian(pictures.roll(1, 0), float(rng.uniform(3, 8)))
+    coarse = torch.from_numpy(rng.standard_normal((count, 1, 4, 4))).float()
+    field = functional.interpolate(coarse, (height, width), mode="bicubic")
+    front = (field * 12).clamp(-0.5, 0.5) + 0.5  # an edge about a pixel wide
+    cut = front * pictures + (1 - front) * behind
+    chosen = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
+    return torch.where(chosen, cut, pictures)
+
+
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
@@ -101,7 +113,7 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
     here = codec.to(device)
     analysis = codec.analysis.to(device)
     while stage.running:
-        pictures = _with_detail(crops(banks, rng, BATCH, CROP_PX), rng)
+        pictures = _with_defocus(_with_detail(crops(banks, rng, BATCH, CROP_PX), rng), rng)
         reached = _edited(pictures, rng).to(device)
         latents, wanted = encode(analysis, here, reached), reached.clamp(0, 1)
         spread = LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, device=device)

@@ -23,17 +23,17 @@ from demo.wiring import CHANNELS
 
 # (height, width, pictures a batch, share): about a thousand tokens each
 SIZES = (
-    (64, 64, 64, 0.40),
-    (64, 96, 44, 0.10),
-    (128, 64, 32, 0.10),
-    (96, 128, 22, 0.10),
+    (64, 64, 64, 0.24),
+    (64, 96, 44, 0.08),
+    (128, 64, 32, 0.08),
+    (96, 128, 22, 0.12),
     (128, 128, 16, 0.22),
-    (176, 256, 6, 0.04),
-    (256, 256, 4, 0.04),
+    (176, 256, 6, 0.13),
+    (256, 256, 4, 0.13),
 )
 HARD = {
     "grayscale": 1.5, "invert": 1.5, "brighter": 1.5, "darker": 1.2, "contrast": 2.4, "saturate": 2.2,
-    "swap_red_blue": 1.8, "blur": 1.8, "sharpen": 3.0, "pixelate": 1.3, "vignette": 2.0, "sepia": 1.3,
+    "swap_red_blue": 1.8, "blur": 1.8, "sharpen": 3.0, "pixelate": 1.3, "vignette": 3.0, "sepia": 1.3,
     "posterize": 3.0, "flip_horizontal": 0.3, "flip_vertical": 0.3, "rotate_180": 0.3,
 }  # fmt: skip
 TURNED = {"flip_horizontal": (2,), "flip_vertical": (1,), "rotate_180": (1, 2)}  # axes of the token grid
