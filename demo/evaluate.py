@@ -76,7 +76,7 @@ def in_turn(choices: list[tuple[str, str]], count: int) -> list[tuple[str, str]]
 
 
 def judge(checkpoint: Checkpoint, crops: Tensor, asked: Asked) -> list[Answer]:
-    """Every row on every crop, in the default steps, against the true answers of all requests."""
+    """Every row on every crop, in one step (see `steps_alike`), against the true answers of all requests."""
     seconds = crops.roll(-CROPS_EACH, 0)
     tokens, second_tokens = pack(checkpoint.encode(crops)), pack(checkpoint.encode(seconds))
     chosen = {row: in_turn(choices, len(crops)) for row, choices in asked.items()}
@@ -85,7 +85,7 @@ def judge(checkpoint: Checkpoint, crops: Tensor, asked: Asked) -> list[Answer]:
         two = row == "match_colors"
         shown = [[crop, second] if two else [crop] for crop, second in zip(crops, seconds, strict=True)]
         states = [checkpoint.read(s, *pictures) for (_, s), pictures in zip(said, shown, strict=True)]
-        drawn[row] = checkpoint.edit_tokens([tokens, second_tokens] if two else [tokens], states, DEFAULT_STEPS)
+        drawn[row] = checkpoint.edit_tokens([tokens, second_tokens] if two else [tokens], states, steps=1)
     answers = []
     for i, (crop, second) in enumerate(zip(crops, seconds, strict=True)):
         truths = torch.cat([true_edit(request, crop[None], second[None]) for request in REQUESTS])
@@ -153,6 +153,16 @@ def round_trip(checkpoint: Checkpoint, crops: Tensor) -> Tensor:
     return psnr(checkpoint.decode(checkpoint.encode(crops)), crops)
 
 
+def steps_alike(checkpoint: Checkpoint, crops: Tensor) -> float:
+    """How near one step comes to the default ones: the lowest PSNR between the two over some edits, in dB."""
+    crop, lowest = crops[:1], float("inf")
+    for name in ("unchanged", "invert", "blur", "posterize", "flip_horizontal", "border_red"):
+        states = [checkpoint.read(SENTENCES[name][0], crop[0])]
+        once, often = (checkpoint.edit(crop, states, steps, seed=steps) for steps in (1, DEFAULT_STEPS))
+        lowest = min(lowest, float(psnr(once, often)))
+    return lowest
+
+
 def seconds_per_edit(checkpoint: Checkpoint, side: int) -> float:
     """One edit at a time, default steps, second call."""
     crop = photos.crops(side, 1)[:1]
@@ -197,6 +207,7 @@ def report(
         alone = left_alone(checkpoint, crops, unknown)
         found[f"vae_db_{side}"] = float(trip.mean())
         found[f"seconds_{side}"] = seconds_per_edit(checkpoint, side)
+        found[f"steps_alike_db_{side}"] = steps_alike(checkpoint, crops)
         found[f"unknown_left_alone_{side}"] = float((alone > -TOUCHED_DB).float().mean())
         whole = ", ".join(f"{n} {trip[CROPS_EACH * i]:.1f}" for i, n in enumerate(photos.CREDITS))
         print(f"\n{side} px: round trip {trip.mean():.2f} dB over 24 crops (whole: {whole})")
