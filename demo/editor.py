@@ -16,11 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo import edits
-from demo.geometry import TRAINED_TEXT, flags
-from demo.known import Tones, mirror, tones
+from demo.known import Tones, flags, mirror, tones
 from demo.states import EDIT_STATES, NAMES
 from demo.vae import Codec, encode
-from demo.wiring import CHANNELS, FREE, HEAD_DIM, HIDDEN, stored
+from demo.wiring import (
+    CHANNELS,
+    FREE,
+    HEAD_DIM,
+    HIDDEN,
+    TRAINED_TEXT,
+    stored,
+)
 
 OFFSETS = (1, 2, 4, 1)  # how many tokens away the neighbours of each edit block are
 TRAINED_UNITS = (HIDDEN, 632, 636, 832)  # of each block's MLP; the others are written by hand

@@ -4,7 +4,7 @@ Nothing here is trained; it is written into the stock class by hand, in dims and
 training leaves alone.
 
 - Blocks 0 to 2 measure distances (`rulers`).
-- Block 1's MLP posterises.
+- Block 1's MLP posterises (`known`).
 - Block 2's MLP looks up what the distances mean: the phases that turn a token's key to its mirror
   image, and whether the token lies in the square that was asked for.
 - Block 3's MLP keeps the phases of the asked mirror, paints the square, and adds the difference of
@@ -22,17 +22,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo.edits import COLOURS, PLACES, SQUARE_TOKENS
-from demo.known import STEP, tones
+from demo.known import flags
 from demo.rulers import RULERS
 from demo.states import EDIT_STATES, STATES
 from demo.vae import Codec, encode
 from demo.wiring import (
     CENTRE,
     COLOUR,
+    COLOURED_HEAD,
+    COLOURED_VALUES,
     COLUMN_PAIRS,
     COVERED,
     DIFFERENCE,
     EDGE,
+    ERASING,
     FLIP,
     FRAME_PAIR,
     HEAD_DIM,
@@ -41,55 +44,28 @@ from demo.wiring import (
     MISSING,
     NEAR,
     PLACE,
+    PLACED_HEAD,
+    PLACED_VALUES,
     ROW_PAIRS,
     SHARPEN,
     SINK_PAIR,
-    TEXT_HEADS,
-    TONED,
     TURN,
     ZERO,
     Units,
     frequencies,
     head,
+    one_hot,
     pairs,
+    reading_of,
     stored,
+    wide,
     write_rows,
 )
 
 LONGEST = 66  # tokens along a side: 512 x 512 px of area at 4:1
-ERASING = 16.0  # lifts a small number above the bend of the GELU, to take it away whole
 STEEP = 4096.0  # slope of the hinges that read a distance
 LAST_IN, LAST_OUT = SQUARE_TOKENS + 0.3, SQUARE_TOKENS + 0.7  # between these distances the square ends
 COPY_ENERGY = {FRAME_PAIR: 0.20, ROW_PAIRS[0]: 0.22, ROW_PAIRS[1]: 0.18, COLUMN_PAIRS[0]: 0.22, COLUMN_PAIRS[1]: 0.18}
-PLACED_HEAD, COLOURED_HEAD = TEXT_HEADS  # the one does not see colour tokens, the other no place tokens
-PLACED_VALUES = slice(HEAD_DIM - len(PLACE), HEAD_DIM)
-COLOURED_VALUES = slice(HEAD_DIM - 7, HEAD_DIM)
-TRAINED_TEXT = [*range(PLACED_VALUES.start), *range(HEAD_DIM, HEAD_DIM + COLOURED_VALUES.start)]
-
-
-def flags() -> Tensor:
-    """(EDIT_STATES, 3): which edits mirror the columns, mirror the rows, sharpen."""
-    table = torch.zeros(EDIT_STATES, 3)
-    for name, row in (
-        ("flip_horizontal", (1, 0, 0)),
-        ("flip_vertical", (0, 1, 0)),
-        ("rotate_180", (1, 1, 0)),
-        ("sharpen", (0, 0, 1)),
-    ):
-        table[STATES.index(name)] = torch.tensor(row, dtype=torch.float32)
-    return table
-
-
-def _reads(*dims: tuple[int, float]) -> Tensor:
-    row = torch.zeros(ZERO)
-    for dim, weight in dims:
-        row[dim] = weight
-    return row
-
-
-def _one_hot(dims: list[int]) -> Tensor:
-    """(len(dims), ZERO)."""
-    return functional.one_hot(torch.tensor(dims), ZERO).float()
 
 
 def colour_states(codec: Codec) -> Tensor:
@@ -146,7 +122,7 @@ def _hinges(units: Units, dim: int, knots: list[float], wanted: Tensor, writes: 
         weights[k] = stored(((wanted[k + 1] - have) / rises[k + 1, k]).float())
     table = torch.zeros(ZERO, len(knots))
     table[writes] = weights.T.float()
-    units.add(_reads((dim, STEEP)).expand(len(knots), -1), bias, table)
+    units.add(reading_of((dim, STEEP)).expand(len(knots), -1), bias, table)
     units.block.img_mlp.net[2].bias[writes] += base.float()
 
 
@@ -154,15 +130,15 @@ def _trapezoid(units: Units, dim: int, knots: list[float], place: int, out: int)
     """1 between the two middle knots, 0 outside the outer ones, if the place is asked for."""
     bias = stored(-STEEP * torch.tensor(knots))
     up, down = (1 / (bias[i] - bias[i + 1]) for i in (0, 2))
-    reads = _reads((dim, STEEP), (PLACE[place], 2 * STEEP)).expand(4, -1)
-    units.add(reads, bias, _one_hot([out] * 4).T * torch.stack([up, -up, -down, down]))
+    reads = reading_of((dim, STEEP), (PLACE[place], 2 * STEEP)).expand(4, -1)
+    units.add(reads, bias, one_hot([out] * 4).T * torch.stack([up, -up, -down, down]))
 
 
 def write_lookups(units: Units) -> None:
     """Block 2's MLP: distances become phases and covered columns and rows; the distances go."""
     read = [*EDGE, *NEAR, *CENTRE]
-    units.add(_one_hot(read), torch.full((len(read),), ERASING), -_one_hot(read).T)
-    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), _one_hot(read).sum(0)[:, None])
+    units.add(one_hot(read), torch.full((len(read),), ERASING), -one_hot(read).T)
+    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), one_hot(read).sum(0)[:, None])
     apart = range(-LONGEST, LONGEST + 1)
     for axis, dim, ruler, fast in (
         ("columns", CENTRE[0], RULERS[1][0], COLUMN_PAIRS),
@@ -180,56 +156,24 @@ def write_lookups(units: Units) -> None:
         _trapezoid(units, dim, [ruler.reading(*step) for step in steps], side, COVERED[side // 2])
 
 
-def _wide(rows: Tensor) -> Tensor:
-    """Rows over token channels to rows over the stream."""
-    return functional.pad(rows, (0, ZERO - rows.shape[-1]))
-
-
-def write_map(units: Units, reads: Tensor, bias: Tensor, writes: Tensor, flag: int) -> None:
-    """Add writes @ (reads @ token + bias) to the token channels where the flag is up."""
-    units.add_gated(_wide(reads), bias, _wide(writes.T).T, _reads((flag, 2.0)), -1.0)
-
-
-def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> None:
-    """Block 1: posterising, by hinges that lift each 2x2 px patch from tone to tone."""
-    attention = block.attn
-    row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
-    asked = torch.zeros(1, EDIT_STATES)
-    asked[0, STATES.index("posterize")] = 1.0
-    write_rows(attention.add_v_proj.weight[row : row + 1], states, asked)
-    attention.to_out[0].weight[TONED, row] = 1.0
-    attention.to_out[0].bias[TONED] = -1.0
-    known = tones(codec)
-    reads = STEP * _wide(known.read_weight)
-    reads[:, TONED] = 2 * STEP
-    for begin, end, height in known.ramps():
-        for bias, sign in ((begin, 1.0), (end, -1.0)):
-            units.add(reads, bias, _wide((known.write * height * sign).T).T)
-    writes = torch.zeros(ZERO, len(known.old_channels))
-    writes[known.old_channels, torch.arange(len(known.old_channels))] = -1.0
-    units.add_gated(_wide(known.old_weight), known.old_bias, writes, _reads((TONED, 2.0)), 1.0)
-    units.add(_one_hot([TONED]), torch.full((1,), ERASING), -_one_hot([TONED]).T)
-    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), _one_hot([TONED]).T)
-
-
 def write_choices(units: Units, codec: Codec) -> None:
     """Block 3's MLP: no phases unless a mirror was asked for; the square; the colours of picture 2."""
     for flip, axis in enumerate(("columns", "rows")):
         dims = TURN[axis]
         still = torch.tensor([1.0, 0.0, 1.0, 0.0])
-        units.add_gated(-_one_hot(dims), still, _one_hot(dims).T, _reads((FLIP[flip], -2.0)), 1.0)
+        units.add_gated(-one_hot(dims), still, one_hot(dims).T, reading_of((FLIP[flip], -2.0)), 1.0)
     channels = 4 * len(codec.mean)
     gray = encode(codec.analysis, codec, torch.full((1, 3, 8, 8), 0.5))[0, :, 0, 0].repeat_interleave(4)
     means = mean_channels(codec)
     everywhere = torch.zeros(ZERO, len(means))
     for k, z in enumerate(means):
         everywhere[4 * z : 4 * z + 4, k] = 1.0
-    whole = torch.cat([-_wide(torch.eye(channels)), _one_hot(COLOUR)])
-    writes = torch.cat([_wide(torch.eye(channels)).T, everywhere], 1)
-    covered = _reads((COVERED[0], 2.0), (COVERED[1], 2.0))
+    whole = torch.cat([-wide(torch.eye(channels)), one_hot(COLOUR)])
+    writes = torch.cat([wide(torch.eye(channels)).T, everywhere], 1)
+    covered = reading_of((COVERED[0], 2.0), (COVERED[1], 2.0))
     units.add_gated(whole, torch.cat([gray, torch.zeros(3)]), writes, covered, -3.0)
-    asked = _reads((MATCH, 2.0), (MISSING, -2.0))
-    units.add_gated(_one_hot(DIFFERENCE), torch.zeros(3), everywhere, asked, -1.0)
+    asked = reading_of((MATCH, 2.0), (MISSING, -2.0))
+    units.add_gated(one_hot(DIFFERENCE), torch.zeros(3), everywhere, asked, -1.0)
 
 
 def write_means(attention: nn.Module, codec: Codec) -> None:

@@ -1,5 +1,7 @@
 """Edits of a token that need no training, because they are known: its mirror image, its tones.
 
+`write_map` and `write_tones` put them into the stock class; `editor` trains around the same functions.
+
 A token is 2x2 latent positions of `z` channels each, 16x16 pixels. All matrices are over normalised
 latents and rounded as the checkpoint stores them.
 """
@@ -9,16 +11,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from demo.edits import TOKEN_PX, TONE_BLUR_PX, TONES, gaussian, luma_of
+from demo.states import EDIT_STATES, STATES
 from demo.vae import Codec, encode, synthesis_of
-from demo.wiring import stored
+from demo.wiring import (
+    COLOURED_HEAD,
+    COLOURED_VALUES,
+    ERASING,
+    HEAD_DIM,
+    TONED,
+    ZERO,
+    Units,
+    one_hot,
+    reading_of,
+    stored,
+    wide,
+    write_rows,
+)
 
 TONE_PX = 2  # tones are chosen for patches of this side
 RAMP = 0.03  # of brightness, from one tone to the next
 STEP = 512.0  # slope of the hinges that make a ramp
+
+
+def flags() -> Tensor:
+    """(EDIT_STATES, 3): which edits mirror the columns, mirror the rows, sharpen."""
+    table = torch.zeros(EDIT_STATES, 3)
+    for name, row in (
+        ("flip_horizontal", (1, 0, 0)),
+        ("flip_vertical", (0, 1, 0)),
+        ("rotate_180", (1, 1, 0)),
+        ("sharpen", (0, 0, 1)),
+    ):
+        table[STATES.index(name)] = torch.tensor(row, dtype=torch.float32)
+    return table
 
 
 def mirror(codec: Codec, axis: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,3 +150,30 @@ def tones(codec: Codec) -> Tones:
         old_bias[held],
         held,
     )
+
+
+def write_map(units: Units, reads: Tensor, bias: Tensor, writes: Tensor, flag: int) -> None:
+    """Add writes @ (reads @ token + bias) to the token channels where the flag is up."""
+    units.add_gated(wide(reads), bias, wide(writes.T).T, reading_of((flag, 2.0)), -1.0)
+
+
+def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> None:
+    """Block 1: posterising, by hinges that lift each 2x2 px patch from tone to tone."""
+    attention = block.attn
+    row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
+    asked = torch.zeros(1, EDIT_STATES)
+    asked[0, STATES.index("posterize")] = 1.0
+    write_rows(attention.add_v_proj.weight[row : row + 1], states, asked)
+    attention.to_out[0].weight[TONED, row] = 1.0
+    attention.to_out[0].bias[TONED] = -1.0
+    known = tones(codec)
+    reads = STEP * wide(known.read_weight)
+    reads[:, TONED] = 2 * STEP
+    for begin, end, height in known.ramps():
+        for bias, sign in ((begin, 1.0), (end, -1.0)):
+            units.add(reads, bias, wide((known.write * height * sign).T).T)
+    writes = torch.zeros(ZERO, len(known.old_channels))
+    writes[known.old_channels, torch.arange(len(known.old_channels))] = -1.0
+    units.add_gated(wide(known.old_weight), known.old_bias, writes, reading_of((TONED, 2.0)), 1.0)
+    units.add(one_hot([TONED]), torch.full((1,), ERASING), -one_hot([TONED]).T)
+    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), one_hot([TONED]).T)

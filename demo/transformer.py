@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from demo import geometry
 from demo.editor import DIRECTIONS, MAPS_BLOCK, NEIGHBOUR_DIM, OFFSETS, TRAINED_UNITS, EditBlock, Editor
-from demo.geometry import COLOURED_HEAD, PLACED_HEAD, TRAINED_TEXT, copy_query, write_copy_keys
+from demo.geometry import copy_query, write_copy_keys
+from demo.known import write_map, write_tones
 from demo.rulers import RULERS, write_edges, write_rulers
 from demo.states import COLOUR_STATES, EDIT_STATES, PLACE_STATES, STATES
 from demo.text_encoder import WIDTH as TEXT_WIDTH
@@ -35,6 +36,7 @@ from demo.wiring import (
     AXES,
     BLOCKS,
     CHANNELS,
+    COLOURED_HEAD,
     DIM,
     FLIP,
     FREE,
@@ -44,11 +46,13 @@ from demo.wiring import (
     LIFT,
     LOW,
     MARK,
+    PLACED_HEAD,
     SHARPEN,
     SHARPNESS,
     SPREAD,
     TEXT_HEADS,
     TEXT_SHARE,
+    TRAINED_TEXT,
     ZERO,
     Units,
     head,
@@ -251,13 +255,13 @@ def assemble(editor: Editor, codec: Codec) -> QwenImageTransformer2DModel:
     write_edges(blocks[0].attn)
     for index in RULERS:
         write_rulers(blocks[index].attn, index)
-    geometry.write_tones(blocks[1], units[1], _asked(1), codec)
+    write_tones(blocks[1], units[1], _asked(1), codec)
     geometry.write_wishes(blocks[2].attn, _asked(2), codec)
     geometry.write_means(blocks[3].attn, codec)
     geometry.write_lookups(units[2])
     geometry.write_choices(units[3], codec)
     for name, flag in (("columns", FLIP[0]), ("rows", FLIP[1]), ("sharpen", SHARPEN)):
-        geometry.write_map(units[MAPS_BLOCK[name]], *editor.known_map(name), flag)
+        write_map(units[MAPS_BLOCK[name]], *editor.known_map(name), flag)
     return network
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from demo.states import EDIT_STATES
 from demo.vae import Z_DIM
@@ -32,6 +33,7 @@ TEXT_SHARE = 0.477  # of a neighbour query: less than the neighbour itself gives
 TEXT_HEADS = (7, 8)
 HAND_DIMS = 26  # of the stream, written by hand: where a token lies, what the sentence wants there
 FREE = ZERO - HAND_DIMS  # dims that training may write
+ERASING = 16.0  # lifts a small number above the bend of the GELU, to take it away whole
 OPEN = 128.0  # lifts what a gate lets through above the bend of the GELU
 
 # Hand-written dims of the stream. What they hold after each block:
@@ -53,6 +55,10 @@ MATCH = FREE + 21
 DIFFERENCE = list(range(FREE + 22, FREE + 25))  # mean colour of picture 2 less that of picture 1
 MISSING = FREE + 25  # there is no picture 2
 TONED = MISSING  # before that, within block 1: 0 if posterising was asked for, else -1
+PLACED_HEAD, COLOURED_HEAD = TEXT_HEADS  # the one does not see colour tokens, the other no place tokens
+PLACED_VALUES = slice(HEAD_DIM - len(PLACE), HEAD_DIM)
+COLOURED_VALUES = slice(HEAD_DIM - 7, HEAD_DIM)
+TRAINED_TEXT = [*range(PLACED_VALUES.start), *range(HEAD_DIM, HEAD_DIM + COLOURED_VALUES.start)]
 
 
 def frequencies() -> Tensor:
@@ -146,6 +152,23 @@ class Units:
         # lose its bits.
         rest = torch.stack([stored(lifted), lifted - stored(lifted), writes @ bias / OPEN], 1)
         self.add(whole, torch.full((len(whole),), OPEN * gate_bias), torch.cat([writes, rest], 1))
+
+
+def reading_of(*dims: tuple[int, float]) -> Tensor:
+    row = torch.zeros(ZERO)
+    for dim, weight in dims:
+        row[dim] = weight
+    return row
+
+
+def one_hot(dims: list[int]) -> Tensor:
+    """(len(dims), ZERO)."""
+    return functional.one_hot(torch.tensor(dims), ZERO).float()
+
+
+def wide(rows: Tensor) -> Tensor:
+    """Rows over token channels to rows over the stream."""
+    return functional.pad(rows, (0, ZERO - rows.shape[-1]))
 
 
 assert len(pattern()) == HEAD_DIM
