@@ -74,7 +74,7 @@ def _with_defocus(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     front = (field * 12).clamp(-0.5, 0.5) + 0.5  # an edge about a pixel wide
     cut = front * pictures + (1 - front) * behind
     chosen = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
-    return torch.where(chosen, cut, pictures)
+    return torch.where(chosen, cut, pictures).clamp(0, 1)  # rounding may end a hair above 1
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ def invert(x: Tensor) -> Tensor:
 
 
 def brighter(x: Tensor) -> Tensor:
-    return 1 - (1 - x) ** 1.7
+    return 1 - (1 - x).clamp_min(0) ** 1.7
 
 
 def darker(x: Tensor) -> Tensor:

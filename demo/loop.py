@@ -96,6 +96,9 @@ class Stage:
         return not self.finished and time.monotonic() < self._stop_at
 
     def tick(self, loss: torch.Tensor) -> None:
+        """One optimiser step. Raises FloatingPointError before a loss that is no number reaches what is saved."""
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{self.name}: the loss is {loss.item()} at step {self.step}")
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.step, self.elapsed_s)
         self.optimiser.zero_grad(set_to_none=True)

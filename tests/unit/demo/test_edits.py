@@ -22,3 +22,9 @@ def test_apply_gives_each_picture_its_own_edit():
     answers = edits.apply(pictures, torch.tensor([invert, gray]))
     assert torch.equal(answers[0], 1 - pictures[0])
     assert torch.equal(answers[1, 0], answers[1, 2])
+
+
+@pytest.mark.parametrize("name", edits.NAMES)
+def test_rounding_beyond_white_or_black_makes_no_hole(name):
+    picture = torch.tensor([-1e-6, 1 + 1e-6]).repeat(1, 3, 64, 32)
+    assert torch.isfinite(edits.UNCLIPPED[name](picture)).all()

@@ -44,3 +44,12 @@ def test_random_numbers_go_on_from_the_step_and_differ_by_stage():
     }
     assert len({a for a, _ in draws.values()}) == len({b for _, b in draws.values()}) == 4
     assert draws[2, 9] == (seeded(1, 2, 9).random(), float(torch.rand(1)))
+
+
+def test_a_loss_that_is_no_number_ends_the_stage_and_leaves_what_was_saved(tmp_path):
+    stage = _stage(tmp_path)
+    _train(stage, 2)
+    stage.save()
+    with pytest.raises(FloatingPointError, match="small: the loss is nan at step 2"):
+        stage.tick(stage.network.weight.sum() * float("nan"))
+    assert _stage(tmp_path).step == 2
