@@ -20,7 +20,7 @@ CROP_PX = 64
 BATCH = 32
 HELD_OUT = 64  # the last pictures of each bank are never trained on
 LATENT_NOISE = 0.08
-SLOPE_LOSS = 0.8  # a faint ripple in a flat place is small in value, but not beside no slope at all
+SLOPE_LOSS = 0.3
 LATENT_LOSS = 0.2  # what is drawn must encode to what it was drawn from, fine coefficients as much as coarse
 
 
@@ -50,12 +50,12 @@ def crops(banks: list[np.ndarray], rng: np.random.Generator, count: int, side: i
 
 
 def _edited(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Half of the pictures under a random edit, before clipping: the decoder must draw answers, too."""
+    """Half of the pictures under a random edit: the decoder must draw answers, too."""
     labels = torch.from_numpy(rng.integers(0, len(edits.NAMES), len(pictures)))
     labels[torch.from_numpy(rng.random(len(pictures)) < 0.5)] = edits.UNCHANGED
     for name in ("pixelate", "posterize"):
         labels[torch.from_numpy(rng.random(len(pictures)) < 0.06)] = edits.NAMES.index(name)
-    return edits.unclipped(pictures, labels)
+    return edits.apply(pictures, labels)
 
 
 def _with_detail(pictures: Tensor, rng: np.random.Generator) -> Tensor:
@@ -63,18 +63,6 @@ def _with_detail(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     strength = torch.from_numpy(rng.uniform(0, 0.15, len(pictures)) * (rng.random(len(pictures)) < 0.33))
     grain = torch.randn(len(pictures), 1, *pictures.shape[2:]) + 0.3 * torch.randn_like(pictures)
     return (pictures + strength.float().view(-1, 1, 1, 1) * grain).clamp(0, 1)
-
-
-def _with_defocus(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    """Half of the pictures cut out before a blurred one: photos have flat places right beside sharp edges."""
-    count, _, height, width = pictures.shape
-    behind = edits.gaussian(pictures.roll(1, 0), float(rng.uniform(3, 8)))
-    coarse = torch.from_numpy(rng.standard_normal((count, 1, 4, 4))).float()
-    field = functional.interpolate(coarse, (height, width), mode="bicubic")
-    front = (field * 12).clamp(-0.5, 0.5) + 0.5  # an edge about a pixel wide
-    cut = front * pictures + (1 - front) * behind
-    chosen = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
-    return torch.where(chosen, cut, pictures).clamp(0, 1)  # rounding may end a hair above 1
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,15 +101,15 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
     here = codec.to(device)
     analysis = codec.analysis.to(device)
     while stage.running:
-        pictures = _with_defocus(_with_detail(crops(banks, rng, BATCH, CROP_PX), rng), rng)
-        reached = _edited(pictures, rng).to(device)
-        latents, wanted = encode(analysis, here, reached), reached.clamp(0, 1)
+        pictures = _with_detail(crops(banks, rng, BATCH, CROP_PX), rng)
+        wanted = _edited(pictures, rng).to(device)
+        latents = encode(analysis, here, wanted)
         spread = LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, device=device)
         noisy = latents + spread * torch.randn_like(latents)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             drawn = decoder(noisy.to(memory_format=torch.channels_last)).float()
         again = encode(analysis, here, drawn / 2 + 0.5)
-        redrawn = functional.mse_loss(again, encode(analysis, here, wanted))
+        redrawn = functional.mse_loss(again, latents)
         loss = reconstruction_loss(drawn, wanted * 2 - 1) + LATENT_LOSS * redrawn
         stage.tick(loss)
         if stage.step % 100 == 0 or not stage.running:

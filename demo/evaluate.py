@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--grammar", action="store_true", help="measure training-grammar sentences too")
     parser.add_argument("--fresh", action="store_true", help="measure the sentences kept for the end, too")
+    parser.add_argument("--no-sheets", action="store_true", help="figures only")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -253,7 +254,8 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
-        write_sheets(checkpoint, options.out)
+        if not options.no_sheets:
+            write_sheets(checkpoint, options.out)
 
 
 if __name__ == "__main__":

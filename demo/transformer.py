@@ -63,7 +63,7 @@ from demo.wiring import (
 )
 
 UNSURE = 0.44  # a smaller cosine with a state's prototype is no request for it
-FIRST_GUESS = (0.45, 0.51)  # between these cosines block 1 hears an edit from not at all to fully
+FIRST_GUESS = (0.4375, 0.5)  # between these cosines block 1 hears a state from not at all to fully; exact in bfloat16
 LOWEST_SIGMA = 0.03  # below the last sigma of 50 steps
 
 

@@ -70,7 +70,7 @@ def test_an_acceleration_that_was_asked_for_and_is_not_there_is_told(asked: Acce
 def test_images_that_the_checkpoint_does_not_look_at_are_told():
     route = Catalog.serving(DEMO).route("qwen-image-edit-plus")
     _, notices = route.complete(request("qwen-image-edit-plus", images=3))
-    assert [(n.parameter, n.detail) for n in notices] == [("images", "'demo' looks at the first 1 of 3 images only.")]
+    assert [(n.parameter, n.detail) for n in notices] == [("images", "'demo' looks at the first 2 of 3 images only.")]
     assert route.complete(request("qwen-image-edit-plus", images=1))[1] == ()
 
 

@@ -1,5 +1,6 @@
 """What the demo's transformer is trained as is what the stock class computes."""
 
+import copy
 import math
 
 import pytest
@@ -113,3 +114,22 @@ def test_a_sentence_that_names_no_edit_is_read_as_no_edit(networks):
     unsure = _sentence(0.3 * prototypes()[EDIT] + 0.3 * prototypes()[OTHER] + 0.9 * prototypes()[-2])
     found = _edited(network, tokens, unsure, 0.9)
     assert _relative_error(found, editor(tokens, torch.zeros(1, EDIT_STATES))) < 0.01
+
+
+@torch.no_grad()
+def test_a_state_that_is_named_is_heard_as_exactly_one(networks):
+    """Block 1 gates steep hinges with it: at 1.04 the tones of a posterised picture were others."""
+    _, network = networks
+    stored = copy.deepcopy(network).to(torch.bfloat16).float()
+    heard = {}
+
+    def keep(index):
+        return lambda module, args, output: heard.__setitem__(index, output[0])
+
+    for index in (0, 1):
+        stored.transformer_blocks[index].register_forward_hook(keep(index))
+    _edited(stored, torch.zeros(1, 4, 4, CHANNELS), _sentence(prototypes()[EDIT]), 0.9)
+    for index, level in ((0, 1), (1, 2)):
+        said = heard[index][0, -5:, level * EDIT_STATES : (level + 1) * EDIT_STATES]
+        assert said[:, EDIT] == pytest.approx(1.0, abs=2e-3)
+        assert said.sum(-1) == pytest.approx(1.0, abs=2e-3)
