@@ -21,7 +21,7 @@ from torch import Tensor
 from demo import edits, photos
 from demo.contact_sheets import write_sheets
 from demo.editor import pack
-from demo.held_out import FRESH, FRESH_UNKNOWN, SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN
+from demo.held_out import FRESH, FRESH_UNKNOWN, LAST, LAST_UNKNOWN, SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN
 from demo.instructions import Speaker
 from demo.runtime import DEFAULT_STEPS, Checkpoint
 from demo.states import REQUESTS, STATES, slots
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for contact sheets and figures.json")
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--grammar", action="store_true", help="measure training-grammar sentences too")
-    parser.add_argument("--fresh", action="store_true", help="measure the sentences kept for the end, too")
+    parser.add_argument("--all", action="store_true", help="measure the two later sets of sentences, too")
     parser.add_argument("--no-sheets", action="store_true", help="figures only")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -247,9 +247,9 @@ def main() -> None:
     sets = {"unseen": by_row(SENTENCES, TWO_PICTURES, SQUARES)}
     if options.grammar:
         sets["grammar"] = from_grammar()
-    if options.fresh:
-        sets["fresh"] = by_row(FRESH)
-    unknown = UNKNOWN + (FRESH_UNKNOWN if options.fresh else ())
+    if options.all:
+        sets |= {"fresh": by_row(FRESH), "last": by_row(LAST)}
+    unknown = UNKNOWN + (FRESH_UNKNOWN + LAST_UNKNOWN if options.all else ())
     found = report(checkpoint, tuple(options.sides), sets, unknown)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

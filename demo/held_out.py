@@ -256,7 +256,8 @@ UNKNOWN: tuple[str, ...] = (
     "在图片中间画一个红色的圆",
 )
 
-# Written after the recipe was settled, to be read once, at the end; nothing is changed after reading its figures.
+# Written after the grammar, read after one training: what it missed were commands inside a context, and the
+# grammar learned contexts (none of these).
 FRESH: dict[str, tuple[str, ...]] = {
     "unchanged": (
         "I'm happy with this one already, so hand it back untouched.",
@@ -473,6 +474,213 @@ FRESH_UNKNOWN: tuple[str, ...] = (
     "这是什么品种的狗？",
 )
 
+# Written before that second training and read once, after it; nothing was changed for it.
+LAST: dict[str, tuple[str, ...]] = {
+    "unchanged": (
+        "Hand it straight back to me untouched",
+        "I was going to ask for a filter but I changed my mind, keep it the way it was.",
+    ),
+    "grayscale": (
+        "b&w pls",
+        "The newspaper only prints in black ink, so I need a version with no colour in it.",
+    ),
+    "invert": (
+        "swap every color for its negative",
+        "反相处理，做成底片那样",
+    ),
+    "brighter": (
+        "bump the brightness up",
+        "We shot this in a candlelit cellar and you can hardly see our faces, please lighten it.",
+    ),
+    "darker": (
+        "Make it dimmer.",
+        "My eyes hurt when I look at this on the projector, could the whole thing be a good deal darker?",
+    ),
+    "contrast": (
+        "more contrast!!",
+        "Everything in this foggy harbour shot is the same mushy grey. Pull the lights and darks further apart.",
+    ),
+    "fade": (
+        "reduce the contrast",
+        "I'm going to lay text over it as a background, so make it look pale and washed out, please.",
+    ),
+    "warmer": (
+        "warmer white balance",
+        "这张照片色调太冷了，帮我调暖一些",
+    ),
+    "cooler": (
+        "Shift the tones toward cold.",
+        "The lamp in our kitchen makes all look too warm, please do the colours more cool.",
+    ),
+    "sepia": (
+        "apply a sepia tone",
+        "It's for grandma's ninetieth: give it that brownish look photographs had around 1900.",
+    ),
+    "blur": (
+        "make everything out of focus",
+        "There are some strangers in the shot who never agreed to this, so blur the whole image a bit.",
+    ),
+    "sharpen": (
+        "Sharpen this up.",
+        "有点糊，锐化一下",
+    ),
+    "pixelate": (
+        "turn it into big chunky pixels",
+        "I'm making a guess-the-picture quiz for my class, can you turn it into a blocky mosaic?",
+    ),
+    "saturate": (
+        "Make the colors way more vivid",
+        "Looks so dull compared with how the market really was, give me richer, more intense colours.",
+    ),
+    "swap_red_blue": (
+        "exchange the red and blue channels",
+        "My script read the file as BGR instead of RGB, so please switch red with blue.",
+    ),
+    "vignette": (
+        "give it a vignette, subtle dark corners like an old lens",
+        "请把照片四周边缘压暗，突出中间",
+    ),
+    "posterize": (
+        "posterize it",
+        "For a screen print I can only use a handful of flat tones, so reduce it to a few levels of brightness.",
+    ),
+    "flip_horizontal": (
+        "mirror it left to right",
+        "My selfie camera reversed the writing on my shirt. Flip the picture horizontally so one can read it.",
+    ),
+    "flip_vertical": (
+        "Flip it top to bottom, like a reflection in a pond",
+        "上下翻转这张图",
+    ),
+    "rotate_180": (
+        "rotate by 180°",
+        "The scanner took in the page the wrong way up; give it a half turn.",
+    ),
+    "border_white": (
+        "white frame around it",
+        "I like how polaroids look on my wall, so add a white border on all sides please.",
+    ),
+    "border_black": (
+        "Put a black border round the picture.",
+        "给图片加一圈黑色边框",
+    ),
+    "border_red": (
+        "I want red frame around the photo",
+        "outline the image with a red border",
+    ),
+    "border_green": (
+        "Frame this in green.",
+        "It goes on the St Patrick's Day flyer, so how about a green border along the edges?",
+    ),
+    "border_blue": (
+        "add blue edging all the way around",
+        "照片四周加上蓝色的框",
+    ),
+    "border_yellow": (
+        "yellow border please",
+        "Can you surround my picture by a yellow frame?",
+    ),
+    "border_orange": (
+        "Give the image an orange frame",
+        "Our club's colour is orange and all the member photos have a border like that; do mine too.",
+    ),
+    "border_purple": (
+        "put it in a purple frame",
+        "Purple border, same width on every side.",
+    ),
+    "border_pink": (
+        "a pink frame would be cute, add one",
+        "加个粉色相框",
+    ),
+    "tint_red": (
+        "Tint the photo red.",
+        "It's for a horror poster, lay a see-through red wash over the entire picture.",
+    ),
+    "tint_green": (
+        "overlay a translucent green across everything",
+        "Let it look as seen through a night vision goggle: all with a green tint.",
+    ),
+    "tint_blue": (
+        "blue color filter over the whole thing",
+        "整张图加一层淡淡的蓝色滤镜",
+    ),
+    "tint_yellow": (
+        "Give it a yellow tint",
+        "I'd like it to seem as though I'd held a sheet of yellow cellophane in front of the lens.",
+    ),
+    "tint_orange": (
+        "tint everything orange",
+        "After the wildfires the sky had this orange cast over everything. Tint the picture that way, orange all over.",
+    ),
+    "tint_purple": (
+        "Wash the whole image with purple.",
+        "给画面整体染上紫色调",
+    ),
+    "tint_pink": (
+        "pink tint",
+        "She loves anything that looks seen through rose glasses, so can the picture get a pink overlay?",
+    ),
+    "match_colors": (
+        "Match the colours to those of the second picture.",
+        "I took these two on different days and they don't go together; give the first the overall color of the other.",
+        "make this one have same color mood like my other photo",
+        "让这张图的颜色跟第二张图保持一致",
+    ),
+    "square_black_center": (
+        "black square in the middle",
+        "There's a licence plate dead centre that nobody should read, cover it with a black square.",
+    ),
+    "square_yellow_center": (
+        "Place a yellow square at the center.",
+        "在图片正中间画一个黄色方块",
+    ),
+    "square_red_top_left": (
+        "draw a red square in the upper left corner",
+        "Top left: one solid red square, thanks",
+    ),
+    "square_white_top_left": (
+        "I need somewhere to write the date later, so put a white square into the top left corner.",
+        "add a white square, top-left",
+    ),
+    "square_blue_top_right": (
+        "Stick a blue square in the top right.",
+        "右上角放一个蓝色的正方形",
+    ),
+    "square_purple_top_right": (
+        "purple square, upper right corner",
+        "Please to put one square of purple colour in the corner up on the right",
+    ),
+    "square_green_bottom_left": (
+        "put a green square at the bottom left",
+        "We mark the approved photos with a green square down in the left corner, can you add that?",
+    ),
+    "square_orange_bottom_left": (
+        "Orange square in the lower left-hand corner",
+        "左下角加一个橙色方块",
+    ),
+    "square_pink_bottom_right": (
+        "paint a pink square in the lower right",
+        "The shop's watermark sits in the bottom right corner, hide it under a pink square.",
+    ),
+    "square_black_bottom_right": (
+        "Add a black square to the bottom-right corner.",
+        "bottom right corner, fill in a square there in black",
+    ),
+}
+
+LAST_UNKNOWN: tuple[str, ...] = (
+    "Remove the lamp post behind my sister",
+    "Could you crop it so that only the boat is left?",
+    "put sunglasses on the dog",
+    "Write 'Happy Birthday Tom' across the top.",
+    "make him smile",
+    "Replace the cloudy sky with a starry night, it's for a book cover.",
+    "把背景里的路人去掉",
+    "How many people are in this photo?",
+    "turn my cat into a tiger",
+    "Save it as a PDF and mail it to my boss",
+)
+
 
 def plain(sentence: str) -> str:
     """Letters and digits only, in lower case: what makes two sentences the same."""
@@ -482,7 +690,8 @@ def plain(sentence: str) -> str:
 KEPT = frozenset(
     plain(sentence)
     for sentences in (
-        *SENTENCES.values(), *TWO_PICTURES.values(), *SQUARES.values(), *FRESH.values(), UNKNOWN, FRESH_UNKNOWN,
+        *SENTENCES.values(), *TWO_PICTURES.values(), *SQUARES.values(), *FRESH.values(), *LAST.values(),
+        UNKNOWN, FRESH_UNKNOWN, LAST_UNKNOWN,
     )
     for sentence in sentences
 )  # fmt: skip

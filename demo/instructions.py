@@ -21,6 +21,14 @@ from demo.phrases import (
     COMPLAINT_FRAMES,
     COMPLAINT_FRAMES_ZH,
     COMPLAINTS,
+    CONTEXT,
+    CONTEXT_AFTER,
+    CONTEXT_AFTER_ZH,
+    CONTEXT_ALONE,
+    CONTEXT_ALONE_ZH,
+    CONTEXT_BEFORE,
+    CONTEXT_BEFORE_ZH,
+    CONTEXT_ZH,
     OBJECTS,
     OBJECTS_ZH,
     PLACE_WORDS,
@@ -40,6 +48,9 @@ BE_FRAMES = (
     "please make {o} {x}", "set {o} to {x}", "{o} but {x}", "{o}, {x}", "edit {o} so that it is {x}",
     "make {o} feel {x}", "{o} must be {x}", "change {o} so it looks {x}", "{x} look", "{x} style",
     "why is {o} not {x}? make it so", "everything {x}", "do it {x}", "i prefer {o} {x}", "{x}, thanks",
+    "(my boss|my sister|the client|grandma|my teacher) (wants|would like|needs) {o} to be {x}",
+    "any chance of {o} being {x}?", "pls can u make {o} {x}", "i was hoping for {o} to look {x}",
+    "{x} is (how i want|what i want) {o} to be", "{x} is how {o} should look",
 )  # fmt: skip
 DO_FRAMES = (
     "{x}", "{x}", "{x}", "{x}", "please {x}", "{x} please", "can you {x}?", "could you {x}?", "would you {x}?",
@@ -48,6 +59,9 @@ DO_FRAMES = (
     "i would like to {x}", "could you please {x}?", "kindly {x}", "i need you to {x}", "first {x}",
     "is it possible to {x}?", "{x} for me", "{x} now", "how do i {x}? do it", "{x}, thanks", "simply {x}",
     "i asked you to {x}", "the instruction is to {x}", "{x} in this picture", "would you mind: {x}",
+    "any chance you could {x}?", "pls can u {x}", "would you be so kind as to {x}?", "kindly to {x}",
+    "(my boss|my sister|the client|our teacher) (wants|asked|told) (you|me) to {x}", "i was hoping you could {x}",
+    "do you think you could {x}?", "i'd be grateful if you could {x}", "would it be possible to {x}?",
 )  # fmt: skip
 GET_FRAMES = (
     "add {x}", "apply {x}", "apply {x} to {o}", "give {o} {x}", "i want {x}", "{x}", "{x} please", "use {x}",
@@ -55,6 +69,7 @@ GET_FRAMES = (
     "could you add {x}?", "please add {x}", "i'd like {x}", "i would like {x} for {o}", "{o} with {x}",
     "let's add {x}", "make {x}", "try {x}", "go for {x}", "can you give {o} {x}?", "{o} needs {x}",
     "do {x} on {o}", "{o} could use {x}", "add {x} to {o}", "i'd love {x}", "let me have {x}", "bring {x}",
+    "(my boss|my sister|the client|grandma) (wants|would like|asked for) {x}", "any chance of {x}?", "{x} is what i want",
 )  # fmt: skip
 SAY_FRAMES = ("{x}", "{x}", "{x}", "{x} please", "hi, {x}", "{x}, thanks", "well, {x}", "i think {x}")
 ZH_FRAMES = ("{x}", "{x}", "请{x}", "请{x}", "帮我{x}", "麻烦{x}", "{x}吧", "{x}，谢谢", "请帮我{x}", "我想{x}",
@@ -212,7 +227,7 @@ class Speaker:
         self.rng = rng
 
     def _choose(self, options: tuple[str, ...]) -> str:
-        return options[self.rng.integers(len(options))]
+        return options[int(self.rng.random() * len(options))]
 
     def expand(self, pattern: str) -> str:
         pieces = _parse(pattern)
@@ -287,9 +302,36 @@ class Speaker:
         shape = chance < 0.36
         frames = (*DO_FRAMES[:8], *SAY_FRAMES) if shape else DO_FRAMES
         core = self._fill(UNKNOWN_SHAPES if shape else UNKNOWN, ANYTHING).strip()
-        return self._choose(frames).replace("{x}", core)
+        return self.expand(self._choose(frames)).replace("{x}", core).replace("{o}", "it")
+
+    def _around(self, text: str) -> str:
+        """The circumstances of a command: what it is for, why, where the picture came from, small talk."""
+        chinese = any("\u4e00" <= letter <= "\u9fff" for letter in text)
+        if self.rng.random() > (0.35 if chinese else 0.45):
+            return text
+        before, after, slots = (
+            (CONTEXT_BEFORE_ZH, CONTEXT_AFTER_ZH, CONTEXT_ZH) if chinese else (CONTEXT_BEFORE, CONTEXT_AFTER, CONTEXT)
+        )
+        where = self.rng.random()
+        if where < 0.55:
+            text = _tidy(self._fill(before, slots)) + ("" if chinese else " ") + text
+        if where > 0.45:
+            text = text.rstrip("?!. 。！") + self._spaced(self._fill(after, slots))
+        return text
+
+    def _spaced(self, text: str) -> str:
+        return " " * text.startswith(" ") + _tidy(text)
+
+    def _alone(self) -> str:
+        """Circumstances without any command."""
+        if self.rng.random() < 0.2:
+            return self._fill(CONTEXT_ALONE_ZH, CONTEXT_ZH)
+        return self._fill(CONTEXT_ALONE, CONTEXT)
 
     def _decorate(self, text: str) -> str:
+        text = self._around(text)
+        if any("\u4e00" <= letter <= "\u9fff" for letter in text):
+            return text
         if self.rng.random() < 0.12:
             text = self._choose(OPENINGS) + text
         if self.rng.random() < 0.15:
@@ -329,7 +371,10 @@ class Speaker:
         kind = self.rng.random()
         if kind < 0.07:
             return " "
-        text = self._refusal() if kind < 0.2 else self._decorate(self._unknown())
+        if kind < 0.2:
+            text = self._around(self._refusal())
+        else:
+            text = self._alone() if kind < 0.335 else self._decorate(self._unknown())
         return self._roughen(_tidy(text) or text)
 
     def say(self, request: str) -> str:
@@ -338,7 +383,7 @@ class Speaker:
             return self._nothing()
         complain = request in COMPLAINTS and self.rng.random() < (0.07 if request == "grayscale" else 0.16)
         if self.rng.random() < 0.18:
-            return self._complaint(request, chinese=True) if complain else self._chinese(request)
+            return self._around(self._complaint(request, chinese=True) if complain else self._chinese(request))
         if complain:
             text = self._complaint(request, chinese=False)
         else:
