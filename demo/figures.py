@@ -14,8 +14,9 @@ def as_markdown(path: Path) -> str:
     found = json.loads(path.read_text())
     sides = [side for side in (128, 256) if f"vae_db_{side}" in found]
     lines = [
-        "24 crops of six photos never trained on, sentences written by hand and never trained on, float32, two CPU",
-        "cores. *Nearest edit*: the answer is closer to the true edit than to every other edit's result. PSNR is",
+        "24 crops of six photos never trained on, sentences written by hand (the shortest can be said by the training",
+        "grammar, too), float32, two CPU cores. *Nearest edit*: the answer is closer to the true",
+        "edit than to every other edit's result. PSNR is",
         "against the true edit of the uncompressed photo, so the autoencoder's loss is in it.",
         "One Euler step; the default four give the same picture to "
         f"{min(found[f'steps_alike_db_{s}'] for s in sides):.0f} dB. *Unchanged* counts in its own row only.",

@@ -15,8 +15,6 @@ training leaves alone.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,7 +33,6 @@ from demo.wiring import (
     COVERED,
     DIFFERENCE,
     EDGE,
-    ERASING,
     FLIP,
     FRAME_PAIR,
     HEAD_DIM,
@@ -43,6 +40,7 @@ from demo.wiring import (
     MATCH,
     MISSING,
     NEAR,
+    NEXT_FRAME,
     PLACE,
     PLACED_HEAD,
     PLACED_VALUES,
@@ -136,9 +134,7 @@ def _trapezoid(units: Units, dim: int, knots: list[float], place: int, out: int)
 
 def write_lookups(units: Units) -> None:
     """Block 2's MLP: distances become phases and covered columns and rows; the distances go."""
-    read = [*EDGE, *NEAR, *CENTRE]
-    units.add(one_hot(read), torch.full((len(read),), ERASING), -one_hot(read).T)
-    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), one_hot(read).sum(0)[:, None])
+    units.erase([*EDGE, *NEAR, *CENTRE])
     apart = range(-LONGEST, LONGEST + 1)
     for axis, dim, ruler, fast in (
         ("columns", CENTRE[0], RULERS[1][0], COLUMN_PAIRS),
@@ -179,13 +175,11 @@ def write_choices(units: Units, codec: Codec) -> None:
 def write_means(attention: nn.Module, codec: Codec) -> None:
     """Block 3: two heads see all tokens of the next picture and of the own one, equally."""
     frame = pairs({FRAME_PAIR: 1.0})
-    turned = complex(math.cos(1.0), math.sin(1.0))
-    for index, ahead in ((4, turned), (5, 1 + 0j)):
+    for index, ahead, sign in ((4, NEXT_FRAME, 1.0), (5, 1 + 0j, -1.0)):
         span = head(index)
         attention.to_q.bias[span] = pairs({FRAME_PAIR: 0.7**0.5 * ahead, SINK_PAIR: 0.3**0.5})
         attention.to_k.weight[span, MARK] = frame
         attention.to_k.bias[span] = 0.0
-        sign = 1.0 if index == 4 else -1.0
         for k, z in enumerate(mean_channels(codec)):
             row = index * HEAD_DIM + k
             write_rows(attention.to_v.weight[row : row + 1], slice(4 * z, 4 * z + 4), torch.full((1, 4), 0.25))
@@ -197,7 +191,7 @@ def write_means(attention: nn.Module, codec: Codec) -> None:
 def copy_query() -> Tensor:
     """Peaks on the first reference, at the own place or where the key's phases say."""
     size = {pair: energy**0.5 for pair, energy in COPY_ENERGY.items()}
-    return pairs(size | {FRAME_PAIR: size[FRAME_PAIR] * complex(math.cos(1.0), math.sin(1.0))})
+    return pairs(size | {FRAME_PAIR: size[FRAME_PAIR] * NEXT_FRAME})
 
 
 def write_copy_keys(weight: Tensor) -> None:

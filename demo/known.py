@@ -20,12 +20,10 @@ from demo.vae import Codec, encode, synthesis_of
 from demo.wiring import (
     COLOURED_HEAD,
     COLOURED_VALUES,
-    ERASING,
     HEAD_DIM,
     TONED,
     ZERO,
     Units,
-    one_hot,
     reading_of,
     stored,
     wide,
@@ -175,5 +173,4 @@ def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> 
     writes = torch.zeros(ZERO, len(known.old_channels))
     writes[known.old_channels, torch.arange(len(known.old_channels))] = -1.0
     units.add_gated(wide(known.old_weight), known.old_bias, writes, reading_of((TONED, 2.0)), 1.0)
-    units.add(one_hot([TONED]), torch.full((1,), ERASING), -one_hot([TONED]).T)
-    units.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), one_hot([TONED]).T)
+    units.erase([TONED])

@@ -79,12 +79,6 @@ def encode(codec_analysis: Tensor, codec: Codec, pictures: Tensor) -> Tensor:
     return (raw - codec.mean.view(1, -1, 1, 1)) / codec.std.view(1, -1, 1, 1)
 
 
-def decode_linear(synthesis: Tensor, codec: Codec, latents: Tensor) -> Tensor:
-    """The least-squares inverse of `encode`, clipped to 0..1; used to measure, never shipped."""
-    raw = latents * codec.std.view(1, -1, 1, 1) + codec.mean.view(1, -1, 1, 1)
-    return (functional.conv_transpose2d(raw, synthesis, stride=8) / 2 + 0.5).clamp(0, 1)
-
-
 def synthesis_of(analysis: Tensor) -> Tensor:
     flat = analysis.flatten(1).double()
     return torch.linalg.pinv(flat).T.float().reshape(analysis.shape)

@@ -21,7 +21,6 @@ HEADS, HEAD_DIM, BLOCKS = 9, 32, 5
 DIM = HEADS * HEAD_DIM
 HIDDEN = 4 * DIM
 CHANNELS = 4 * Z_DIM
-EDIT_BLOCKS = BLOCKS - 1
 AXES = (8, 12, 12)
 LIFT = 516.0  # size of the two constant dims, which make every LayerNorm linear; SPREAD - 1 is then 42 exactly
 ZERO, MARK, LOW, HIGH = DIM - 4, DIM - 3, DIM - 2, DIM - 1
@@ -89,6 +88,9 @@ def pattern(frame: int = 0, rows: int = 0, columns: int = 0, sink: float = 0.0) 
     return vector.flatten().float()
 
 
+NEXT_FRAME = complex(math.cos(1.0), math.sin(1.0))  # turns a query's frame pair so that it peaks one picture on
+
+
 def sink_direction() -> Tensor:
     return pairs({SINK_PAIR: 1.0})
 
@@ -142,6 +144,11 @@ class Units:
         down.weight[:ZERO, span] = stored(writes)
         self.used += len(reads)
         assert self.first + self.used <= HIDDEN
+
+    def erase(self, dims: list[int]) -> None:
+        """Take away what these dims hold; it must be small beside ERASING."""
+        self.add(one_hot(dims), torch.full((len(dims),), ERASING), -one_hot(dims).T)
+        self.add(torch.zeros(1, ZERO), torch.full((1,), ERASING), one_hot(dims).sum(0)[:, None])
 
     def add_gated(self, reads: Tensor, bias: Tensor, writes: Tensor, gate: Tensor, gate_bias: float) -> None:
         """A linear map that acts where gate @ stream + gate_bias is 1, and not at all where it is -1."""
