@@ -27,7 +27,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.database import Database
 from retouch.edit import Delivery, EditRequest, ImageInput
-from retouch.jobs import order
+from retouch.jobs import fair_queue
 from retouch.jobs.job import Job
 from retouch.jobs.tables import fair_share, job, job_event, queue_block
 from retouch.jobs.wakeups import open_wakeups
@@ -92,7 +92,9 @@ class Line:
         special = {"sequence", "id", "account_id", "fair_tag"}
         same = ", ".join(column.name for column in job.columns if column.name not in special)
         dialect = self.database.dialect
-        rows = f"SELECT {IDS[dialect]}, 'a' || (i % {ACCOUNTS}), (i / {ACCOUNTS}) * {order.TURN}, {same} FROM n, job"
+        rows = (
+            f"SELECT {IDS[dialect]}, 'a' || (i % {ACCOUNTS}), (i / {ACCOUNTS}) * {fair_queue.TURN}, {same} FROM n, job"
+        )
         load = f"INSERT INTO job (id, account_id, fair_tag, {same}) {NUMBERS[dialect]} {rows} WHERE id = :pattern"
         with self.database.transaction() as connection:
             connection.execute(text(load), {"count": self.count, "pattern": pattern.id})
@@ -100,7 +102,7 @@ class Line:
                 connection.execute(delete(table))
             connection.execute(delete(job).where(job.c.id == pattern.id))
             shares = select(
-                job.c.queue, job.c.priority, job.c.account_id, func.max(job.c.fair_tag) + order.TURN, func.count()
+                job.c.queue, job.c.priority, job.c.account_id, func.max(job.c.fair_tag) + fair_queue.TURN, func.count()
             ).group_by(job.c.queue, job.c.priority, job.c.account_id)
             connection.execute(insert(fair_share).from_select([column.name for column in fair_share.columns], shares))
             self._count_blocks(connection)
@@ -112,15 +114,15 @@ class Line:
 
     def _count_blocks(self, connection: Connection) -> None:
         """Blocks three quarters full: on average what a mixture of arrivals leaves behind."""
-        size = order.BLOCK_SIZE * 3 // 4
+        size = fair_queue.BLOCK_SIZE * 3 // 4
         place = (job.c.priority, job.c.fair_tag, job.c.sequence)
         numbered = select(*place, func.row_number().over(order_by=place).label("number")).subquery()
         first = select(*numbered.c[:3]).where(numbered.c.number % size == 1).order_by(numbered.c.number)
-        cuts = [order.Place(*row) for row in connection.execute(first)][1:]
+        cuts = [fair_queue.Place(*row) for row in connection.execute(first)][1:]
         waiting = [size] * len(cuts) + [self.count - size * len(cuts)]
-        bounds = itertools.pairwise([order.FIRST, *cuts, order.LAST])
+        bounds = itertools.pairwise([fair_queue.FIRST, *cuts, fair_queue.LAST])
         rows = [
-            {"queue": QUEUE, "waiting": count, **order.lower_bound(lower), **order.upper_bound(upper)}
+            {"queue": QUEUE, "waiting": count, **fair_queue.lower_bound(lower), **fair_queue.upper_bound(upper)}
             for (lower, upper), count in zip(bounds, waiting, strict=True)
         ]
         connection.execute(insert(queue_block), rows)
@@ -138,7 +140,7 @@ class Line:
             )
             with self.database.read() as connection:
                 counted = connection.execute(
-                    select(func.count()).select_from(job).where(order.QUEUED, smaller)
+                    select(func.count()).select_from(job).where(fair_queue.QUEUED, smaller)
                 ).scalar()
             assert counted == position, (counted, position)
         return [waiting for waiting, _ in found.values()]

@@ -16,7 +16,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.database import Database
 from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
-from retouch.jobs import order
+from retouch.jobs import fair_queue
 from retouch.jobs.job import Job, Lease
 from retouch.jobs.tables import fair_share, job, queue_block
 from retouch.jobs.wakeups import open_wakeups
@@ -81,15 +81,15 @@ class World:
         self.service.sweep()
 
     def look(self, job_id: str) -> Job:
-        return self.service.get(None, job_id)
+        return self.service.get_any(job_id)
 
     def count(self, table: object) -> int:
         with self.database.read() as connection:
             return int(connection.execute(select(func.count()).select_from(table)).scalar_one())  # type: ignore[arg-type]
 
     def waiting_in_order(self) -> list[Job]:
-        """What the queue is, by sorting all of it: the plain form of what `order.py` maintains."""
-        query = select(job.c.id).where(order.QUEUED).order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
+        """What the queue is, by sorting all of it: the plain form of what `fair_queue.py` maintains."""
+        query = select(job.c.id).where(fair_queue.QUEUED).order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
         with self.database.read() as connection:
             ids = connection.execute(query).scalars().all()
         jobs = self.service.get_many(ids)
@@ -101,11 +101,11 @@ class World:
         positions = self.service.get_many([each.id for each in waiting])
         assert [positions[each.id][1] for each in waiting] == list(range(len(waiting)))
         with self.database.read() as connection:
-            blocks = connection.execute(order._BLOCKS, {"of_queue": "demo"}).all()
+            blocks = connection.execute(fair_queue._BLOCKS, {"of_queue": "demo"}).all()
             shares = connection.execute(select(fair_share)).all()
             assert connection.execute(select(func.count()).select_from(queue_block)).scalar_one() == len(blocks)
         assert sum(block.waiting for block in blocks) == len(waiting)
-        assert all(block.waiting <= order.BLOCK_SIZE for block in blocks)
+        assert all(block.waiting <= fair_queue.BLOCK_SIZE for block in blocks)
         for block, following in itertools.pairwise(blocks):
             assert tuple(block[4:7]) == tuple(following[1:4])
         counts = Counter((each.account_id, each.priority) for each in waiting)

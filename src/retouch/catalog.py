@@ -37,13 +37,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What an edit costs in whole millionths of a US dollar; a flat part per picture and one per megapixel."""
+    """What an edit costs in whole millionths of a US dollar; a flat part per image and one per megapixel."""
 
     per_image_microusd: int = 0
     per_megapixel_microusd: int = 0
 
     def of(self, images: int, pixels: int) -> int:
-        """Price of `images` pictures with `pixels` in all; a megapixel is 1,000,000 pixels, rounded half up."""
+        """Price of `images` images with `pixels` in all; a megapixel is 1,000,000 pixels, rounded half up."""
         return self.per_image_microusd * images + (self.per_megapixel_microusd * pixels + 500_000) // 1_000_000
 
 
@@ -76,7 +76,7 @@ class Model:
     aliases: tuple[str, ...] = ()
 
     def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
-        """Raise ImageTooLarge when an input picture is more than this model takes; a notice when it is small."""
+        """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
         shown = f"The image in '{field}' has {width} × {height} pixels"
         high, most = self.max_side, self.max_image_bytes
         if high is not None and max(width, height) > high:
@@ -140,7 +140,7 @@ DEMO_SIZES = SizeProfile(
     tiers=(128 * 128, 256 * 256, 512 * 512),
     default_area=512 * 512,
     min_area=128 * 128,
-    max_area=528 * 528,  # room to round both sides up, so that the default area keeps a picture's shape
+    max_area=528 * 528,  # room to round both sides up, so that the default area keeps an image's shape
     max_output_area=2048 * 2048,
     derived_grid=16,
 )
@@ -197,7 +197,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         research_only=True,
         licence="Qwen Research License",
     ),
-    # For measurements: echoes the first picture, so that what is around a model can be timed without one.
+    # For measurements: echoes the first image, so that what is around a model can be timed without one.
     Checkpoint("null", source=None, sizes=NULL_SIZES, max_images=16, steps=4, guidance_scale=1.0, distilled=True),
 )
 

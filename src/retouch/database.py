@@ -56,7 +56,7 @@ metadata = MetaData(
 )
 """Every table of Retouch; the stations add theirs in their own `tables.py`."""
 
-Flush: TypeAlias = Literal["now", "later", "never"]
+Durability: TypeAlias = Literal["immediate", "deferred", "eventual"]
 
 LOCK_TIMEOUT_S = 10.0
 """How long a writer waits for its turn before it answers that the database is unavailable."""
@@ -135,24 +135,24 @@ class Database:
             yield connection
 
     @contextmanager
-    def transaction(self, *, flush: Flush = "now") -> Iterator[Connection]:
+    def transaction(self, *, durability: Durability = "immediate") -> Iterator[Connection]:
         """A connection for writing: commits at the end of the block, rolls back when it raises.
 
-        A commit survives the death of every process, in order, and others see it at once. flush says when it
-        survives a power cut too: `now`, when the block is left; `later`, when `flush` has returned; `never`,
-        with whatever is flushed after it.
+        A commit survives the death of every process, in order, and others see it at once. durability says when
+        it survives a power cut too: `immediate`, when the block is left; `deferred`, when `sync` has returned;
+        `eventual`, with whatever is synced after it.
         """
         with _named_reasons():
             with self._engines.turn(), self._engines.writer.begin() as connection:
-                self._engines.promise(connection, flush)
+                self._engines.prepare_commit(connection, durability)
                 yield connection
-            if flush == "now":
-                self._engines.flush()
+            if durability == "immediate":
+                self._engines.sync()
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         """Make what was committed before this call survive a power cut. Callers at the same time share one wait."""
         with _named_reasons():
-            self._engines.flush()
+            self._engines.sync()
 
     def migrate(self) -> None:
         """Bring the schema up to date. Several processes may call it at the same time."""
@@ -175,9 +175,9 @@ class _Engines(Protocol):
 
     def turn(self) -> AbstractContextManager[None]: ...
 
-    def promise(self, connection: Connection, flush: Flush) -> None: ...
+    def prepare_commit(self, connection: Connection, durability: Durability) -> None: ...
 
-    def flush(self) -> None: ...
+    def sync(self) -> None: ...
 
     def migration(self) -> AbstractContextManager[Connection]: ...
 
@@ -210,10 +210,10 @@ class _Sqlite:
         finally:
             self._writing.release()
 
-    def promise(self, connection: Connection, flush: Flush) -> None:
+    def prepare_commit(self, connection: Connection, durability: Durability) -> None:
         pass
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         self._log.sync()
 
     @contextmanager
@@ -306,11 +306,11 @@ class _Postgres:
     def turn(self) -> Iterator[None]:
         yield
 
-    def promise(self, connection: Connection, flush: Flush) -> None:
-        if flush == "never":
+    def prepare_commit(self, connection: Connection, durability: Durability) -> None:
+        if durability == "eventual":
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
-    def flush(self) -> None:
+    def sync(self) -> None:
         """The server has flushed each commit that asked for it, many at a time."""
 
     @contextmanager

@@ -1,6 +1,6 @@
 """What a caller wants, in the one form that every protocol is turned into.
 
-Frozen values only: `EditRequest` (asked), `Delivery` (how to answer), `EditSpec` (one picture to make,
+Frozen values only: `EditRequest` (asked), `Delivery` (how to answer), `EditSpec` (one image to make,
 everything decided), `EditOutput` and `Usage` (done). What is true of every edit is checked here, in
 `EditRequest.check`; a model's own limits are checked by its row in `catalog.py`. This module does not
 know HTTP, bytes of files, or pixels.
@@ -100,7 +100,7 @@ class EditRequest:
     """One edit as asked. Fields left None are filled with the model's defaults by `catalog.Model.complete`.
 
     model: id of a catalogue row. prompt: the instruction. images: 1 to 16, in the caller's order.
-    mask: transparent (alpha 0) means "edit here". seed: of the first picture; picture i uses seed + i.
+    mask: transparent (alpha 0) means "edit here". seed: of the first image; image i uses seed + i.
     steps: denoise steps. guidance_scale: strength of classifier-free guidance, 1 is off.
     output_quality: encoder quality from 0 to 100 for jpeg, webp and avif.
     strict: refuse a size that cannot be given exactly instead of taking the nearest.
@@ -164,13 +164,13 @@ class EditRequest:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How the caller wants the answer; nothing here changes the picture.
+    """How the caller wants the answer; nothing here changes the image.
 
     protocol: name of the face, `openai`, `fal`, `runpod`. endpoint: the id as the caller wrote it.
     retention_s: life of the output files in seconds; None means the server's default.
     inline: answer with data URIs and keep no output files after delivery (fal's sync_mode).
     keep_payload: False forbids keeping input and output once delivered (fal's X-Fal-Store-IO: 0).
-    previews: how many looks at the unfinished picture the caller would like on the way.
+    previews: how many looks at the unfinished image the caller would like on the way.
     options: face-specific words needed to write the answer later, such as `response_format`.
     """
 
@@ -200,9 +200,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class EditSpec:
-    """One picture to make, everything decided; what the engine takes beside the pixels.
+    """One image to make, everything decided; what the engine takes beside the pixels.
 
-    width, height: the canvas in pixels, multiples of 16. seed: of this picture. steps: at least 1.
+    width, height: the canvas in pixels, multiples of 16. seed: of this image. steps: at least 1.
     negative_prompt is used only when guidance_scale > 1. expected inputs: uint8 RGB pixels.
     """
 
@@ -218,7 +218,7 @@ class EditSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputImage:
-    """One finished picture. `unsafe` is None when nothing was checked."""
+    """One finished image. `unsafe` is None when nothing was checked."""
 
     blob: str
     width: int
@@ -231,7 +231,7 @@ class OutputImage:
 
 @dataclass(frozen=True, slots=True)
 class EditOutput:
-    """The pictures of a succeeded job, in order, and how they were made.
+    """The images of a succeeded job, in order, and how they were made.
 
     prompt: the one that was used. timings: seconds by stage name (`stage_in`, `prepare`, `denoise`,
     `decode`, `stage_out`, `inference`). canvas: width and height the model worked at. applied: what was
@@ -264,7 +264,7 @@ class EditOutput:
 class Usage:
     """What a job used, as the ledger counts it. Money is whole millionths of a US dollar.
 
-    images: pictures made. pixels: their area in all. steps: denoise steps run, all pictures together.
+    images: images made. pixels: their area in all. steps: denoise steps run, all images together.
     device_ms: time of the device, not of waiting.
     """
 

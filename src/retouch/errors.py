@@ -30,7 +30,7 @@
     ├── JobFinished                 too late to cancel
     ├── QueueFull                   the caller's own limit on waiting jobs is reached
     ├── LeaseLost                   this worker no longer owns the job (internal to workers)
-    ├── EditFailed                  the job ended without a picture
+    ├── EditFailed                  the job ended without an image
     │   ├── EditCancelled           by its owner
     │   ├── StartTimeout            it did not start in the time the caller allowed
     │   ├── EditTimeout             it ran longer than the server allows
@@ -327,7 +327,7 @@ class LeaseLost(RetouchError):
 
 
 class EditFailed(RetouchError):
-    """The job ended without a picture."""
+    """The job ended without an image."""
 
     code = "edit_failed"
 

@@ -1,6 +1,6 @@
 """The one owner of a job's state: each verb is one transaction, and wakes those who wait once it is committed.
 
-It holds no policy: which state follows which is in `jobs/job.py`, who is next in `jobs/order.py`, what a model
+It holds no policy: which state follows which is in `jobs/job.py`, who is next in `jobs/fair_queue.py`, what a model
 allows and costs in `catalog.py`. It is synchronous and thread-safe; async callers use a thread.
 """
 
@@ -29,7 +29,7 @@ from retouch.errors import (
     UnknownFile,
     UnknownJob,
 )
-from retouch.jobs import events, liveness, order, retention, store
+from retouch.jobs import events, fair_queue, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.job import (
     MAX_ATTEMPTS,
@@ -145,25 +145,29 @@ class Service:
             start_by=now + timedelta(seconds=wait_s),
             notices=notices,
         )
-        with self._database.transaction(flush="later") as connection:
+        with self._database.transaction(durability="deferred") as connection:
             if idempotency is not None:
                 known = idempotency_keys.remember(connection, account.id, idempotency, job.id, now)
                 if known != job.id:
-                    self._database.flush()  # its first caller may still wait for this
+                    self._database.sync()  # its first caller may still wait for this
                     first = store.find(connection, known)
                     return Submitted(first, first.notices, replayed=True)
             self._refuse_when_full(connection, job, max_queue_length)
             job = store.enqueue(connection, job, weight=account.weight)
         self._wake(job.queue)
         # While a worker begins. Accepted is what the disk holds, and files before the row that names them.
-        self._blobs.settle(image.blob for image in completed.inputs if image.owned and image.blob is not None)
-        self._database.flush()
+        self._blobs.sync(image.blob for image in completed.inputs if image.owned and image.blob is not None)
+        self._database.sync()
         return Submitted(job, notices, replayed=False)
 
-    def get(self, account: Account | None, job_id: str) -> Job:
-        """The job; UnknownJob when there is none or it is another account's. account None: an internal reader."""
+    def get(self, account: Account, job_id: str) -> Job:
+        """The account's job; UnknownJob when there is none or it is another account's."""
+        return _owned(self.get_any(job_id), account)
+
+    def get_any(self, job_id: str) -> Job:
+        """The job, whoever owns it, for internal readers; UnknownJob."""
         with self._database.read() as connection:
-            return _owned(store.find(connection, job_id), account)
+            return store.find(connection, job_id)
 
     def get_many(self, job_ids: Iterable[str]) -> Mapping[str, tuple[Job, int]]:
         """Jobs with their positions, by id, for internal readers; ids that do not exist are left out."""
@@ -243,7 +247,7 @@ class Service:
         for queue in queues:
             if not self._has_waiting(queue):
                 continue
-            with self._database.transaction(flush="never") as connection:
+            with self._database.transaction(durability="eventual") as connection:
                 lease = store.claim(connection, queue, worker, self._clock(), lease_s)
             if lease is not None:
                 self.wakeups.publish(JOB_TOPIC)
@@ -252,7 +256,7 @@ class Service:
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Keep the lease for `lease_s` from now. True when the owner asked to cancel; LeaseLost."""
-        with self._database.transaction(flush="never") as connection:
+        with self._database.transaction(durability="eventual") as connection:
             return store.renew(connection, lease, self._clock() + timedelta(seconds=lease_s))
 
     def progress(
@@ -263,7 +267,7 @@ class Service:
         new.append(("step", {"step": step, "steps": steps}))
         if preview_blob is not None:
             new.append(("preview", {"blob": preview_blob}))
-        with self._database.transaction(flush="never") as connection:
+        with self._database.transaction(durability="eventual") as connection:
             cancel = store.progress(connection, lease, step=step, steps=steps)
             events.append(connection, lease.job.id, self._clock(), *new)
         self.wakeups.publish(JOB_TOPIC)
@@ -274,30 +278,30 @@ class Service:
         route = self._catalog.route(lease.job.request.model)
         priced = replace(usage, price_microusd=route.price_microusd(usage))
         now = self._clock()
-        with self._database.transaction(flush="later") as connection:
+        with self._database.transaction(durability="deferred") as connection:
             job = store.finish(connection, lease, output, priced, now=now, expires_at=self._life.expiry(lease.job, now))
             entry = ledger.UsageEntry(job.id, job.account_id, job.key_id, job.request.model, priced, now)
             ledger.record(connection, entry)
         self.wakeups.publish(JOB_TOPIC)
-        self._database.flush()
+        self._database.sync()
         return job
 
     def fail(self, lease: Lease, failure: Failure) -> Job:
         """The edit cannot be done. Nothing is billed. LeaseLost."""
         now = self._clock()
-        with self._database.transaction(flush="later") as connection:
+        with self._database.transaction(durability="deferred") as connection:
             job = store.fail(connection, lease, failure, now=now, expires_at=self._life.expiry(lease.job, now))
         self.wakeups.publish(JOB_TOPIC)
-        self._database.flush()
+        self._database.sync()
         return job
 
     def acknowledge_cancel(self, lease: Lease) -> Job:
         """The worker has stopped the edit on its owner's wish. Nothing is billed. LeaseLost."""
         now = self._clock()
-        with self._database.transaction(flush="later") as connection:
+        with self._database.transaction(durability="deferred") as connection:
             job = store.cancel_running(connection, lease, now=now, expires_at=self._life.expiry(lease.job, now))
         self.wakeups.publish(JOB_TOPIC)
-        self._database.flush()
+        self._database.sync()
         return job
 
     def release(self, lease: Lease) -> None:
@@ -306,7 +310,7 @@ class Service:
         A job whose owner asked to cancel ends here.
         """
         now = self._clock()
-        with self._database.transaction(flush="never") as connection:
+        with self._database.transaction(durability="eventual") as connection:
             job = store.held(connection, lease)
             if job.cancel_requested:
                 expires_at = self._life.expiry(job, now)
@@ -326,7 +330,7 @@ class Service:
     ) -> None:
         """A worker is alive; state `loading` or `ready`; seconds by stage since it started. Every few seconds."""
         alive = LiveWorker(worker, tuple(queues), device, state, self._clock(), seconds or {})
-        with self._database.transaction(flush="never") as connection:
+        with self._database.transaction(durability="eventual") as connection:
             liveness.beat(connection, alive)
 
     # --- housekeeping
@@ -360,12 +364,12 @@ class Service:
     # --- what several verbs do
 
     def _refuse_when_full(self, connection: Connection, job: Job, max_queue_length: int | None) -> None:
-        waiting, most = order.account_waiting(connection, job.account_id), self._settings.max_waiting_per_account
+        waiting, most = fair_queue.account_waiting(connection, job.account_id), self._settings.max_waiting_per_account
         if waiting >= most:
             raise QueueFull(f"{waiting} jobs of this account wait already; at most {most} may.", allowed=most)
         if max_queue_length is None:
             return
-        waiting = order.length(connection, job.queue)
+        waiting = fair_queue.length(connection, job.queue)
         if waiting > max_queue_length:
             raise QueueFull(f"{waiting} jobs wait already, more than {max_queue_length}.", allowed=max_queue_length)
 
@@ -379,8 +383,8 @@ class Service:
                 self._blobs.delete(key)
 
 
-def _owned(job: Job, account: Account | None) -> Job:
-    if account is not None and job.account_id != account.id:
+def _owned(job: Job, account: Account) -> Job:
+    if job.account_id != account.id:
         raise UnknownJob(f"There is no job '{job.id}'.")
     return job
 

@@ -49,7 +49,7 @@ class SizeProfile:
     grid: exact sizes are rounded up to this multiple for the canvas. derived_grid: sizes we choose are
     rounded to this one; a multiple of grid. tiers: areas of the scale steps, rising. default_area: when
     nothing was said. min_area, max_area: of the canvas; rounding to the grid may end just below min_area.
-    max_output_area, at least max_area: of a delivered exact size; the picture is resized to it. max_ratio:
+    max_output_area, at least max_area: of a delivered exact size; the image is resized to it. max_ratio:
     the longer side over the shorter. max_side: of canvas and output. ratios: width / height of the only
     shapes the model knows, or None for any shape.
     """

@@ -120,7 +120,7 @@ class Watch:
 
         Raises UnknownJob at the first step, DatabaseUnavailable when the database stays away.
         """
-        job = await self._in_thread(self._service.get, None, job_id)
+        job = await self._in_thread(self._service.get_any, job_id)
         follower = _Follower(after)
         self._followers.setdefault(job_id, set()).add(follower)
         try:

@@ -30,7 +30,7 @@ from retouch.errors import (
     UnknownJob,
     UnknownModel,
 )
-from retouch.jobs import order, sweep
+from retouch.jobs import fair_queue, sweep
 from retouch.jobs.job import PRIORITY_HIGH, PRIORITY_LOW, Idempotency, Job, JobState, Lease
 from retouch.jobs.sweep import Swept
 from retouch.jobs.tables import fair_share, idempotency, job, job_event, job_tally, webhook_outbox, worker
@@ -197,7 +197,7 @@ def test_only_a_waiting_job_has_jobs_before_it(world: World) -> None:
 def test_positions_stay_exact_whatever_happens_to_the_line(
     world: World, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(order, "BLOCK_SIZE", 8)  # so that a hundred jobs cut and join many blocks
+    monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 8)  # so that a hundred jobs cut and join many blocks
     dice = random.Random(seed)
     accounts = [Account(f"a{n}", f"a{n}", f"k{n}", weight=1 + n % 3) for n in range(5)]
     leases: list[Lease] = []
@@ -220,12 +220,12 @@ def test_positions_stay_exact_whatever_happens_to_the_line(
             world.check_the_line()
         if turn % 50 == 0:
             with world.database.transaction() as connection:
-                order.tidy(connection, "demo")
+                fair_queue.tidy(connection, "demo")
     world.check_the_line()
     expected = [each.id for each in world.waiting_in_order()]
     assert [world.lease(lease_s=1000).job.id for _ in expected] == expected
     with world.database.transaction() as connection:
-        order.tidy(connection, "demo")
+        fair_queue.tidy(connection, "demo")
     world.check_the_line()
 
 
@@ -236,7 +236,7 @@ def test_a_job_comes_back_to_a_line_that_had_forgotten_its_account(world: World)
     for _ in range(2):
         world.service.finish(world.lease(), OUTPUT, USAGE)
     with world.database.transaction() as connection:
-        order.forget_idle_shares(connection)
+        fair_queue.forget_idle_shares(connection)
     assert world.count(fair_share) == 1
     world.service.release(lease)
     world.check_the_line()
@@ -246,13 +246,13 @@ def test_a_job_comes_back_to_a_line_that_had_forgotten_its_account(world: World)
 
 
 def test_emptied_blocks_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "BLOCK_SIZE", 4)
+    monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 4)
     for _ in range(30):
         world.submit()
     run_order(world)
     with world.database.transaction() as connection:
-        assert order.tidy(connection, "demo") >= 7
-        assert len(connection.execute(order._BLOCKS, {"of_queue": "demo"}).all()) == 1
+        assert fair_queue.tidy(connection, "demo") >= 7
+        assert len(connection.execute(fair_queue._BLOCKS, {"of_queue": "demo"}).all()) == 1
     world.submit()
     world.check_the_line()
 
@@ -756,11 +756,11 @@ def test_eight_workers_never_get_one_job_twice(world: World) -> None:
 
 
 def test_the_line_stays_true_under_eight_threads(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "BLOCK_SIZE", 4)
+    monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 4)
     at_once(8, lambda number: _a_busy_caller(world, number))
     world.check_the_line()
     with world.database.transaction() as connection:
-        order.tidy(connection, "demo")
+        fair_queue.tidy(connection, "demo")
     world.check_the_line()
 
 
@@ -782,9 +782,9 @@ def _a_busy_caller(world: World, number: int) -> None:
             world.service.finish(lease, OUTPUT, USAGE)
         if dice.random() < 0.2:
             with world.database.transaction() as connection:
-                order.tidy(connection, "demo")
+                fair_queue.tidy(connection, "demo")
             with world.database.transaction() as connection:
-                order.forget_idle_shares(connection)
+                fair_queue.forget_idle_shares(connection)
 
 
 def test_one_of_two_sweeps_rescues_a_job(world: World) -> None:

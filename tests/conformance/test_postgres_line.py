@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from retouch.accounts.keys import Account
 from retouch.database import Database
-from retouch.jobs import order, store
+from retouch.jobs import fair_queue, store
 from retouch.jobs.job import Job
 from retouch.jobs.tables import fair_share, queue_block
 from tests.services import ANNE, BEN, World
@@ -55,7 +55,7 @@ def a_full_block_before_an_empty_one(world: World) -> Job:
     for _ in range(4):
         world.submit(BEN)
     with world.database.read() as connection:
-        blocks = connection.execute(order._BLOCKS, {"of_queue": "demo"}).all()
+        blocks = connection.execute(fair_queue._BLOCKS, {"of_queue": "demo"}).all()
     assert [block.waiting for block in blocks] == [8, 0]
     return anne_s[0]
 
@@ -63,12 +63,12 @@ def a_full_block_before_an_empty_one(world: World) -> Job:
 def test_blocks_are_not_joined_across_one_that_has_just_been_cut_off(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(order, "BLOCK_SIZE", 8)
+    monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 8)
     pattern = a_full_block_before_an_empty_one(world)
 
     def tidy() -> int:
         with world.database.transaction() as connection:
-            return order.tidy(connection, "demo")
+            return fair_queue.tidy(connection, "demo")
 
     with world.database.transaction() as cutting:
         enqueue(cutting, pattern, CARL)
@@ -81,7 +81,7 @@ def test_blocks_are_not_joined_across_one_that_has_just_been_cut_off(
 def test_a_submit_that_waited_for_a_cut_counts_in_the_right_block(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(order, "BLOCK_SIZE", 8)
+    monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 8)
     dave = Account("dave", "dave", "")
     for _ in range(3):  # so that his next turn is in the half that is cut off
         world.submit(dave)
@@ -104,7 +104,7 @@ def test_a_share_that_is_being_used_is_not_forgotten(world: World) -> None:
     with world.database.transaction() as submitting:
         enqueue(submitting, pattern, ANNE)
         with world.database.transaction() as sweeping:
-            order.forget_idle_shares(sweeping)
+            fair_queue.forget_idle_shares(sweeping)
     assert world.count(fair_share) == 2
     world.check_the_line()
 

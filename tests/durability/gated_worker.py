@@ -85,11 +85,11 @@ class GatedBlobs(LocalBlobs):
         folder: str,
         name: str | None = None,
         ttl_s: float | None = None,
-        settle: bool = True,
+        sync: bool = True,
     ) -> str:
         if folder == "outputs":
             self._gate.at("stage out")
-        key = super().put(data, media_type, folder=folder, name=name, ttl_s=ttl_s, settle=settle)
+        key = super().put(data, media_type, folder=folder, name=name, ttl_s=ttl_s, sync=sync)
         if folder == "outputs":
             self._gate.at("uploaded")
         return key

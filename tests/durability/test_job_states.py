@@ -22,9 +22,9 @@ from retouch.accounts.keys import Account
 from retouch.accounts.tables import usage_entry
 from retouch.database import Database, metadata
 from retouch.errors import Failure, JobFinished, LeaseLost
-from retouch.jobs import order
+from retouch.jobs import fair_queue
+from retouch.jobs.fair_queue import TURN, Place
 from retouch.jobs.job import MAX_ATTEMPTS, TRANSITIONS, JobState, Lease
-from retouch.jobs.order import TURN, Place
 from retouch.jobs.tables import job, webhook_outbox
 from retouch.service import Service
 from tests.services import DELIVERY, OUTPUT, USAGE, World, an_edit
@@ -238,7 +238,7 @@ def empty(database: Database) -> None:
 
 
 def test_whatever_happens_jobs_stay_true(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(order, "BLOCK_SIZE", 4)
+    monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 4)
     run_state_machine_as_test(
         lambda: JobLives(database, tmp_path),
         settings=settings(

@@ -55,7 +55,7 @@ def work(url: str, folder: Path, seed: int) -> None:
 def wait_until_replaced(service: Service, job_id: str, attempt: int) -> None:
     deadline = time.monotonic() + LONG_S
     while time.monotonic() < deadline:
-        job = service.get(None, job_id)
+        job = service.get_any(job_id)
         if job.attempt != attempt or job.state is not JobState.RUNNING:
             return
         time.sleep(0.02)

@@ -18,7 +18,7 @@ from retouch.engine.pipelines import load_pipeline
 from retouch.errors import InvalidSetting, NotOneOf
 from retouch.images import Pixels
 from retouch.settings import ModelSettings
-from retouch.worker.staging import Staged, finish_picture, stage_in
+from retouch.worker.staging import Staged, finish_image, stage_in
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif", ".gif": "gif"}
 
@@ -57,7 +57,7 @@ def edit(
         console.print(notice.detail, style="dim", highlight=False)
     with console.status(f"Loading {checkpoint.name} …"):
         engine = Engine(load_pipeline(checkpoint, device=model.device), max_running=1)
-    picture = finish_picture(run(engine, staged, console), staged)
+    picture = finish_image(run(engine, staged, console), staged)
     write_picture(out, images.encode(picture, request.output_format, request.output_quality))
     sys.stdout.write(f"{out}  {picture.shape[1]}x{picture.shape[0]}  seed {request.seed}\n")
 

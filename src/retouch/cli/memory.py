@@ -1,6 +1,6 @@
-"""Asks the C library to keep the memory of pictures instead of handing it back after each one.
+"""Asks the C library to keep the memory of images instead of handing it back after each one.
 
-A picture is a few megabytes, which glibc by default maps from the kernel and returns at once; every page of
+An image is a few megabytes, which glibc by default maps from the kernel and returns at once; every page of
 the next one is then faulted in again, which costs as much as decoding it. Does nothing on other systems.
 """
 

@@ -33,7 +33,7 @@ from retouch.worker.worker import Worker, WorkerSettings
 logger = structlog.get_logger(__name__)
 
 KEPT_MEGABYTES = 256
-"""Enough to decode and encode a few large pictures at a time."""
+"""Enough to decode and encode a few large images at a time."""
 
 
 def work(

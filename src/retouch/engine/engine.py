@@ -1,4 +1,4 @@
-"""The loop: one tick prepares one edit, takes one denoise step, or decodes one picture.
+"""The loop: one tick prepares one edit, takes one denoise step, or decodes one image.
 
 Owns the states of the edits it runs and turns whatever goes wrong around one edit into that edit's
 failure, so the others never notice. Does not know jobs, HTTP or how a model computes.
@@ -35,7 +35,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished picture, uint8 (height, width, 3), and the seconds spent in `prepare`, `denoise`, `decode`."""
+    """A finished image, uint8 (height, width, 3), and the seconds spent in `prepare`, `denoise`, `decode`."""
 
     edit_id: str
     pixels: Pixels
@@ -44,7 +44,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An edit that ended without a picture."""
+    """An edit that ended without an image."""
 
     edit_id: str
     error: RetouchError
@@ -104,7 +104,7 @@ class Engine:
         return bool(self._edits)
 
     def preview(self, edit_id: str) -> Pixels | None:
-        """A small picture of where the edit stands, or None when it is unknown or has taken no step."""
+        """A small image of where the edit stands, or None when it is unknown or has taken no step."""
         edit = self._edits.get(edit_id)
         if edit is None or edit.state is None or edit.state.velocity is None:
             return None

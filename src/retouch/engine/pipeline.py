@@ -1,4 +1,4 @@
-"""What a model must be able to do: three verbs, and a picture of where it stands.
+"""What a model must be able to do: three verbs, and an image of where it stands.
 
 `Pipeline` is the engine's only view of a model. It holds no state of any edit.
 """
@@ -34,10 +34,10 @@ class Pipeline(Protocol):
         """Take every state one step further; all have an equal `key`."""
 
     def decode(self, state: DenoiseState) -> Pixels:
-        """The finished picture, uint8 (spec.height, spec.width, 3)."""
+        """The finished image, uint8 (spec.height, spec.width, 3)."""
 
     def preview(self, state: DenoiseState) -> Pixels:
-        """A small picture of the present guess (x0 estimate), uint8, one pixel per latent cell."""
+        """A small image of the present guess (x0 estimate), uint8, one pixel per latent cell."""
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
         """An upper estimate of the device memory one running edit holds between ticks."""

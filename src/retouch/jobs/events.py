@@ -50,7 +50,7 @@ def previews(connection: Connection, job_ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def forget(connection: Connection, job_id: str) -> None:
-    """Remove what the events tell of the pictures: log lines and previews. States and steps stay."""
+    """Remove what the events tell of the images: log lines and previews. States and steps stay."""
     connection.execute(delete(job_event).where(job_event.c.job_id == job_id, job_event.c.kind.in_(("log", "preview"))))
 
 

@@ -58,10 +58,10 @@ class Job:
     """One row of the job table. Times are timezone-aware UTC.
 
     sequence: order of submission, unique. priority: smaller first. fair_tag: its account's turn within the
-    priority (order.py). key_id: which of the account's keys asked; empty for the anonymous account.
+    priority (fair_queue.py). key_id: which of the account's keys asked; empty for the anonymous account.
     attempt: 0 while it never ran. notices: what the submit told the caller.
     cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
-    in denoise steps, all pictures together. start_by: fail with `start_timeout` when still queued then.
+    in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
     removed on the owner's wish.
     """

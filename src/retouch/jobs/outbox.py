@@ -22,7 +22,7 @@ PAUSE_GROWTH = 2.6
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class WebhookDelivery:
     """A webhook that is owed, or was. attempts: tries begun. next_attempt_at None: delivered, or given up."""
 
     id: int
@@ -35,7 +35,7 @@ class Promise:
     last_error: str | None
 
 
-def promise(connection: Connection, ended: Job, now: datetime) -> None:
+def enqueue(connection: Connection, ended: Job, now: datetime) -> None:
     """Note that the caller of a job that has just ended wants to be told, if it said so."""
     if ended.delivery.webhook_url is None:
         return
@@ -49,8 +49,8 @@ def any_due(connection: Connection, now: datetime) -> bool:
     return connection.execute(due).first() is not None
 
 
-def take_due(connection: Connection, now: datetime, limit: int, busy_s: float) -> tuple[Promise, ...]:
-    """Promises whose time has come, marked as being tried.
+def take_due(connection: Connection, now: datetime, limit: int, busy_s: float) -> tuple[WebhookDelivery, ...]:
+    """Deliveries whose time has come, marked as being tried.
 
     Who dies while trying does not settle it; it is due again after `busy_s`. So a webhook may arrive twice
     and is never lost.
@@ -71,16 +71,16 @@ def take_due(connection: Connection, now: datetime, limit: int, busy_s: float) -
         .values(attempts=webhook_outbox.c.attempts + 1, next_attempt_at=now + timedelta(seconds=busy_s))
         .returning(webhook_outbox)
     )
-    return tuple(_promise_of(row) for row in connection.execute(taken))
+    return tuple(_delivery_of(row) for row in connection.execute(taken))
 
 
-def delivered(connection: Connection, promise_id: int, now: datetime) -> None:
+def delivered(connection: Connection, delivery_id: int, now: datetime) -> None:
     """The receiver has acknowledged it."""
     values = {"delivered_at": now, "next_attempt_at": None, "last_error": None}
-    connection.execute(update(webhook_outbox).where(webhook_outbox.c.id == promise_id).values(**values))
+    connection.execute(update(webhook_outbox).where(webhook_outbox.c.id == delivery_id).values(**values))
 
 
-def failed(connection: Connection, tried: Promise, now: datetime, error: str, *, for_good: bool) -> bool:
+def failed(connection: Connection, tried: WebhookDelivery, now: datetime, error: str, *, for_good: bool) -> bool:
     """An attempt came to nothing; True when it was the last. for_good: another attempt cannot help."""
     last = for_good or tried.attempts >= ATTEMPTS
     pause_s = FIRST_PAUSE_S * PAUSE_GROWTH ** (tried.attempts - 1)
@@ -89,11 +89,11 @@ def failed(connection: Connection, tried: Promise, now: datetime, error: str, *,
     return last
 
 
-def given_up(connection: Connection) -> tuple[Promise, ...]:
-    """Promises that will not be tried again although nobody acknowledged them, oldest first."""
+def given_up(connection: Connection) -> tuple[WebhookDelivery, ...]:
+    """Deliveries that will not be tried again although nobody acknowledged them, oldest first."""
     table = webhook_outbox.c
     query = select(webhook_outbox).where(table.next_attempt_at.is_(None), table.delivered_at.is_(None))
-    return tuple(_promise_of(row) for row in connection.execute(query.order_by(table.id)))
+    return tuple(_delivery_of(row) for row in connection.execute(query.order_by(table.id)))
 
 
 def try_again(connection: Connection, job_id: str, now: datetime) -> bool:
@@ -107,8 +107,8 @@ def try_again(connection: Connection, job_id: str, now: datetime) -> bool:
     return connection.execute(again).one_or_none() is not None
 
 
-def _promise_of(row: Row[Any]) -> Promise:
-    return Promise(
+def _delivery_of(row: Row[Any]) -> WebhookDelivery:
+    return WebhookDelivery(
         row.id,
         row.job_id,
         row.url,

@@ -2,7 +2,7 @@
 
 Each takes the connection of the transaction it belongs to. A worker's writes are fenced: they touch the row
 only while it is running, by that worker, on that claim; otherwise LeaseLost. Whoever ends a job here also
-writes its webhook. Money and wake-ups are the business of `service.py`; who is next is decided in `order.py`.
+writes its webhook. Money and wake-ups are the business of `service.py`; who is next is decided in `fair_queue.py`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
-from retouch.jobs import order, outbox
+from retouch.jobs import fair_queue, outbox
 from retouch.jobs.events import append
+from retouch.jobs.fair_queue import QUEUED, Place
 from retouch.jobs.job import Job, JobState, Lease
-from retouch.jobs.order import QUEUED, Place
 from retouch.jobs.tables import job, job_tally
 
 RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
-"""Written out, as `order.QUEUED` is, for the partial index."""
+"""Written out, as `fair_queue.QUEUED` is, for the partial index."""
 
 ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """A job's id: a UUID as text."""
@@ -91,8 +91,8 @@ _ENQUEUE = insert(job).returning(job.c.sequence)
 
 def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
     """Write a queued job of an account of that weight; returns it with its place."""
-    cost = order.cost_of(new.request.num_images, weight)
-    fair_tag = order.take_turn(connection, new.queue, new.priority, new.account_id, cost)
+    cost = fair_queue.cost_of(new.request.num_images, weight)
+    fair_tag = fair_queue.take_turn(connection, new.queue, new.priority, new.account_id, cost)
     values = {
         "id": new.id,
         "account_id": new.account_id,
@@ -117,7 +117,7 @@ def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
     sequence = connection.execute(_ENQUEUE, values).scalar_one()
     written = replace(new, sequence=sequence, fair_tag=fair_tag)
     append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
-    order.join(connection, new.queue, place_of(written))
+    fair_queue.join(connection, new.queue, place_of(written))
     return written
 
 
@@ -164,13 +164,13 @@ def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_
     row = connection.execute(_CLAIM, {"of_sequence": sequence, "by_worker": worker, "until": until, "now": now}).one()
     claimed = job_of(row)
     append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
-    order.start(connection, queue, place_of(claimed), claimed.account_id)
+    fair_queue.start(connection, queue, place_of(claimed), claimed.account_id)
     return Lease(claimed, worker, row.claims, until)
 
 
 def position(connection: Connection, waiting: Job) -> int:
     """How many jobs are before a waiting job in its queue."""
-    return order.position(connection, waiting.queue, place_of(waiting))
+    return fair_queue.position(connection, waiting.queue, place_of(waiting))
 
 
 def end_waiting(
@@ -190,8 +190,8 @@ def end_waiting(
     if row is None:
         raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
     append(connection, waiting.id, now, _state_event(state, failure))
-    order.give_up(connection, waiting.queue, place_of(waiting), waiting.account_id, row.fair_cost)
-    return _settle(connection, job_of(row), now)
+    fair_queue.give_up(connection, waiting.queue, place_of(waiting), waiting.account_id, row.fair_cost)
+    return _finalize(connection, job_of(row), now)
 
 
 # --- running
@@ -251,7 +251,7 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
     }
     waiting = job_of(_fenced(connection, lease, values, change=_FENCED if costs_attempt else _UNCOUNTED))
     append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
-    order.come_back(connection, waiting.queue, place_of(waiting), waiting.account_id)
+    fair_queue.come_back(connection, waiting.queue, place_of(waiting), waiting.account_id)
     return waiting
 
 
@@ -281,7 +281,7 @@ def _end_running(
 ) -> Job:
     ended = job_of(_fenced(connection, lease, values, change=change))
     append(connection, ended.id, values["finished_at"], _state_event(ended.state, failure))
-    return _settle(connection, ended, values["finished_at"])
+    return _finalize(connection, ended, values["finished_at"])
 
 
 def _fenced(
@@ -406,9 +406,9 @@ def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[st
     return "state", data if failure is None else data | {"code": failure.code}
 
 
-def _settle(connection: Connection, ended: Job, now: datetime) -> Job:
+def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
     """What goes with every end: the webhook that is owed, and the count for the metrics."""
-    outbox.promise(connection, ended, now)
+    outbox.enqueue(connection, ended, now)
     counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1}
     connection.execute(_tally(connection.dialect.name), counted)
     return ended

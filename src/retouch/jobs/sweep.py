@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from retouch.database import Database
 from retouch.errors import EditTimeout, Failure, JobFinished, LeaseLost, StartTimeout, UnknownJob, WorkerLost
-from retouch.jobs import order, retention, store
+from retouch.jobs import fair_queue, retention, store
 from retouch.jobs.job import Clock, JobState, Lease, state_after_lost_lease
 from retouch.jobs.retention import Retention
 from retouch.jobs.wakeups import JOB_TOPIC, WakeUps, queue_topic
@@ -175,9 +175,9 @@ class Sweeper:
 
     def _tidy_lines(self) -> None:
         with self._database.read() as connection:
-            untidy = order.untidy(connection)
+            untidy = fair_queue.untidy(connection)
         for queue in untidy:
             with self._database.transaction() as connection:
-                order.tidy(connection, queue)
+                fair_queue.tidy(connection, queue)
         with self._database.transaction() as connection:
-            order.forget_idle_shares(connection)
+            fair_queue.forget_idle_shares(connection)

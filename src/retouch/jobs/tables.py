@@ -19,7 +19,7 @@ job = Table(
     Column("queue", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("fair_tag", Number, nullable=False),  # see order.py
+    Column("fair_tag", Number, nullable=False),  # see fair_queue.py
     Column("fair_cost", Number, nullable=False),
     Column("request", Json, nullable=False),
     Column("delivery", Json, nullable=False),
@@ -117,7 +117,7 @@ fair_clock = Table(  # the tag of the last job that was started
     Column("tag", Number, nullable=False),
 )
 
-queue_block = Table(  # counts of waiting jobs by ranges of places; see order.py
+queue_block = Table(  # counts of waiting jobs by ranges of places; see fair_queue.py
     "queue_block",
     metadata,
     Column("id", Number, Identity(), primary_key=True),

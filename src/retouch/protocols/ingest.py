@@ -32,7 +32,7 @@ def store_image(blobs: Blobs, data: bytes, *, field: str) -> ImageInput:
             max_bytes=MAX_IMAGE_BYTES,
         )
     header = images.probe(data, field=field)
-    key = blobs.put(data, header.media_type, folder="uploads", ttl_s=DEFAULT_TTL_S, settle=False)
+    key = blobs.put(data, header.media_type, folder="uploads", ttl_s=DEFAULT_TTL_S, sync=False)
     return ImageInput(blob=key, field=field, owned=True)
 
 

@@ -19,7 +19,7 @@ from retouch.database import Database
 from retouch.errors import ForbiddenAddress, Unavailable
 from retouch.jobs import outbox
 from retouch.jobs.job import Job
-from retouch.jobs.outbox import Promise
+from retouch.jobs.outbox import WebhookDelivery
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal.webhooks import Message, message
 from retouch.service import Service
@@ -93,10 +93,10 @@ class Webhooks:
                 raise error
         return len(due)
 
-    def _try(self, context: FaceContext, promise: Promise) -> Unavailable | None:
+    def _try(self, context: FaceContext, promise: WebhookDelivery) -> Unavailable | None:
         """One attempt at one promise, settled either way; what a bug leaves unsettled is due again later."""
         try:
-            job = self._service.get(None, promise.job_id)
+            job = self._service.get_any(promise.job_id)
             made = MESSAGES[job.delivery.protocol](context, job, self._clock())
             trouble = self._post(promise.url, made)
             over = self._settle(promise, trouble)
@@ -133,7 +133,7 @@ class Webhooks:
         # A redirect is never followed: it would be another address than the caller gave.
         return f"It was answered with status {status}.", 300 <= status < 400
 
-    def _settle(self, promise: Promise, trouble: tuple[str, bool] | None) -> bool:
+    def _settle(self, promise: WebhookDelivery, trouble: tuple[str, bool] | None) -> bool:
         """Write how the attempt went; True when there will be no other."""
         with self._database.transaction() as connection:
             if trouble is None:

@@ -38,16 +38,16 @@ class Blobs(Protocol):
         folder: str,
         name: str | None = None,
         ttl_s: float | None = None,
-        settle: bool = True,
+        sync: bool = True,
     ) -> str:
         """Store `data` and return its new, unguessable key `folder/<random>[_name].<suffix>`.
 
         folder: `uploads`, `outputs` or `previews`. ttl_s: life in seconds; None keeps it until deleted.
-        settle: do not return before the blob survives a power cut; False leaves that to a later `settle`.
+        sync: do not return before the blob survives a power cut; False leaves that to a later `sync`.
         A failed put leaves nothing behind.
         """
 
-    def settle(self, keys: Iterable[str]) -> None:
+    def sync(self, keys: Iterable[str]) -> None:
         """Return when these blobs survive a power cut. Keys that are gone meanwhile are no error."""
 
     def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:

@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from obstore.store import LocalStore
 
 from retouch.errors import StorageUnavailable
-from retouch.storage.keys import KEY, read_key
+from retouch.storage.blob_keys import KEY, read_key
 from retouch.storage.objects import StoredObjects, told_kindly, utc_now
 
 SECRET_BYTES: Final = 32
@@ -47,25 +47,25 @@ class LocalBlobs(StoredObjects):
         super().__init__(store, keeps_media_types=False, clock=clock)
         self._folder = folder
         self._secret = secret
-        self._settled_hour: Path | None = None
+        self._synced_hour: Path | None = None
 
     def _read(self, key: str) -> bytes:
         """Without the store's own threads, whose turn costs more than the file on a busy machine."""
         return (self._folder / key).read_bytes()
 
-    def settle(self, keys: Iterable[str]) -> None:
+    def sync(self, keys: Iterable[str]) -> None:
         for key in keys:
             read_key(key)
             with told_kindly("written"), suppress(FileNotFoundError):
-                self._settle(self._folder / key)
+                self._sync_file(self._folder / key)
 
-    def _settle(self, file: Path) -> None:
+    def _sync_file(self, file: Path) -> None:
         """Wait until the disk has the file, its name, and the name of its hour when that one is new."""
         _fsync(file)
         _fsync(file.parent)
-        if file.parent != self._settled_hour:
+        if file.parent != self._synced_hour:
             _fsync(file.parent.parent)
-            self._settled_hour = file.parent
+            self._synced_hour = file.parent
 
     def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
         read_key(key)

@@ -16,8 +16,8 @@ import obstore
 from obstore.exceptions import BaseError
 
 from retouch.errors import StorageUnavailable, UnknownFile
+from retouch.storage.blob_keys import FOLDERS, KEEP, hour_of, new_key, read_key
 from retouch.storage.blobs import Blob
-from retouch.storage.keys import FOLDERS, KEEP, hour_of, new_key, read_key
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -49,15 +49,15 @@ class StoredObjects:
         folder: str,
         name: str | None = None,
         ttl_s: float | None = None,
-        settle: bool = True,
+        sync: bool = True,
     ) -> str:
         key = self.reserve(media_type, folder=folder, name=name, ttl_s=ttl_s)
         self._write(key, data)
-        if settle and folder != "previews":
-            self.settle([key])
+        if sync and folder != "previews":
+            self.sync([key])
         return key
 
-    def settle(self, keys: Iterable[str]) -> None:
+    def sync(self, keys: Iterable[str]) -> None:
         """A bucket's answer to a put says that it is kept."""
 
     def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:
@@ -66,7 +66,7 @@ class StoredObjects:
 
     def fill(self, key: str, data: bytes | Path) -> None:
         self._write(key, data)
-        self.settle([key])
+        self.sync([key])
 
     def _write(self, key: str, data: bytes | Path) -> None:
         facts = read_key(key)

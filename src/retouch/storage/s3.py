@@ -20,7 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from retouch.errors import InvalidRequest, StorageUnavailable
-from retouch.storage.keys import KEY, read_key
+from retouch.storage.blob_keys import KEY, read_key
 from retouch.storage.objects import StoredObjects, utc_now
 
 if TYPE_CHECKING:

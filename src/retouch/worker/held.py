@@ -28,7 +28,7 @@ class HeldJob:
     staged: Staged | None = None
     stage_in_s: float = 0.0
     steps_done: dict[str, int] = field(default_factory=dict)  # by edit id
-    pictures: dict[str, Pixels] = field(default_factory=dict)  # by edit id, finished
+    images: dict[str, Pixels] = field(default_factory=dict)  # by edit id, finished
     timings: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by edit id, seconds by stage
     preview: Pixels | None = None
     preview_wanted: bool = False
@@ -61,7 +61,7 @@ class HeldJob:
 
     @property
     def step(self) -> int:
-        """Denoise steps done, all pictures together."""
+        """Denoise steps done, all images together."""
         return sum(self.steps_done.values())
 
     @property
@@ -70,13 +70,13 @@ class HeldJob:
 
     @property
     def edit_ids(self) -> tuple[str, ...]:
-        """The engine's ids of this job's pictures, in order."""
+        """The engine's ids of this job's images, in order."""
         count = 0 if self.staged is None else len(self.staged.specs)
         return tuple(f"{self.key}/{index}" for index in range(count))
 
     @property
     def complete(self) -> bool:
-        return len(self.pictures) == len(self.edit_ids)
+        return len(self.images) == len(self.edit_ids)
 
     def moved(self, progress: Progress) -> None:
         self.steps_done[progress.edit_id] = progress.step

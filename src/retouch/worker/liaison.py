@@ -133,7 +133,7 @@ class Liaison:
         if renewal_due:
             told.renewed_at = now
             return self.service.renew(job.lease, self.rhythm.lease_s)
-        current = self.service.get(None, job.id)
+        current = self.service.get_any(job.id)
         if current.state is not JobState.RUNNING and not job.closed:
             raise LeaseLost(f"The job '{job.id}' was ended by somebody else.")
         return current.cancel_requested

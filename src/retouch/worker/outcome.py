@@ -9,16 +9,14 @@ from retouch.edit import Acceleration, EditOutput, OutputImage, Usage
 from retouch.worker.held import HeldJob
 
 
-def output_of(
-    job: HeldJob, pictures: Sequence[OutputImage], checkpoint: Checkpoint, *, stage_out_s: float
-) -> EditOutput:
-    """The answer's facts. `pictures` are stored already, in order."""
+def output_of(job: HeldJob, images: Sequence[OutputImage], checkpoint: Checkpoint, *, stage_out_s: float) -> EditOutput:
+    """The answer's facts. `images` are stored already, in order."""
     staged = job.staged
     assert staged is not None, "a finished job was staged"
     device = sum_timings([job.timings[edit_id] for edit_id in job.edit_ids])
     inference_s = sum(device.values())
     return EditOutput(
-        images=tuple(pictures),
+        images=tuple(images),
         prompt=job.lease.job.request.prompt,
         timings={"stage_in": job.stage_in_s, **device, "stage_out": stage_out_s, "inference": inference_s},
         canvas=staged.sizes.canvas,
@@ -38,6 +36,6 @@ def usage_of(job: HeldJob, output: EditOutput) -> Usage:
 
 
 def sum_timings(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Seconds by stage of all pictures together."""
+    """Seconds by stage of all images together."""
     names = dict.fromkeys(name for timing in timings for name in timing)
     return {name: sum(timing.get(name, 0.0) for timing in timings) for name in names}

@@ -1,4 +1,4 @@
-"""From an accepted request to pixels and specs for the engine, and from its pictures to files.
+"""From an accepted request to pixels and specs for the engine, and from its images to files.
 
 Runs on threads beside the device's work. Knows neither jobs nor the database; where the bytes of an input
 come from is the caller's function, so that `retouch edit` stages in the same way without any store.
@@ -30,14 +30,14 @@ class Fetch(Protocol):
 
 
 SMALL_SEEDS = 2**31
-"""Seeds below this stay below it for every picture, because some clients hold 31 bits only."""
+"""Seeds below this stay below it for every image, because some clients hold 31 bits only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """Everything the engine needs for one request, and what is needed to finish its pictures.
+    """Everything the engine needs for one request, and what is needed to finish its images.
 
-    specs: one for each picture, differing in their seed only. images: upright RGB, original sizes.
+    specs: one for each image, differing in their seed only. images: upright RGB, original sizes.
     mask: like the first image, 255 = edit here, or None to edit everywhere.
     """
 
@@ -49,7 +49,7 @@ class Staged:
 
     @property
     def steps(self) -> int:
-        """Denoise steps of all pictures together."""
+        """Denoise steps of all images together."""
         return sum(spec.steps for spec in self.specs)
 
 
@@ -84,22 +84,22 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     return Staged(_specs(request, sizes), pixels, mask, sizes, tuple(notices))
 
 
-def finish_picture(pixels: Pixels, staged: Staged) -> Pixels:
-    """Bring one of the engine's pictures to its output size and put back what the mask protects.
+def finish_image(pixels: Pixels, staged: Staged) -> Pixels:
+    """Bring one of the engine's images to its output size and put back what the mask protects.
 
     Outside the mask the result is the first input, resampled to the output size, pixel for pixel.
     """
-    picture = images.resize(pixels, staged.sizes.output)
+    image = images.resize(pixels, staged.sizes.output)
     if staged.mask is None:
-        return picture
+        return image
     source = images.resize(staged.images[0], staged.sizes.output)
     share = images.resize(staged.mask, staged.sizes.output)[..., np.newaxis].astype(np.uint16)
-    blended = (picture * share + source * (255 - share) + 127) // 255
+    blended = (image * share + source * (255 - share) + 127) // 255
     return blended.astype(np.uint8)
 
 
-def seed_of_picture(seed: int, index: int) -> int:
-    """The seed of picture `index`: they count up from the request's and wrap at the end of its range."""
+def seed_of_image(seed: int, index: int) -> int:
+    """The seed of image `index`: they count up from the request's and wrap at the end of its range."""
     return (seed + index) % (SMALL_SEEDS if seed < SMALL_SEEDS else MAX_SEED + 1)
 
 
@@ -114,7 +114,7 @@ def _specs(request: EditRequest, sizes: Sizes) -> tuple[EditSpec, ...]:
             prompt=request.prompt,
             width=width,
             height=height,
-            seed=seed_of_picture(request.seed, index),
+            seed=seed_of_image(request.seed, index),
             steps=request.steps,
             guidance_scale=request.guidance_scale,
             negative_prompt=request.negative_prompt or " ",
@@ -134,7 +134,7 @@ def _reference_size(request: EditRequest, pixels: Sequence[Pixels]) -> tuple[int
 
 
 def _decode(data: bytes, model: Model | None, field: str, notices: list[Notice]) -> Pixels:
-    """The picture of a file, after a look at its header; what is to be said of it is added to `notices`."""
+    """The image of a file, after a look at its header; what is to be said of it is added to `notices`."""
     if model is not None:
         header = images.probe(data, field=field)
         notices += model.check_image(header.width, header.height, len(data), field=field)

@@ -30,7 +30,7 @@ from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.worker.held import HeldJob, HeldJobs
 from retouch.worker.liaison import Liaison, Rhythm
 from retouch.worker.outcome import output_of, usage_of
-from retouch.worker.staging import ReadInput, finish_picture, stage_in
+from retouch.worker.staging import ReadInput, finish_image, stage_in
 
 logger = structlog.get_logger(__name__)
 
@@ -43,8 +43,8 @@ class WorkerSettings:
 
     running: edits that take turns on the device. ahead: jobs staged beside them, so that the device never
     waits for a download. poll_s: look for jobs this often when no wake-up comes. outage_s: how long a
-    finished picture is offered to a store or database that is away before the job goes back to the queue.
-    stop_s: how long a stop waits for pictures that are being stored. output_ttl_s: life of output files
+    finished image is offered to a store or database that is away before the job goes back to the queue.
+    stop_s: how long a stop waits for images that are being stored. output_ttl_s: life of output files
     when the request says nothing.
     """
 
@@ -137,10 +137,10 @@ class Worker:
         return threading.Thread(target=guarded, name=name, daemon=True)
 
     def _wind_down(self) -> None:
-        """Let pictures that are being stored finish, give every other job back, close the threads."""
+        """Let images that are being stored finish, give every other job back, close the threads."""
         began = time.monotonic()
         for job in self._held.all():
-            if not job.pictures and job.close():
+            if not job.images and job.close():
                 self._give_back(job)
         if self._leasing.ident is not None:
             self._leasing.join(2 * self._settings.poll_s)
@@ -226,7 +226,7 @@ class Worker:
         outputs: list[OutputImage] = []
         try:
             for index in range(len(job.edit_ids)):
-                outputs.append(self._store_picture(job, index))  # noqa: PERF401 - those stored so far are deleted on error
+                outputs.append(self._store_image(job, index))  # noqa: PERF401 - those stored so far are deleted on error
             output = output_of(job, outputs, self._checkpoint, stage_out_s=time.monotonic() - began)
             self._finish(job, output)
         except RetouchError:
@@ -236,10 +236,10 @@ class Worker:
         seconds = {name: round(value, 4) for name, value in output.timings.items()}
         logger.info("job finished", job=job.id, **seconds)
 
-    def _store_picture(self, job: HeldJob, index: int) -> OutputImage:
+    def _store_image(self, job: HeldJob, index: int) -> OutputImage:
         staged, request, delivery = job.staged, job.lease.job.request, job.lease.job.delivery
-        assert staged is not None, "a picture is made of staged inputs"
-        pixels = finish_picture(job.pictures[job.edit_ids[index]], staged)
+        assert staged is not None, "an image is made of staged inputs"
+        pixels = finish_image(job.images[job.edit_ids[index]], staged)
         data = images.encode(pixels, request.output_format, request.output_quality)
         media_type = request.output_format.media_type
         ttl_s = self._settings.output_ttl_s if delivery.retention_s is None else delivery.retention_s
@@ -249,7 +249,7 @@ class Worker:
 
     def _finish(self, job: HeldJob, output: EditOutput) -> None:
         if not job.close():
-            raise LeaseLost("The job ended while its picture was stored.")
+            raise LeaseLost("The job ended while its image was stored.")
         try:
             usage = usage_of(job, output)
             self._outlast(lambda: self._service.finish(job.lease, output, usage))
@@ -259,7 +259,7 @@ class Worker:
         self._leave(job)
 
     def _outlast(self, verb: Callable[[], T]) -> T:
-        """Repeat `verb` while what it needs is away, for `outage_s`; a finished picture is worth it."""
+        """Repeat `verb` while what it needs is away, for `outage_s`; a finished image is worth it."""
         until = time.monotonic() + self._settings.outage_s
         while True:
             try:
@@ -293,7 +293,7 @@ class Worker:
         for finished in report.finished:
             job = self._held.of_edit(finished.edit_id)
             if job is not None:
-                job.pictures[finished.edit_id] = finished.pixels
+                job.images[finished.edit_id] = finished.pixels
                 job.timings[finished.edit_id] = finished.timings
                 if job.complete:
                     self._store(job)

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from retouch.edit import Delivery
+from retouch.jobs.fair_queue import TURN, cost_of
 from retouch.jobs.job import FINAL_STATES, TRANSITIONS, Job, JobState, state_after_lost_lease, utc_now
-from retouch.jobs.order import TURN, cost_of
 from retouch.jobs.retention import Retention
 from tests.services import an_edit
 

@@ -231,10 +231,10 @@ def test_what_must_not_be_kept_is_forgotten_when_it_was_told(sending: Sending, r
     job_id = sending.ended_job(receiver.url, keep_payload=False)
     send = sending.sender(receiver.address)
     send()
-    assert not sending.service.get(None, job_id).payload_deleted
+    assert not sending.service.get_any(job_id).payload_deleted
     sending.clock.move(3)
     send()
-    assert sending.service.get(None, job_id).payload_deleted
+    assert sending.service.get_any(job_id).payload_deleted
 
 
 def test_a_result_that_is_gone_is_told_as_gone(sending: Sending, receiver: Receiver):

@@ -106,7 +106,7 @@ class WorkBench:
         return self.service.submit(ANONYMOUS, self.request(**changes), delivery).job
 
     def job(self, job_id: str) -> Job:
-        return self.service.get(None, job_id)
+        return self.service.get_any(job_id)
 
     def until(self, fact: Callable[[], bool], *, within_s: float = WITHIN_S) -> None:
         """Wait for a fact about jobs, woken by their changes."""

@@ -11,7 +11,7 @@ from retouch import images
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.edit import MAX_SEED, EditRequest, ImageInput, SizeRequest
 from retouch.errors import InvalidImage
-from retouch.worker.staging import Staged, finish_picture, seed_of_picture, stage_in
+from retouch.worker.staging import Staged, finish_image, seed_of_image, stage_in
 from tests.unit.worker.bench import png
 
 CHECKPOINT = checkpoint_named("null")
@@ -48,7 +48,7 @@ def staged(
     ],
 )
 def test_seeds_count_up_within_the_range_their_request_came_from(seed: int, index: int, expected: int) -> None:
-    assert seed_of_picture(seed, index) == expected
+    assert seed_of_image(seed, index) == expected
 
 
 def test_each_picture_has_a_spec_of_its_own_that_differs_in_the_seed_only() -> None:
@@ -81,7 +81,7 @@ def test_an_error_names_the_input_it_is_about() -> None:
 def test_without_a_mask_the_picture_is_only_brought_to_its_size() -> None:
     one = staged("wide", size=SizeRequest(width=100, height=50))
     made = np.full((64, 112, 3), 9, dtype=np.uint8)
-    finished = finish_picture(made, one)
+    finished = finish_image(made, one)
     assert finished.shape == (50, 100, 3)
     assert (finished == 9).all()
 
@@ -90,6 +90,6 @@ def test_a_mask_of_grey_blends_the_picture_with_its_source() -> None:
     grey = images.encode(np.full((64, 128, 3), 128, dtype=np.uint8), "png")
     FILES["grey"] = grey
     one = staged("wide", mask="grey", size=SizeRequest(width=128, height=64))
-    finished = finish_picture(np.full((64, 128, 3), 255, dtype=np.uint8), one)
+    finished = finish_image(np.full((64, 128, 3), 255, dtype=np.uint8), one)
     expected = (255 * 128 + one.images[0].astype(int) * 127 + 127) // 255
     assert (finished == expected).all()

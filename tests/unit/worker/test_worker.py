@@ -16,7 +16,7 @@ from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.state import DenoiseState
 from retouch.errors import EditTimeout, LeaseLost, UnsupportedParameter
 from retouch.jobs.job import JobState, Lease
-from retouch.storage.keys import read_key
+from retouch.storage.blob_keys import read_key
 from retouch.worker.liaison import Rhythm
 from retouch.worker.worker import WorkerSettings
 from tests.unit.worker.bench import DELIVERY, Gated, WorkBench, png

@@ -1,6 +1,6 @@
 """Results of encoding that may be needed again: least recently used first out, bounded by bytes.
 
-A hit gives back the very tensors of the miss, so caching can never change a picture. Knows no models.
+A hit gives back the very tensors of the miss, so caching can never change an image. Knows no models.
 """
 
 from __future__ import annotations

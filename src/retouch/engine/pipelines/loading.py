@@ -26,7 +26,7 @@ from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwor
 from retouch.engine.pipelines.previews import load_preview
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
 from retouch.engine.pipelines.text_encoding import TextEncoder
-from retouch.engine.pipelines.vae import FoldedVae, PictureCodec, StockVae
+from retouch.engine.pipelines.vae import FoldedVae, ImageCodec, StockVae
 from retouch.engine.sampler import NoiseSchedule
 from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
 
@@ -120,7 +120,7 @@ def assemble(
     """Read every part of a complete folder and put them together."""
     vae = _vae(folder, device, dtype)
     channels = vae.config.z_dim
-    codec: PictureCodec = StockVae(vae) if compat else FoldedVae(vae)
+    codec: ImageCodec = StockVae(vae) if compat else FoldedVae(vae)
     transformer = _transformer(folder, device, dtype)
     network: Network = PlainNetwork(transformer) if compat else FastNetwork(transformer)
     return QwenImageEdit(

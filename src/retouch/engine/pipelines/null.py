@@ -1,4 +1,4 @@
-"""A pipeline that computes nothing: the first picture comes back at the size of the canvas.
+"""A pipeline that computes nothing: the first image comes back at the size of the canvas.
 
 For measuring and testing everything around an engine, without torch. It says nothing about any model.
 """
@@ -18,7 +18,7 @@ CELL = 16
 
 
 class NullPipeline:
-    """Echoes the first picture after `steps` ticks; state holds the resized pixels."""
+    """Echoes the first image after `steps` ticks; state holds the resized pixels."""
 
     shared_step_tokens = 4096
 

@@ -1,7 +1,7 @@
-"""Latents to a small picture by one linear map, so that progress can be shown without the decoder.
+"""Latents to a small image by one linear map, so that progress can be shown without the decoder.
 
 The map comes from `preview.json` beside the weights, or is fitted once: the best
-straight line from the latents of made-up pictures to their colours. Does not know steps or noise.
+straight line from the latents of made-up images to their colours. Does not know steps or noise.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody reads
 
-from retouch.engine.pipelines.pictures import to_pixels
-from retouch.engine.pipelines.vae import PictureCodec
+from retouch.engine.pipelines.preprocessing import to_pixels
+from retouch.engine.pipelines.vae import ImageCodec
 from retouch.images import Pixels
 
 FITTING_SIDE = 128
-FITTING_PICTURES = 4
+FITTING_IMAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class PreviewMap:
     weight: torch.Tensor
     bias: torch.Tensor
 
-    def picture(self, latents: torch.Tensor) -> Pixels:
+    def image(self, latents: torch.Tensor) -> Pixels:
         """(1, channels, height, width) to uint8 (height, width, 3): one pixel per latent cell."""
         signal = F.conv2d(latents.float(), self.weight[:, :, None, None], self.bias)
         return to_pixels(signal.clamp(-1, 1))
@@ -49,14 +49,14 @@ def load_preview(folder: Path, device: torch.device) -> PreviewMap | None:
     return PreviewMap(2 * matrix.T.contiguous(), 2 * bias - 1)
 
 
-def fit_preview(codec: PictureCodec, device: torch.device) -> PreviewMap:
-    """Least squares over a few smooth made-up pictures; the same map every time."""
+def fit_preview(codec: ImageCodec, device: torch.device) -> PreviewMap:
+    """Least squares over a few smooth made-up images; the same map every time."""
     generator = torch.Generator().manual_seed(0)
     latents, colours = [], []
-    for _ in range(FITTING_PICTURES):
-        picture = _made_up(generator).to(device)
-        encoded = codec.encode(picture).float()
-        small = F.interpolate(picture, encoded.shape[-2:], mode="area")
+    for _ in range(FITTING_IMAGES):
+        image = _made_up(generator).to(device)
+        encoded = codec.encode(image).float()
+        small = F.interpolate(image, encoded.shape[-2:], mode="area")
         latents.append(encoded[0].flatten(1).T.cpu())
         colours.append(small[0].flatten(1).T.cpu())
     known = torch.cat(latents).double()

@@ -14,12 +14,12 @@ import torch
 
 from retouch.catalog import Checkpoint
 from retouch.edit import EditSpec
-from retouch.engine.pipelines import pictures
+from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.text_encoding import TextEncoder
-from retouch.engine.pipelines.vae import PictureCodec
+from retouch.engine.pipelines.vae import ImageCodec
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
 from retouch.engine.state import BatchKey, DenoiseState
 from retouch.errors import TooManyImages
@@ -41,10 +41,10 @@ REFERENCE_CACHE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the two families of checkpoints treat their pictures.
+    """How the two families of checkpoints treat their images.
 
-    several: whether more than one picture may come, and each is announced by its number. one_copy: the
-    language model sees the picture as resized for the autoencoder, instead of a copy of its own size.
+    several: whether more than one image may come, and each is announced by its number. one_copy: the
+    language model sees the image as resized for the autoencoder, instead of a copy of its own size.
     """
 
     several: bool
@@ -66,7 +66,7 @@ class QwenImageEdit:
         rules: Rules,
         *,
         text_encoder: TextEncoder,
-        vae: PictureCodec,
+        vae: ImageCodec,
         network: Network,
         schedule: NoiseSchedule,
         preview_map: PreviewMap | None,
@@ -100,7 +100,7 @@ class QwenImageEdit:
             key=BatchKey(target, tuple(_token_grid(latents) for latents in encoded), guided=negative is not None),
             sigmas=self.schedule.sigmas(spec.steps, target[0] * target[1]),
             latents=self._noise(spec),
-            references=torch.cat([pictures.pack(latents) for latents in encoded], dim=1),
+            references=torch.cat([preprocessing.pack(latents) for latents in encoded], dim=1),
             prompt_embeds=prompt,
             negative_embeds=negative,
         )
@@ -116,14 +116,14 @@ class QwenImageEdit:
 
     @torch.inference_mode()
     def decode(self, state: DenoiseState) -> Pixels:
-        signal = self.vae.decode(pictures.unpack(state.latents, *state.key.target))
-        return pictures.to_pixels(signal if self.compat else signal.float())
+        signal = self.vae.decode(preprocessing.unpack(state.latents, *state.key.target))
+        return preprocessing.to_pixels(signal if self.compat else signal.float())
 
     @torch.inference_mode()
     def preview(self, state: DenoiseState) -> Pixels:
         assert state.velocity is not None, "nothing is known before the first step"
         estimate = clean_estimate(state.latents, state.velocity, state.sigmas[state.step_index])
-        return self.preview_map.picture(pictures.unpack(estimate, *state.key.target))
+        return self.preview_map.image(preprocessing.unpack(estimate, *state.key.target))
 
     @cached_property
     def preview_map(self) -> PreviewMap:
@@ -145,20 +145,20 @@ class QwenImageEdit:
         if len(images) > 1 and not self.rules.several:
             raise TooManyImages("images", len(images), 1, self.checkpoint.name)
         for index, image in enumerate(images):
-            pictures.check_shape(image, index)
+            preprocessing.check_shape(image, index)
         self.text_encoder.check(spec.prompt, "prompt")
         if spec.guidance_scale > 1:
             self.text_encoder.check(spec.negative_prompt, "negative_prompt")
 
     def _reference(self, image: Pixels, key: str, spec: EditSpec) -> torch.Tensor:
-        """Normalised latents of one picture, (1, channels, height / 8, width / 8)."""
+        """Normalised latents of one image, (1, channels, height / 8, width / 8)."""
         if self.checkpoint.references_fit_canvas:
             size = spec.width, spec.height
         else:
             size = _fitting(image, self.checkpoint.reference_area)
 
         def encode() -> torch.Tensor:
-            signal = pictures.to_signal(pictures.resized(image, size))
+            signal = preprocessing.to_signal(preprocessing.resized(image, size))
             return self.vae.encode(signal.to(self.device)).to(self.dtype)
 
         return self._references.get_or_make(f"{key}:{size}", encode)
@@ -167,7 +167,7 @@ class QwenImageEdit:
         self, spec: EditSpec, images: Sequence[Pixels], keys: tuple[str, ...]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         area = self.checkpoint.reference_area if self.rules.one_copy else self.checkpoint.vision_area
-        copies = [pictures.resized(image, _fitting(image, area)) for image in images]
+        copies = [preprocessing.resized(image, _fitting(image, area)) for image in images]
         prompt = self.text_encoder.encode(spec.prompt, copies, keys)
         if spec.guidance_scale <= 1:
             return prompt, None
@@ -178,7 +178,7 @@ class QwenImageEdit:
         shape = (1, 1, self.latent_channels, spec.height // CELL, spec.width // CELL)
         dtype = self.dtype if self.compat else torch.float32
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(spec.seed), dtype=dtype)
-        return pictures.pack(noise[0]).to(self.device)
+        return preprocessing.pack(noise[0]).to(self.device)
 
     def _denoise_one(self, state: DenoiseState) -> None:
         sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
@@ -199,9 +199,9 @@ class QwenImageEdit:
 
 
 def _fitting(image: Pixels, area: int) -> tuple[int, int]:
-    """Width and height of a copy of about `area` pixels in the picture's own shape."""
+    """Width and height of a copy of about `area` pixels in the image's own shape."""
     height, width = image.shape[:2]
-    return pictures.reference_size(area, width, height)
+    return preprocessing.reference_size(area, width, height)
 
 
 def guided(velocity: torch.Tensor, without: torch.Tensor, scale: float) -> torch.Tensor:

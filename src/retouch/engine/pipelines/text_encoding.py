@@ -1,8 +1,8 @@
-"""What the instruction and the pictures mean to the diffusion network: Qwen2.5-VL's last hidden states.
+"""What the instruction and the images mean to the diffusion network: Qwen2.5-VL's last hidden states.
 
 Passes on everything the processor returns. Without `mm_token_type_ids` transformers 5 silently gives image
 tokens text positions, which the stock pipelines of diffusers 0.42 do (huggingface/diffusers#14194); the
-compat mode repeats that. Does not resize pictures and knows nothing of denoising.
+compat mode repeats that. Does not resize images and knows nothing of denoising.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PREFIX = (
 
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
 
-PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+IMAGE_TOKENS = "<|vision_start|><|image_pad|><|vision_end|>"
 
 PROMPT_CACHE_BYTES = 256 * 2**20
 
 
-class PictureAndTextProcessor(Qwen2VLProcessor):
+class ImageAndTextProcessor(Qwen2VLProcessor):
     """The stock processor without its video part, which cannot be built without torchvision."""
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None) -> None:
@@ -44,9 +44,9 @@ class PictureAndTextProcessor(Qwen2VLProcessor):
 
 
 class TextEncoder:
-    """Encodes prompts together with the pictures they speak of.
+    """Encodes prompts together with the images they speak of.
 
-    model: a `Qwen2_5_VLModel`, without its language head. numbered: whether each picture is announced as
+    model: a `Qwen2_5_VLModel`, without its language head. numbered: whether each image is announced as
     `Picture 1: ` (the Plus checkpoints) or stands there bare (the first one). positions: False repeats
     the stock pipelines, see the module. max_prompt_tokens: of the caller's own words.
     """
@@ -63,7 +63,7 @@ class TextEncoder:
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.processor = PictureAndTextProcessor(image_processor, tokenizer)
+        self.processor = ImageAndTextProcessor(image_processor, tokenizer)
         self.numbered = numbered
         self.max_prompt_tokens = max_prompt_tokens
         self.positions = positions
@@ -81,28 +81,28 @@ class TextEncoder:
         if count > self.max_prompt_tokens:
             raise TooLong(field, count, self.max_prompt_tokens, unit="tokens")
 
-    def encode(self, prompt: str, pictures: Sequence[Image.Image], pictures_key: tuple[str, ...]) -> torch.Tensor:
+    def encode(self, prompt: str, images: Sequence[Image.Image], images_key: tuple[str, ...]) -> torch.Tensor:
         """States of one prompt, (1, tokens, width) in the model's dtype; the template's prefix is dropped.
 
-        pictures_key: names the pictures' content; what was encoded for the same key is used again.
+        images_key: names the images' content; what was encoded for the same key is used again.
         """
         return self._cache.get_or_make(
-            (prompt, pictures_key), lambda: self._encoded(self._inputs(prompt, pictures), pictures_key)
+            (prompt, images_key), lambda: self._encoded(self._inputs(prompt, images), images_key)
         )
 
-    def _inputs(self, prompt: str, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        announced = (f"Picture {number}: {PICTURE}" for number in range(1, len(pictures) + 1))
-        shown = "".join(announced) if self.numbered else PICTURE
+    def _inputs(self, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        announced = (f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
+        shown = "".join(announced) if self.numbered else IMAGE_TOKENS
         text = PREFIX + shown + prompt + SUFFIX
-        inputs = self.processor(text=[text], images=list(pictures), padding=True, return_tensors="pt")
+        inputs = self.processor(text=[text], images=list(images), padding=True, return_tensors="pt")
         # numpy's memory starts anywhere, and the last bits of a product on a CPU depend on where
         return {name: tensor.clone().to(self.model.device) for name, tensor in inputs.items()}
 
-    def _encoded(self, inputs: dict[str, torch.Tensor], pictures_key: tuple[str, ...]) -> torch.Tensor:
-        """The forward of `Qwen2_5_VLModel`, with the pictures' features looked up and without its stored positions."""
+    def _encoded(self, inputs: dict[str, torch.Tensor], images_key: tuple[str, ...]) -> torch.Tensor:
+        """The forward of `Qwen2_5_VLModel`, with the images' features looked up and without its stored positions."""
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
         embeds = self.model.get_input_embeddings()(ids)
-        seen = self._cache.get_or_make(pictures_key, lambda: self._seen(inputs)).to(embeds.dtype)
+        seen = self._cache.get_or_make(images_key, lambda: self._seen(inputs)).to(embeds.dtype)
         embeds = embeds.masked_scatter((ids == self.processor.image_token_id).unsqueeze(-1), seen)
         positions = None
         if self.positions:
@@ -115,5 +115,5 @@ class TextEncoder:
         return states[:, self.dropped_tokens :].contiguous()
 
     def _seen(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The vision tower's features of all pictures, (image tokens, width)."""
+        """The vision tower's features of all images, (image tokens, width)."""
         return torch.cat(self.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, with the video autoencoder folded to two dimensions.
+"""Images to latents and back, with the video autoencoder folded to two dimensions.
 
 On a single frame every causal 3-D convolution sees zeros in the past, so only the last time slice of its
 kernel counts: a 2-D convolution with that slice gives the same numbers for 40 % of the arithmetic and a
@@ -16,14 +16,14 @@ from diffusers.models.autoencoders import autoencoder_kl_qwenimage as stock
 from torch import nn
 
 
-class PictureCodec(Protocol):
+class ImageCodec(Protocol):
     """Signals are (1, 3, height, width) from -1 to 1; latents (1, channels, height / 8, width / 8), normalised."""
 
     def encode(self, signal: torch.Tensor) -> torch.Tensor:
-        """The most likely latents of a picture."""
+        """The most likely latents of an image."""
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """The picture of latents."""
+        """The image of latents."""
 
 
 class FoldedVae:
@@ -70,7 +70,7 @@ class StockVae:
 
 
 def _statistics(vae: AutoencoderKLQwenImage, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each latent channel over the training pictures."""
+    """Mean and standard deviation of each latent channel over the training images."""
     mean = torch.tensor(vae.config.latents_mean, device=vae.device).view(shape)
     std = torch.tensor(vae.config.latents_std, device=vae.device).view(shape)
     return mean, std
@@ -121,7 +121,7 @@ def _padding(conv: Any) -> tuple[int, ...]:
 
 
 class SpatialAttention(nn.Module):
-    """One head of self-attention between all cells of a picture."""
+    """One head of self-attention between all cells of an image."""
 
     def __init__(self, block: stock.QwenImageAttentionBlock) -> None:
         super().__init__()

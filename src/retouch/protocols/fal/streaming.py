@@ -64,7 +64,7 @@ async def _statuses(context: FaceContext, job: Job, base: str, *, logs: bool) ->
         return _event(body) if lines or last != before else b""
 
     known = await run_in_threadpool(context.service.events, job.id)
-    job = await run_in_threadpool(context.service.get, None, job.id)
+    job = await run_in_threadpool(context.service.get_any, job.id)
     yield dump(job, await run_in_threadpool(context.service.position, job), known)
     if job.state.final:
         return
@@ -73,7 +73,7 @@ async def _statuses(context: FaceContext, job: Job, base: str, *, logs: bool) ->
     async for news in _with_pauses(context.watch.changes(job.id, after), POSITION_S):
         seen = await context.watch.snapshot(job.id)
         if news and wire.ends(news):
-            seen = await run_in_threadpool(context.service.get, None, job.id), 0
+            seen = await run_in_threadpool(context.service.get_any, job.id), 0
         said = dump(*seen, news or ())
         silent_s = 0.0 if said else silent_s + POSITION_S
         if silent_s >= PING_S:
@@ -132,7 +132,7 @@ async def _pictures(
         batch = await anext(news, first)
         if batch is first:
             break
-    job = await run_in_threadpool(context.service.get, None, job.id)
+    job = await run_in_threadpool(context.service.get_any, job.id)
     failure = wire.failure_of(job)
     if failure is None:
         yield _event(await run_in_threadpool(dump_output, context, job, base))

@@ -20,7 +20,7 @@ from retouch.accounts.tokens import Token
 from retouch.errors import InvalidKey, UnknownFile
 from retouch.protocols.context import FaceContext
 from retouch.protocols.fal.errors import BadCall
-from retouch.storage.keys import part_key
+from retouch.storage.blob_keys import part_key
 
 MAX_UPLOAD_BYTES = 128 * 1024 * 1024
 """More than twice the largest picture that an edit may have; a reader is sent a file from memory."""

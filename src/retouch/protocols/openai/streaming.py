@@ -80,7 +80,7 @@ class EditStream:
                         index = partials.next_index(picture, step, steps)
                         if index is not None:
                             yield await run_in_threadpool(self._partial, event, index)
-            final = await run_in_threadpool(self.context.service.get, None, self.job.id)
+            final = await run_in_threadpool(self.context.service.get_any, self.job.id)
             for completed in await run_in_threadpool(self._completed, final):
                 yield completed
         except RetouchError as error:
@@ -110,7 +110,7 @@ class EditStream:
     async def _waiting(self) -> str:
         """What the caller waits for, in a few words."""
         service = self.context.service
-        job = await run_in_threadpool(service.get, None, self.job.id)
+        job = await run_in_threadpool(service.get_any, self.job.id)
         if job.state is JobState.QUEUED:
             return f"queued position={await run_in_threadpool(service.position, job)}"
         return f"{job.state.value} step {job.step}/{job.steps}"

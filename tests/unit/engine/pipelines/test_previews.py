@@ -31,7 +31,7 @@ def test_the_fit_finds_a_linear_relation_and_always_the_same() -> None:
     again = fit_preview(LinearCodec(), CPU)
     assert torch.equal(fitted.weight, again.weight)
     colour = torch.tensor([0.6, -0.4, 0.2]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-    picture = fitted.picture(LinearCodec().encode(colour))
+    picture = fitted.image(LinearCodec().encode(colour))
     assert picture.shape == (2, 2, 3)
     np.testing.assert_allclose(picture[0, 0], [204, 76, 153], atol=1)
 
@@ -41,9 +41,9 @@ def test_a_checkpoint_may_bring_its_own_map(tmp_path: Path) -> None:
     (tmp_path / "preview.json").write_text(json.dumps({"matrix": [[0.5, 0, 0], [0, 0.5, 0]], "bias": [0.5, 0.5, 1]}))
     loaded = load_preview(tmp_path, CPU)
     assert loaded is not None
-    assert loaded.picture(torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)).tolist() == [[[255, 0, 255]]]
+    assert loaded.image(torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)).tolist() == [[[255, 0, 255]]]
 
 
 def test_an_estimate_beyond_the_colours_is_clipped() -> None:
     steep = PreviewMap(torch.full((3, 1), 100.0), torch.zeros(3))
-    assert steep.picture(torch.ones(1, 1, 1, 1)).tolist() == [[[255, 255, 255]]]
+    assert steep.image(torch.ones(1, 1, 1, 1)).tolist() == [[[255, 255, 255]]]

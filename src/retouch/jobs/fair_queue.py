@@ -52,7 +52,7 @@ BLOCK_SIZE = 1024
 """Most waiting jobs of a block. The square root of a million: beyond it, sum and count grow apart."""
 
 TURN = 1_000_000
-"""Length of one picture's turn for an account of weight 1, in units of the fair tag."""
+"""Length of one image's turn for an account of weight 1, in units of the fair tag."""
 
 QUEUED: ColumnElement[bool] = job.c.state == literal_column("'queued'")
 """Written out and not bound, since only then can the databases use the index of waiting jobs."""
@@ -88,9 +88,9 @@ _block_lower = tuple_(queue_block.c.lower_priority, queue_block.c.lower_tag, que
 _block_upper = tuple_(queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
 
 
-def cost_of(pictures: int, weight: int) -> int:
-    """How far a job of so many pictures moves an account of that weight; at least 1."""
-    return max(1, pictures * TURN // weight)
+def cost_of(images: int, weight: int) -> int:
+    """How far a job of so many images moves an account of that weight; at least 1."""
+    return max(1, images * TURN // weight)
 
 
 def take_turn(connection: Connection, queue: str, priority: int, account_id: str, cost: int) -> int:

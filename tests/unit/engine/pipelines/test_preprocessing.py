@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retouch.engine.pipelines import pictures
+from retouch.engine.pipelines import preprocessing
 from retouch.errors import InvalidImage
 
 MEGAPIXEL = 1024 * 1024
@@ -33,31 +33,31 @@ EYES = 384 * 384
 def test_references_are_resized_as_the_weights_were_trained(
     area: int, original: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert pictures.reference_size(area, *original) == expected
+    assert preprocessing.reference_size(area, *original) == expected
 
 
 def test_a_picture_too_narrow_to_see_is_refused_by_its_number() -> None:
     with pytest.raises(InvalidImage, match="650 x 10") as raised:
-        pictures.check_shape(np.zeros((10, 650, 3), np.uint8), 2)
+        preprocessing.check_shape(np.zeros((10, 650, 3), np.uint8), 2)
     assert raised.value.field == "images[2]"
-    pictures.check_shape(np.zeros((640, 10, 3), np.uint8), 0)
+    preprocessing.check_shape(np.zeros((640, 10, 3), np.uint8), 0)
 
 
 def test_every_colour_survives_the_way_to_the_network_and_back() -> None:
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
-    signal = pictures.to_signal(Image.fromarray(ramp))
+    signal = preprocessing.to_signal(Image.fromarray(ramp))
     assert (signal.min(), signal.max()) == (-1.0, 1.0)
-    np.testing.assert_array_equal(pictures.to_pixels(signal), ramp)
+    np.testing.assert_array_equal(preprocessing.to_pixels(signal), ramp)
 
 
 def test_values_out_of_range_are_clipped() -> None:
-    assert pictures.to_pixels(torch.full((1, 3, 1, 1), 1.5)).max() == 255
-    assert pictures.to_pixels(torch.full((1, 3, 1, 1), -1.5)).min() == 0
+    assert preprocessing.to_pixels(torch.full((1, 3, 1, 1), 1.5)).max() == 255
+    assert preprocessing.to_pixels(torch.full((1, 3, 1, 1), -1.5)).min() == 0
 
 
 def test_packing_puts_two_by_two_cells_into_a_token() -> None:
     latents = torch.arange(2 * 4 * 6, dtype=torch.float32).reshape(1, 2, 4, 6)
-    tokens = pictures.pack(latents)
+    tokens = preprocessing.pack(latents)
     assert tokens.shape == (1, 6, 8)
     assert tokens[0, 0].tolist() == [0, 1, 6, 7, 24, 25, 30, 31]
-    assert torch.equal(pictures.unpack(tokens, 2, 3), latents)
+    assert torch.equal(preprocessing.unpack(tokens, 2, 3), latents)

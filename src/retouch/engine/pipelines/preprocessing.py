@@ -23,7 +23,7 @@ MAX_RATIO = 64
 
 
 def check_shape(image: Pixels, index: int) -> None:
-    """Raise InvalidImage for a picture too narrow to be looked at."""
+    """Raise InvalidImage for an image too narrow to be looked at."""
     height, width = image.shape[:2]
     if max(height, width) > MAX_RATIO * min(height, width):
         raise InvalidImage(
@@ -44,9 +44,9 @@ def resized(image: Pixels, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
 
 
-def to_signal(picture: Image.Image) -> torch.Tensor:
+def to_signal(image: Image.Image) -> torch.Tensor:
     """(1, 3, height, width) float32 from -1 to 1, on the CPU."""
-    values = np.asarray(picture, dtype=np.float32) / 255.0
+    values = np.asarray(image, dtype=np.float32) / 255.0
     return 2.0 * torch.from_numpy(values.transpose(2, 0, 1)[None].copy()) - 1.0
 
 
