@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from demo import edits, photos
-from demo.contact_sheets import write_sheets
 from demo.editor import pack
-from demo.held_out import FRESH, FRESH_UNKNOWN, LAST, LAST_UNKNOWN, SENTENCES, SQUARES, TWO_PICTURES, UNKNOWN
-from demo.instructions import Speaker
+from demo.held_out import SETS
+from demo.instructions import SentenceSampler
 from demo.runtime import DEFAULT_STEPS, Checkpoint
 from demo.states import REQUESTS, STATES, slots
 from demo.states import SQUARES as ALL_SQUARES
@@ -142,7 +141,7 @@ def understanding(checkpoint: Checkpoint, sentences: Asked) -> tuple[float, list
     return 1 - len(misses) / total, misses
 
 
-def left_alone(checkpoint: Checkpoint, crops: Tensor, sentences: tuple[str, ...]) -> Tensor:
+def left_alone(checkpoint: Checkpoint, crops: Tensor, sentences: list[str]) -> Tensor:
     """Requests it does not know: answer against input less round trip against input, in dB; 0 is untouched."""
     shown = crops[torch.arange(len(sentences)) % len(crops)]
     drawn = checkpoint.edit(shown, [checkpoint.read(s, crop) for s, crop in zip(sentences, shown, strict=True)])
@@ -157,7 +156,7 @@ def steps_alike(checkpoint: Checkpoint, crops: Tensor) -> float:
     """How near one step comes to the default ones: the lowest PSNR between the two over some edits, in dB."""
     crop, lowest = crops[:1], float("inf")
     for name in ("unchanged", "invert", "blur", "posterize", "flip_horizontal", "border_red"):
-        states = [checkpoint.read(SENTENCES[name][0], crop[0])]
+        states = [checkpoint.read(SETS["unseen"].requests[name][0], crop[0])]
         once, often = (checkpoint.edit(crop, states, steps, seed=steps) for steps in (1, DEFAULT_STEPS))
         lowest = min(lowest, float(psnr(once, often)))
     return lowest
@@ -173,10 +172,10 @@ def seconds_per_edit(checkpoint: Checkpoint, side: int) -> float:
     return elapsed
 
 
-def by_row(*sources: dict[str, tuple[str, ...]]) -> Asked:
+def by_row(requests: dict[str, list[str]]) -> Asked:
     """Sentences by request to sentences by row."""
     asked: Asked = {}
-    for request, sentences in (pair for source in sources for pair in source.items()):
+    for request, sentences in requests.items():
         asked.setdefault(row_of(request), []).extend((request, sentence) for sentence in sentences)
     return asked
 
@@ -184,17 +183,17 @@ def by_row(*sources: dict[str, tuple[str, ...]]) -> Asked:
 def from_grammar(seed: int = 99) -> Asked:
     """Fresh sentences of the training grammar, 24 a row."""
     rng = np.random.default_rng(seed)
-    speaker = Speaker(rng)
+    sampler = SentenceSampler(rng)
     asked: Asked = {}
     for row in dict.fromkeys(row_of(request) for request in REQUESTS):
         requests = [r for r in REQUESTS if row_of(r) == row]
         picked = [requests[i % len(requests)] for i in rng.permutation(max(24, len(requests)))[:24]]
-        asked[row] = [(request, speaker.say(request)) for request in picked]
+        asked[row] = [(request, sampler.sample(request)) for request in picked]
     return asked
 
 
 def report(
-    checkpoint: Checkpoint, sides: tuple[int, ...], sets: dict[str, Asked], unknown: tuple[str, ...]
+    checkpoint: Checkpoint, sides: tuple[int, ...], sets: dict[str, Asked], unknown: list[str]
 ) -> dict[str, object]:
     found: dict[str, object] = {"unknown_requests": len(unknown)}
     for label, asked in sets.items():
@@ -235,27 +234,23 @@ def _print_table(label: str, side: int, answers: list[Answer]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--out", type=Path, help="folder for contact sheets and figures.json")
+    parser.add_argument("--out", type=Path, help="folder for figures.json")
     parser.add_argument("--sides", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--grammar", action="store_true", help="measure training-grammar sentences too")
     parser.add_argument("--all", action="store_true", help="measure the two later sets of sentences, too")
-    parser.add_argument("--no-sheets", action="store_true", help="figures only")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     checkpoint = Checkpoint(options.checkpoint)
-    sets = {"unseen": by_row(SENTENCES, TWO_PICTURES, SQUARES)}
+    held_out = SETS if options.all else {"unseen": SETS["unseen"]}
+    sets = {name: by_row(part.requests) for name, part in held_out.items()}
     if options.grammar:
         sets["grammar"] = from_grammar()
-    if options.all:
-        sets |= {"fresh": by_row(FRESH), "last": by_row(LAST)}
-    unknown = UNKNOWN + (FRESH_UNKNOWN + LAST_UNKNOWN if options.all else ())
+    unknown = [sentence for part in held_out.values() for sentence in part.unknown]
     found = report(checkpoint, tuple(options.sides), sets, unknown)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
-        if not options.no_sheets:
-            write_sheets(checkpoint, options.out)
 
 
 if __name__ == "__main__":

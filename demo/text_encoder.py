@@ -22,8 +22,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import rotate_half
 
-from demo.held_out import KEPT, plain
-from demo.instructions import Speaker
+from demo import held_out
+from demo.instructions import SentenceSampler
 from demo.loop import Plan, Schedule, Stage, seeded
 from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
 
@@ -57,8 +57,8 @@ def prototypes() -> Tensor:
 
 def make_tokenizer(seed: int) -> Qwen2Tokenizer:
     """Byte-level BPE over grammar sentences; the template is repeated until its words are tokens."""
-    speaker = Speaker(np.random.default_rng([seed, 1]))
-    sentences = [speaker.say(name) for name in REQUESTS for _ in range(60 if name in SQUARES else 900)]
+    sampler = SentenceSampler(np.random.default_rng([seed, 1]))
+    sentences = [sampler.sample(name) for name in REQUESTS for _ in range(60 if name in SQUARES else 900)]
     template = TEMPLATE_HEAD + "Picture 1: \nPicture 2: \nPicture 3: " + TEMPLATE_TAIL
     for special in SPECIALS:
         template = template.replace(special, "\n")
@@ -184,7 +184,7 @@ class Reader:
 
     def __init__(self, tokenizer: Qwen2Tokenizer, rng: np.random.Generator) -> None:
         self.tokenizer, self.rng = tokenizer, rng
-        self.speaker = Speaker(rng)
+        self.sampler = SentenceSampler(rng)
         self.pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
         self.tail = list(tokenizer(TEMPLATE_TAIL)["input_ids"])
         assert len(self.tail) == TAIL
@@ -222,7 +222,7 @@ class Reader:
 
     def say(self, request: str) -> str:
         """A fresh sentence; short ones can be the evaluation's by chance, those are not trained on."""
-        while plain(sentence := self.speaker.say(request)) in KEPT:
+        while held_out.normalized(sentence := self.sampler.sample(request)) in held_out.ALL:
             pass
         return sentence
 

@@ -13,20 +13,20 @@ pytest.importorskip("diffusers")
 from transformers import Qwen2Tokenizer  # noqa: E402
 
 from demo.evaluate import Answer, by_edit, by_row, in_turn, psnr, summary  # noqa: E402
-from demo.held_out import FRESH, KEPT, LAST, SENTENCES, SQUARES, TWO_PICTURES, plain  # noqa: E402
+from demo.held_out import ALL, SETS, normalized  # noqa: E402
 from demo.states import REQUESTS  # noqa: E402
 from demo.text_encoder import Reader  # noqa: E402
 
-HELD_OUT = [*SENTENCES.items(), *TWO_PICTURES.items(), *SQUARES.items(), *FRESH.items(), *LAST.items()]
+HELD_OUT = [pair for part in SETS.values() for pair in part.requests.items()]
 
 
 class _Repeating:
-    """Says a few sentences over and over."""
+    """Gives a few sentences over and over."""
 
     def __init__(self, *sentences):
         self.sentences = itertools.cycle(sentences)
 
-    def say(self, _):
+    def sample(self, _):
         return next(self.sentences)
 
 
@@ -34,14 +34,14 @@ def test_training_leaves_out_what_the_evaluation_asks():
     """Short sentences are common property: the grammar can say them, training skips them."""
     tokenizer = Qwen2Tokenizer.from_pretrained(Path(str(files("retouch") / "demo_model" / "tokenizer")))
     reader = Reader(tokenizer, np.random.default_rng(11))
-    kept = SENTENCES["border_green"][0]
-    reader.speaker = _Repeating(kept, kept.upper() + " !", "rim it in moss")
+    kept = SETS["unseen"].requests["border_green"][0]
+    reader.sampler = _Repeating(kept, kept.upper() + " !", "rim it in moss")
     assert {reader.say("border_green") for _ in range(9)} == {"rim it in moss"}
-    assert all(plain(sentence) in KEPT for _, sentences in HELD_OUT for sentence in sentences)
+    assert all(normalized(sentence) in ALL for _, sentences in HELD_OUT for sentence in sentences)
 
 
 def test_all_places_of_a_square_are_judged_though_there_are_more_sentences_than_crops():
-    chosen = in_turn(by_row(SQUARES)["square"], 24)
+    chosen = in_turn(by_row(SETS["unseen"].requests)["square"], 24)
     assert len(chosen) == 24
     assert {request.split("_", 2)[2] for request, _ in chosen} == {
         "center", "top_left", "top_right", "bottom_left", "bottom_right",

@@ -6,20 +6,19 @@ import pytest
 pytest.importorskip("torch")
 
 from demo.edits import COLOURS, NAMES, PLACES
-from demo.held_out import SENTENCES, SQUARES, TWO_PICTURES
-from demo.instructions import Speaker, words_of
-from demo.phrases import COMPLAINTS
-from demo.states import REQUESTS, STATES, slots
+from demo.held_out import SETS
+from demo.instructions import COMPLAINTS, SentenceSampler, words_of
+from demo.states import REQUESTS, SQUARES, STATES, slots
 
 SEVERAL_KINDS = ("posterize", "flip_horizontal", "match_colors", "brighter", "square_red_center", "border_white")
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
 def test_no_piece_of_the_grammar_is_left_in_a_sentence(request_name):
-    assert words_of(request_name)[0].do
-    speaker = Speaker(np.random.default_rng(5))
+    assert words_of(request_name)[0]["do"]
+    sampler = SentenceSampler(np.random.default_rng(5))
     for _ in range(100):
-        sentence = speaker.say(request_name)
+        sentence = sampler.sample(request_name)
         assert sentence
         assert not set("{}|()") & set(sentence), sentence
         assert "an? " not in sentence.lower()
@@ -27,13 +26,13 @@ def test_no_piece_of_the_grammar_is_left_in_a_sentence(request_name):
 
 @pytest.mark.parametrize("request_name", SEVERAL_KINDS)
 def test_sentences_seldom_repeat(request_name):
-    speaker = Speaker(np.random.default_rng(6))
-    assert len({speaker.say(request_name) for _ in range(1000)}) > 850
+    sampler = SentenceSampler(np.random.default_rng(6))
+    assert len({sampler.sample(request_name) for _ in range(1000)}) > 850
 
 
 def test_the_same_seed_says_the_same():
-    once, again = (Speaker(np.random.default_rng(7)) for _ in range(2))
-    assert [once.say(name) for name in REQUESTS] == [again.say(name) for name in REQUESTS]
+    once, again = (SentenceSampler(np.random.default_rng(7)) for _ in range(2))
+    assert [once.sample(name) for name in REQUESTS] == [again.sample(name) for name in REQUESTS]
 
 
 def test_complaints_are_about_edits():
@@ -41,11 +40,12 @@ def test_complaints_are_about_edits():
 
 
 def test_every_edit_has_sentences_for_the_evaluation():
-    assert set(SENTENCES) == set(NAMES)
-    assert set(TWO_PICTURES) == {"match_colors"}
-    words = [name.removeprefix("square_").partition("_") for name in SQUARES]
-    assert {colour for colour, _, _ in words} == set(COLOURS)
-    assert {place for _, _, place in words} == set(PLACES)
+    requests = SETS["unseen"].requests
+    squares = [name for name in requests if name in SQUARES]
+    assert set(requests) - set(squares) == {*NAMES, "match_colors"}
+    words = [SQUARES[name] for name in squares]
+    assert {colour for colour, _ in words} == set(COLOURS)
+    assert {place for _, place in words} == set(PLACES)
 
 
 def test_no_two_requests_are_said_alike():
