@@ -294,14 +294,23 @@ class Route:
     def queue(self) -> str:
         return self.checkpoint.name
 
-    def complete(self, request: EditRequest) -> tuple[EditRequest, tuple[Notice, ...]]:
-        """Check `request` against this model's limits and fill its open fields.
+    def check(self, request: EditRequest, *, image_count: int | None = None) -> None:
+        """Raise InvalidRequest when this model does not take `request`.
+
+        image_count: how many input images there will be, for a request that has none of them yet.
+        """
+        request.check(image_count=image_count)
+        self._check_limits(request, len(request.images) if image_count is None else image_count)
+
+    def complete(
+        self, request: EditRequest, *, image_count: int | None = None
+    ) -> tuple[EditRequest, tuple[Notice, ...]]:
+        """Check `request` and fill its open fields; image_count as for `check`.
 
         Returns the request with seed, steps, guidance_scale, negative_prompt and acceleration set, and
         a notice for each parameter that will not be used as written. Raises InvalidRequest.
         """
-        request.check()
-        self._check_limits(request)
+        self.check(request, image_count=image_count)
         checkpoint, model = self.checkpoint, self.model
         steps, guidance, negative = request.steps, request.guidance_scale, request.negative_prompt
         if steps is None:
@@ -319,9 +328,9 @@ class Route:
             negative_prompt=model.negative_prompt if negative is None else negative,
             acceleration=request.acceleration or model.acceleration,
         )
-        return completed, tuple(self._notices(request))
+        return completed, tuple(self._notices(request, len(request.images) if image_count is None else image_count))
 
-    def _notices(self, request: EditRequest) -> Iterator[Notice]:
+    def _notices(self, request: EditRequest, image_count: int) -> Iterator[Notice]:
         """One for each parameter that was given and will not be used as written."""
         checkpoint, guidance = self.checkpoint, request.guidance_scale
         if checkpoint.distilled:
@@ -330,17 +339,15 @@ class Route:
                 yield Notice("guidance_scale", "converted", f"{without}: 1 was used, not {guidance:g}.")
             if request.negative_prompt is not None and request.negative_prompt.strip():
                 yield Notice("negative_prompt", "ignored", f"{without}: nothing reads it.")
-        if checkpoint.looks_at is not None and len(request.images) > checkpoint.looks_at:
-            detail = (
-                f"'{checkpoint.name}' looks at the first {checkpoint.looks_at} of {len(request.images)} images only."
-            )
+        if checkpoint.looks_at is not None and image_count > checkpoint.looks_at:
+            detail = f"'{checkpoint.name}' looks at the first {checkpoint.looks_at} of {image_count} images only."
             yield Notice("images", "ignored", detail)
         if request.acceleration not in (None, Acceleration.NONE):
             yield Notice(
                 "acceleration", "converted", "There is no faster way here yet: the exact one, 'none', was used."
             )
 
-    def _check_limits(self, request: EditRequest) -> None:
+    def _check_limits(self, request: EditRequest, image_count: int) -> None:
         model = self.model
         if len(request.prompt) > model.max_prompt_characters:
             raise TooLong("prompt", len(request.prompt), model.max_prompt_characters)
@@ -348,8 +355,8 @@ class Route:
         if len(negative) > model.max_negative_prompt_characters:
             raise TooLong("negative_prompt", len(negative), model.max_negative_prompt_characters)
         max_images = min(model.max_images, self.checkpoint.max_images)
-        if len(request.images) > max_images:
-            raise TooManyImages("images", len(request.images), max_images, model.id)
+        if image_count > max_images:
+            raise TooManyImages("images", image_count, max_images, model.id)
         _check_range("num_images", request.num_images, Limits(1, model.max_num_images, 1))
         _check_range("steps", request.steps, model.steps)
         _check_range("guidance_scale", request.guidance_scale, model.guidance)

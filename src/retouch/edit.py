@@ -128,20 +128,21 @@ class EditRequest:
         """The images, and the mask when there is one."""
         return self.images if self.mask is None else (*self.images, self.mask)
 
-    def check(self) -> None:
-        """Raise InvalidRequest when something is wrong whatever the model is."""
+    def check(self, *, image_count: int | None = None) -> None:
+        """Raise InvalidRequest when something is wrong whatever the model is.
+
+        image_count: how many input images there will be, for a request that has none of them yet.
+        """
+        count = len(self.images) if image_count is None else image_count
         if not self.prompt.strip():
             raise MissingParameter("prompt")
         if len(self.prompt) > MAX_PROMPT_CHARACTERS:
             raise TooLong("prompt", len(self.prompt), MAX_PROMPT_CHARACTERS)
-        if not self.images:
+        if not count:
             raise MissingParameter("images")
         reference = self.size.reference_image
-        if reference is not None and not 0 <= reference < len(self.images):
-            raise OutOfRange("reference_image", reference, minimum=0, maximum=len(self.images) - 1)
-        if (self.size.reference_image or 0) >= len(self.images):
-            last = len(self.images) - 1
-            raise OutOfRange("reference_image", self.size.reference_image or 0, minimum=0, maximum=last)
+        if reference is not None and not 0 <= reference < count:
+            raise OutOfRange("reference_image", reference, minimum=0, maximum=count - 1)
         if self.seed is not None and not 0 <= self.seed <= MAX_SEED:
             raise OutOfRange("seed", self.seed, minimum=0, maximum=MAX_SEED)
         if not 0 <= self.output_quality <= 100:

@@ -11,6 +11,7 @@
     │   ├── UnsupportedParameter    known, but this model or build cannot honour it
     │   ├── UnsupportedMode         another task than editing, such as text to image
     │   ├── UnsupportedMediaType    a body in a form this address does not read
+    │   ├── BodyTooLarge            a request body above the server's limit
     │   ├── InvalidImage            bytes that are not a decodable image
     │   │   ├── UnsupportedImageFormat
     │   │   ├── ImageTooSmall
@@ -220,6 +221,12 @@ class UnsupportedMediaType(InvalidRequest):
     """A body in a form this address does not read."""
 
     code = "unsupported_media_type"
+
+
+class BodyTooLarge(InvalidRequest):
+    """A request body above the server's limit; context `max_bytes`."""
+
+    code = "body_too_large"
 
 
 class InvalidImage(InvalidRequest):

@@ -23,8 +23,9 @@ from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.state import DenoiseState
 from retouch.jobs.job import Job, JobState
 from retouch.jobs.wakeups import open_wakeups
-from retouch.server.app import Parts, create_app
-from retouch.server.auth import Doorkeeper
+from retouch.protocols.authentication import Authenticator
+from retouch.protocols.dependencies import AppDependencies
+from retouch.server.app import create_app
 from retouch.service import Service, ServiceSettings
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
@@ -107,8 +108,8 @@ def gated_server(data: Path, *, settings: ServiceSettings | None = None, running
         checkpoint=checkpoint,
         settings=WorkerSettings(running=running, ahead=0, poll_s=0.05, rhythm=Rhythm(progress_s=0.01, preview_s=0.0)),
     )
-    doorkeeper = Doorkeeper(Keys(database), loopback=True, no_auth=False)
-    app = create_app(Parts(service, Watch(service), blobs, catalog, doorkeeper))
+    authenticator = Authenticator(Keys(database), loopback=True, no_auth=False)
+    app = create_app(AppDependencies(service, Watch(service), blobs, catalog, authenticator))
     port, stop = free_port(), threading.Event()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=2))
     threads = [threading.Thread(target=server.run), threading.Thread(target=worker.run, args=(stop,))]

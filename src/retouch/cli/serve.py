@@ -35,9 +35,10 @@ from retouch.cli.parts import open_database
 from retouch.database import Database
 from retouch.errors import InvalidSetting
 from retouch.jobs.wakeups import open_wakeups
+from retouch.protocols.authentication import Authenticator
+from retouch.protocols.dependencies import MAX_BODY_BYTES, AppDependencies
 from retouch.server import tls
-from retouch.server.app import MAX_BODY_BYTES, Parts, create_app
-from retouch.server.auth import Doorkeeper
+from retouch.server.app import create_app
 from retouch.server.supervisor import Supervisor
 from retouch.server.tunnel import tunnel
 from retouch.server.webhooks import Webhooks
@@ -72,10 +73,11 @@ def serve(
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(http.host, http.port, "--port"))
         database = stack.enter_context(open_database(store))
-        parts = stack.enter_context(open_parts(http, store, network, checkpoint, database))
-        parts.doorkeeper.refuse_an_open_door(http.host)
+        dependencies = stack.enter_context(open_dependencies(http, store, checkpoint, database))
+        dependencies.authenticator.refuse_unauthenticated(http.host)
+        webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
-        config = _server_config(create_app(parts))
+        config = _server_config(create_app(dependencies, webhooks))
         certificate = certified(http, store, config, stop) if http.tls == "auto" else None
         if http.fal_proxy is not None:
             stack.enter_context(fal_proxy(http, http.fal_proxy))
@@ -87,9 +89,9 @@ def serve(
             hopeless=server.give_up,
         )
         supervisor.start()
-        needs_key = parts.doorkeeper.needs_key()
+        needs_key = dependencies.authenticator.needs_key()
         greeting = Greeting(http, checkpoint.name, processes.workers, needs_key, certificate)
-        announcer = threading.Thread(target=greeting.tell, args=(parts.service, stop), daemon=True)
+        announcer = threading.Thread(target=greeting.tell, args=(dependencies.service, stop), daemon=True)
         announcer.start()
         try:
             server.run(sockets=[listener])
@@ -102,27 +104,26 @@ def serve(
 
 
 @contextlib.contextmanager
-def open_parts(
-    http: HttpSettings, store: StoreSettings, network: NetworkSettings, checkpoint: Checkpoint, database: Database
-) -> Iterator[Parts]:
+def open_dependencies(
+    http: HttpSettings, store: StoreSettings, checkpoint: Checkpoint, database: Database
+) -> Iterator[AppDependencies]:
     """Everything the application is made of, closed at the end."""
     blobs = open_blobs(store.storage, store.data)
     catalog = Catalog.serving(checkpoint)
     wakeups = open_wakeups(database, store.data)
     service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
-    doorkeeper = Doorkeeper(Keys(database), loopback=http.loopback, no_auth=http.no_auth)
+    authenticator = Authenticator(Keys(database), loopback=http.loopback, no_auth=http.no_auth)
     try:
-        yield Parts(
+        yield AppDependencies(
             service=service,
             watch=Watch(service),
             blobs=blobs,
             catalog=catalog,
-            doorkeeper=doorkeeper,
+            authenticator=authenticator,
             public_url=http.public_url,
             link_ttl_s=store.retention_s,
             tokens=Tokens(server_secret_named(database, tokens.SECRET_NAME, _random)),
             signer=Signer(server_secret_named(database, signing.SECRET_NAME, _random)),
-            webhooks=Webhooks(database, service, allow_private=network.allow_private),
         )
     finally:
         wakeups.close()

@@ -1,6 +1,6 @@
 """Puts the HTTP process together: the faces, the files, the signs of life. Nothing is decided here.
 
-`create_app` is given everything it wires; `cli/serve.py` builds those parts.
+`create_app` is given everything it wires; `cli/serve.py` builds those dependencies.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import html
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
 
 import orjson
@@ -18,31 +17,21 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from retouch.accounts.signing import Signer
-from retouch.accounts.tokens import Tokens
-from retouch.catalog import Catalog
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.hosts import ByHost
 from retouch.protocols.fal.reseller import create_face as create_reseller_face
 from retouch.protocols.fal.reseller import create_usage_face
 from retouch.protocols.fal.routes import create_face as create_fal_face
 from retouch.protocols.openai.routes import create_face as create_openai_face
-from retouch.server.auth import Doorkeeper
 from retouch.server.files import file_routes
 from retouch.server.housekeeping import Housekeeping
 from retouch.server.metrics import Metrics
 from retouch.server.request_log import RequestLog
 from retouch.server.strangers import StrangersOutside
 from retouch.server.webhooks import Webhooks
-from retouch.service import Service
-from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
-from retouch.watch import Watch
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""The largest JSON or form body that is read; larger pictures come as links."""
-
-FACES: tuple[tuple[str, Callable[[FaceContext], FastAPI]], ...] = (
+FACES: tuple[tuple[str, Callable[[AppDependencies], FastAPI]], ...] = (
     ("/openai/v1", create_openai_face),
     ("/v1", create_openai_face),
     ("/fal", create_fal_face),
@@ -52,82 +41,49 @@ FACES: tuple[tuple[str, Callable[[FaceContext], FastAPI]], ...] = (
 """Where each face is mounted. A new protocol is one line here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the server is made of, built and closed by the caller.
-
-    tokens, signer: those of one process unless the caller has secrets that all processes share. webhooks: the
-    sender, or None to send none.
-    """
-
-    service: Service
-    watch: Watch
-    blobs: Blobs
-    catalog: Catalog
-    doorkeeper: Doorkeeper
-    public_url: str | None = None
-    link_ttl_s: float = DEFAULT_TTL_S
-    max_body_bytes: int = MAX_BODY_BYTES
-    tokens: Tokens = field(default_factory=Tokens.of_this_process)
-    signer: Signer = field(default_factory=Signer.of_this_process)
-    webhooks: Webhooks | None = None
-
-
-def create_app(parts: Parts) -> ASGIApp:
-    """The whole application; its lifespan runs the watch and the housekeeping."""
+def create_app(dependencies: AppDependencies, webhooks: Webhooks | None = None) -> ASGIApp:
+    """The whole application; its lifespan runs the watch, the sweeping and the webhook sender, if there is one."""
     app = FastAPI(
         title="Retouch",
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan(parts),
+        lifespan=_lifespan(dependencies, webhooks),
         redirect_slashes=False,
     )
     app.add_exception_handler(RetouchError, answer_error)
     app.add_exception_handler(HTTPException, answer_http_error)
-    add_signs_of_life(app, parts)
-    app.include_router(file_routes(parts.blobs))
-    context = face_context(parts)
+    add_signs_of_life(app, dependencies)
+    app.include_router(file_routes(dependencies.blobs))
     for path, create_face in FACES:
-        app.mount(path, create_face(context))
-    return RequestLog(StrangersOutside(ByHost(app), parts.doorkeeper.open_by_default, parts.public_url))
-
-
-def face_context(parts: Parts) -> FaceContext:
-    return FaceContext(
-        service=parts.service,
-        watch=parts.watch,
-        blobs=parts.blobs,
-        catalog=parts.catalog,
-        authenticate=parts.doorkeeper.authenticate,
-        public_url=parts.public_url,
-        max_body_bytes=parts.max_body_bytes,
-        link_ttl_s=parts.link_ttl_s,
-        tokens=parts.tokens,
-        signer=parts.signer,
+        app.mount(path, create_face(dependencies))
+    return RequestLog(
+        StrangersOutside(ByHost(app), dependencies.authenticator.unauthenticated, dependencies.public_url)
     )
 
 
-def _lifespan(parts: Parts) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    dependencies: AppDependencies, webhooks: Webhooks | None
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        housekeeping = Housekeeping(parts.service, parts.blobs)
-        await parts.watch.start()
+        housekeeping = Housekeeping(dependencies.service, dependencies.blobs)
+        await dependencies.watch.start()
         housekeeping.start()
-        if parts.webhooks is not None:
-            parts.webhooks.start(face_context(parts))
+        if webhooks is not None:
+            webhooks.start(dependencies)
         yield
-        if parts.webhooks is not None:
-            await parts.webhooks.stop()
+        if webhooks is not None:
+            await webhooks.stop()
         await housekeeping.stop()
-        await parts.watch.stop()
+        await dependencies.watch.stop()
 
     return lifespan
 
 
-def add_signs_of_life(app: FastAPI, parts: Parts) -> None:
+def add_signs_of_life(app: FastAPI, dependencies: AppDependencies) -> None:
     """`/health`, `/ready`, `/metrics` and the page at `/`."""
-    metrics = Metrics(parts.service)
+    metrics = Metrics(dependencies.service)
 
     @app.get("/health")
     async def health() -> Response:
@@ -135,7 +91,7 @@ def add_signs_of_life(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/ready")
     async def ready() -> Response:
-        reason = await run_in_threadpool(parts.service.ready)
+        reason = await run_in_threadpool(dependencies.service.ready)
         if reason is None:
             return _json(200, {"status": "ready"})
         return _json(503, {"status": "unavailable", "reason": reason}, {"retry-after": "1"})
@@ -146,7 +102,7 @@ def add_signs_of_life(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/")
     async def front_page(request: Request) -> Response:
-        return HTMLResponse(_front_page(parts.public_url or str(request.base_url).rstrip("/")))
+        return HTMLResponse(_front_page(dependencies.public_url or str(request.base_url).rstrip("/")))
 
 
 def answer_error(_: Request, error: Exception) -> Response:

@@ -20,7 +20,7 @@ from retouch.errors import ForbiddenAddress, Unavailable
 from retouch.jobs import outbox
 from retouch.jobs.job import Job
 from retouch.jobs.outbox import WebhookDelivery
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.webhooks import Message, message
 from retouch.service import Service
 from retouch.storage.addresses import OpenedAddresses
@@ -34,7 +34,7 @@ TIMEOUT_S = 15.0
 BUSY_S = 60.0
 """Longer than an attempt can take: a promise that nobody settled by then was being tried by a dead process."""
 
-MESSAGES: Mapping[str, Callable[[FaceContext, Job, datetime], Message]] = {"fal": message}
+MESSAGES: Mapping[str, Callable[[AppDependencies, Job, datetime], Message]] = {"fal": message}
 """How each face words the end of a job."""
 
 
@@ -58,7 +58,7 @@ class Webhooks:
         self._task: asyncio.Task[None] | None = None
         self._away = False
 
-    def start(self, context: FaceContext) -> None:
+    def start(self, context: AppDependencies) -> None:
         self._task = asyncio.create_task(self._run(context), name="webhooks")
 
     async def stop(self) -> None:
@@ -67,7 +67,7 @@ class Webhooks:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _run(self, context: FaceContext) -> None:
+    async def _run(self, context: AppDependencies) -> None:
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
             while True:
                 try:
@@ -81,7 +81,7 @@ class Webhooks:
                 if sent < AT_ONCE:
                     await asyncio.sleep(LOOK_EVERY_S)
 
-    def send_due(self, context: FaceContext, threads: ThreadPoolExecutor) -> int:
+    def send_due(self, context: AppDependencies, threads: ThreadPoolExecutor) -> int:
         """Try what is due, `AT_ONCE` at a time; returns how many were tried. Raises Unavailable."""
         with self._database.read() as connection:
             if not outbox.any_due(connection, self._clock()):
@@ -93,7 +93,7 @@ class Webhooks:
                 raise error
         return len(due)
 
-    def _try(self, context: FaceContext, promise: WebhookDelivery) -> Unavailable | None:
+    def _try(self, context: AppDependencies, promise: WebhookDelivery) -> Unavailable | None:
         """One attempt at one promise, settled either way; what a bug leaves unsettled is due again later."""
         try:
             job = self._service.get_any(promise.job_id)

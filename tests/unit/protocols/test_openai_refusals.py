@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from retouch.accounts.keys import Account
 from retouch.catalog import CHECKPOINTS, Catalog
 from retouch.errors import InvalidKey, OutOfMemory, QueueFull, RetouchError, StorageUnavailable
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.openai.routes import create_face
 
 
@@ -23,9 +24,10 @@ async def nobody_is_let_in(secret: str | None) -> Account:
 
 def face(raised: Exception | None = None) -> httpx2.AsyncClient:
     """A client of the face alone; `GET /raise` raises what it is told. There is no service behind it."""
-    parts: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(FaceContext))
-    parts |= {"catalog": Catalog.serving(CHECKPOINTS[0]), "authenticate": nobody_is_let_in, "max_body_bytes": 1 << 20}
-    app = create_face(FaceContext(**parts))
+    parts: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(AppDependencies))
+    parts |= {"catalog": Catalog.serving(CHECKPOINTS[0]), "max_body_bytes": 1 << 20}
+    parts["authenticator"] = SimpleNamespace(authenticate=nobody_is_let_in)
+    app = create_face(AppDependencies(**parts))
 
     @app.get("/raise")
     async def do_raise() -> None:

@@ -11,23 +11,24 @@ import pytest
 from retouch import settings
 from retouch.catalog import checkpoint_named
 from retouch.cli.parts import open_database
-from retouch.cli.serve import open_parts
-from retouch.server.app import Parts, create_app
+from retouch.cli.serve import open_dependencies
+from retouch.protocols.dependencies import AppDependencies
+from retouch.server.app import create_app
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
+def dependencies(tmp_path: Path) -> Iterator[AppDependencies]:
     store = settings.read(settings.StoreSettings, data=tmp_path)
-    http, network = settings.read(settings.HttpSettings), settings.read(settings.NetworkSettings)
+    http = settings.read(settings.HttpSettings)
     with (
         open_database(store) as database,
-        open_parts(http, store, network, checkpoint_named("null"), database) as built,
+        open_dependencies(http, store, checkpoint_named("null"), database) as built,
     ):
         yield built
 
 
 @pytest.fixture
-async def client(parts: Parts) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(create_app(parts), raise_app_exceptions=False)
+async def client(dependencies: AppDependencies) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(create_app(dependencies), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://retouch.test") as client:
         yield client

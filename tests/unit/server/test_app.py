@@ -9,7 +9,7 @@ import pytest
 
 from retouch.accounts.keys import ANONYMOUS
 from retouch.edit import Delivery, EditRequest, ImageInput
-from retouch.server.app import Parts
+from retouch.protocols.dependencies import AppDependencies
 from retouch.server.request_log import RequestLog
 
 
@@ -19,20 +19,22 @@ async def test_health_is_ok_as_soon_as_the_process_is_up(client: httpx2.AsyncCli
     assert answer.json()["status"] == "ok"
 
 
-async def test_ready_says_what_is_missing_until_a_worker_is_ready(client: httpx2.AsyncClient, parts: Parts) -> None:
+async def test_ready_says_what_is_missing_until_a_worker_is_ready(
+    client: httpx2.AsyncClient, dependencies: AppDependencies
+) -> None:
     answer = await client.get("/ready")
     assert (answer.status_code, answer.json()["reason"]) == (503, "No worker serves 'null'.")
-    parts.service.beat("w", ("null",), "cpu", "loading")
+    dependencies.service.beat("w", ("null",), "cpu", "loading")
     assert (await client.get("/ready")).json()["reason"] == "The model 'null' is loading."
-    parts.service.beat("w", ("null",), "cpu", "ready")
+    dependencies.service.beat("w", ("null",), "cpu", "ready")
     assert (await client.get("/ready")).status_code == 200
 
 
-async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, parts: Parts) -> None:
+async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, dependencies: AppDependencies) -> None:
     request = EditRequest(model="qwen-image-edit", prompt="x", images=(ImageInput(url="https://example.com/a.png"),))
-    jobs = [parts.service.submit(ANONYMOUS, request, Delivery("fal", "x")).job for _ in range(3)]
-    parts.service.cancel(ANONYMOUS, jobs[0].id)
-    parts.service.beat("w", ("null",), "cpu", "ready", seconds={"denoise": 1.5, "inference": 2.0})
+    jobs = [dependencies.service.submit(ANONYMOUS, request, Delivery("fal", "x")).job for _ in range(3)]
+    dependencies.service.cancel(ANONYMOUS, jobs[0].id)
+    dependencies.service.beat("w", ("null",), "cpu", "ready", seconds={"denoise": 1.5, "inference": 2.0})
     text = (await client.get("/metrics")).text
     assert 'retouch_jobs{queue="null",state="queued"} 2.0' in text
     assert 'retouch_jobs_ended_total{queue="null",state="cancelled"} 1.0' in text
@@ -85,10 +87,10 @@ async def test_a_path_writes_nothing_of_its_own_into_the_log(
 
 
 @pytest.fixture
-def stored(parts: Parts) -> str:
+def stored(dependencies: AppDependencies) -> str:
     """The path and query of a link to ten bytes."""
-    key = parts.blobs.put(b"0123456789", "image/png", folder="outputs", ttl_s=600)
-    return parts.blobs.link(key, ttl_s=600, base_url="")
+    key = dependencies.blobs.put(b"0123456789", "image/png", folder="outputs", ttl_s=600)
+    return dependencies.blobs.link(key, ttl_s=600, base_url="")
 
 
 async def test_a_signed_link_gives_the_file(client: httpx2.AsyncClient, stored: str) -> None:
@@ -138,6 +140,8 @@ async def test_a_link_that_is_changed_or_expired_is_unknown(client: httpx2.Async
         assert answer.json()["error"]["code"] in ("unknown_file", "unknown_url")
 
 
-async def test_a_file_that_is_gone_is_unknown(client: httpx2.AsyncClient, parts: Parts, stored: str) -> None:
-    parts.blobs.delete(stored.partition("?")[0].removeprefix("/files/"))
+async def test_a_file_that_is_gone_is_unknown(
+    client: httpx2.AsyncClient, dependencies: AppDependencies, stored: str
+) -> None:
+    dependencies.blobs.delete(stored.partition("?")[0].removeprefix("/files/"))
     assert (await client.get(stored)).json()["error"]["code"] == "unknown_file"

@@ -10,8 +10,8 @@ import pytest
 from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.database import Database
 from retouch.errors import InvalidKey, InvalidSetting
-from retouch.server import auth
-from retouch.server.auth import Doorkeeper
+from retouch.protocols import authentication
+from retouch.protocols.authentication import Authenticator
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def keys(tmp_path: Path) -> Iterator[Keys]:
 
 
 async def test_on_loopback_everybody_is_let_in_while_no_key_exists(keys: Keys) -> None:
-    door = Doorkeeper(keys, loopback=True, no_auth=False)
+    door = Authenticator(keys, loopback=True, no_auth=False)
     assert await door.authenticate(None) == ANONYMOUS
     assert await door.authenticate("anything") == ANONYMOUS
 
 
 async def test_the_first_key_closes_the_door(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "DOOR_CHECK_S", 0.0)
-    door = Doorkeeper(keys, loopback=True, no_auth=False)
+    monkeypatch.setattr(authentication, "KEYS_CHECK_S", 0.0)
+    door = Authenticator(keys, loopback=True, no_auth=False)
     assert await door.authenticate(None) == ANONYMOUS
     secret = keys.create("anne")
     assert (await door.authenticate(secret)).name == "anne"
@@ -40,24 +40,24 @@ async def test_the_first_key_closes_the_door(keys: Keys, monkeypatch: pytest.Mon
 
 
 async def test_on_another_address_a_key_is_needed_even_while_none_exists(keys: Keys) -> None:
-    door = Doorkeeper(keys, loopback=False, no_auth=False)
+    door = Authenticator(keys, loopback=False, no_auth=False)
     with pytest.raises(InvalidKey):
         await door.authenticate(None)
 
 
 async def test_without_auth_everybody_is_let_in_and_a_good_key_still_counts(keys: Keys) -> None:
     secret = keys.create("anne")
-    door = Doorkeeper(keys, loopback=False, no_auth=True)
+    door = Authenticator(keys, loopback=False, no_auth=True)
     assert await door.authenticate("wrong") == ANONYMOUS
     assert await door.authenticate(None) == ANONYMOUS
     assert (await door.authenticate(secret)).name == "anne"
 
 
 def test_an_open_door_to_the_world_is_refused(keys: Keys) -> None:
-    door = Doorkeeper(keys, loopback=False, no_auth=False)
+    door = Authenticator(keys, loopback=False, no_auth=False)
     with pytest.raises(InvalidSetting, match="--no-auth"):
-        door.refuse_an_open_door("0.0.0.0")
-    Doorkeeper(keys, loopback=True, no_auth=False).refuse_an_open_door("127.0.0.1")
-    Doorkeeper(keys, loopback=False, no_auth=True).refuse_an_open_door("0.0.0.0")
+        door.refuse_unauthenticated("0.0.0.0")
+    Authenticator(keys, loopback=True, no_auth=False).refuse_unauthenticated("127.0.0.1")
+    Authenticator(keys, loopback=False, no_auth=True).refuse_unauthenticated("0.0.0.0")
     keys.create("anne")
-    door.refuse_an_open_door("0.0.0.0")
+    door.refuse_unauthenticated("0.0.0.0")

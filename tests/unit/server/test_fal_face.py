@@ -6,22 +6,22 @@ import httpx2
 import orjson
 import pytest
 
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import realtime, streaming
-from retouch.server.app import Parts
 
 QUEUE = "/fal/queue/fal-ai/qwen-image-edit"
 BODY = {"prompt": "p", "image_url": "https://example.com/a.png"}
 
 
 async def test_a_bug_is_no_page_of_html(
-    client: httpx2.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checklist 30: the shape, the id and the origin header, whatever breaks."""
 
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(parts.service, "submit", broken)
+    monkeypatch.setattr(dependencies.service, "submit", broken)
     answer = await client.post(QUEUE, json=BODY)
     assert answer.status_code == 500
     assert answer.json()["detail"][0]["type"] == "internal_server_error"
@@ -31,14 +31,14 @@ async def test_a_bug_is_no_page_of_html(
 
 
 async def test_a_silent_status_stream_is_kept_alive(
-    client: httpx2.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checklist 32: comments while nothing changes, which both clients skip."""
     monkeypatch.setattr(streaming, "PING_S", 0.02)
     monkeypatch.setattr(streaming, "POSITION_S", 0.01)
     made = (await client.post(QUEUE, json=BODY)).json()
     path = f"{QUEUE}/requests/{made['request_id']}"
-    await parts.watch.start()
+    await dependencies.watch.start()
     told: list[str] = []
 
     async def send(message: dict[str, object]) -> None:
@@ -49,7 +49,7 @@ async def test_a_silent_status_stream_is_kept_alive(
             await client.put(f"{path}/cancel")
 
     await ask(client, f"{path}/status/stream", send)
-    await parts.watch.stop()
+    await dependencies.watch.stop()
     text = "".join(told)
     assert text.index("IN_QUEUE") < text.index(": ping") < text.index("COMPLETED")
     assert orjson.loads(text.strip().rpartition("data: ")[2])["status"] == "COMPLETED"

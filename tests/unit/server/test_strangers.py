@@ -9,9 +9,10 @@ import pytest
 
 from retouch.accounts.keys import Keys
 from retouch.errors import DatabaseUnavailable
+from retouch.protocols.authentication import Authenticator
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.hosts import SERVICES
-from retouch.server.app import Parts, create_app
-from retouch.server.auth import Doorkeeper
+from retouch.server.app import create_app
 
 QUEUE = "/fal/queue/fal-ai/qwen-image-edit"
 
@@ -73,42 +74,46 @@ async def test_only_pages_of_this_machine_may_call(
         assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_a_picture_on_a_page_starts_no_edit(client: httpx2.AsyncClient, parts: Parts) -> None:
+async def test_a_picture_on_a_page_starts_no_edit(client: httpx2.AsyncClient, dependencies: AppDependencies) -> None:
     """An <img> whose address is an edit in a query string."""
     address = f"{QUEUE}?prompt=p&image_url=https%3A%2F%2Fexample.com%2Fa.png"
     assert await status(client, "GET", address, sec_fetch_site="cross-site") == 403
     assert await status(client, "GET", address) == 200
 
 
-async def test_links_to_files_and_signs_of_life_are_for_every_page(client: httpx2.AsyncClient, parts: Parts) -> None:
-    key = parts.blobs.put(b"0123456789", "image/png", folder="outputs", ttl_s=600)
+async def test_links_to_files_and_signs_of_life_are_for_every_page(
+    client: httpx2.AsyncClient, dependencies: AppDependencies
+) -> None:
+    key = dependencies.blobs.put(b"0123456789", "image/png", folder="outputs", ttl_s=600)
     stranger = {"origin": "https://page.example", "sec_fetch_site": "cross-site"}
-    assert await status(client, "GET", parts.blobs.link(key, ttl_s=600, base_url=""), **stranger) == 200
+    assert await status(client, "GET", dependencies.blobs.link(key, ttl_s=600, base_url=""), **stranger) == 200
     assert await status(client, "GET", "/", **stranger) == 200
     assert await status(client, "OPTIONS", QUEUE, access_control_request_method="POST", **stranger) == 200
     assert await status(client, "POST", "/files/upload", host="v3.fal.media", **stranger) == 403
 
 
-async def test_the_first_key_opens_the_server_to_pages_that_have_it(client: httpx2.AsyncClient, parts: Parts) -> None:
-    secret = Keys(parts.service._database).create("anne")
+async def test_the_first_key_opens_the_server_to_pages_that_have_it(
+    client: httpx2.AsyncClient, dependencies: AppDependencies
+) -> None:
+    secret = Keys(dependencies.service._database).create("anne")
     stranger = {"host": "edits.example.com", "origin": "https://page.example"}
     assert await status(client, **stranger) == 401
     assert await status(client, **stranger, authorization=f"Key {secret}") == 422
 
 
-async def test_an_operator_who_lets_everybody_in_has_said_so(parts: Parts) -> None:
-    door = Doorkeeper(Keys(parts.service._database), loopback=True, no_auth=True)
-    assert not await door.open_by_default()
+async def test_an_operator_who_lets_everybody_in_has_said_so(dependencies: AppDependencies) -> None:
+    door = Authenticator(Keys(dependencies.service._database), loopback=True, no_auth=True)
+    assert not await door.unauthenticated()
 
 
-async def test_the_operators_own_name_is_no_strangers(parts: Parts) -> None:
-    transport = httpx2.ASGITransport(create_app(replace(parts, public_url="https://edits.example.com")))
+async def test_the_operators_own_name_is_no_strangers(dependencies: AppDependencies) -> None:
+    transport = httpx2.ASGITransport(create_app(replace(dependencies, public_url="https://edits.example.com")))
     async with httpx2.AsyncClient(transport=transport, base_url="https://edits.example.com") as client:
         assert await status(client, origin="https://edits.example.com") == 422
         assert await status(client, host="other.example.com") == 403
 
 
-async def test_a_socket_from_a_strangers_page_is_closed(parts: Parts) -> None:
+async def test_a_socket_from_a_strangers_page_is_closed(dependencies: AppDependencies) -> None:
     """A browser asks nobody before it opens a socket to another site."""
     sent: list[dict[str, object]] = []
 
@@ -122,15 +127,17 @@ async def test_a_socket_from_a_strangers_page_is_closed(parts: Parts) -> None:
     headers = [(b"host", b"127.0.0.1:8000"), (b"origin", b"https://page.example")]
     path = "/fal/run/fal-ai/qwen-image-edit/realtime"
     scope = {"type": "websocket", "path": path, "headers": headers, "query_string": b"", "scheme": "ws"}
-    await create_app(parts)(scope, receive, send)
+    await create_app(dependencies)(scope, receive, send)
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_a_database_that_is_away_lets_nobody_in(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_is_away_lets_nobody_in(
+    dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away() -> bool:
         raise DatabaseUnavailable("The database is away.")
 
-    monkeypatch.setattr(parts.doorkeeper._keys, "any_exist", away)
-    transport = httpx2.ASGITransport(create_app(parts))
+    monkeypatch.setattr(dependencies.authenticator._keys, "any_exist", away)
+    transport = httpx2.ASGITransport(create_app(dependencies))
     async with httpx2.AsyncClient(transport=transport, base_url="http://rebound.example.com") as client:
         assert await status(client) == 503

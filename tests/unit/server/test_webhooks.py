@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from retouch.accounts import signing
+from retouch.accounts.keys import Keys
 from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
@@ -25,7 +26,8 @@ from retouch.edit import Delivery, EditRequest, ImageInput
 from retouch.errors import Failure
 from retouch.jobs import outbox
 from retouch.jobs.wakeups import open_wakeups
-from retouch.protocols.context import FaceContext
+from retouch.protocols.authentication import Authenticator
+from retouch.protocols.dependencies import AppDependencies
 from retouch.server.webhooks import Webhooks
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -47,14 +49,12 @@ class Sending:
         catalog = Catalog.serving(checkpoint_named("null"))
         self.wakeups = open_wakeups(self.database, folder)
         self.service = Service(self.database, self.blobs, catalog, self.wakeups, clock=self.clock)
-        self.context = FaceContext(
+        self.context = AppDependencies(
             service=self.service,
             watch=Watch(self.service),
             blobs=self.blobs,
             catalog=catalog,
-            authenticate=lambda _: pytest.fail("nobody asks"),
-            public_url=None,
-            max_body_bytes=1,
+            authenticator=Authenticator(Keys(self.database), loopback=True, no_auth=False),
             link_ttl_s=3600,
             tokens=Tokens.of_this_process(),
             signer=Signer(server_secret_named(self.database, signing.SECRET_NAME, lambda: token_bytes(32))),

@@ -19,7 +19,7 @@ from retouch.accounts.keys import Account
 from retouch.edit import ImageInput
 from retouch.errors import JobFinished, PermissionDenied
 from retouch.jobs.job import Idempotency, Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import uploads, wire
 from retouch.protocols.fal.errors import BadCall, MethodNotAllowed
 from retouch.protocols.fal.exchange import account_of, files_base_of, name_request, read_body
@@ -62,7 +62,7 @@ REALTIME = "realtime"
 """Purpose of the tokens that go into URLs of streams and sockets."""
 
 
-async def accept_request(context: FaceContext, request: Request, path: str) -> Accepted:
+async def accept_request(context: AppDependencies, request: Request, path: str) -> Accepted:
     """From an HTTP request for an endpoint to its job; the same for queue, run and stream."""
     endpoint = endpoint_named(path.strip("/"))
     account = await caller_of(context, request, endpoint)
@@ -84,7 +84,7 @@ async def accept_request(context: FaceContext, request: Request, path: str) -> A
     return accepted
 
 
-async def caller_of(context: FaceContext, request: HTTPConnection, endpoint: Endpoint) -> Account:
+async def caller_of(context: AppDependencies, request: HTTPConnection, endpoint: Endpoint) -> Account:
     """The account of the key, or of a token in the query, which is good for the apps it names.
 
     Raises InvalidKey and PermissionDenied.
@@ -99,7 +99,7 @@ async def caller_of(context: FaceContext, request: HTTPConnection, endpoint: End
     return token.account
 
 
-def accept(context: FaceContext, call: Call) -> Accepted:
+def accept(context: AppDependencies, call: Call) -> Accepted:
     """Check everything, store inline pictures, write the job. Raises InvalidRequest, QueueFull, Unavailable."""
     endpoint = call.endpoint
     terms = parse_terms(call.headers, dict(call.query))
@@ -131,7 +131,7 @@ def accept(context: FaceContext, call: Call) -> Accepted:
     return Accepted(call.account, submitted.job, context.service.position(submitted.job), submitted.replayed)
 
 
-def _image(context: FaceContext, text: str, field: str, files_base: str) -> ImageInput:
+def _image(context: AppDependencies, text: str, field: str, files_base: str) -> ImageInput:
     key = uploads.own_key(context, text) if text.startswith("http") else None
     if key is not None:
         return ImageInput(blob=key, field=field)
@@ -149,7 +149,7 @@ def _idempotency(call: Call) -> Idempotency | None:
     return Idempotency(key, digest.hexdigest())
 
 
-async def cancel_quietly(context: FaceContext, accepted: Accepted) -> None:
+async def cancel_quietly(context: AppDependencies, accepted: Accepted) -> None:
     """Cancel a job whose caller is gone; one that has ended, or that others wait for too, is left as it is."""
     if accepted.replayed:
         return

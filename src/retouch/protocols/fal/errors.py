@@ -46,12 +46,6 @@ class BadCall(InvalidRequest):
     """A header or query value that is not what it must be; the body was not looked at."""
 
 
-class BodyTooLarge(InvalidRequest):
-    """A request body above the server's limit; context `max_size` in bytes."""
-
-    code = "body_too_large"
-
-
 class MethodNotAllowed(RetouchError):
     """A known path with a method it does not have; `allowed` as the Allow header lists them."""
 

@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retouch.accounts.keys import Account
-from retouch.protocols.context import FaceContext
-from retouch.protocols.fal.errors import Answer, BodyTooLarge, MethodNotAllowed
+from retouch.errors import BodyTooLarge
+from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.fal.errors import Answer, MethodNotAllowed
 
 REQUEST_ID_HEADER = "x-fal-request-id"
 NOTICES_HEADER = "x-retouch-notices"
@@ -42,9 +43,9 @@ def credential_of(request: HTTPConnection) -> str | None:
     return secret.strip().removeprefix("sk-")  # as resellers' customers paste it
 
 
-async def account_of(context: FaceContext, request: HTTPConnection) -> Account:
+async def account_of(context: AppDependencies, request: HTTPConnection) -> Account:
     """Raises InvalidKey."""
-    return await context.authenticate(credential_of(request))
+    return await context.authenticator.authenticate(credential_of(request))
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -83,24 +84,24 @@ def wants_logs(request: Request) -> bool:
     return request.query_params.get("logs", "").lower() in ("1", "true")
 
 
-def origin_of(context: FaceContext, request: HTTPConnection) -> str:
+def origin_of(context: AppDependencies, request: HTTPConnection) -> str:
     """This server as the caller sees it, without a trailing slash and without any mount path."""
     scheme = {"ws": "http", "wss": "https"}.get(request.url.scheme, request.url.scheme)
     return context.public_url or f"{scheme}://{request.url.netloc}"
 
 
-def files_base_of(context: FaceContext, request: HTTPConnection) -> str:
+def files_base_of(context: AppDependencies, request: HTTPConnection) -> str:
     """What links to files begin with."""
     return context.public_url or request.scope.get(FILES_BASE) or origin_of(context, request)
 
 
-def queue_base_of(context: FaceContext, request: HTTPConnection) -> str:
+def queue_base_of(context: AppDependencies, request: HTTPConnection) -> str:
     """What the URLs of a request begin with: the queue by the name the caller used."""
     by_host: str | None = request.scope.get(QUEUE_BASE)
     return by_host or f"{origin_of(context, request)}{request.scope.get('root_path', '')}/queue"
 
 
-def cdn_base_of(context: FaceContext, request: HTTPConnection) -> str:
+def cdn_base_of(context: AppDependencies, request: HTTPConnection) -> str:
     """What the addresses of uploads begin with."""
     by_host: str | None = request.scope.get(CDN_BASE)
     return by_host or f"{origin_of(context, request)}{request.scope.get('root_path', '')}/cdn"

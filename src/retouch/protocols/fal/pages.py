@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from retouch.errors import UnknownUrl
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.exchange import allow, json_response, origin_of
 from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter, endpoint_named
 
 LLMS_SUFFIX = "/llms.txt"
 
 
-async def llms(context: FaceContext, request: Request) -> Response:
+async def llms(context: AppDependencies, request: Request) -> Response:
     """`GET /models/{id}/llms.txt`."""
     path: str = request.path_params["path"]
     if not path.endswith(LLMS_SUFFIX):
@@ -30,7 +30,7 @@ async def llms(context: FaceContext, request: Request) -> Response:
     return PlainTextResponse(describe(endpoint, face_of(context, request)))
 
 
-async def openapi(context: FaceContext, request: Request) -> Response:
+async def openapi(context: AppDependencies, request: Request) -> Response:
     """`GET /openapi.json?endpoint_id={id}`; without an id, of all endpoints."""
     allow(request, "GET")
     name = request.query_params.get("endpoint_id")
@@ -38,7 +38,7 @@ async def openapi(context: FaceContext, request: Request) -> Response:
     return json_response(document(endpoints, face_of(context, request)))
 
 
-def face_of(context: FaceContext, request: Request) -> str:
+def face_of(context: AppDependencies, request: Request) -> str:
     """Where this face is mounted, as the caller sees it."""
     return f"{origin_of(context, request)}{request.scope.get('root_path', '')}"
 

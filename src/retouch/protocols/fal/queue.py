@@ -13,14 +13,14 @@ from starlette.responses import Response
 
 from retouch.errors import UnknownUrl
 from retouch.jobs.job import Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import streaming, wire
 from retouch.protocols.fal.accept import accept_request, cancel_quietly
 from retouch.protocols.fal.exchange import account_of, allow, json_response, name_request, queue_base_of, wants_logs
 from retouch.protocols.fal.results import check_own, endpoint_of, own_job, result_response
 
 
-async def handle(context: FaceContext, request: Request) -> Response:
+async def handle(context: AppDependencies, request: Request) -> Response:
     """Every method and path under the queue."""
     path: str = request.path_params["path"]
     named = wire.parse_request_path(path)
@@ -41,7 +41,7 @@ async def handle(context: FaceContext, request: Request) -> Response:
     return await result_response(context, request, job)
 
 
-async def submit(context: FaceContext, request: Request, path: str) -> Response:
+async def submit(context: AppDependencies, request: Request, path: str) -> Response:
     """Write the job and answer before anything is fetched."""
     accepted = await accept_request(context, request, path)
     if await request.is_disconnected():
@@ -52,13 +52,13 @@ async def submit(context: FaceContext, request: Request, path: str) -> Response:
     return json_response(wire.dump_submitted(job, urls, accepted.position))
 
 
-async def status(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
+async def status(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
     _, code, body = await status_now(context, request, named)
     return json_response(body, code)
 
 
 async def status_now(
-    context: FaceContext, request: Request, named: wire.RequestPath
+    context: AppDependencies, request: Request, named: wire.RequestPath
 ) -> tuple[Job, int, dict[str, Any]]:
     """The job, and the HTTP status and body that tell its state.
 
@@ -76,7 +76,7 @@ async def status_now(
     return job, *wire.dump_status(job, urls, position, logs, endpoint)
 
 
-async def cancel(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
+async def cancel(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
     """Queued: ended now. Running: ended at its next step. The body of the call, if any, means nothing."""
     account = await account_of(context, request)
     await own_job(context, account, named)

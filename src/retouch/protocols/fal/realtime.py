@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 from retouch.accounts.keys import Account
 from retouch.errors import RetouchError
 from retouch.jobs.job import Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.accept import Accepted, Call, accept, caller_of, cancel_quietly
 from retouch.protocols.fal.errors import Answer, BadCall, InvalidBody, Problem, answer_to, answer_to_failure
@@ -75,7 +75,7 @@ class _Inbox:
         return None if self.closed else self.waiting.popleft()[0]
 
 
-async def handle(context: FaceContext, socket: WebSocket) -> None:
+async def handle(context: AppDependencies, socket: WebSocket) -> None:
     """One connection, from the handshake to its end. A bad key or name is refused with its HTTP status."""
     try:
         path: str = socket.path_params["path"].rstrip("/")
@@ -139,7 +139,7 @@ def _parsed(data: bytes, *, is_text: bool) -> _Input:
     return found
 
 
-async def _answer(context: FaceContext, socket: WebSocket, inbox: _Inbox, caller: Caller, message: _Input) -> None:
+async def _answer(context: AppDependencies, socket: WebSocket, inbox: _Inbox, caller: Caller, message: _Input) -> None:
     """Work on one input and send what came of it."""
     try:
         if isinstance(message, RetouchError):
@@ -164,7 +164,7 @@ async def _answer(context: FaceContext, socket: WebSocket, inbox: _Inbox, caller
         await run_in_threadpool(context.service.forget_payload, job.id)
 
 
-async def _ended_unless_gone(context: FaceContext, inbox: _Inbox, accepted: Accepted) -> Job | None:
+async def _ended_unless_gone(context: AppDependencies, inbox: _Inbox, accepted: Accepted) -> Job | None:
     """The job when it has ended; None, and the job cancelled, when the caller has left first."""
     ended = asyncio.ensure_future(context.watch.wait(accepted.job.id))
     try:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from retouch.errors import UnknownUrl
 from retouch.jobs.job import Job, JobState
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import queue, wire
 from retouch.protocols.fal.errors import Answer, answer_to_failure
 from retouch.protocols.fal.exchange import (
@@ -45,7 +45,7 @@ QUOTA_PER_DOLLAR = 500_000
 ID_HEADERS = (REQUEST_ID_HEADER, "x-oneapi-request-id")
 
 
-def create_face(context: FaceContext) -> FastAPI:
+def create_face(context: AppDependencies) -> FastAPI:
     """The reseller shape as an application to be mounted at `/fal-ai`."""
     app = FastAPI(title="Retouch, reseller shape", openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
@@ -54,7 +54,7 @@ def create_face(context: FaceContext) -> FastAPI:
     return app
 
 
-def create_usage_face(context: FaceContext) -> FastAPI:
+def create_usage_face(context: AppDependencies) -> FastAPI:
     """What a key has used, as an application to be mounted at `/api/usage`."""
     app = FastAPI(title="Retouch, usage of a key", openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
@@ -63,7 +63,7 @@ def create_usage_face(context: FaceContext) -> FastAPI:
     return app
 
 
-async def _handle(context: FaceContext, request: Request) -> Response:
+async def _handle(context: AppDependencies, request: Request) -> Response:
     request.scope[QUEUE_BASE] = origin_of(context, request)
     path = f"{OWNER}/{request.path_params['path']}"
     request.path_params["path"] = path
@@ -77,7 +77,7 @@ async def _handle(context: FaceContext, request: Request) -> Response:
     return await _status(context, request, named)
 
 
-async def _result(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
+async def _result(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
     """The output, an error, or after a moment the word that it is not there yet."""
     job = await own_job(context, await account_of(context, request), named)
     if not job.state.final:
@@ -92,13 +92,13 @@ async def _result(context: FaceContext, request: Request, named: wire.RequestPat
     return await result_response(context, request, job)
 
 
-async def _status(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
+async def _status(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
     """fal's status, and the pictures beside it once they are there: some callers look no further."""
     job, status, body = await queue.status_now(context, request, named)
     return json_response({**body, **await _pictures(context, request, job)}, status)
 
 
-async def _pictures(context: FaceContext, request: Request, job: Job) -> dict[str, Any]:
+async def _pictures(context: AppDependencies, request: Request, job: Job) -> dict[str, Any]:
     if job.state is not JobState.SUCCEEDED or job.payload_deleted:
         return {}
     output = await run_in_threadpool(dump_output, context, job, files_base_of(context, request))
@@ -120,7 +120,7 @@ def _respond(request: Request, answer: Answer) -> Response:
     return json_response({**answer.body, "error": error}, answer.status, answer.headers)
 
 
-async def _usage(context: FaceContext, request: Request) -> Response:
+async def _usage(context: AppDependencies, request: Request) -> Response:
     """`GET /token/`: this server sets no limit, so the quota is unlimited and what counts is what was used."""
     if request.path_params["path"].strip("/") != "token":
         raise UnknownUrl(f"Path {request.url.path[:200]} not found")

@@ -22,7 +22,7 @@ from retouch.accounts.keys import Account
 from retouch.edit import OutputImage
 from retouch.errors import JobNotFinished, UnknownFile, UnknownJob
 from retouch.jobs.job import Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.exchange import NOTICES_HEADER, error_response, files_base_of, json_response
@@ -36,7 +36,7 @@ def endpoint_of(job: Job) -> Endpoint:
     return ENDPOINTS[job.delivery.endpoint]
 
 
-async def result_response(context: FaceContext, request: Request, job: Job) -> Response:
+async def result_response(context: AppDependencies, request: Request, job: Job) -> Response:
     """The answer to a result call. Raises JobNotFinished, and UnknownFile when nothing was kept."""
     if not job.state.final:
         raise JobNotFinished("Request is still in progress")
@@ -72,7 +72,7 @@ class _DeliveredOnce(Response):
             await run_in_threadpool(self._forget)
 
 
-def dump_output(context: FaceContext, job: Job, files_base: str) -> dict[str, Any]:
+def dump_output(context: AppDependencies, job: Job, files_base: str) -> dict[str, Any]:
     """The output object with a link or a data URI for each picture. Raises UnknownFile when they are gone."""
     if job.payload_deleted or job.output is None:
         raise UnknownFile("The result was delivered once and, as asked, not kept.")
@@ -81,11 +81,11 @@ def dump_output(context: FaceContext, job: Job, files_base: str) -> dict[str, An
     return wire.dump_result(job, endpoint_of(job), urls)
 
 
-def _data_uri(context: FaceContext, image: OutputImage) -> str:
+def _data_uri(context: AppDependencies, image: OutputImage) -> str:
     return images.data_uri(context.blobs.get(image.blob).data, image.media_type)
 
 
-def _link(context: FaceContext, job: Job, image: OutputImage, files_base: str) -> str:
+def _link(context: AppDependencies, job: Job, image: OutputImage, files_base: str) -> str:
     """A link whose end depends on the job alone, so that every read of a result gives the same text."""
     assert job.finished_at is not None, "a succeeded job has ended"
     life_s = min(context.link_ttl_s, job.delivery.retention_s or math.inf)
@@ -106,7 +106,7 @@ def forgets(job: Job) -> bool:
     return wanted and not job.payload_deleted and job.delivery.webhook_url is None
 
 
-async def own_job(context: FaceContext, account: Account, named: wire.RequestPath) -> Job:
+async def own_job(context: AppDependencies, account: Account, named: wire.RequestPath) -> Job:
     """The job behind a request path; raises UnknownJob, also when it is another key's."""
     job = await run_in_threadpool(context.service.get, account, named.request_id)
     check_own(job, account, named)

@@ -14,13 +14,13 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 
 from retouch.errors import InternalError, RetouchError, UnknownUrl
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import pages, queue, realtime, run, storage
 from retouch.protocols.fal.errors import Answer, MethodNotAllowed, answer_to
 from retouch.protocols.fal.exchange import NOTICES_HEADER, REQUEST_ID_HEADER, RequestIds, error_response
 from retouch.protocols.fal.hosts import Proxy
 
-Handler: TypeAlias = Callable[[FaceContext, Request], Awaitable[Response]]
+Handler: TypeAlias = Callable[[AppDependencies, Request], Awaitable[Response]]
 Respond: TypeAlias = Callable[[Request, Answer], Response]
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -36,7 +36,7 @@ EXPOSED_HEADERS = (
 )
 
 
-def create_face(context: FaceContext) -> FastAPI:
+def create_face(context: AppDependencies) -> FastAPI:
     """The fal protocol as an application to be mounted at `/fal`."""
     app = FastAPI(title="Retouch, fal protocol", openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
@@ -71,12 +71,12 @@ def add_manners(app: FastAPI, respond: Respond, id_headers: Sequence[str] = (REQ
     )
 
 
-def route(app: FastAPI, context: FaceContext, path: str, handler: Handler) -> None:
+def route(app: FastAPI, context: AppDependencies, path: str, handler: Handler) -> None:
     """Send every method of a path to `handler`."""
     app.add_route(path, partial(handler, context), methods=list(METHODS), include_in_schema=False)
 
 
-async def _unknown(_: FaceContext, request: Request) -> Response:
+async def _unknown(_: AppDependencies, request: Request) -> Response:
     raise UnknownUrl(f"Path {request.url.path[:200]} not found")
 
 

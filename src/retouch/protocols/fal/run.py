@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from retouch.errors import EditCancelled
 from retouch.jobs.job import Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import streaming
 from retouch.protocols.fal.accept import accept_request, cancel_quietly
 from retouch.protocols.fal.errors import answer_to
@@ -20,7 +20,7 @@ from retouch.protocols.fal.exchange import error_response
 from retouch.protocols.fal.results import result_response
 
 
-async def handle(context: FaceContext, request: Request) -> Response:
+async def handle(context: AppDependencies, request: Request) -> Response:
     """Every method and path under `run`; a path that ends in `/stream` answers with events."""
     path: str = request.path_params["path"]
     if path.rstrip("/").endswith(streaming.SUFFIX):
@@ -33,7 +33,7 @@ async def handle(context: FaceContext, request: Request) -> Response:
     return await result_response(context, request, job)
 
 
-async def finished_unless_gone(context: FaceContext, request: Request, job_id: str) -> Job | None:
+async def finished_unless_gone(context: AppDependencies, request: Request, job_id: str) -> Job | None:
     """The job when it has ended, or None as soon as the caller has hung up. The body must have been read."""
     finished = asyncio.ensure_future(context.watch.wait(job_id))
     gone = asyncio.ensure_future(hung_up(request))

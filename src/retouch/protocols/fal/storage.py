@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 
 from retouch.accounts.keys import Account
 from retouch.errors import InvalidKey, UnknownUrl
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import uploads
 from retouch.protocols.fal.accept import REALTIME
 from retouch.protocols.fal.errors import BadCall
@@ -45,7 +45,7 @@ MAX_REALTIME_S, DEFAULT_REALTIME_S = 3600, 120
 _CHUNK = 1024 * 1024
 
 
-async def rest(context: FaceContext, request: Request) -> Response:
+async def rest(context: AppDependencies, request: Request) -> Response:
     """Every path under `rest`."""
     path = request.path_params["path"].strip("/")
     if path == ".well-known/jwks.json":
@@ -60,7 +60,7 @@ async def rest(context: FaceContext, request: Request) -> Response:
     return await handler(context, request, account, body)
 
 
-async def _realtime_token(context: FaceContext, _: Request, account: Account, body: Mapping[str, Any]) -> Response:
+async def _realtime_token(context: AppDependencies, _: Request, account: Account, body: Mapping[str, Any]) -> Response:
     """A token that may be shown to a browser: good for a few apps and a short time."""
     apps = body.get("allowed_apps")
     seconds = body.get("token_expiration", DEFAULT_REALTIME_S)
@@ -71,7 +71,7 @@ async def _realtime_token(context: FaceContext, _: Request, account: Account, bo
     return json_response(context.tokens.issue(account, REALTIME, seconds, apps=apps))
 
 
-async def _cdn_token(context: FaceContext, request: Request, account: Account, _: Mapping[str, Any]) -> Response:
+async def _cdn_token(context: AppDependencies, request: Request, account: Account, _: Mapping[str, Any]) -> Response:
     ends = datetime.now(UTC) + timedelta(seconds=CDN_TOKEN_S)
     body = {
         "token": context.tokens.issue(account, uploads.ANY, CDN_TOKEN_S),
@@ -82,7 +82,7 @@ async def _cdn_token(context: FaceContext, request: Request, account: Account, _
     return json_response(body)
 
 
-async def _initiate(context: FaceContext, request: Request, account: Account, body: Mapping[str, Any]) -> Response:
+async def _initiate(context: AppDependencies, request: Request, account: Account, body: Mapping[str, Any]) -> Response:
     """Where the bytes go and where they will be read; the same for one piece and for parts."""
     kind, name = (body.get(field) or default for field, default in _DEFAULT_FILE.items())
     if not isinstance(kind, str) or not isinstance(name, str):
@@ -94,7 +94,7 @@ async def _initiate(context: FaceContext, request: Request, account: Account, bo
 
 _DEFAULT_FILE = {"content_type": "application/octet-stream", "file_name": "file"}
 
-_REST: Mapping[str, Callable[[FaceContext, Request, Account, Mapping[str, Any]], Awaitable[Response]]] = {
+_REST: Mapping[str, Callable[[AppDependencies, Request, Account, Mapping[str, Any]], Awaitable[Response]]] = {
     "tokens": _realtime_token,
     "storage/auth/token": _cdn_token,
     "storage/upload/initiate": _initiate,
@@ -103,7 +103,7 @@ _REST: Mapping[str, Callable[[FaceContext, Request, Account, Mapping[str, Any]],
 
 
 async def _begin(
-    context: FaceContext, request: Request, account: Account, kind: str, name: str
+    context: AppDependencies, request: Request, account: Account, kind: str, name: str
 ) -> tuple[uploads.Upload, Mapping[str, str]]:
     ttl_s, notices = parse_lifecycle(dict(request.headers))
     base = files_base_of(context, request)
@@ -113,7 +113,7 @@ async def _begin(
     return upload, {NOTICES_HEADER: dump_notices(notices)} if notices else {}
 
 
-async def cdn(context: FaceContext, request: Request) -> Response:
+async def cdn(context: AppDependencies, request: Request) -> Response:
     """Every path under `cdn`."""
     path = request.path_params["path"].strip("/")
     match path.split("/"):
@@ -132,16 +132,16 @@ async def cdn(context: FaceContext, request: Request) -> Response:
     raise UnknownUrl(f"Path /{path[:200]} not found")
 
 
-async def _cdn_account(context: FaceContext, request: Request) -> Account:
+async def _cdn_account(context: AppDependencies, request: Request) -> Account:
     """The owner of the upload token or of the key itself; raises InvalidKey."""
     secret = credential_of(request)
     if secret is not None and secret.count(".") == 2:
         with contextlib.suppress(InvalidKey):
             return context.tokens.read(secret, uploads.ANY).account
-    return await context.authenticate(secret)
+    return await context.authenticator.authenticate(secret)
 
 
-async def _upload(context: FaceContext, request: Request) -> Response:
+async def _upload(context: AppDependencies, request: Request) -> Response:
     """The whole file in one call."""
     allow(request, "POST")
     account = await _cdn_account(context, request)
@@ -150,7 +150,7 @@ async def _upload(context: FaceContext, request: Request) -> Response:
     return json_response({"access_url": upload.link}, headers=headers)
 
 
-async def _begin_parts(context: FaceContext, request: Request) -> Response:
+async def _begin_parts(context: AppDependencies, request: Request) -> Response:
     """The client appends paths to the address it gets here, so it must not have a query."""
     allow(request, "POST")
     account = await _cdn_account(context, request)
@@ -159,7 +159,7 @@ async def _begin_parts(context: FaceContext, request: Request) -> Response:
     return json_response({"access_url": address, "uploadId": upload.write_token}, headers=headers)
 
 
-async def _part_or_end(context: FaceContext, request: Request, text: str, last: str) -> Response:
+async def _part_or_end(context: AppDependencies, request: Request, text: str, last: str) -> Response:
     if last == "complete":
         allow(request, "POST")
         token = uploads.write_right(context, text)
@@ -175,7 +175,7 @@ async def _part_or_end(context: FaceContext, request: Request, text: str, last: 
     return json_response({"partNumber": int(last), "etag": tag}, headers={"ETag": tag})
 
 
-async def _read(context: FaceContext, request: Request, token: str) -> Response:
+async def _read(context: AppDependencies, request: Request, token: str) -> Response:
     allow(request, "GET")
     right = uploads.read_right(context, token)
     left_s = right.expires_at - datetime.now(UTC).timestamp()
@@ -183,7 +183,7 @@ async def _read(context: FaceContext, request: Request, token: str) -> Response:
     return RedirectResponse(link, 307)
 
 
-async def _receive(context: FaceContext, request: Request, key: str) -> None:
+async def _receive(context: AppDependencies, request: Request, key: str) -> None:
     async with _received(request, uploads.MAX_UPLOAD_BYTES) as path:
         await run_in_threadpool(context.blobs.fill, key, path)
 

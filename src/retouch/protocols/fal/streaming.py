@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from retouch import images
 from retouch.errors import UnknownFile
 from retouch.jobs.job import Job, JobEvent
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.accept import accept_request, cancel_quietly
 from retouch.protocols.fal.errors import answer_to_failure
@@ -43,14 +43,14 @@ SUFFIX = "/stream"
 _Item = TypeVar("_Item")
 
 
-async def status_stream(context: FaceContext, request: Request, named: wire.RequestPath) -> Response:
+async def status_stream(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
     """The status objects of a request, one at once and one at each change, the completed one last."""
     job = await own_job(context, await account_of(context, request), named)
     base = queue_base_of(context, request)
     return _events(_statuses(context, job, base, logs=wants_logs(request)))
 
 
-async def _statuses(context: FaceContext, job: Job, base: str, *, logs: bool) -> AsyncIterator[bytes]:
+async def _statuses(context: AppDependencies, job: Job, base: str, *, logs: bool) -> AsyncIterator[bytes]:
     endpoint = endpoint_of(job)
     urls = wire.RequestUrls.under(base, endpoint.app, job.id)
     last: dict[str, Any] = {}
@@ -82,7 +82,7 @@ async def _statuses(context: FaceContext, job: Job, base: str, *, logs: bool) ->
             yield said
 
 
-async def stream(context: FaceContext, request: Request, path: str) -> Response:
+async def stream(context: AppDependencies, request: Request, path: str) -> Response:
     """An edit with its pictures as they get clearer; the last event is the output object.
 
     The caller's hanging up cancels the edit.
@@ -112,7 +112,7 @@ async def _begun(news: AsyncIterator[tuple[JobEvent, ...] | None]) -> list[JobEv
 
 
 async def _pictures(
-    context: FaceContext,
+    context: AppDependencies,
     job: Job,
     first: Sequence[JobEvent],
     news: AsyncIterator[tuple[JobEvent, ...] | None],
@@ -141,7 +141,7 @@ async def _pictures(
         yield _event({**answer.body, "error": answer.text, "error_type": answer.kind})
 
 
-def _partials(context: FaceContext, news: Sequence[JobEvent], base: str, inline: bool) -> list[dict[str, Any]]:
+def _partials(context: AppDependencies, news: Sequence[JobEvent], base: str, inline: bool) -> list[dict[str, Any]]:
     """One event for each preview, one for the steps after the last of them."""
     found: list[dict[str, Any]] = []
     progress: dict[str, Any] = {}
@@ -157,7 +157,7 @@ def _partials(context: FaceContext, news: Sequence[JobEvent], base: str, inline:
     return found
 
 
-def _preview(context: FaceContext, key: str, base: str, inline: bool) -> dict[str, Any] | None:
+def _preview(context: AppDependencies, key: str, base: str, inline: bool) -> dict[str, Any] | None:
     """A preview as a picture of the answer; None when it is gone already."""
     media_type = mimetypes.guess_type(key)[0] or "image/jpeg"
     try:

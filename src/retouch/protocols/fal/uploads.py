@@ -18,7 +18,7 @@ from typing import Any
 from retouch.accounts.keys import Account
 from retouch.accounts.tokens import Token
 from retouch.errors import InvalidKey, UnknownFile
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.errors import BadCall
 from retouch.storage.blob_keys import part_key
 
@@ -46,7 +46,7 @@ class Upload:
 
 
 def begin(
-    context: FaceContext, account: Account, *, content_type: str, name: str, ttl_s: float | None, files_base: str
+    context: AppDependencies, account: Account, *, content_type: str, name: str, ttl_s: float | None, files_base: str
 ) -> Upload:
     """Reserve a place for a file that lives `ttl_s` seconds, or as long as outputs do."""
     life_s = context.link_ttl_s if ttl_s is None else ttl_s
@@ -59,17 +59,17 @@ def begin(
     )
 
 
-def write_right(context: FaceContext, text: str) -> Token:
+def write_right(context: AppDependencies, text: str) -> Token:
     """The token of an upload that is under way; raises UnknownFile, as its address is then nobody's."""
     return _right(context, text, WRITE)
 
 
-def read_right(context: FaceContext, text: str) -> Token:
+def read_right(context: AppDependencies, text: str) -> Token:
     """The token that names a file to be read; raises UnknownFile."""
     return _right(context, text, READ)
 
 
-def own_key(context: FaceContext, url: str) -> str | None:
+def own_key(context: AppDependencies, url: str) -> str | None:
     """The key behind the address of an upload in parts; None for any other link."""
     path = _READ_PATH.search(url.partition("?")[0])
     if path is None:
@@ -80,14 +80,14 @@ def own_key(context: FaceContext, url: str) -> str | None:
         return None
 
 
-def _right(context: FaceContext, text: str, purpose: str) -> Token:
+def _right(context: AppDependencies, text: str, purpose: str) -> Token:
     try:
         return context.tokens.read(text, purpose)
     except InvalidKey as error:
         raise UnknownFile(f"There is no such upload: {error.message}") from None
 
 
-def put_part(context: FaceContext, token: Token, number: int, data: bytes) -> str:
+def put_part(context: AppDependencies, token: Token, number: int, data: bytes) -> str:
     """Store one part and return its tag, quoted as an ETag header has it."""
     if not 1 <= number <= MAX_PARTS:
         raise BadCall(f"A part's number must be from 1 to {MAX_PARTS}, not {number}.")
@@ -95,7 +95,7 @@ def put_part(context: FaceContext, token: Token, number: int, data: bytes) -> st
     return tag_of(data)
 
 
-def complete(context: FaceContext, token: Token, parts: Sequence[tuple[int, str]]) -> None:
+def complete(context: AppDependencies, token: Token, parts: Sequence[tuple[int, str]]) -> None:
     """Join the parts in the order of their numbers. Doing it again after success is no error.
 
     Raises BadCall for a part that is missing, was sent differently, or makes the file too large.
@@ -142,7 +142,7 @@ def _part_key(token: Token, number: int) -> str:
     return part_key(str(token.claims["key"]), number, datetime.fromtimestamp(token.expires_at, UTC))
 
 
-def _is_there(context: FaceContext, key: str) -> bool:
+def _is_there(context: AppDependencies, key: str) -> bool:
     try:
         context.blobs.get(key)
     except UnknownFile:

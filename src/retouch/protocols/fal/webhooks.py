@@ -11,7 +11,7 @@ import orjson
 
 from retouch.errors import UnknownFile
 from retouch.jobs.job import Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.results import dump_output, endpoint_of
@@ -25,7 +25,7 @@ class Message:
     headers: Mapping[str, str]
 
 
-def message(context: FaceContext, job: Job, now: datetime) -> Message:
+def message(context: AppDependencies, job: Job, now: datetime) -> Message:
     """The message about an ended job; the signature names the moment, so each attempt makes its own."""
     body = orjson.dumps(_body(context, job))
     timestamp = str(int(now.timestamp()))
@@ -40,7 +40,7 @@ def message(context: FaceContext, job: Job, now: datetime) -> Message:
     return Message(body, headers)
 
 
-def _body(context: FaceContext, job: Job) -> dict[str, object]:
+def _body(context: AppDependencies, job: Job) -> dict[str, object]:
     ids = {"request_id": job.id, "gateway_request_id": job.id}
     failure = wire.failure_of(job)
     if failure is not None:

@@ -42,6 +42,7 @@ def _busy(code: str, retry_after_s: int) -> ErrorRow:
 
 _TIMEOUT = ErrorRow(504, "server_error", "generation_timeout", should_retry=False)
 _BUG = ErrorRow(500, "server_error", "internal_error", should_retry=False)
+_BODY_TOO_LARGE = ErrorRow(413, INVALID, "image_too_large", "INVALID_REQUEST")
 _NO_URL = ErrorRow(404, INVALID, "unknown_url")
 
 ROWS: Mapping[str, ErrorRow] = {
@@ -55,6 +56,7 @@ ROWS: Mapping[str, ErrorRow] = {
     "unsupported_parameter": _invalid("unsupported_parameter"),
     "unsupported_mode": _invalid("unsupported_mode"),
     "unsupported_media_type": ErrorRow(415, INVALID, "unsupported_media_type", "INVALID_REQUEST"),
+    "body_too_large": _BODY_TOO_LARGE,
     "method_not_allowed": ErrorRow(405, INVALID, "method_not_allowed"),
     "invalid_image": _invalid("invalid_image"),
     "unsupported_image_format": _invalid("invalid_image"),
@@ -89,8 +91,6 @@ ROWS: Mapping[str, ErrorRow] = {
     "storage_unavailable": _busy("storage_unavailable", 5),
 }
 """Codes of `retouch.errors` to OpenAI's. A code that is missing here is a bug of ours and answers 500."""
-
-_BODY_TOO_LARGE = ErrorRow(413, INVALID, "image_too_large", "INVALID_REQUEST")
 
 
 @dataclass(frozen=True, slots=True)

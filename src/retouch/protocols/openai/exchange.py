@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from retouch.accounts.keys import Account
 from retouch.errors import InvalidRequest
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 MAX_NAMES_IN_HEADER = 40
@@ -26,16 +26,16 @@ _HEADER_NAME_SAFE = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 _YES = frozenset({"true", "1", "yes", "on", ""})
 
 
-async def authenticated(context: FaceContext, request: Request) -> Account:
+async def authenticated(context: AppDependencies, request: Request) -> Account:
     """The account behind `Authorization: Bearer …`; raises InvalidKey."""
     header = request.headers.get("authorization", "").strip()
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer":
         secret = header
-    return await context.authenticate(secret.strip() or None)
+    return await context.authenticator.authenticate(secret.strip() or None)
 
 
-def base_url_of(context: FaceContext, request: Request) -> str:
+def base_url_of(context: AppDependencies, request: Request) -> str:
     """This server as the caller sees it, for links in answers: the operator's name for it, or the request's."""
     if context.public_url is not None:
         return context.public_url

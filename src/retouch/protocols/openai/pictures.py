@@ -16,7 +16,7 @@ from retouch.catalog import Route
 from retouch.edit import EditRequest, ImageInput
 from retouch.errors import RetouchError, UnknownFile
 from retouch.jobs.job import Idempotency, Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.ingest import image_from_text, store_image
 from retouch.protocols.openai.answers import Shown
 from retouch.protocols.openai.form import RawImage
@@ -25,7 +25,7 @@ from retouch.sizes import Sizes
 
 
 class Pictures:
-    def __init__(self, context: FaceContext) -> None:
+    def __init__(self, context: AppDependencies) -> None:
         self._context = context
 
     def submit(
@@ -102,7 +102,7 @@ class Pictures:
 class Uploads:
     """The pictures one call brought; `drop` removes those this call stored."""
 
-    def __init__(self, context: FaceContext, base_url: str) -> None:
+    def __init__(self, context: AppDependencies, base_url: str) -> None:
         self._blobs = context.blobs
         self._base_url = base_url
         self._stored: list[str] = []

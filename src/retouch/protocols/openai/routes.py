@@ -24,7 +24,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import Route
 from retouch.errors import EditTimeout, JobFinished, UnknownJob, UnsupportedMode
 from retouch.jobs.job import Idempotency, Job
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.openai import answers
 from retouch.protocols.openai.body import read_body
 from retouch.protocols.openai.exchange import (
@@ -77,7 +77,7 @@ class Accepted:
     replayed: bool
 
 
-def create_face(context: FaceContext) -> FastAPI:
+def create_face(context: AppDependencies) -> FastAPI:
     """The face as an application of its own, to be mounted at `/v1` and `/openai/v1`."""
     app = FastAPI(title="Retouch, OpenAI protocol", redirect_slashes=False)
     app.add_middleware(OpenAITransport)
@@ -99,7 +99,7 @@ def create_face(context: FaceContext) -> FastAPI:
 class Models:
     """`GET /models` and `GET /models/{id}`."""
 
-    def __init__(self, context: FaceContext) -> None:
+    def __init__(self, context: AppDependencies) -> None:
         self._context = context
 
     async def list(self, request: Request) -> Response:
@@ -115,7 +115,7 @@ class Models:
 class Edits:
     """`POST /images/edits`, and the kind refusal of its two neighbours."""
 
-    def __init__(self, context: FaceContext) -> None:
+    def __init__(self, context: AppDependencies) -> None:
         self._context = context
         self._pictures = Pictures(context)
         self._in_flight = InFlight(self._cancel)

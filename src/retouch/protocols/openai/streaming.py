@@ -20,7 +20,7 @@ from retouch import images
 from retouch.edit import OutputFormat
 from retouch.errors import RetouchError
 from retouch.jobs.job import Job, JobEvent, JobState
-from retouch.protocols.context import FaceContext
+from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.openai import answers
 from retouch.protocols.openai.answers import Shown
 from retouch.protocols.openai.errors import dump_error
@@ -54,7 +54,7 @@ class EditStream:
     known before the end; previews are enlarged to it. ended: the caller got everything there is.
     """
 
-    context: FaceContext
+    context: AppDependencies
     call: EditCall
     settled: Settled
     job: Job

@@ -1,0 +1,97 @@
+"""How a job ended, for every face: its failure, its images as links or data URIs, and when its payload is forgotten.
+
+Reads finished jobs; words and shapes of the answer are the face's matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from retouch import images
+from retouch.edit import OutputImage
+from retouch.errors import EditCancelled, EditFailed, Failure, UnknownFile
+from retouch.jobs.job import Job, JobState
+from retouch.protocols.dependencies import AppDependencies
+
+
+class JobFailed(EditFailed):
+    """A job's stored failure, raised again for its caller."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message, field=failure.field, **failure.context)
+        self._failure = failure
+
+    @property
+    def failure(self) -> Failure:
+        return self._failure
+
+
+def failure_of(job: Job) -> Failure | None:
+    """Why an ended job has no image; None for one that succeeded or has not ended."""
+    if job.state is JobState.CANCELLED:
+        return EditCancelled(f"The edit was cancelled (job {job.id}).").failure
+    if job.state is JobState.FAILED:
+        return job.failure or Failure("internal_error", "The edit failed.")
+    return None
+
+
+def raise_for_failure(job: Job) -> None:
+    """Raise JobFailed unless the ended job has images."""
+    failure = failure_of(job)
+    if failure is not None:
+        raise JobFailed(failure)
+
+
+def output_link(dependencies: AppDependencies, job: Job, image: OutputImage, origin: str) -> str:
+    """A signed link whose end depends on the job alone, so that every read of a result gives the same text."""
+    assert job.finished_at is not None, "a succeeded job has ended"
+    life_s = min(dependencies.link_ttl_s, job.delivery.retention_s or math.inf)
+    end = math.ceil((job.finished_at + timedelta(seconds=life_s)).timestamp())
+    # Half a second before the end, because the store rounds up to whole seconds.
+    ttl_s = end - 0.5 - datetime.now(UTC).timestamp()
+    return dependencies.blobs.link(image.blob, ttl_s=ttl_s, base_url=origin)
+
+
+def output_data_uri(dependencies: AppDependencies, image: OutputImage) -> str:
+    return images.data_uri(dependencies.blobs.get(image.blob).data, image.media_type)
+
+
+def output_images(job: Job) -> tuple[OutputImage, ...]:
+    """The images of a succeeded job; raises UnknownFile once they are gone."""
+    if job.payload_deleted or job.output is None:
+        raise UnknownFile("The result was delivered once and, as asked, not kept.")
+    return tuple(job.output.images)
+
+
+def forgotten_on_delivery(job: Job) -> bool:
+    """Whether reading this result ends its life; a webhook still to be sent needs it."""
+    wanted = job.delivery.inline or not job.delivery.keep_payload
+    return wanted and not job.payload_deleted and job.delivery.webhook_url is None
+
+
+class DeliveredOnce(Response):
+    """Sends an answer and, when it has left whole to a caller who is still there, calls `forget` on a thread.
+
+    A caller who went away before the last byte may ask again.
+    """
+
+    def __init__(self, response: Response, forget: Callable[[], None]) -> None:
+        super().__init__(response.body, response.status_code, dict(response.headers))
+        self._forget = forget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        # Returns when the bytes before it are on their way; only then is it known whether anyone reads them.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        gone = await Request(scope, receive).is_disconnected()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if not gone:
+            await run_in_threadpool(self._forget)

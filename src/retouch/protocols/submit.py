@@ -1,0 +1,144 @@
+"""The one road from a parsed call to a queued job; every face goes it.
+
+Checks the edit, stores the images that came with it, writes the job, and deletes what was stored unless a new job owns
+it. It is blocking: routes call it on a thread, because it may decode megabytes of base64 and writes to storage and
+database. It fetches no link, decodes no pixel and waits for no edit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from starlette.concurrency import run_in_threadpool
+
+from retouch import images
+from retouch.accounts.keys import Account
+from retouch.edit import Delivery, EditRequest, ImageInput
+from retouch.errors import ImageTooLarge, InvalidImage, JobFinished, UnknownJob
+from retouch.jobs.job import PRIORITY_NORMAL, Idempotency
+from retouch.protocols.data_uri import decode_data_uri, is_data_uri
+from retouch.protocols.dependencies import AppDependencies
+from retouch.service import Submitted
+from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+
+MAX_IMAGE_BYTES = 50 * 1024 * 1024
+"""The vendors' own limit for one input image."""
+
+KeyOfLink = Callable[[str], str | None]
+"""The blob key behind a link that leads here, or None for every other link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A call as a face has parsed it.
+
+    request: complete but for its images. images, mask: as they came, the bytes of a file or text (a link or a data
+    URI). start_timeout_s counts from now. max_queue_length: refuse when more jobs than that are waiting. key_of_link:
+    finds our own files behind links, so that they are read from storage without the network.
+    """
+
+    request: EditRequest
+    images: Sequence[bytes | str]
+    delivery: Delivery
+    key_of_link: KeyOfLink
+    mask: bytes | str | None = None
+    priority: int = PRIORITY_NORMAL
+    start_timeout_s: float | None = None
+    max_queue_length: int | None = None
+    idempotency: Idempotency | None = None
+
+
+def submit(dependencies: AppDependencies, account: Account, submission: Submission) -> Submitted:
+    """Write the job; `replayed` when the idempotency key led to an older one.
+
+    Raises UnknownModel, InvalidRequest and its kinds, QueueFull, IdempotencyKeyReused, Unavailable.
+    """
+    route = dependencies.catalog.route(submission.request.model)
+    # Before anything is stored: most calls that are refused are refused here.
+    route.check(submission.request, image_count=len(submission.images))
+    with stored_images(dependencies.blobs, submission) as stored:
+        submitted = dependencies.service.submit(
+            account,
+            stored.request,
+            submission.delivery,
+            priority=submission.priority,
+            start_timeout_s=submission.start_timeout_s,
+            max_queue_length=submission.max_queue_length,
+            idempotency=submission.idempotency,
+        )
+        if not submitted.replayed:
+            stored.keep()
+    return submitted
+
+
+class StoredImages:
+    """The request with its images in storage, and the blobs that were stored for it."""
+
+    def __init__(self) -> None:
+        self.request: EditRequest
+        self.blobs: list[str] = []
+
+    def keep(self) -> None:
+        """A job owns the blobs now."""
+        self.blobs.clear()
+
+
+@contextlib.contextmanager
+def stored_images(blobs: Blobs, submission: Submission) -> Iterator[StoredImages]:
+    """The submission's request with its images, for as long as the block runs; then the blobs go unless they are kept.
+
+    Raises InvalidImage and its kinds, naming the canonical field, and StorageUnavailable.
+    """
+    stored = StoredImages()
+    try:
+        stored.request = replace(
+            submission.request,
+            images=tuple(
+                _image_input(blobs, image, f"images[{index}]", submission.key_of_link, stored.blobs)
+                for index, image in enumerate(submission.images)
+            ),
+            mask=None
+            if submission.mask is None
+            else _image_input(blobs, submission.mask, "mask", submission.key_of_link, stored.blobs),
+        )
+        yield stored
+    finally:
+        for key in stored.blobs:
+            blobs.delete(key)
+
+
+def _image_input(
+    blobs: Blobs, source: bytes | str, field: str, key_of_link: KeyOfLink, stored: list[str]
+) -> ImageInput:
+    """Bytes and data URIs are looked at (format, size) and stored; a link to our own file is its blob; others stay."""
+    if isinstance(source, str):
+        text = source.strip()
+        if text[:8].lower().startswith(("http://", "https://")):
+            key = key_of_link(text)
+            return ImageInput(blob=key, field=field) if key else ImageInput(url=text, field=field)
+        if not is_data_uri(text):
+            raise InvalidImage(
+                f"The field '{field}' must be an http(s) link or a data URI; it begins '{text[:20]}'.", field=field
+            )
+        source = decode_data_uri(text, field=field)
+    if len(source) > MAX_IMAGE_BYTES:
+        raise ImageTooLarge(
+            f"The image in '{field}' has {len(source)} bytes; at most {MAX_IMAGE_BYTES} are allowed.",
+            field=field,
+            max_bytes=MAX_IMAGE_BYTES,
+        )
+    header = images.probe(source, field=field)
+    # `service.submit` syncs the blob to disk before the job counts as accepted.
+    key = blobs.put(source, header.media_type, folder="uploads", ttl_s=DEFAULT_TTL_S, sync=False)
+    stored.append(key)
+    return ImageInput(blob=key, field=field, owned=True)
+
+
+async def cancel_abandoned(dependencies: AppDependencies, account: Account, submitted: Submitted) -> None:
+    """Cancel a job whose caller has hung up, unless it has ended or an idempotency key led others to it as well."""
+    if submitted.replayed:
+        return
+    with contextlib.suppress(JobFinished, UnknownJob):
+        await run_in_threadpool(dependencies.service.cancel, account, submitted.job.id)
