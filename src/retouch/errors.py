@@ -38,6 +38,7 @@
     │   ├── WorkerLost              the worker died on every attempt
     │   ├── OutOfMemory             this size does not fit the device
     │   ├── ContentRefused          the safety checker said no
+    │   ├── SafetyUnavailable       the safety checker failed; the same request may succeed
     │   └── InternalError           a bug of ours
     └── Unavailable                 nothing is wrong with the request; try again
         ├── ModelLoading
@@ -361,7 +362,19 @@ class OutOfMemory(EditFailed):
 
 
 class ContentRefused(EditFailed):
+    """The safety checker said no; context `stage` is prompt, input or output, `category` a general word."""
+
     code = "content_refused"
+
+
+class SafetyUnavailable(EditFailed):
+    """The safety checker itself failed, so nothing is said of the content."""
+
+    code = "safety_unavailable"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The safety checker is not available; try again.")
 
 
 class InternalError(EditFailed):

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines.null import NullPipeline
+from retouch.engine.safety import ImageClassifier
 from retouch.errors import UnsupportedParameter
 
 NULL = "null"
@@ -37,16 +39,21 @@ def load_pipeline(
             f"This engine cannot run '{checkpoint.name}' yet. Serve 'qwen-image-edit-2511' or 'demo' instead.",
             field="model",
         )
+    return _module("loading", checkpoint.name).load(checkpoint, device=device, compat=compat, folder=folder)
+
+
+def load_image_classifier(name: str, labels: Sequence[str] = ()) -> ImageClassifier:
+    """An image classifier of transformers by hub id or folder, see `image_classifiers.load`. Raises InvalidSetting."""
+    classifier: ImageClassifier = _module("image_classifiers", name).load(name, labels)
+    return classifier
+
+
+def _module(name: str, purpose: str) -> ModuleType:
     try:
-        loading = _module("loading")
+        return importlib.import_module(f"{__name__}.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "diffusers", "transformers"):
             raise
         raise UnsupportedParameter(
-            f"'{checkpoint.name}' needs the packages of the extra 'local': pip install 'retouch[local]'.", field="model"
+            f"'{purpose}' needs the packages of the extra 'local': pip install 'retouch[local]'.", field="model"
         ) from error
-    return loading.load(checkpoint, device=device, compat=compat, folder=folder)
-
-
-def _module(name: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{name}")

@@ -48,7 +48,7 @@ def load(checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Pat
     dtype = dtype_on(target, checkpoint)
     folder = folder or find_folder(checkpoint)
     rules = read_rules(folder)
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None)
 
 
@@ -220,7 +220,7 @@ def _reading(part: str, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Progress is told by our log; the libraries' bars and hints about unused parts would only confuse."""
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     levels = [library.get_verbosity() for library in libraries]

@@ -112,6 +112,7 @@ _REQUEST_ERRORS: Mapping[str, tuple[int, str]] = {
     "start_timeout": (504, "request_timeout"),
     "worker_lost": (503, "runner_disconnected"),
     "out_of_memory": (503, "runner_server_error"),
+    "safety_unavailable": (503, "runner_server_error"),
     "queue_full": (429, "concurrent_requests_limit"),
     "idempotency_key_reused": (400, "bad_request"),
     "model_loading": (503, "runner_scheduling_failure"),

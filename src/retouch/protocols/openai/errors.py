@@ -89,6 +89,7 @@ ROWS: Mapping[str, ErrorRow] = {
     "model_loading": _busy("model_loading", 10),
     "database_unavailable": _busy("database_unavailable", 5),
     "storage_unavailable": _busy("storage_unavailable", 5),
+    "safety_unavailable": _busy("safety_unavailable", 5),
 }
 """Codes of `retouch.errors` to OpenAI's. A code that is missing here is a bug of ours and answers 500."""
 
