@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, JpegImagePlugin
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin
 
 from retouch import images
 from retouch.edit import OutputFormat
@@ -208,24 +208,33 @@ def test_of_an_animation_the_first_frame_is_taken(file_format: str) -> None:
     assert np.abs(images.decode(data).astype(int) - RED).max() < 8
 
 
-def swapping_profile() -> bytes:
-    """An ICC profile of a display whose red primary is sRGB's blue one and the other way round."""
+def display_profile(primaries: str = "rgb", gamma: float = 2.2, name: str = "none", padding: int = 0) -> bytes:
+    """An ICC profile with sRGB's primaries in the order given, one gamma, and `padding` bytes in a private tag."""
 
     def xyz(*values: float) -> bytes:
         return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
 
-    red, green, blue = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(2.2 * 256)) + b"\0\0"
+    known = {"r": (0.4361, 0.2225, 0.0139), "g": (0.3851, 0.7169, 0.0971), "b": (0.1431, 0.0606, 0.7141)}
+    red, green, blue = (known[letter] for letter in primaries)
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
     text = b"text\0\0\0\0none\0\0\0\0"
-    tags = {b"rXYZ": xyz(*blue), b"gXYZ": xyz(*green), b"bXYZ": xyz(*red), b"wtpt": xyz(0.9642, 1, 0.8249)}
-    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve, b"cprt": text}
+    letters = name.encode() + b"\0"
+    named = b"desc\0\0\0\0" + struct.pack(">I", len(letters)) + letters + b"\0" * 78
+    tags = {b"rXYZ": xyz(*red), b"gXYZ": xyz(*green), b"bXYZ": xyz(*blue), b"wtpt": xyz(0.9642, 1, 0.8249)}
+    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve, b"cprt": text, b"desc": named.ljust(104, b"\0")}
+    tags |= {b"priv": b"data\0\0\0\0" + random.Random(1).randbytes(padding)} if padding else {}
     table, bodies, at = b"", b"", 128 + 4 + 12 * len(tags)
-    for name, body in tags.items():
-        table += name + struct.pack(">II", at + len(bodies), len(body))
+    for tag, body in tags.items():
+        table += tag + struct.pack(">II", at + len(bodies), len(body))
         bodies += body
     head = struct.pack(">I4sI4s4s4s", at + len(bodies), b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
     head += b"\0" * 12 + b"acsp" + b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + bodies
+
+
+def swapping_profile() -> bytes:
+    """Of a display whose red primary is sRGB's blue one and the other way round."""
+    return display_profile("bgr")
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
@@ -255,6 +264,26 @@ def test_a_profile_of_colours_on_a_grey_picture_is_left_aside() -> None:
         images.decode(saved(Image.new("L", (4, 4), 77), "PNG", icc_profile=swapping_profile()))[0, 0].tolist()
         == [77] * 3
     )
+
+
+@pytest.mark.parametrize("name", ["sRGB", "sRGB linear", "sRGB IEC61966-2.1", "c2", "Rec. 709 linear"])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "WEBP"])
+def test_a_linear_profile_is_converted_whatever_it_is_called(file_format: str, name: str) -> None:
+    profile = display_profile(gamma=1.0, name=name)
+    options = {"lossless": True} if file_format == "WEBP" else {}
+    data = saved(Image.new("RGB", (4, 4), (55, 55, 55)), file_format, icc_profile=profile, **options)
+    assert images.decode(data)[0, 0].tolist() == [128, 128, 128]
+
+
+@pytest.mark.parametrize("name", ["sRGB IEC61966-2.1", "My screen", ""])
+def test_under_a_profile_that_is_srgb_no_value_is_changed(name: str) -> None:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    at = profile.find("sRGB".encode("utf-16-be"))
+    assert at > 0
+    profile[at : at + 8] = name.ljust(4)[:4].encode("utf-16-be")
+    pixels = random_pixels(40, 30)
+    data = saved(Image.fromarray(pixels), "PNG", icc_profile=bytes(profile))
+    assert np.array_equal(images.decode(data), pixels)
 
 
 def test_lab_colours_become_rgb() -> None:
@@ -329,6 +358,166 @@ def test_damaged_files_are_decoded_or_refused_and_nothing_else(file_format: str,
         for read in (images.probe, images.decode, images.decode_mask):
             with suppress(InvalidImage):
                 read(bad, max_pixels=4_000_000)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 95, "subsampling": 0}, {"restart_marker_blocks": 4}]
+)
+def test_a_jpeg_that_lacks_only_its_end_marker_is_whole(options: dict, mode: str, missing: int) -> None:
+    for image in (photo(90, 70), Image.fromarray(random_pixels(90, 70))):
+        data = saved(image.convert(mode), "JPEG", **options)
+        assert np.array_equal(images.decode(data[:-missing]), images.decode(data))
+        assert images.decode_mask(data[:-missing]).shape == (70, 90)
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 4}])
+def test_a_jpeg_that_lacks_some_of_its_scan_is_cut_off(options: dict) -> None:
+    """libjpeg would fill the rest with grey: that is another image than the one sent."""
+    data = saved(Image.fromarray(random_pixels(90, 70)), "JPEG", **options)
+    for missing in (*range(4, 40), len(data) // 20, len(data) // 2):
+        with pytest.raises(InvalidImage, match="damaged or cut off"):
+            images.decode(data[:-missing])
+
+
+def text_chunk(name: bytes, keyword: bytes, text: bytes) -> bytes:
+    packed = {
+        b"tEXt": text,
+        b"zTXt": b"\0" + zlib.compress(text),
+        b"iTXt": b"\1\0\0\0" + zlib.compress(text),
+    }[name]
+    return chunk(name, keyword + b"\0" + packed)
+
+
+def with_chunks(data: bytes, *chunks: bytes, behind: bool = False) -> bytes:
+    """A PNG with further chunks before the pixels, or behind them."""
+    at = data.index(b"IEND") - 4 if behind else 8 + 25
+    return data[:at] + b"".join(chunks) + data[at:]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt", b"iTXt"])
+@pytest.mark.parametrize("keyword", [b"workflow", b"parameters", b"XML:com.adobe.xmp", b"Raw profile type exif"])
+def test_a_png_with_long_texts_is_read(keyword: bytes, name: bytes, behind: bool) -> None:
+    workflow = random.Random(3).randbytes(1_200_000).hex().encode()  # 2.4 MB
+    data = with_chunks(saved(photo(), "PNG"), text_chunk(name, keyword, workflow), behind=behind)
+    assert images.probe(data).width == 48
+    assert np.array_equal(images.decode(data), np.asarray(photo()))
+
+
+@pytest.mark.parametrize("size", [1_300_000, 4_000_000])
+def test_a_large_colour_profile_is_followed(size: int) -> None:
+    image = Image.new("RGB", (4, 4), (55, 55, 55))
+    data = saved(image, "PNG", icc_profile=display_profile(gamma=1.0, padding=size))
+    assert images.probe(data).width == 4
+    assert images.decode(data)[0, 0].tolist() == [128, 128, 128]
+
+
+def metadata_bombs() -> dict[str, bytes]:
+    """Small PNG files whose metadata would fill the memory, or take minutes to inflate."""
+    bomb = zlib.compress(bytes(2**28), 1)
+    base, name = saved(photo(), "PNG"), b"XML:com.adobe.xmp\0"
+    return {
+        "profile": with_chunks(base, chunk(b"iCCP", b"x\0\0" + bomb)),
+        "zTXt": with_chunks(base, chunk(b"zTXt", b"Raw profile type exif\0\0" + bomb)),
+        "iTXt": with_chunks(base, chunk(b"iTXt", name + b"\1\0\0\0" + bomb)),
+        "behind": with_chunks(base, chunk(b"iTXt", name + b"\1\0\0\0" + bomb), behind=True),
+        "many": with_chunks(base, *[chunk(b"iCCP", b"x\0\0" + bomb[:20_000])] * 500),
+    }
+
+
+def test_a_metadata_bomb_is_left_aside_without_its_memory() -> None:
+    """In a process of its own, because memory is only seen from outside."""
+    program = """
+import resource, time
+from retouch import images
+from tests.unit.test_images import metadata_bombs
+files = metadata_bombs()
+import gc; gc.collect()
+held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 96 * 2**20,) * 2)
+for data in files.values():
+    assert images.probe(data).width == 48
+    assert images.decode(data).shape == (32, 48, 3)
+    assert images.decode_mask(data).shape == (32, 48)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [b"iCCP", b"eXIf", b"gAMA", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"vpAg"])
+@pytest.mark.parametrize("body", [b"", b"\0", b"x\0\xff", b"XML:com.adobe.xmp\0\1"])
+def test_damaged_metadata_does_not_spoil_the_pixels(name: bytes, body: bytes) -> None:
+    good = chunk(name, body)
+    for bad in (good, good[:-1] + bytes((good[-1] ^ 1,))):
+        for behind in (False, True):
+            data = with_chunks(saved(photo(), "PNG"), bad, behind=behind)
+            assert np.array_equal(images.decode(data), np.asarray(photo()))
+
+
+def test_an_orientation_told_by_xmp_is_followed() -> None:
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = with_chunks(saved(photo(), "PNG"), text_chunk(b"iTXt", b"XML:com.adobe.xmp", xmp))
+    assert images.decode(data).shape == (48, 32, 3)
+
+
+def test_transparency_that_was_laid_on_white_is_remarked_on() -> None:
+    clear = Image.new("RGBA", (2, 1), (9, 9, 9, 255))
+    remarks: list[str] = []
+    images.decode(saved(clear, "PNG"), remarks=remarks)
+    images.decode(saved(photo(), "JPEG"), remarks=remarks)
+    assert remarks == []
+    clear.putpixel((0, 0), (9, 9, 9, 254))
+    images.decode(saved(clear, "PNG"), remarks=remarks)
+    assert len(remarks) == 1
+    assert "white" in remarks[0]
+
+
+def drawn_mask(alpha: dict[int, int], values: tuple[int, ...] = (255, 255, 0, 0)) -> bytes:
+    """One row of grey values, opaque but for the alpha given at some places."""
+    mask = Image.new("RGBA", (len(values), 1))
+    mask.putdata([(value, value, value, alpha.get(at, 255)) for at, value in enumerate(values)])
+    return saved(mask, "PNG")
+
+
+@pytest.mark.parametrize("alpha", [{0: 254}, {3: 200}, {0: 128, 1: 250}, dict.fromkeys(range(4), 254)])
+def test_a_black_and_white_mask_with_a_softened_alpha_is_read_by_brightness_and_says_so(alpha: dict) -> None:
+    remarks: list[str] = []
+    assert images.decode_mask(drawn_mask(alpha), remarks=remarks).tolist() == [[255, 255, 0, 0]]
+    assert len(remarks) == 1
+    assert "white was taken as 'edit here'" in remarks[0]
+
+
+def test_a_mask_with_transparent_parts_is_read_by_them_even_if_drawn_in_black_and_white() -> None:
+    remarks: list[str] = []
+    assert images.decode_mask(drawn_mask({2: 0}), remarks=remarks).tolist() == [[0, 0, 255, 0]]
+    assert len(remarks) == 1
+    assert "transparent was taken as 'edit here'" in remarks[0]
+
+
+def test_a_faintly_transparent_photo_as_mask_says_how_little_shows() -> None:
+    mask, remarks = photo().convert("RGBA"), []
+    mask.putalpha(Image.new("L", mask.size, 204))
+    assert images.decode_mask(saved(mask, "PNG"), remarks=remarks).max() == 51
+    assert "20 % transparent" in remarks[0]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA"])
+def test_a_mask_that_marks_nothing_says_so(mode: str) -> None:
+    remarks: list[str] = []
+    images.decode_mask(saved(Image.new(mode, (4, 4), 0 if mode == "L" else (0, 0, 0, 255)), "PNG"), remarks=remarks)
+    assert len(remarks) == 1
+    assert "marks nothing" in remarks[0]
+
+
+def test_a_plain_mask_needs_no_remark() -> None:
+    remarks: list[str] = []
+    hole = photo().convert("RGBA")
+    hole.putpixel((5, 5), (0, 0, 0, 0))
+    images.decode_mask(saved(hole, "PNG"), remarks=remarks)
+    images.decode_mask(drawn_mask({}), remarks=remarks)
+    assert remarks == []
 
 
 def bombs() -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Any colour mode Pillow opens, to 8-bit sRGB or grey.
 
-Embedded colour profiles are followed when they can be; a broken one is left aside. Knows no files.
+Embedded colour profiles are followed when they can be; a broken one is left aside. What a profile is called
+is not looked at. Knows no files.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from PIL import Image, ImageCms
 
 _WHITE: Final = (255, 255, 255)
 _PROFILE_SPACE: Final = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+_ROUNDING: Final = 2  # of 255: an sRGB curve stored as a table or with rounded numbers
 _DEEP_MODES: Final = ("I", "F")  # and every I;16 variant
 
 
-def flat_rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB and sRGB, with transparent parts laid on white."""
+def flat_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
+    """`image` in mode RGB and sRGB, with transparent parts laid on white; and whether there were any."""
     profile = image.info.get("icc_profile")
     image = _eight_bit(image)
     alpha = None
@@ -29,10 +31,11 @@ def flat_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGB")
     image = _in_srgb(image, profile)
     if alpha is None:
-        return image
+        return image, False
     flat = Image.new("RGB", image.size, _WHITE)
     flat.paste(image, mask=alpha)
-    return flat
+    least, _ = alpha.getextrema()
+    return flat, least != 255
 
 
 def grey_of(image: Image.Image) -> Image.Image:
@@ -60,11 +63,20 @@ def _through_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
     space = source.profile.xcolor_space.strip()
     if space != _PROFILE_SPACE.get(image.mode):
         raise ValueError(f"a profile for {space} does not describe {image.mode}")
-    if image.mode == "RGB" and (source.profile.profile_description or "").startswith("sRGB"):
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), image.mode, "RGB")
+    if image.mode == "RGB" and _changes_nothing(transform):
         return image
-    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    converted = ImageCms.applyTransform(image, transform)
     assert converted is not None, "only an in-place conversion gives None"
     return converted
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether RGB colours stay what they are, as under sRGB's own profiles: then no conversion rounds them."""
+    steps = np.arange(0, 256, 15, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
+    converted = ImageCms.applyTransform(Image.fromarray(colours), transform)
+    return int(np.abs(np.asarray(converted).astype(int) - colours).max()) <= _ROUNDING
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

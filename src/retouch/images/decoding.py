@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from retouch.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from retouch.images.colour import flat_rgb, grey_of
 from retouch.images.formats import READABLE_FORMATS, declared_size, describe, sniff
+from retouch.images.metadata import ended_jpeg, plain_png
 from retouch.images.pixels import Mask, Pixels
 
 MAX_PIXELS: Final = 100_000_000
@@ -28,6 +29,10 @@ MAX_PIXELS: Final = 100_000_000
 
 _ORIENTATION: Final = 0x0112  # EXIF tag
 _SIDEWAYS: Final = frozenset((5, 6, 7, 8))
+
+_HALF: Final = 128  # of an alpha value
+_NEARLY: Final = 16  # how far from black, white or grey a value of a mask may be
+_MOSTLY: Final = 0.9  # share of a drawn mask that is black or white; the rest are soft edges
 
 # Pillow's own guard is a warning up to twice its limit and an error above. Both become our ImageTooLarge;
 # the limit is ours so that a legal picture never meets the warning.
@@ -80,37 +85,90 @@ def probe(data: bytes, *, field: str = "images[0]", max_pixels: int = MAX_PIXELS
         return ImageHeader(name, f"image/{name}", width, height)
 
 
-def decode(data: bytes, *, field: str = "images[0]", max_pixels: int = MAX_PIXELS) -> Pixels:
-    """The picture as (height, width, 3) uint8 sRGB, upright, its first frame, transparency laid on white.
+def decode(
+    data: bytes, *, field: str = "images[0]", max_pixels: int = MAX_PIXELS, remarks: list[str] | None = None
+) -> Pixels:
+    """The image as (height, width, 3) uint8 sRGB, upright, its first frame, transparency laid on white.
 
-    The array is fresh, writable and C-contiguous. Raises as `probe` does, and InvalidImage for a file that
-    ends too early. Thread-safe.
+    The array is fresh, writable and C-contiguous. A sentence on what was not taken as it stands is added to
+    `remarks`. Raises as `probe` does, and InvalidImage for a file that ends too early. Thread-safe.
     """
-    with _opened(data, field, max_pixels) as (_, image):
-        return np.array(flat_rgb(_upright(image)))
+    with _opened(data, field, max_pixels, whole=True) as (_, image):
+        flat, was_transparent = flat_rgb(_upright(image))
+        if was_transparent and remarks is not None:
+            remarks.append("Its transparent parts were laid on white: the model sees no transparency.")
+        return np.array(flat)
 
 
-def decode_mask(data: bytes, *, field: str = "mask", max_pixels: int = MAX_PIXELS) -> Mask:
+def decode_mask(
+    data: bytes, *, field: str = "mask", max_pixels: int = MAX_PIXELS, remarks: list[str] | None = None
+) -> Mask:
     """Where to edit, as (height, width) uint8: 255 = edit here, 0 = keep, between = blend.
 
-    Transparent means edit, opaque means keep. A file without transparency (no alpha channel, or one that
-    is opaque everywhere and so says nothing) is read by brightness: white means edit. Raises as `decode`.
+    Transparent means edit, opaque means keep. By brightness, where white means edit, a file is read without
+    transparency (no alpha channel, or one that is opaque everywhere and so says nothing), and one drawn in black
+    and white whose alpha channel is nowhere more transparent than opaque. Where a file can be read both ways, or
+    marks nothing, a sentence is added to `remarks`. Raises as `decode`.
     """
-    with _opened(data, field, max_pixels) as (_, image):
+    with _opened(data, field, max_pixels, whole=True) as (_, image):
         upright = _upright(image)
-        if upright.has_transparency_data:
-            alpha = np.array(upright.convert("RGBA").getchannel("A"))
-            if alpha.min() < 255:
-                return 255 - alpha
-        return np.array(grey_of(upright))
+        mask, remark = _mask_of(upright)
+    if mask.max() == 0:
+        remark = "It marks nothing, so nothing of the image was edited. Transparent means edit; so does white without"
+        remark += " transparency."
+    if remark and remarks is not None:
+        remarks.append(remark)
+    return mask
+
+
+def _mask_of(image: Image.Image) -> tuple[Mask, str]:
+    """The mask, and what to say of it if it could be read in another way."""
+    if not image.has_transparency_data:
+        return np.array(grey_of(image)), ""
+    rgba = image.convert("RGBA")
+    alpha = np.array(rgba.getchannel("A"))
+    least = int(alpha.min())
+    if least == 255:
+        return np.array(grey_of(image)), ""
+    if _drawn_in_black_and_white(np.asarray(rgba), alpha):
+        if least >= _HALF:
+            return np.array(grey_of(image)), (
+                "It is drawn in black and white and nowhere more transparent than opaque: white was taken as "
+                "'edit here', its slight transparency was not used."
+            )
+        return 255 - alpha, (
+            "It has transparent parts and is drawn in black and white: transparent was taken as 'edit here', "
+            "black and white were not used."
+        )
+    if least >= _HALF:
+        share = 100 * (255 - least) / 255
+        return 255 - alpha, f"It is at most {share:.3g} % transparent, so the edit shows through at most so much."
+    return 255 - alpha, ""
+
+
+def _drawn_in_black_and_white(rgba: Pixels, alpha: Mask) -> bool:
+    """Whether the opaque part is grey throughout, holds both black and white, and little between."""
+    opaque = rgba[alpha >= _HALF][:, :3]
+    if opaque.size == 0 or int(np.ptp(opaque, axis=1).max()) > _NEARLY:
+        return False
+    black, white = opaque[:, 0] <= _NEARLY, opaque[:, 0] >= 255 - _NEARLY
+    return bool(black.any() and white.any() and (black.mean() + white.mean()) >= _MOSTLY)
 
 
 @contextmanager
-def _opened(data: bytes, field: str, max_pixels: int) -> Iterator[tuple[str, Image.Image]]:
-    """Open `data` after checking format and size; whatever breaks inside the block is told as InvalidImage."""
+def _opened(data: bytes, field: str, max_pixels: int, *, whole: bool = False) -> Iterator[tuple[str, Image.Image]]:
+    """Open `data` after checking format and size; whatever breaks inside the block is told as InvalidImage.
+
+    whole: more than the header will be read.
+    """
     name = _readable_format(data, field)
     _check_area(declared_size(name, data), field, max_pixels)
+    if name == "png":
+        data = plain_png(data)
     try:
+        if whole and name == "jpeg":
+            _check_area(_size_of(data, name), field, max_pixels)
+            data = ended_jpeg(data)
         with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
             _check_area(image.size, field, max_pixels)
             yield name, image
@@ -120,6 +178,11 @@ def _opened(data: bytes, field: str, max_pixels: int) -> Iterator[tuple[str, Ima
         raise InvalidImage(
             f"The image in '{field}' is damaged or cut off; it begins like {name} but cannot be read.", field=field
         ) from error
+
+
+def _size_of(data: bytes, name: str) -> tuple[int, int]:
+    with Image.open(io.BytesIO(data), formats=[name.upper()]) as image:
+        return image.size
 
 
 def _readable_format(data: bytes, field: str) -> str:

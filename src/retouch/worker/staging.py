@@ -78,7 +78,9 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     model = model_named(request.model)
     notices: list[Notice] = []
     pixels = tuple(_decode(read(image), model, image.field, notices) for image in request.images)
-    mask = None if request.mask is None else _decode_mask(read(request.mask), pixels[0], request.mask.field)
+    mask = None
+    if request.mask is not None:
+        mask = _decode_mask(read(request.mask), pixels[0], request.mask.field, notices)
     sizes = resolve(request.size, checkpoint.sizes, _reference_size(request, pixels), strict=request.strict)
     notices += (*sizes.notices, *_unused(request))
     return Staged(_specs(request, sizes), pixels, mask, sizes, tuple(notices))
@@ -138,11 +140,16 @@ def _decode(data: bytes, model: Model | None, field: str, notices: list[Notice])
     if model is not None:
         header = images.probe(data, field=field)
         notices += model.check_image(header.width, header.height, len(data), field=field)
-    return images.decode(data, field=field)
+    remarks: list[str] = []
+    decoded = images.decode(data, field=field, remarks=remarks)
+    notices += (Notice(field, "converted", remark) for remark in remarks)
+    return decoded
 
 
-def _decode_mask(data: bytes, first: Pixels, field: str) -> Mask:
-    mask = images.decode_mask(data, field=field)
+def _decode_mask(data: bytes, first: Pixels, field: str, notices: list[Notice]) -> Mask:
+    remarks: list[str] = []
+    mask = images.decode_mask(data, field=field, remarks=remarks)
+    notices += (Notice(field, "converted", remark) for remark in remarks)
     if mask.shape != first.shape[:2]:
         raise InvalidImage(
             f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels but the first image has "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from retouch import images
 from retouch.catalog import Catalog, checkpoint_named
@@ -93,3 +95,18 @@ def test_a_mask_of_grey_blends_the_picture_with_its_source() -> None:
     finished = finish_image(np.full((64, 128, 3), 255, dtype=np.uint8), one)
     expected = (255 * 128 + one.images[0].astype(int) * 127 + 127) // 255
     assert (finished == expected).all()
+
+
+def test_transparency_and_a_doubtful_mask_are_told_by_notices() -> None:
+    clear, drawn = np.full((64, 128, 4), 255, dtype=np.uint8), np.full((64, 128, 4), 255, dtype=np.uint8)
+    clear[:9, :, 3] = 0
+    drawn[:, :64, :3] = 0
+    drawn[0, 0, 3] = 254
+    for name, values in (("clear", clear), ("drawn", drawn)):
+        out = io.BytesIO()
+        Image.fromarray(values).save(out, "PNG")
+        FILES[name] = out.getvalue()
+    one = staged("wide", "clear", mask="drawn")
+    assert [notice.parameter for notice in one.notices][:2] == ["images[1]", "mask"]
+    assert one.mask is not None
+    assert set(np.unique(one.mask)) == {0, 255}, "read by brightness, so it edits"
