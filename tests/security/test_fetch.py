@@ -13,18 +13,56 @@ import socket
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote
 
+import brotli
 import httpx2
 import pytest
+import zstandard
 
 from retouch.errors import ForbiddenAddress, ImageTooLarge, ImageUnreachable, InvalidRequest
 from retouch.storage.addresses import OpenedAddresses, is_public
 from retouch.storage.fetch import Fetcher
 from retouch.storage.guard import addresses_to_try, guarded_client
+
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9
+BOMB_BYTES = 1_000_000
+
+
+def packed() -> dict[str, tuple[str, bytes]]:
+    """Content-Encoding and body, by what they are."""
+    bare = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    deflated = bare.compress(IMAGE) + bare.flush()
+    zeros = bytes(BOMB_BYTES)
+    words = ("", " ", ",", "identity", "aws-chunked", "utf-8", "UTF-8", "binary", "none", "base64", "8bit", "image/png")
+    labels = ("gzip", "br", "zstd", "deflate")
+    return {
+        **{f"plain {word!r}": (word, IMAGE) for word in words},
+        **{f"plain labelled {word}": (word, IMAGE) for word in labels},
+        "packed gzip": ("gzip", gzip.compress(IMAGE)),
+        "packed members": ("GZip", gzip.compress(IMAGE[:99]) + gzip.compress(IMAGE[99:]) + b"\0\0"),
+        "packed x-gzip": ("x-gzip", gzip.compress(IMAGE)),
+        "packed by S3": ("aws-chunked,gzip", gzip.compress(IMAGE)),
+        "packed twice": ("gzip, br", brotli.compress(gzip.compress(IMAGE))),
+        "packed deflate": ("deflate", zlib.compress(IMAGE)),
+        "packed bare deflate": ("deflate", deflated),
+        "packed br": ("br", brotli.compress(IMAGE)),
+        "packed zstd": ("zstd", zstandard.compress(IMAGE)),
+        "bomb gzip": ("gzip", gzip.compress(zeros)),
+        "bomb deflate": ("deflate", zlib.compress(zeros)),
+        "bomb br": ("br", brotli.compress(zeros)),
+        "bomb zstd": ("zstd", zstandard.compress(zeros)),
+        "bomb twice": ("gzip, gzip", gzip.compress(gzip.compress(zeros))),
+        "bad gzip": ("gzip", gzip.compress(IMAGE)[:-20]),
+        "bad br": ("br", brotli.compress(IMAGE)[:-20]),
+        "bad compress": ("compress", IMAGE),
+        "bad many": (",".join(["gzip"] * 9), gzip.compress(IMAGE)),
+    }
+
 
 tried: list[tuple] = []
 """Addresses of every connection tried by the thread under watch."""
@@ -137,9 +175,9 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     def answer_silence(self, _: str) -> None:
         self.server.listener.stop.wait(10)
 
-    def answer_gzip(self, _: str) -> None:
-        body = gzip.compress(b"\0" * 10_000_000)
-        self._head(200, {"Content-Encoding": "gzip", "Content-Length": str(len(body))})
+    def answer_packed(self, name: str) -> None:
+        header, body = packed()[unquote(name)]
+        self._head(200, {"Content-Encoding": header, "Content-Length": str(len(body))})
         self.wfile.write(body)
 
     def answer_garbage(self, _: str) -> None:
@@ -503,9 +541,23 @@ def test_a_server_that_drips_or_says_nothing_is_left_at_the_deadline(listener: L
     assert time.monotonic() - started < 5
 
 
-def test_a_body_that_would_inflate_is_not_inflated(listener: Listener) -> None:
-    with pytest.raises(ImageUnreachable, match="compressed"):
-        open_fetcher(listener).fetch(listener.url("/gzip"))
+@pytest.mark.parametrize("name", [name for name in packed() if name.startswith(("plain ", "packed "))])
+def test_whatever_its_content_encoding_says_an_image_arrives_as_it_is(listener: Listener, name: str) -> None:
+    assert open_fetcher(listener).fetch(listener.url(f"/packed/{quote(name)}")) == IMAGE
+
+
+@pytest.mark.parametrize("name", [name for name in packed() if name.startswith("bomb ")])
+def test_a_body_is_unpacked_within_the_limit_of_bytes(listener: Listener, name: str) -> None:
+    with pytest.raises(ImageTooLarge) as caught:
+        open_fetcher(listener, max_bytes=BOMB_BYTES - 1).fetch(listener.url(f"/packed/{quote(name)}"))
+    assert caught.value.context == {"max_bytes": BOMB_BYTES - 1}
+    assert len(open_fetcher(listener, max_bytes=BOMB_BYTES).fetch(listener.url(f"/packed/{quote(name)}"))) == BOMB_BYTES
+
+
+@pytest.mark.parametrize("name", [name for name in packed() if name.startswith("bad ")])
+def test_a_body_that_cannot_be_unpacked_is_an_unreachable_image(listener: Listener, name: str) -> None:
+    with pytest.raises(ImageUnreachable, match="cannot be unpacked"):
+        open_fetcher(listener).fetch(listener.url(f"/packed/{quote(name)}"))
 
 
 @pytest.mark.parametrize("path", ["/garbage", "/short"])

@@ -12,6 +12,7 @@ import httpx2
 
 from retouch.errors import ImageTooLarge, ImageUnreachable
 from retouch.storage.addresses import OpenedAddresses
+from retouch.storage.content_encoding import TooLarge, Undecodable, decoded
 from retouch.storage.guard import Resolver, check_host, guarded_client, resolve_by_system
 
 MAX_BYTES: Final = 50 * 1024 * 1024
@@ -32,8 +33,8 @@ class Fetcher:
     """Fetches links for callers; thread-safe, and nothing is shared between two fetches.
 
     allow_private: `HOST[:PORT]` entries that the operator has opened. max_bytes: of one image, counted as
-    they arrive. timeout_s: for everything together, redirects included (one slow look-up of a name may
-    exceed it). max_redirects: hops after the first answer; each is judged like the first.
+    they arrive and once more unpacked. timeout_s: for everything together, redirects included (one slow
+    look-up of a name may exceed it). max_redirects: hops after the first answer; each is judged like the first.
     """
 
     def __init__(
@@ -104,22 +105,28 @@ class Fetcher:
     def _body(self, answer: httpx2.Response) -> bytes:
         if answer.status_code != 200:
             raise _unreachable(answer.url, f"answered with status {answer.status_code}")
-        if answer.headers.get("content-encoding", "identity").lower() != "identity":
-            raise _unreachable(answer.url, "sent a compressed body although none was asked for")
         if answer.headers.get("content-length", "0").isdigit():
             self._check_size(int(answer.headers.get("content-length", "0")))
         body = bytearray()
         for part in answer.iter_raw():
             body += part
             self._check_size(len(body))
-        return bytes(body)
+        # asked for as they are, but S3 and some caches send compressed what was stored so
+        try:
+            return decoded(bytes(body), answer.headers.get("content-encoding", ""), self._max_bytes)
+        except TooLarge:
+            raise self._too_large() from None
+        except Undecodable:
+            raise _unreachable(answer.url, "sent a compressed body that cannot be unpacked") from None
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            raise ImageTooLarge(
-                f"The file behind the link has more than the {self._max_bytes} bytes allowed.",
-                max_bytes=self._max_bytes,
-            )
+            raise self._too_large()
+
+    def _too_large(self) -> ImageTooLarge:
+        return ImageTooLarge(
+            f"The file behind the link has more than the {self._max_bytes} bytes allowed.", max_bytes=self._max_bytes
+        )
 
 
 def _unreachable(url: httpx2.URL, what: str) -> ImageUnreachable:
