@@ -28,9 +28,9 @@ from retouch.images import Pixels
 from retouch.jobs.wakeups import open_wakeups
 from retouch.service import Service
 from retouch.storage.local import LocalBlobs, link_secret
-from retouch.worker.liaison import Rhythm
+from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import input_reader
-from retouch.worker.worker import Worker, WorkerSettings
+from retouch.worker.worker import Worker
 from tests.unit.worker.bench import no_network
 
 STATIONS = ("load", "stage in", "prepare", "denoise", "decode", "stage out", "uploaded")
@@ -119,7 +119,7 @@ def main(database_url: str, data: Path, name: str, station: str, lease_s: float)
         read=read,
         load=load,
         checkpoint=checkpoint,
-        settings=WorkerSettings(poll_s=0.2, rhythm=Rhythm(lease_s=lease_s, beat_s=1.0)),
+        settings=WorkerSettings(poll_s=0.2, heartbeat=HeartbeatSettings(lease_s=lease_s, beat_s=1.0)),
     )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

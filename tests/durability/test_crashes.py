@@ -23,8 +23,7 @@ from retouch import images
 from retouch.accounts.keys import ANONYMOUS
 from retouch.accounts.tables import usage_entry
 from retouch.jobs.job import Job, JobState
-from retouch.worker.liaison import Rhythm
-from retouch.worker.worker import WorkerSettings
+from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from tests.durability.gated_worker import STATIONS
 from tests.live_server import LiveServer, clean_environment, live_server
 from tests.unit.worker.bench import Gated, WorkBench, png
@@ -32,7 +31,7 @@ from tests.unit.worker.bench import Gated, WorkBench, png
 SHORT_LEASE_S = 0.6
 LONG_LEASE_S = 30.0
 
-STEADY = WorkerSettings(poll_s=0.2, rhythm=Rhythm(lease_s=10.0))
+STEADY = WorkerSettings(poll_s=0.2, heartbeat=HeartbeatSettings(lease_s=10.0))
 
 
 class WorkerProcess:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
-from retouch.engine.pipelines.text_encoding import PICTURE, PREFIX, SUFFIX, TextEncoder
+from retouch.engine.pipelines.text_encoding import IMAGE_TOKENS, PREFIX, SUFFIX, TextEncoder
 from retouch.errors import InvalidRequest, TooLong
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import picture, shared
@@ -44,7 +44,7 @@ def encode(encoder: TextEncoder, prompt: str = PROMPT, key: tuple[str, ...] = ("
 
 def stock_states(stock: Qwen2_5_VLForConditionalGeneration, encoder: TextEncoder, without: str = "") -> torch.Tensor:
     """Last hidden states of the whole class, fed with everything the processor returns but `without`."""
-    shown = f"Picture 1: {PICTURE}Picture 2: {PICTURE}"
+    shown = f"Picture 1: {IMAGE_TOKENS}Picture 2: {IMAGE_TOKENS}"
     text = PREFIX + shown + PROMPT + SUFFIX
     inputs = encoder.processor(text=[text], images=PICTURES, padding=True, return_tensors="pt")
     inputs.pop(without, None)

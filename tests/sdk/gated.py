@@ -30,9 +30,9 @@ from retouch.service import Service, ServiceSettings
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
-from retouch.worker.liaison import Rhythm
+from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import input_reader
-from retouch.worker.worker import Worker, WorkerSettings
+from retouch.worker.worker import Worker
 from tests.live_server import free_port
 
 PATIENCE_S = 20.0
@@ -106,7 +106,9 @@ def gated_server(data: Path, *, settings: ServiceSettings | None = None, running
         read=input_reader(blobs, Fetcher(()).fetch),
         load=lambda: pipeline,
         checkpoint=checkpoint,
-        settings=WorkerSettings(running=running, ahead=0, poll_s=0.05, rhythm=Rhythm(progress_s=0.01, preview_s=0.0)),
+        settings=WorkerSettings(
+            running=running, ahead=0, poll_s=0.05, heartbeat=HeartbeatSettings(progress_s=0.01, preview_s=0.0)
+        ),
     )
     authenticator = Authenticator(Keys(database), loopback=True, no_auth=False)
     app = create_app(AppDependencies(service, Watch(service), blobs, catalog, authenticator))

@@ -86,7 +86,7 @@ def serve(
             (sys.executable, "-m", "retouch", "worker", "--attached"),
             {**os.environ, **as_variables(store, model, network, processes)},
             processes.workers,
-            hopeless=server.give_up,
+            fatal=server.give_up,
         )
         supervisor.start()
         needs_key = dependencies.authenticator.needs_key()

@@ -22,13 +22,14 @@ from retouch.cli.parts import open_database
 from retouch.engine.pipelines import load_pipeline
 from retouch.errors import RetouchError, Unavailable
 from retouch.jobs.wakeups import open_wakeups
-from retouch.server.supervisor import EXIT_HOPELESS
+from retouch.server.supervisor import EXIT_FATAL
 from retouch.service import Service, ServiceSettings
 from retouch.settings import ModelSettings, NetworkSettings, ProcessSettings, StoreSettings
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
+from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import input_reader
-from retouch.worker.worker import Worker, WorkerSettings
+from retouch.worker.worker import Worker
 
 logger = structlog.get_logger(__name__)
 
@@ -55,7 +56,7 @@ def work(
         code = 1
     except RetouchError as error:
         sys.stderr.write(f"retouch: {error.message}\n")
-        code = EXIT_HOPELESS if attached else 1
+        code = EXIT_FATAL if attached else 1
     sys.stderr.flush()
     # A device may be inside a step that takes minutes; everything else has ended, so nobody waits for it.
     os._exit(code)

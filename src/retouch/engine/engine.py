@@ -81,7 +81,7 @@ class Engine:
         self._pipeline = pipeline
         self._scheduler = Scheduler(memory_bytes, max_running, pipeline.shared_step_tokens)
         self._edits: dict[str, _Edit] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Condition()  # of a reentrant lock; notified when an edit arrives
 
     def add(self, spec: EditSpec, images: Sequence[Pixels], *, edit_id: str | None = None) -> str:
         """Let an edit wait for its turn; returns its id. `images`: uint8 (height, width, 3), original sizes."""
@@ -90,6 +90,7 @@ class Engine:
             assert edit_id not in self._edits, f"the edit {edit_id} is already here"
             self._edits[edit_id] = _Edit(spec, tuple(images))
             self._scheduler.add(edit_id, self._pipeline.memory_bytes(spec, len(images)))
+            self._lock.notify_all()
         return edit_id
 
     def cancel(self, edit_id: str) -> None:
@@ -102,6 +103,11 @@ class Engine:
     def busy(self) -> bool:
         """Whether any edit waits or runs."""
         return bool(self._edits)
+
+    def wait_for_work(self, timeout_s: float) -> bool:
+        """Wait until any edit is here; False when none came within `timeout_s`."""
+        with self._lock:
+            return self._lock.wait_for(lambda: bool(self._edits), timeout_s)
 
     def preview(self, edit_id: str) -> Pixels | None:
         """A small image of where the edit stands, or None when it is unknown or has taken no step."""

@@ -41,3 +41,6 @@ class Pipeline(Protocol):
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
         """An upper estimate of the device memory one running edit holds between ticks."""
+
+    def state_budget_bytes(self) -> int | None:
+        """Device memory that all running edits may hold together between ticks; None for no limit."""

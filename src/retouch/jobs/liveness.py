@@ -59,7 +59,7 @@ def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:
     )
 
 
-def bury(connection: Connection, now: datetime) -> None:
+def prune(connection: Connection, now: datetime) -> None:
     """Forget the workers that have been silent for an hour."""
     connection.execute(delete(worker).where(worker.c.seen_at < now - timedelta(hours=1)))
 

@@ -42,7 +42,7 @@ def remove(connection: Connection, job_ids: Sequence[str], now: datetime) -> Non
     """Delete the rows of these finished jobs, and small things whose time is over anyway."""
     store.remove(connection, job_ids)
     idempotency.forget(connection, job_ids, now)
-    liveness.bury(connection, now)
+    liveness.prune(connection, now)
 
 
 def _inputs(job: Job) -> list[str]:

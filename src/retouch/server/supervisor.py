@@ -16,7 +16,7 @@ import structlog
 
 logger = structlog.get_logger(__name__)
 
-EXIT_HOPELESS = 3
+EXIT_FATAL = 3
 """A worker's exit code when starting it again cannot help: unknown model, missing packages, bad settings."""
 
 FIRST_PAUSE_S = 0.5
@@ -32,15 +32,15 @@ GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 class Supervisor:
     """`count` processes of one command, kept alive by a thread each.
 
-    hopeless: called once, from a thread, when a worker says that it can never start.
+    fatal: called once, from a thread, when a worker says that it can never start.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], count: int, *, hopeless: Callable[[], None]
+        self, command: Sequence[str], environment: Mapping[str, str], count: int, *, fatal: Callable[[], None]
     ) -> None:
         self._command = tuple(command)
         self._environments = [worker_environment(environment, index, count) for index in range(count)]
-        self._hopeless = hopeless
+        self._fatal = fatal
         self._stopping = threading.Event()
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -77,8 +77,8 @@ class Supervisor:
             code = self._run_once(index)
             if self._stopping.is_set():
                 return
-            if code == EXIT_HOPELESS:
-                self._hopeless()
+            if code == EXIT_FATAL:
+                self._fatal()
                 return
             if time.monotonic() - began >= STEADY_AFTER_S:
                 pause_s = FIRST_PAUSE_S

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from retouch.catalog import Checkpoint
 from retouch.edit import Acceleration, EditOutput, OutputImage, Usage
-from retouch.worker.held import HeldJob
+from retouch.worker.leased import LeasedJob
 
 
-def output_of(job: HeldJob, images: Sequence[OutputImage], checkpoint: Checkpoint, *, stage_out_s: float) -> EditOutput:
+def output_of(
+    job: LeasedJob, images: Sequence[OutputImage], checkpoint: Checkpoint, *, stage_out_s: float
+) -> EditOutput:
     """The answer's facts. `images` are stored already, in order."""
     staged = job.staged
     assert staged is not None, "a finished job was staged"
@@ -25,7 +27,7 @@ def output_of(job: HeldJob, images: Sequence[OutputImage], checkpoint: Checkpoin
     )
 
 
-def usage_of(job: HeldJob, output: EditOutput) -> Usage:
+def usage_of(job: LeasedJob, output: EditOutput) -> Usage:
     """What the ledger counts: device time is what the engine worked for this job, not how long it waited."""
     return Usage(
         images=len(output.images),

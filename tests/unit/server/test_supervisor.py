@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retouch.server import supervisor
-from retouch.server.supervisor import EXIT_HOPELESS, Supervisor, worker_environment
+from retouch.server.supervisor import EXIT_FATAL, Supervisor, worker_environment
 
 WITHIN_S = 20.0
 
@@ -28,7 +28,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     pid_file.touch()
     twice = threading.Event()
     source = "import sys\nopen(sys.argv[1], 'a').write('x')\nsys.exit(1 if len(open(sys.argv[1]).read()) < 3 else 3)"
-    keeper = Supervisor(script(source, pid_file), {}, 1, hopeless=twice.set)
+    keeper = Supervisor(script(source, pid_file), {}, 1, fatal=twice.set)
     keeper.start()
     assert twice.wait(WITHIN_S)
     keeper.stop()
@@ -37,14 +37,14 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_ever_start_is_not_started_again() -> None:
     told = threading.Event()
-    keeper = Supervisor(script(f"raise SystemExit({EXIT_HOPELESS})"), {}, 1, hopeless=told.set)
+    keeper = Supervisor(script(f"raise SystemExit({EXIT_FATAL})"), {}, 1, fatal=told.set)
     keeper.start()
     assert told.wait(WITHIN_S)
     keeper.stop()
 
 
 def test_a_stop_ends_every_worker() -> None:
-    keeper = Supervisor(script("import sys; sys.stdin.read()"), {}, 3, hopeless=lambda: None)
+    keeper = Supervisor(script("import sys; sys.stdin.read()"), {}, 3, fatal=lambda: None)
     keeper.start()
     while len(keeper._running) < 3:
         pass

@@ -29,9 +29,9 @@ from retouch.jobs.job import Job, JobState
 from retouch.jobs.wakeups import JOB_TOPIC, open_wakeups
 from retouch.service import Service
 from retouch.storage.open import open_blobs
-from retouch.worker.liaison import Rhythm
+from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import input_reader
-from retouch.worker.worker import Worker, WorkerSettings
+from retouch.worker.worker import Worker
 
 WITHIN_S = 15.0
 
@@ -130,7 +130,7 @@ class WorkBench:
     ) -> Iterator[RunningWorker]:
         """A worker on a thread, stopped at the end; a gated pipeline is opened wide for the stop."""
         pipeline = pipeline or NullPipeline()
-        settings = settings or WorkerSettings(outage_pause_s=0.05, poll_s=0.2, rhythm=Rhythm(lease_s=5.0))
+        settings = settings or WorkerSettings(outage_pause_s=0.05, poll_s=0.2, heartbeat=HeartbeatSettings(lease_s=5.0))
         worker = Worker(
             name,
             service=self.service,

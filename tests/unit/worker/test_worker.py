@@ -17,11 +17,12 @@ from retouch.engine.state import DenoiseState
 from retouch.errors import EditTimeout, LeaseLost, UnsupportedParameter
 from retouch.jobs.job import JobState, Lease
 from retouch.storage.blob_keys import read_key
-from retouch.worker.liaison import Rhythm
-from retouch.worker.worker import WorkerSettings
+from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from tests.unit.worker.bench import DELIVERY, Gated, WorkBench, png
 
-HASTY = WorkerSettings(poll_s=0.2, outage_pause_s=0.05, rhythm=Rhythm(lease_s=0.6, progress_s=0.05, preview_s=0.0))
+HASTY = WorkerSettings(
+    poll_s=0.2, outage_pause_s=0.05, heartbeat=HeartbeatSettings(lease_s=0.6, progress_s=0.05, preview_s=0.0)
+)
 
 
 def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: WorkBench) -> None:
@@ -41,7 +42,7 @@ def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: WorkBench)
 
 
 def test_a_worker_tells_what_its_jobs_have_cost(bench: WorkBench) -> None:
-    with bench.worker(settings=replace(HASTY, rhythm=Rhythm(beat_s=0.05))):
+    with bench.worker(settings=replace(HASTY, heartbeat=HeartbeatSettings(beat_s=0.05))):
         timings = [bench.finished(bench.submit().id).output for _ in range(2)]
         spent = sum(output.timings["stage_in"] for output in timings if output)
 
@@ -174,7 +175,7 @@ def test_a_lease_outlives_a_prepare_that_is_longer_than_the_lease(bench: WorkBen
     job = bench.submit(steps=1)
     with bench.worker(pipeline, settings=HASTY):
         pipeline.wait_until_inside()
-        end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.rhythm.lease_s)
+        end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.heartbeat.lease_s)
         bench.until(lambda: datetime.now(UTC) > end)
         assert bench.service.sweep().requeued == 0
         pipeline.let(1)
@@ -184,7 +185,9 @@ def test_a_lease_outlives_a_prepare_that_is_longer_than_the_lease(bench: WorkBen
 def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: WorkBench) -> None:
     pipeline = Gated()
     job = bench.submit(steps=2)
-    forgetful = WorkerSettings(running=1, ahead=0, rhythm=Rhythm(lease_s=0.01, beat_s=60.0, progress_s=60.0))
+    forgetful = WorkerSettings(
+        running=1, ahead=0, heartbeat=HeartbeatSettings(lease_s=0.01, beat_s=60.0, progress_s=60.0)
+    )
     with bench.worker(pipeline, settings=forgetful):
         pipeline.wait_until_inside()
         bench.until(lambda: bench.service.sweep().requeued == 1)
@@ -202,7 +205,7 @@ def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: WorkBench) -> Non
 def test_a_worker_may_lease_again_what_it_lost_without_noticing(bench: WorkBench) -> None:
     pipeline = Gated()
     job = bench.submit(steps=1)
-    forgetful = WorkerSettings(poll_s=0.05, rhythm=Rhythm(lease_s=0.3, beat_s=60.0, progress_s=60.0))
+    forgetful = WorkerSettings(poll_s=0.05, heartbeat=HeartbeatSettings(lease_s=0.3, beat_s=60.0, progress_s=60.0))
     with bench.worker(pipeline, settings=forgetful):
         pipeline.wait_until_inside()
         bench.until(lambda: bench.service.sweep().requeued == 1)
@@ -239,7 +242,7 @@ def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: Wo
     def previews() -> int:
         return [event.kind for event in bench.service.events(job.id)].count("preview")
 
-    with bench.worker(pipeline, settings=replace(HASTY, rhythm=replace(HASTY.rhythm, preview_s=60))):
+    with bench.worker(pipeline, settings=replace(HASTY, heartbeat=replace(HASTY.heartbeat, preview_s=60))):
         for count in (1, 2, 3):
             pipeline.let(1)
             bench.until(lambda count=count: previews() == count)
@@ -254,7 +257,7 @@ def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(be
     with bench.worker(pipeline, settings=HASTY):
         pipeline.let(2)
         bench.until(lambda: bench.job(job.id).step == 2)
-        end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.rhythm.lease_s)
+        end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.heartbeat.lease_s)
         bench.until(lambda: datetime.now(UTC) > end)
         assert bench.service.sweep().requeued == 0
         pipeline.let(1)
@@ -264,7 +267,7 @@ def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(be
 def test_a_job_that_somebody_else_ended_is_dropped(bench: WorkBench) -> None:
     pipeline = Gated()
     job = bench.submit(steps=50)
-    with bench.worker(pipeline, settings=replace(HASTY, rhythm=Rhythm(lease_s=60.0))):
+    with bench.worker(pipeline, settings=replace(HASTY, heartbeat=HeartbeatSettings(lease_s=60.0))):
         pipeline.wait_until_inside()
         lease = replace(lease_of(bench, job.id), worker="worker-a")
         bench.service.fail(lease, EditTimeout("It ran too long.").failure)
@@ -305,6 +308,31 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(bench: Wo
     with bench.worker(Unloadable()) as worker:
         worker.join()
     assert isinstance(worker.error, UnsupportedParameter)
+
+
+def test_the_devices_memory_limits_what_runs(bench: WorkBench) -> None:
+    class Small(NullPipeline):
+        def state_budget_bytes(self) -> int:  # type: ignore[override]
+            return 128 * 128 * 3
+
+    large, fitting = (bench.submit(size=SizeRequest(width=side, height=side)) for side in (256, 128))
+    with bench.worker(Small()):
+        refused, done = bench.finished(large.id), bench.finished(fitting.id)
+    assert refused.failure is not None
+    assert refused.failure.code == "out_of_memory"
+    assert done.state is JobState.SUCCEEDED
+
+
+def test_edits_that_do_not_fit_together_run_one_after_the_other(bench: WorkBench) -> None:
+    size = SizeRequest(width=128, height=128)
+    first, second = bench.submit(size=size, steps=2), bench.submit(size=size, steps=1)
+    pipeline = Gated()
+    with bench.worker(pipeline, settings=replace(HASTY, memory_bytes=128 * 128 * 3)):
+        pipeline.let(2)
+        assert bench.finished(first.id).state is JobState.SUCCEEDED
+        assert bench.state(second.id) is JobState.RUNNING
+        pipeline.let(1)
+        assert bench.finished(second.id).state is JobState.SUCCEEDED
 
 
 def test_what_a_mask_protects_comes_back_untouched(bench: WorkBench) -> None:

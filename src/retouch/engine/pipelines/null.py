@@ -50,3 +50,6 @@ class NullPipeline:
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:  # noqa: ARG002 - the references are not kept
         return spec.width * spec.height * 3
+
+    def state_budget_bytes(self) -> None:
+        """No limit: the pixels are a copy of what the caller holds anyway."""

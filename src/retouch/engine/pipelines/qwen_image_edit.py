@@ -141,6 +141,17 @@ class QwenImageEdit:
         embedding_bytes = (reference + 2 * branches * text) * WIDEST * self.dtype.itemsize
         return latent_bytes + embedding_bytes + (target + reference + branches * text) * ROTATION_BYTES
 
+    def state_budget_bytes(self) -> int | None:
+        """Half of what a GPU has left beside the weights; the step of one edit works in the other half.
+
+        None on a CPU, where states lie in the host's memory beside everything else.
+        """
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)
+        reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return (free + reserved) // 2
+
     def _check(self, spec: EditSpec, images: Sequence[Pixels]) -> None:
         if len(images) > 1 and not self.rules.several:
             raise TooManyImages("images", len(images), 1, self.checkpoint.name)

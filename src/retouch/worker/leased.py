@@ -1,6 +1,6 @@
-"""The jobs one worker holds at this moment, shared by its threads.
+"""The jobs one worker has leased at this moment, shared by its threads.
 
-A `HeldJob` is ended by exactly one of those who may end it (finished, failed, cancelled, lost, given back):
+A `LeasedJob` is ended by exactly one of those who may end it (finished, failed, cancelled, lost, given back):
 whoever calls `close` first. Nothing here speaks to the service or the engine.
 """
 
@@ -10,18 +10,17 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from retouch.engine.engine import Progress
 from retouch.images import Pixels
 from retouch.jobs.job import Lease
 from retouch.worker.staging import Staged
 
 
 @dataclass(slots=True)
-class HeldJob:
+class LeasedJob:
     """One leased job on its way through this worker.
 
-    Written by one thread at a time as it moves from stage to stage; `step` and `preview` are written by
-    the engine's thread and read by the liaison's.
+    Written by one thread at a time as it moves from stage to stage; `steps_done` and `preview` are written by
+    the engine's thread and read by the heartbeat's.
     """
 
     lease: Lease
@@ -49,14 +48,14 @@ class HeldJob:
         return self._closed
 
     def close(self) -> bool:
-        """True for the first caller only: he ends the job, everybody else drops what he has."""
+        """True for the first caller only: it ends the job, every other one drops what it has."""
         with self._lock:
             first = not self._closed
             self._closed = True
         return first
 
     def reopen(self) -> None:
-        """Take `close` back because the end could not be told; for the one who closed it."""
+        """Take `close` back because the end could not be recorded; for the thread that closed it."""
         self._closed = False
 
     @property
@@ -74,35 +73,36 @@ class HeldJob:
         count = 0 if self.staged is None else len(self.staged.specs)
         return tuple(f"{self.key}/{index}" for index in range(count))
 
-    @property
-    def complete(self) -> bool:
-        return len(self.images) == len(self.edit_ids)
 
-    def moved(self, progress: Progress) -> None:
-        self.steps_done[progress.edit_id] = progress.step
+class LeasedJobs:
+    """The worker's jobs by the key of their lease, and the slots they take; safe from any thread."""
 
-
-class HeldJobs:
-    """The worker's jobs by the key of their lease; every method is safe from any thread."""
-
-    def __init__(self) -> None:
-        self._jobs: dict[str, HeldJob] = {}
+    def __init__(self, slots: int) -> None:
+        self._jobs: dict[str, LeasedJob] = {}
         self._lock = threading.Lock()
+        self._slots = threading.Semaphore(slots)
 
-    def add(self, job: HeldJob) -> None:
+    def acquire_slot(self, timeout_s: float) -> bool:
+        """Take room for one more job before it is leased; `release_slot` with the job, or without, frees it."""
+        return self._slots.acquire(timeout=timeout_s)
+
+    def add(self, job: LeasedJob) -> None:
         with self._lock:
             self._jobs[job.key] = job
 
-    def remove(self, job: HeldJob) -> bool:
-        """Forget the job; True when it was here."""
+    def release_slot(self, job: LeasedJob | None = None) -> bool:
+        """Forget the job and free its slot; False when it had left already."""
         with self._lock:
-            return self._jobs.pop(job.key, None) is not None
+            if job is not None and self._jobs.pop(job.key, None) is None:
+                return False
+        self._slots.release()
+        return True
 
-    def of_edit(self, edit_id: str) -> HeldJob | None:
+    def of_edit(self, edit_id: str) -> LeasedJob | None:
         """The job an edit of the engine belongs to; None when it has left."""
         with self._lock:
             return self._jobs.get(edit_id.rpartition("/")[0])
 
-    def all(self) -> tuple[HeldJob, ...]:
+    def all(self) -> tuple[LeasedJob, ...]:
         with self._lock:
             return tuple(self._jobs.values())

@@ -1,0 +1,119 @@
+"""Keeps a worker's leases while its device is busy: renews them, reports progress, hears of cancels.
+
+One thread beside the engine's, so that neither a long step nor a long download lets a lease run out. It
+decides nothing about a job; it hands what it hears to the `JobRunner`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from retouch import images
+from retouch.errors import LeaseLost, Unavailable, UnknownJob
+from retouch.jobs.job import JobState
+from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps
+from retouch.service import Service
+from retouch.storage.blobs import Blobs
+from retouch.worker.job_runner import JobRunner
+from retouch.worker.leased import LeasedJob
+from retouch.worker.lifecycle import Lifecycle, Phase
+from retouch.worker.settings import HeartbeatSettings
+
+logger = structlog.get_logger(__name__)
+
+PREVIEW_QUALITY = 80
+PREVIEW_TTL_S = 600.0
+SHORTEST_ROUND_S = 0.02
+"""Between two rounds, however often the wake-up comes."""
+
+
+@dataclass(slots=True)
+class _Reported:
+    """What the service knows of one job, and since when (monotonic seconds)."""
+
+    renewed_at: float
+    progress_at: float
+    preview_at: float
+    step: int = 0
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """The thread's work."""
+
+    worker: str
+    queues: Sequence[str]
+    device: str
+    service: Service
+    blobs: Blobs
+    wakeups: WakeUps
+    runner: JobRunner
+    settings: HeartbeatSettings
+    _reported: dict[str, _Reported] = field(default_factory=dict)  # by the key of the lease
+    _beat_at: float = 0.0
+    _beat_state: str = ""
+
+    def run(self, lifecycle: Lifecycle) -> None:
+        """Work until the worker has stopped; outages of the database or the store are waited out."""
+        with contextlib.closing(self.wakeups.subscribe((CANCEL_TOPIC,))) as subscription:
+            while not lifecycle.reached(Phase.STOPPED):
+                began = time.monotonic()
+                try:
+                    self._round(began)
+                except Unavailable as error:
+                    logger.warning("the service is out of reach", reason=error.message)
+                subscription.wait(self.settings.progress_s)
+                lifecycle.wait(Phase.STOPPED, began + SHORTEST_ROUND_S - time.monotonic())
+
+    def _round(self, now: float) -> None:
+        """Attend to every leased job once, and beat when it is due or the state has changed."""
+        state = "loading" if self.runner.engine is None else "ready"
+        if state != self._beat_state or now - self._beat_at >= self.settings.beat_s:
+            self.service.beat(self.worker, self.queues, self.device, state, seconds=dict(self.runner.seconds))
+            self._beat_at, self._beat_state = now, state
+        jobs = self.runner.leased.all()
+        self._reported = {job.key: self._reported.get(job.key) or _Reported(now, now, now) for job in jobs}
+        for job in jobs:
+            try:
+                cancel_requested = self._report(job, self._reported[job.key], now)
+            except (LeaseLost, UnknownJob):
+                self.runner.drop_lost(job)
+                continue
+            if cancel_requested:
+                self.runner.cancel(job)
+
+    def _report(self, job: LeasedJob, reported: _Reported, now: float) -> bool:
+        """Write what is new about the job; returns whether its owner wants it cancelled."""
+        step = job.step
+        renewal_due = now - reported.renewed_at >= self.settings.lease_s / 3
+        if not renewal_due and step > reported.step and now - reported.progress_at >= self.settings.progress_s:
+            preview = self._store_preview(job, reported, now)
+            reported.progress_at, reported.step = now, step
+            return self.service.progress(job.lease, step=step, steps=job.steps, preview_blob=preview)
+        if renewal_due:
+            reported.renewed_at = now
+            return self.service.renew(job.lease, self.settings.lease_s)
+        current = self.service.get_any(job.id)
+        if current.state is not JobState.RUNNING and not job.closed:
+            raise LeaseLost(f"The job '{job.id}' was ended elsewhere.")
+        return current.cancel_requested
+
+    def _store_preview(self, job: LeasedJob, reported: _Reported, now: float) -> str | None:
+        """The key of a new preview when the engine left one; orders the next in time."""
+        pixels, job.preview = job.preview, None
+        if job.lease.job.delivery.previews or now - reported.preview_at >= self.settings.preview_s:
+            job.preview_wanted = True
+        if pixels is None:
+            return None
+        reported.preview_at = now
+        data = images.encode(pixels, "jpeg", PREVIEW_QUALITY)
+        try:
+            return self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
+        except Unavailable as error:
+            logger.warning("a preview is left out", job=job.id, reason=error.message)
+            return None

@@ -1,0 +1,247 @@
+"""One leased job through this worker: stage in, the engine's edits, stage out, and each way it can end.
+
+A job has exactly one thread at a time and is ended once (`LeasedJob.close`). When jobs are leased and when the
+engine steps is `worker.py`'s matter; states and money are the service's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import structlog
+
+from retouch import images
+from retouch.catalog import Checkpoint
+from retouch.edit import OutputImage
+from retouch.engine.engine import Engine, StepReport
+from retouch.errors import Failure, InternalError, LeaseLost, RetouchError, Unavailable, UnknownJob
+from retouch.jobs.job import Lease
+from retouch.service import Service
+from retouch.storage.blobs import Blobs
+from retouch.worker.leased import LeasedJob, LeasedJobs
+from retouch.worker.lifecycle import Lifecycle, Phase
+from retouch.worker.outcome import output_of, usage_of
+from retouch.worker.settings import WorkerSettings
+from retouch.worker.staging import ReadInput, finish_image, stage_in
+
+logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class JobRunner:
+    """Runs leased jobs. `engine` is set once the model is loaded, before the first job is leased.
+
+    seconds: device and staging time by stage since the start, of all finished jobs.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        blobs: Blobs,
+        read: ReadInput,
+        checkpoint: Checkpoint,
+        settings: WorkerSettings,
+        lifecycle: Lifecycle,
+    ) -> None:
+        slots = settings.running + settings.ahead
+        self.leased = LeasedJobs(slots)
+        self.engine: Engine | None = None
+        self.seconds: dict[str, float] = {}
+        self._seconds_lock = threading.Lock()
+        self._service = service
+        self._blobs = blobs
+        self._read = read
+        self._checkpoint = checkpoint
+        self._settings = settings
+        self._lifecycle = lifecycle
+        self._staging_in = ThreadPoolExecutor(slots, "stage-in")
+        self._staging_out = ThreadPoolExecutor(2, "stage-out")
+        self._storing: set[Future[None]] = set()
+
+    def begin(self, lease: Lease) -> None:
+        """Start on a job for which a slot was acquired."""
+        job = LeasedJob(lease, preview_wanted=lease.job.delivery.previews > 0)
+        self.leased.add(job)
+        logger.info("job leased", job=job.id, attempt=lease.attempt, model=lease.job.request.model)
+        if not self._lifecycle.reached(Phase.STOPPING):
+            self._staging_in.submit(self._run_stage, job, self._stage_in)
+        elif job.close():  # the stop came while it was being leased
+            self._give_back(job)
+
+    def dispatch(self, report: StepReport) -> None:
+        """Pass on what one tick of the engine did; called by the engine's thread, so nothing here may wait."""
+        assert self.engine is not None, "only a loaded engine reports"
+        for progress in report.progressed:
+            job = self.leased.of_edit(progress.edit_id)
+            if job is not None:
+                job.steps_done[progress.edit_id] = progress.step
+                if job.preview_wanted:
+                    job.preview_wanted = False
+                    job.preview = self.engine.preview(progress.edit_id)
+        for finished in report.finished:
+            job = self.leased.of_edit(finished.edit_id)
+            if job is not None:
+                job.images[finished.edit_id] = finished.pixels
+                job.timings[finished.edit_id] = finished.timings
+                if len(job.images) == len(job.edit_ids):
+                    future = self._staging_out.submit(self._run_stage, job, self._stage_out)
+                    self._storing.add(future)
+                    future.add_done_callback(self._storing.discard)
+        for failed in report.failed:
+            job = self.leased.of_edit(failed.edit_id)
+            if job is not None:
+                self._staging_out.submit(self._fail, job, failed.error.failure)
+
+    def give_back_unfinished(self) -> None:
+        """Let other workers have the jobs that have no image yet; the others are worth a moment more."""
+        for job in self.leased.all():
+            if not job.images and job.close():
+                self._give_back(job)
+
+    def close(self, *, storing_s: float) -> None:
+        """Give images that are being stored `storing_s` to arrive, then give back whatever is left."""
+        wait(tuple(self._storing), timeout=storing_s)
+        for job in self.leased.all():
+            if job.close():
+                self._give_back(job)
+        self._staging_in.shutdown(wait=False, cancel_futures=True)
+        self._staging_out.shutdown(wait=False, cancel_futures=True)
+
+    # -- stages ----------------------------------------------------------------------------------------
+
+    def _run_stage(self, job: LeasedJob, stage: Callable[[LeasedJob], None]) -> None:
+        """Run one stage; whatever goes wrong in it ends this job and no other."""
+        if job.closed:
+            return
+        try:
+            stage(job)
+        except LeaseLost:
+            self.drop_lost(job)
+        except Unavailable as error:
+            if job.close():
+                logger.warning("storage or database is away", job=job.id, reason=error.message)
+                # A job given back is next in its queue: without a pause this worker would lease it at once.
+                self._lifecycle.wait(Phase.STOPPING, self._settings.outage_pause_s)
+                self._give_back(job)
+        except RetouchError as error:
+            self._fail(job, error.failure)
+        except Exception:
+            logger.exception("job failed by a bug", job=job.id)
+            self._fail(job, InternalError("Something went wrong inside the server; it has been logged.").failure)
+
+    def _stage_in(self, job: LeasedJob) -> None:
+        began = time.monotonic()
+        staged = stage_in(job.lease.job.request, self._checkpoint, self._read)
+        job.stage_in_s = time.monotonic() - began
+        job.staged = staged
+        assert self.engine is not None, "jobs are leased after the engine is loaded"
+        for edit_id, spec in zip(job.edit_ids, staged.specs, strict=True):
+            if job.closed:
+                break
+            self.engine.add(spec, staged.images, edit_id=edit_id)
+        if job.closed:  # by another thread, whose own drop may have come before the last `add`
+            self._drop_edits(job)
+
+    def _stage_out(self, job: LeasedJob) -> None:
+        """Encode and store every image, then record the end; what was stored goes when that is refused."""
+        began = time.monotonic()
+        staged, request, delivery = job.staged, job.lease.job.request, job.lease.job.delivery
+        assert staged is not None, "an image is made of staged inputs"
+        media_type = request.output_format.media_type
+        ttl_s = self._settings.output_ttl_s if delivery.retention_s is None else delivery.retention_s
+        outputs: list[OutputImage] = []
+        try:
+            for edit_id, spec in zip(job.edit_ids, staged.specs, strict=True):
+                pixels = finish_image(job.images[edit_id], staged)
+                data = images.encode(pixels, request.output_format, request.output_quality)
+                key = self._store(data, media_type, ttl_s)
+                height, width = pixels.shape[:2]
+                outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed))
+            output = output_of(job, outputs, self._checkpoint, stage_out_s=time.monotonic() - began)
+            if not job.close():
+                raise LeaseLost("The job ended while its image was stored.")
+            try:
+                usage = usage_of(job, output)
+                self._retry_while_unavailable(lambda: self._service.finish(job.lease, output, usage))
+            except BaseException:
+                job.reopen()  # so that `_run_stage` can end it in another way
+                raise
+        except RetouchError:
+            self._delete(outputs)
+            raise
+        self.leased.release_slot(job)
+        with self._seconds_lock:
+            for name, seconds in output.timings.items():
+                self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        logger.info("job finished", job=job.id, **{name: round(value, 4) for name, value in output.timings.items()})
+
+    def _store(self, data: bytes, media_type: str, ttl_s: float) -> str:
+        return self._retry_while_unavailable(lambda: self._blobs.put(data, media_type, folder="outputs", ttl_s=ttl_s))
+
+    def _retry_while_unavailable(self, call: Callable[[], T]) -> T:
+        """Repeat `call` while what it needs is away, for `outage_s`; a finished image is worth it."""
+        until = time.monotonic() + self._settings.outage_s
+        while True:
+            try:
+                return call()
+            except Unavailable as error:
+                if time.monotonic() >= until or self._lifecycle.reached(Phase.STOPPING):
+                    raise
+                logger.warning("waiting to store a result", reason=error.message)
+                self._lifecycle.wait(Phase.STOPPING, self._settings.outage_pause_s)
+
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def cancel(self, job: LeasedJob) -> None:
+        """Stop the edit on its owner's wish."""
+        if job.close():
+            logger.info("job cancelled", job=job.id, step=job.step)
+            self._record_end(job, self._service.acknowledge_cancel)
+
+    def drop_lost(self, job: LeasedJob) -> None:
+        """Drop a job that is another worker's by now, or was ended elsewhere; the service hears nothing of it."""
+        job.close()
+        self._drop_edits(job)
+        if self.leased.release_slot(job):
+            logger.warning("lease lost; the edit is dropped", job=job.id)
+
+    def _fail(self, job: LeasedJob, failure: Failure) -> None:
+        if job.close():
+            logger.info("job failed", job=job.id, code=failure.code)
+            self._record_end(
+                job, lambda lease: self._retry_while_unavailable(lambda: self._service.fail(lease, failure))
+            )
+
+    def _give_back(self, job: LeasedJob) -> None:
+        """Let another worker have a job that this one has closed; costs no attempt."""
+        logger.info("lease given back", job=job.id)
+        self._record_end(job, self._service.release)
+
+    def _record_end(self, job: LeasedJob, verb: Callable[[Lease], object]) -> None:
+        """Tell the service how a closed job ended. When that cannot be done, its lease runs out by itself."""
+        self._drop_edits(job)
+        try:
+            verb(job.lease)
+        except (LeaseLost, UnknownJob, Unavailable) as error:
+            logger.warning("the end of a job could not be recorded", job=job.id, reason=error.message)
+        finally:
+            self.leased.release_slot(job)
+
+    def _drop_edits(self, job: LeasedJob) -> None:
+        if self.engine is not None:
+            for edit_id in job.edit_ids:
+                self.engine.cancel(edit_id)
+
+    def _delete(self, outputs: list[OutputImage]) -> None:
+        """Remove what was stored for a job that did not end here; its life is limited anyway."""
+        for image in outputs:
+            try:
+                self._blobs.delete(image.blob)
+            except Unavailable as error:
+                logger.warning("an unneeded file stays until it expires", blob=image.blob, reason=error.message)
