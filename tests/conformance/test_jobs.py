@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from retouch.accounts.keys import Account
 from retouch.accounts.ledger import Ledger
@@ -691,6 +692,25 @@ def test_more_jobs_than_one_batch_are_deleted_in_one_sweep(world: World, monkeyp
     world.clock.move(8 * 24 * 3600)
     assert world.service.sweep().deleted == 23
     assert world.count(job) == 0
+
+
+def test_a_sweep_is_logged_only_when_it_moved_something(world: World) -> None:
+    world.submit()
+    world.lease(lease_s=30)
+    with capture_logs() as idle:
+        world.service.sweep()
+    world.clock.move(31)
+    with capture_logs() as busy:
+        world.service.sweep()
+    assert idle == []
+    assert busy == [{"event": "swept", "log_level": "info", "requeued": 1}]
+
+
+def test_a_sweep_deletes_files_whose_own_time_is_over(world: World) -> None:
+    key = world.blobs.put(b"picture", "image/png", folder="uploads", ttl_s=60)
+    world.clock.now = datetime.now(UTC) + timedelta(hours=2)
+    assert world.service.sweep() == Swept(files=1)
+    assert not exists(world, key)
 
 
 # --- events

@@ -67,7 +67,7 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        housekeeping = Housekeeping(dependencies.service, dependencies.blobs)
+        housekeeping = Housekeeping(dependencies.service)
         await dependencies.watch.start()
         housekeeping.start()
         if webhooks is not None:
