@@ -40,6 +40,7 @@ from retouch.jobs.job import (
     JobEvent,
     JobState,
     Lease,
+    Preview,
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
@@ -260,13 +261,12 @@ class Service:
             return store.renew(connection, lease, self._clock() + timedelta(seconds=lease_s))
 
     def progress(
-        self, lease: Lease, *, step: int, steps: int, logs: Sequence[str] = (), preview_blob: str | None = None
+        self, lease: Lease, *, step: int, steps: int, logs: Sequence[str] = (), previews: Sequence[Preview] = ()
     ) -> bool:
         """Tell how far the edit is, at most four times a second. True when the owner asked to cancel; LeaseLost."""
         new: list[events.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
         new.append(("step", {"step": step, "steps": steps}))
-        if preview_blob is not None:
-            new.append(("preview", {"blob": preview_blob}))
+        new += [("preview", {"blob": each.blob, "image": each.image, "step": each.step}) for each in previews]
         with self._database.transaction(durability="eventual") as connection:
             cancel = store.progress(connection, lease, step=step, steps=steps)
             events.append(connection, lease.job.id, self._clock(), *new)

@@ -32,7 +32,7 @@ from retouch.errors import (
     UnknownModel,
 )
 from retouch.jobs import fair_queue, sweep
-from retouch.jobs.job import PRIORITY_HIGH, PRIORITY_LOW, Idempotency, Job, JobState, Lease
+from retouch.jobs.job import PRIORITY_HIGH, PRIORITY_LOW, Idempotency, Job, JobState, Lease, Preview
 from retouch.jobs.sweep import Swept
 from retouch.jobs.tables import fair_share, idempotency, job, job_event, job_tally, webhook_outbox, worker
 from retouch.service import Service, ServiceSettings
@@ -634,7 +634,7 @@ def a_finished_job_with_files(world: World, retention_s: float | None = None) ->
     key = Idempotency("k", "hash")
     submitted = world.service.submit(ANNE, request, delivery, idempotency=key).job
     lease = world.lease(lease_s=10_000)
-    world.service.progress(lease, step=1, steps=4, logs=["a secret"], preview_blob=preview)
+    world.service.progress(lease, step=1, steps=4, logs=["a secret"], previews=[Preview(preview, 0, 1)])
     picture = replace(OUTPUT.images[0], blob=output)
     world.service.finish(lease, replace(OUTPUT, images=(picture,)), USAGE)
     return world.look(submitted.id), [own, output, preview], owner_s
@@ -721,7 +721,7 @@ def test_the_history_of_a_job_can_be_replayed_from_any_event(world: World) -> No
     world.submit()
     lease = world.lease()
     world.service.progress(lease, step=1, steps=4, logs=["one", "two"])
-    world.service.progress(lease, step=4, steps=4, preview_blob="previews/x")
+    world.service.progress(lease, step=4, steps=4, previews=[Preview("previews/x", 0, 4)])
     world.service.finish(lease, OUTPUT, USAGE)
     history = world.service.events(submitted.id)
     assert [(event.kind, event.data) for event in history] == [

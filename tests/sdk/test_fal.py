@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from retouch.errors import Failure
+from retouch.jobs.job import Preview
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import (
     DATA_URI,
@@ -593,7 +594,7 @@ def test_a_stream_shows_the_picture_getting_clearer(idle: fal_client.SyncClient,
         events = pool.submit(lambda: list(idle.stream(EDIT, arguments())))
         lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
         preview = hands.blobs.put(photo(64, 48, "JPEG"), "image/jpeg", folder="previews", ttl_s=60)
-        hands.service.progress(lease, step=1, steps=4, preview_blob=preview)
+        hands.service.progress(lease, step=1, steps=4, previews=[Preview(preview, 0, 1)])
         hands.service.progress(lease, step=3, steps=4)
         hands.finish(lease)
         seen = events.result(20)

@@ -112,7 +112,7 @@ class JobEvent:
 
     id: grows with time over all jobs, usable as SSE's Last-Event-ID. kind: `state`, `step`, `log`,
     `preview`. data: small JSON, e.g. {"state": "running"}, {"step": 3, "steps": 8},
-    {"level": "INFO", "message": "…"}, {"blob": "previews/…", "width": 64, "height": 64}.
+    {"level": "INFO", "message": "…"}, {"blob": "previews/…", "image": 0, "step": 3} (see `Preview`).
     """
 
     id: int
@@ -120,6 +120,15 @@ class JobEvent:
     kind: str
     data: Mapping[str, object]
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """An unfinished image. image: which of the job's it is, from 0. step: the denoise steps it had by then."""
+
+    blob: str
+    image: int
+    step: int
 
 
 def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:

@@ -15,7 +15,8 @@ import structlog
 
 from retouch import images
 from retouch.errors import LeaseLost, Unavailable, UnknownJob
-from retouch.jobs.job import JobState
+from retouch.images import Pixels
+from retouch.jobs.job import JobState, Preview
 from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -92,9 +93,9 @@ class Heartbeat:
         step = job.step
         renewal_due = now - reported.renewed_at >= self.settings.lease_s / 3
         if not renewal_due and step > reported.step and now - reported.progress_at >= self.settings.progress_s:
-            preview = self._store_preview(job, reported, now)
+            previews = self._store_previews(job, reported, now)
             reported.progress_at, reported.step = now, step
-            return self.service.progress(job.lease, step=step, steps=job.steps, preview_blob=preview)
+            return self.service.progress(job.lease, step=step, steps=job.steps, previews=previews)
         if renewal_due:
             reported.renewed_at = now
             return self.service.renew(job.lease, self.settings.lease_s)
@@ -103,17 +104,21 @@ class Heartbeat:
             raise LeaseLost(f"The job '{job.id}' was ended elsewhere.")
         return current.cancel_requested
 
-    def _store_preview(self, job: LeasedJob, reported: _Reported, now: float) -> str | None:
-        """The key of a new preview when the engine left one; orders the next in time."""
-        pixels, job.preview = job.preview, None
+    def _store_previews(self, job: LeasedJob, reported: _Reported, now: float) -> list[Preview]:
+        """Store the previews the engine left, one for each image at most, and order the next ones in time."""
+        taken: list[tuple[int, tuple[Pixels, int]]] = []
+        while job.previews:  # one by one, because the engine's thread may add to them meanwhile
+            taken.append(job.previews.popitem())
         if job.lease.job.delivery.previews or now - reported.preview_at >= self.settings.preview_s:
-            job.preview_wanted = True
-        if pixels is None:
-            return None
-        reported.preview_at = now
-        data = images.encode(pixels, "jpeg", PREVIEW_QUALITY)
-        try:
-            return self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
-        except Unavailable as error:
-            logger.warning("a preview is left out", job=job.id, reason=error.message)
-            return None
+            job.previews_wanted.update(range(job.lease.job.request.num_images))
+        stored: list[Preview] = []
+        for image, (pixels, step) in sorted(taken, key=lambda preview: preview[0]):
+            reported.preview_at = now
+            data = images.encode(pixels, "jpeg", PREVIEW_QUALITY)
+            try:
+                key = self.blobs.put(data, "image/jpeg", folder="previews", ttl_s=PREVIEW_TTL_S)
+            except Unavailable as error:
+                logger.warning("a preview is left out", job=job.id, reason=error.message)
+                continue
+            stored.append(Preview(key, image, step))
+        return stored

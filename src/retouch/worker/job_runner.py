@@ -66,7 +66,9 @@ class JobRunner:
 
     def begin(self, lease: Lease) -> None:
         """Start on a job for which a slot was acquired."""
-        job = LeasedJob(lease, preview_wanted=lease.job.delivery.previews > 0)
+        job = LeasedJob(lease)
+        if lease.job.delivery.previews:
+            job.previews_wanted.update(range(lease.job.request.num_images))
         self.leased.add(job)
         logger.info("job leased", job=job.id, attempt=lease.attempt, model=lease.job.request.model)
         if not self._lifecycle.reached(Phase.STOPPING):
@@ -81,9 +83,12 @@ class JobRunner:
             job = self.leased.of_edit(progress.edit_id)
             if job is not None:
                 job.steps_done[progress.edit_id] = progress.step
-                if job.preview_wanted:
-                    job.preview_wanted = False
-                    job.preview = self.engine.preview(progress.edit_id)
+                image = int(progress.edit_id.rpartition("/")[2])
+                if image in job.previews_wanted:
+                    job.previews_wanted.discard(image)
+                    pixels = self.engine.preview(progress.edit_id)
+                    if pixels is not None:
+                        job.previews[image] = pixels, progress.step
         for finished in report.finished:
             job = self.leased.of_edit(finished.edit_id)
             if job is not None:

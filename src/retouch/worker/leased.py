@@ -19,8 +19,8 @@ from retouch.worker.staging import Staged
 class LeasedJob:
     """One leased job on its way through this worker.
 
-    Written by one thread at a time as it moves from stage to stage; `steps_done` and `preview` are written by
-    the engine's thread and read by the heartbeat's.
+    Written by one thread at a time as it moves from stage to stage; `steps_done` and `previews` are written by
+    the engine's thread and read by the heartbeat's. previews_wanted: of which images the next one is to be taken.
     """
 
     lease: Lease
@@ -29,8 +29,8 @@ class LeasedJob:
     steps_done: dict[str, int] = field(default_factory=dict)  # by edit id
     images: dict[str, Pixels] = field(default_factory=dict)  # by edit id, finished
     timings: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by edit id, seconds by stage
-    preview: Pixels | None = None
-    preview_wanted: bool = False
+    previews: dict[int, tuple[Pixels, int]] = field(default_factory=dict)  # by image: the newest, and its step
+    previews_wanted: set[int] = field(default_factory=set)  # images
     _closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -250,6 +250,24 @@ def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: Wo
         bench.finished(job.id)
 
 
+def test_the_previews_of_a_job_with_several_images_say_which_they_are_of(bench: WorkBench) -> None:
+    pipeline = Gated()
+    job = bench.submit(delivery=replace(DELIVERY, previews=2), steps=3, num_images=3)
+
+    def previews() -> list[tuple[object, object]]:
+        events = bench.service.events(job.id)
+        return [(event.data["image"], event.data["step"]) for event in events if event.kind == "preview"]
+
+    with bench.worker(pipeline, settings=HASTY):
+        for step in range(1, 10):
+            pipeline.let(1)
+            bench.until(lambda step=step: bench.job(job.id).step >= step or bench.job(job.id).state.final)
+        assert bench.finished(job.id).state is JobState.SUCCEEDED
+    found = previews()
+    assert {image for image, _ in found} == {0, 1, 2}
+    assert all(found.count(each) == 1 for each in found), "an image's step is shown once"
+
+
 def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(bench: WorkBench) -> None:
     pipeline = Gated()
     (bench.data / "files" / "previews").touch()
