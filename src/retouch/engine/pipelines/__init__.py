@@ -13,6 +13,7 @@ from types import ModuleType
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines.null import NullPipeline
+from retouch.engine.prompt_safety import PromptClassifier
 from retouch.engine.safety import ImageClassifier
 from retouch.errors import UnsupportedParameter
 
@@ -46,6 +47,12 @@ def load_image_classifier(name: str, labels: Sequence[str] = ()) -> ImageClassif
     """An image classifier of transformers by hub id or folder, see `image_classifiers.load`. Raises InvalidSetting."""
     classifier: ImageClassifier = _module("image_classifiers", name).load(name, labels)
     return classifier
+
+
+def load_guard(name: str, device: str = "auto") -> PromptClassifier:
+    """A guard model by hub id or folder, see `guards.load`. Raises InvalidSetting."""
+    guard: PromptClassifier = _module("guards", name).load(name, device)
+    return guard
 
 
 def _module(name: str, purpose: str) -> ModuleType:

@@ -60,7 +60,7 @@ def load(name: str, labels: Sequence[str] = ()) -> NamedClassifier:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise _unusable(name, f"its config.json cannot be read: {_first_line(error)}") from None
+        raise _unusable(name, f"its config.json cannot be read: {first_line(error)}") from None
     if not any(str(each).endswith("ForImageClassification") for each in config.architectures or ()):
         held = ", ".join(config.architectures or ()) or config.model_type or "nothing known"
         raise _unusable(name, f"it holds {held}, which is no image classifier")
@@ -83,7 +83,7 @@ def load(name: str, labels: Sequence[str] = ()) -> NamedClassifier:
                 dtype=torch.float32,
             )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise _unusable(name, f"it cannot be loaded: {_first_line(error)}") from None
+        raise _unusable(name, f"it cannot be loaded: {first_line(error)}") from None
     if told["missing_keys"]:
         raise _unusable(name, f"weights are missing, such as {min(told['missing_keys'])}")
     independent = config.problem_type == "multi_label_classification"
@@ -114,7 +114,7 @@ def find_folder(name: str, wanted: Sequence[str], *, option: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(wanted)))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise InvalidSetting(
-            f"{option}: '{name}' is not on this machine and could not be fetched: {_first_line(error)}"
+            f"{option}: '{name}' is not on this machine and could not be fetched: {first_line(error)}"
         ) from None
 
 
@@ -122,5 +122,5 @@ def _unusable(name: str, reason: str) -> InvalidSetting:
     return InvalidSetting(f"--safety-checker: '{name}' cannot be used: {reason}.")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")

@@ -86,31 +86,43 @@ class TextEncoder:
 
         images_key: names the images' content; what was encoded for the same key is used again.
         """
-        return self._cache.get_or_make(
-            (prompt, images_key), lambda: self._encoded(self._inputs(prompt, images), images_key)
-        )
 
-    def _inputs(self, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        announced = (f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
-        shown = "".join(announced) if self.numbered else IMAGE_TOKENS
-        text = PREFIX + shown + prompt + SUFFIX
+        def encoded() -> torch.Tensor:
+            announced = (f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
+            shown = "".join(announced) if self.numbered else IMAGE_TOKENS
+            return self._encoded(self.inputs(PREFIX + shown + prompt + SUFFIX, images), images_key)
+
+        return self._cache.get_or_make((prompt, images_key), encoded)
+
+    def inputs(self, text: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """What the processor makes of a whole conversation and its images, on the model's device."""
         inputs = self.processor(text=[text], images=list(images), padding=True, return_tensors="pt")
         # numpy's memory starts anywhere, and the last bits of a product on a CPU depend on where
         return {name: tensor.clone().to(self.model.device) for name, tensor in inputs.items()}
 
-    def _encoded(self, inputs: dict[str, torch.Tensor], images_key: tuple[str, ...]) -> torch.Tensor:
-        """The forward of `Qwen2_5_VLModel`, with the images' features looked up and without its stored positions."""
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    def embedded(
+        self, inputs: dict[str, torch.Tensor], images_key: tuple[str, ...], *, positions: bool = True
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings (1, tokens, width) with the images' features looked up, and positions (3, 1, tokens) if wanted."""
+        ids = inputs["input_ids"]
         embeds = self.model.get_input_embeddings()(ids)
         seen = self._cache.get_or_make(images_key, lambda: self._seen(inputs)).to(embeds.dtype)
         embeds = embeds.masked_scatter((ids == self.processor.image_token_id).unsqueeze(-1), seen)
-        positions = None
-        if self.positions:
-            positions, _ = self.model.get_rope_index(
-                ids, inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"], attention_mask=mask
-            )
+        if not positions:
+            return embeds, None
+        indexes, _ = self.model.get_rope_index(
+            ids,
+            inputs["mm_token_type_ids"],
+            image_grid_thw=inputs["image_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+        )
+        return embeds, indexes
+
+    def _encoded(self, inputs: dict[str, torch.Tensor], images_key: tuple[str, ...]) -> torch.Tensor:
+        """The forward of `Qwen2_5_VLModel`, without the positions it would store."""
+        embeds, positions = self.embedded(inputs, images_key, positions=self.positions)
         states: torch.Tensor = self.model.language_model(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+            inputs_embeds=embeds, attention_mask=inputs["attention_mask"], position_ids=positions, use_cache=False
         ).last_hidden_state
         return states[:, self.dropped_tokens :].contiguous()
 
