@@ -30,6 +30,11 @@ def default_data_folder() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "share") / "retouch"
 
 
+def split_commas(value: object) -> object:
+    """The members of a comma list in a variable; any other value as it is."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 class _Component(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
@@ -42,9 +47,21 @@ class HttpSettings(_Component):
     public_url: str | None = Field(None, description="this server's address as callers see it; default: per request")
     no_auth: bool = Field(default=False, description="let everybody in without a key, on any address")
     tls: Literal["off", "auto"] = Field("off", description="auto: speak https with a certificate made here")
-    fal_proxy: int | None = Field(
-        None, ge=1, le=65535, description="port of a forward proxy that leads fal's host names here; needs --tls auto"
+    forward_proxy: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="port of a forward proxy that leads the vendors' host names here; needs --tls auto",
     )
+    forwarded_allow_ips: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="proxies whose X-Forwarded headers are believed: addresses, networks, * for every peer",
+    )
+
+    @field_validator("forwarded_allow_ips", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return split_commas(value)
 
     @field_validator("public_url")
     @classmethod
@@ -111,7 +128,7 @@ class NetworkSettings(_Component):
     @field_validator("allow_private", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return split_commas(value)
 
 
 class ProcessSettings(_Component):

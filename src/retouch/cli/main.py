@@ -14,12 +14,13 @@ from typing import Annotated
 import typer
 
 from retouch.errors import RetouchError
+from retouch.protocols.options import FORWARD_PROXY_ALIASES
 
 EVERY_OPTION = "Every option is also a variable: --public-url is RETOUCH_PUBLIC_URL."
 
 app = typer.Typer(
     name="retouch",
-    help="Edit pictures by instruction: a server for Qwen-Image-Edit that speaks OpenAI's and fal's protocols.",
+    help="Edit pictures by instruction: a server for Qwen-Image-Edit that speaks the protocols of the hosted services.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,11 +55,19 @@ Tls = Annotated[
     str | None,
     typer.Option(metavar="auto", help="auto: speak https with a certificate made in the data folder. [default: off]"),
 ]
-FalProxy = Annotated[
+ForwardProxy = Annotated[
     int | None,
     typer.Option(
+        "--forward-proxy",
+        *FORWARD_PROXY_ALIASES,
         metavar="PORT",
-        help="Port of a forward proxy that leads fal's host names here; needs --tls auto. [default: none]",
+        help="Port of a forward proxy that leads the vendors' host names here; needs --tls auto. [default: none]",
+    ),
+]
+ForwardedAllowIps = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ADDRESS", help="Believe the X-Forwarded headers of this proxy: an address, a network, *; repeatable."
     ),
 ]
 AllowPrivate = Annotated[
@@ -128,7 +137,8 @@ def serve(
     retention_days: RetentionDays = None,
     no_auth: NoAuth = None,
     tls: Tls = None,
-    fal_proxy: FalProxy = None,
+    forward_proxy: ForwardProxy = None,
+    forwarded_allow_ips: ForwardedAllowIps = None,
     allow_private: AllowPrivate = None,
     accept_research_licence: AcceptLicence = None,
     log_level: LogLevel = None,
@@ -145,7 +155,8 @@ def serve(
             public_url=public_url,
             no_auth=no_auth,
             tls=tls,
-            fal_proxy=fal_proxy,
+            forward_proxy=forward_proxy,
+            forwarded_allow_ips=forwarded_allow_ips,
         ),
         settings.read(
             settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
@@ -228,21 +239,24 @@ def edit(
 
 @app.command()
 def env(
-    client: Annotated[str, typer.Argument(metavar="openai|fal|runpod", help="Whose official client is to come here.")],
+    client: Annotated[
+        str,
+        typer.Argument(metavar="CLIENT", help="Whose official client is to come here; any other word lists them."),
+    ],
     *,
     host: Host = None,
     port: Port = None,
     public_url: PublicUrl = None,
     tls: Tls = None,
-    fal_proxy: FalProxy = None,
+    forward_proxy: ForwardProxy = None,
     data: Data = None,
 ) -> None:
-    """Print the exports that point an official client at this server; use as: eval "$(retouch env openai)"."""
+    """Print the exports that point an official client at this server; use as: eval "$(retouch env CLIENT)"."""
     from retouch import settings
     from retouch.cli.env import exports
 
     http = settings.read(
-        settings.HttpSettings, host=host, port=port, public_url=public_url, tls=tls, fal_proxy=fal_proxy
+        settings.HttpSettings, host=host, port=port, public_url=public_url, tls=tls, forward_proxy=forward_proxy
     )
     sys.stdout.write(exports(client, http, settings.read(settings.StoreSettings, data=data)))
 

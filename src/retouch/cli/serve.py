@@ -1,7 +1,7 @@
 """`retouch serve`: builds the HTTP process, starts the workers, and says when an edit can be sent.
 
-Imports no torch. The order matters to the operator: a taken port, a folder that cannot be written or an open
-door is said before anything is started.
+Imports no torch. The order matters to the operator: a taken port, a folder that cannot be written or a missing
+key is reported before anything is started.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ import os
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -28,19 +24,18 @@ from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog, Checkpoint, checkpoint_named
-from retouch.cli.greeting import Greeting
+from retouch.cli.https import listening_socket, open_forward_proxy, use_own_certificate
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
+from retouch.cli.startup_banner import StartupBanner
 from retouch.database import Database
 from retouch.errors import InvalidSetting
 from retouch.jobs.wakeups import open_wakeups
 from retouch.protocols.authentication import Authenticator
 from retouch.protocols.dependencies import MAX_BODY_BYTES, AppDependencies
-from retouch.server import tls
 from retouch.server.app import create_app
 from retouch.server.supervisor import Supervisor
-from retouch.server.tunnel import tunnel
 from retouch.server.webhooks import Webhooks
 from retouch.service import Service, ServiceSettings
 from retouch.settings import (
@@ -77,10 +72,10 @@ def serve(
         dependencies.authenticator.refuse_unauthenticated(http.host)
         webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
-        config = _server_config(create_app(dependencies, webhooks))
-        certificate = certified(http, store, config, stop) if http.tls == "auto" else None
-        if http.fal_proxy is not None:
-            stack.enter_context(fal_proxy(http, http.fal_proxy))
+        config = _server_config(create_app(dependencies, webhooks, http.forwarded_allow_ips))
+        certificate = use_own_certificate(http, store, config, stop) if http.tls == "auto" else None
+        if http.forward_proxy is not None:
+            stack.enter_context(open_forward_proxy(http, http.forward_proxy))
         server = _Server(config)
         supervisor = Supervisor(
             (sys.executable, "-m", "retouch", "worker", "--attached"),
@@ -90,8 +85,8 @@ def serve(
         )
         supervisor.start()
         needs_key = dependencies.authenticator.needs_key()
-        greeting = Greeting(http, checkpoint.name, processes.workers, needs_key, certificate)
-        announcer = threading.Thread(target=greeting.tell, args=(dependencies.service, stop), daemon=True)
+        banner = StartupBanner(http, checkpoint.name, processes.workers, needs_key, certificate)
+        announcer = threading.Thread(target=banner.tell, args=(dependencies.service, stop), daemon=True)
         announcer.start()
         try:
             server.run(sockets=[listener])
@@ -133,21 +128,6 @@ def _random() -> bytes:
     return secrets.token_bytes(32)
 
 
-def listening_socket(host: str, port: int, option: str) -> socket.socket:
-    """A bound socket; raises InvalidSetting when the address is taken or not ours. `option` chooses the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise InvalidSetting(
-            f"Cannot listen on {host} port {port}: {error.strerror or error}. Choose another with {option} or --host."
-        ) from None
-    return listener
-
-
 def as_variables(*components: StoreSettings | ModelSettings | NetworkSettings | ProcessSettings) -> dict[str, str]:
     """Settings as the RETOUCH_ variables that give the same settings; secrets stay out of the process list."""
     words: dict[str, str] = {}
@@ -157,30 +137,6 @@ def as_variables(*components: StoreSettings | ModelSettings | NetworkSettings | 
                 continue
             words[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
     return words
-
-
-def certified(http: HttpSettings, store: StoreSettings, config: uvicorn.Config, stop: threading.Event) -> Path:
-    """Make `config` speak https, until `stop` with a certificate that has not expired; what clients must trust."""
-    names = tls.names_for(http.host, http.public_url)
-    files = tls.ensure(tls.TlsFiles.of(store.data), names)
-    config.ssl_certfile = files.server
-
-    def context() -> ssl.SSLContext:
-        assert config.ssl is not None, "made when the server started"
-        return config.ssl
-
-    threading.Thread(target=tls.renew_daily, args=(files, names, context, stop), daemon=True).start()
-    return files.authority
-
-
-def fal_proxy(http: HttpSettings, port: int) -> AbstractContextManager[None]:
-    """The forward proxy to this server; raises InvalidSetting without certificates for the names it leads here."""
-    if http.tls != "auto":
-        raise InvalidSetting("--fal-proxy needs --tls auto: clients speak https through it.")
-    if port == http.port:
-        raise InvalidSetting(f"--fal-proxy and --port are both {port}; the proxy needs a port of its own.")
-    listener = listening_socket(http.host, port, "--fal-proxy")
-    return tunnel(listener, (urlsplit(http.address).hostname or http.host, http.port))
 
 
 class _Server(uvicorn.Server):
@@ -209,6 +165,7 @@ def _server_config(app: object) -> uvicorn.Config:
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # `ForwardedHeaders` reads them, from the peers the operator names
         server_header=False,
         timeout_graceful_shutdown=OPEN_REQUESTS_S,
     )

@@ -7,6 +7,7 @@ line asks it for the exports of its official client. Nothing outside `protocols/
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -49,6 +50,25 @@ class ClientAddress:
     forward_proxy: str | None = None
 
 
+def export_lines(**variables: str) -> str:
+    """Shell text that sets these environment variables."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCall:
+    """What a first edit from the shell needs: the photo, and what a caller of this server must show and trust.
+
+    certificate: the file of the authority to trust, or None for a server that a public one vouches for.
+    """
+
+    url: str
+    photo: str
+    instruction: str
+    needs_key: bool
+    certificate: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
     """One vendor's HTTP contract.
@@ -58,6 +78,7 @@ class Face:
     reach us by, each with the path it stands for; by_host: wraps the application to follow them. quiet_paths: paths
     that waiting callers ask many times a second, logged at debug level. exposed_headers: what a browser's script may
     read. client_exports: the shell lines that lead its official client here; None where there is no such client.
+    example_command: one shell line that edits a photo; None where that takes more than a line.
     """
 
     name: str
@@ -68,3 +89,4 @@ class Face:
     quiet_paths: re.Pattern[str] | None = None
     exposed_headers: tuple[str, ...] = ()
     client_exports: Callable[[ClientAddress], str] | None = None
+    example_command: Callable[[ExampleCall], str] | None = None

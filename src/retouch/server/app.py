@@ -1,4 +1,4 @@
-"""Puts the HTTP process together: the faces, the files, the signs of life. Nothing is decided here.
+"""Puts the HTTP process together: the faces, the files, the health routes, the layers around them.
 
 `create_app` is given everything it wires; `cli/serve.py` builds those dependencies.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
@@ -15,34 +15,30 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal.hosts import ByHost
-from retouch.protocols.fal.reseller import create_face as create_reseller_face
-from retouch.protocols.fal.reseller import create_usage_face
-from retouch.protocols.fal.routes import create_face as create_fal_face
-from retouch.protocols.openai.routes import create_face as create_openai_face
+from retouch.protocols.registry import FACES, VENDOR_HOSTS
 from retouch.server.files import file_routes
+from retouch.server.forwarded import ForwardedHeaders
 from retouch.server.housekeeping import Housekeeping
+from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
-from retouch.server.request_log import RequestLog
-from retouch.server.strangers import StrangersOutside
+from retouch.server.request_log import ID_HEADER, FaceMount, RequestLog
 from retouch.server.webhooks import Webhooks
 
-FACES: tuple[tuple[str, Callable[[AppDependencies], FastAPI]], ...] = (
-    ("/openai/v1", create_openai_face),
-    ("/v1", create_openai_face),
-    ("/fal", create_fal_face),
-    ("/fal-ai", create_reseller_face),
-    ("/api/usage", create_usage_face),
-)
-"""Where each face is mounted. A new protocol is one line here."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def create_app(dependencies: AppDependencies, webhooks: Webhooks | None = None) -> ASGIApp:
-    """The whole application; its lifespan runs the watch, the sweeping and the webhook sender, if there is one."""
+def create_app(
+    dependencies: AppDependencies, webhooks: Webhooks | None = None, forwarded_allow_ips: Sequence[str] = ()
+) -> ASGIApp:
+    """The whole application; its lifespan runs the watch, the sweeping and the webhook sender, if there is one.
+
+    forwarded_allow_ips: peers whose X-Forwarded headers are believed. Raises InvalidSetting when one is no address.
+    """
     app = FastAPI(
         title="Retouch",
         docs_url=None,
@@ -53,13 +49,39 @@ def create_app(dependencies: AppDependencies, webhooks: Webhooks | None = None) 
     )
     app.add_exception_handler(RetouchError, answer_error)
     app.add_exception_handler(HTTPException, answer_http_error)
-    add_signs_of_life(app, dependencies)
+    add_health_routes(app, dependencies)
     app.include_router(file_routes(dependencies.blobs))
-    for path, create_face in FACES:
-        app.mount(path, create_face(dependencies))
-    return RequestLog(
-        StrangersOutside(ByHost(app), dependencies.authenticator.unauthenticated, dependencies.public_url)
+    for face in FACES:
+        for mount in face.mounts:
+            app.mount(mount.path, FaceMount(mount.create(dependencies), mount.request_id_headers))
+    return _with_layers(app, dependencies, forwarded_allow_ips)
+
+
+def _with_layers(app: ASGIApp, dependencies: AppDependencies, forwarded_allow_ips: Sequence[str]) -> ASGIApp:
+    """What every request passes before it reaches a route; the last layer added is the first one entered."""
+    for face in FACES:
+        if face.by_host is not None:
+            app = face.by_host(app)
+    app = CORSMiddleware(
+        app,
+        allow_origins=["*"],
+        allow_methods=METHODS,
+        allow_headers=["*"],
+        expose_headers=exposed_headers(),
+        max_age=86_400,
     )
+    public_name = [name_in(dependencies.public_url)] if dependencies.public_url else []
+    app = LocalOnlyGuard(app, dependencies.authenticator.unauthenticated, public_name, VENDOR_HOSTS)
+    quiet_paths = [face.quiet_paths for face in FACES if face.quiet_paths is not None]
+    return ForwardedHeaders(RequestLog(app, quiet_paths), forwarded_allow_ips)
+
+
+def exposed_headers() -> list[str]:
+    """Headers of answers that a page's script may read: request ids, what each face names, ranges of files."""
+    names = [ID_HEADER, "content-length", "content-range", "etag"]
+    for face in FACES:
+        names += [*face.exposed_headers, *(name for mount in face.mounts for name in mount.request_id_headers)]
+    return list(dict.fromkeys(names))
 
 
 def _lifespan(
@@ -81,7 +103,7 @@ def _lifespan(
     return lifespan
 
 
-def add_signs_of_life(app: FastAPI, dependencies: AppDependencies) -> None:
+def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:
     """`/health`, `/ready`, `/metrics` and the page at `/`."""
     metrics = Metrics(dependencies.service)
 
@@ -112,7 +134,7 @@ def answer_error(_: Request, error: Exception) -> Response:
     for kind, code in ((NotFound, 404), (InvalidRequest, 400), (InvalidKey, 401), (Unavailable, 503)):
         if isinstance(error, kind):
             status = code
-    headers = {"retry-after": "1", "access-control-allow-origin": "*"} if status == 503 else {}
+    headers = {"retry-after": "1"} if status == 503 else {}
     return _json(status, {"error": {"code": error.code, "message": error.message}}, headers)
 
 
@@ -131,17 +153,20 @@ def _json(status: int, content: object, headers: dict[str, str] | None = None) -
 
 
 def _front_page(address: str) -> str:
-    shown = html.escape(address)
+    faces = "\n".join(
+        f"<li>{face.name}: <code>{html.escape(address)}{mount.path}</code></li>"
+        for face in FACES
+        for mount in face.mounts
+    )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Retouch</title>
 <meta name="viewport" content="width=device-width">
 <style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }}</style>
 <h1>Retouch</h1>
-<p>This is an image-editing server. It speaks the protocols of OpenAI and fal at this address:</p>
+<p>This is an image-editing server. It speaks these protocols:</p>
 <ul>
-<li>OpenAI: <code>{shown}/v1</code></li>
-<li>fal: <code>{shown}/fal/run</code> and <code>{shown}/fal/queue</code></li>
+{faces}
 </ul>
-<p><a href="/v1/models">Models</a> · <a href="/ready">Is it ready?</a> · <a href="/metrics">Metrics</a></p>
+<p><a href="/ready">Is it ready?</a> · <a href="/metrics">Metrics</a></p>
 </html>
 """

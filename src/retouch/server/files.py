@@ -13,18 +13,11 @@ from retouch.storage.blobs import Blob, Blobs
 
 LONGEST_CACHE_S = 31_536_000
 
-ANY_ORIGIN = {
-    "access-control-allow-origin": "*",
-    "access-control-expose-headers": "Content-Length, Content-Range, ETag",
-    "cross-origin-resource-policy": "cross-origin",
-}
-"""A link is its own permission, so any page may read it."""
-
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def file_routes(blobs: Blobs) -> APIRouter:
-    """`GET`, `HEAD` and `OPTIONS /files/{key}`; errors are raised as UnknownFile or StorageUnavailable."""
+    """`GET` and `HEAD /files/{key}`; errors are raised as UnknownFile or StorageUnavailable."""
     router = APIRouter()
 
     @router.api_route("/files/{key:path}", methods=["GET", "HEAD"])
@@ -34,19 +27,16 @@ def file_routes(blobs: Blobs) -> APIRouter:
         blob = await run_in_threadpool(blobs.get, key)
         return file_answer(blob, request.headers.get("range"), request.headers.get("if-none-match"), request.method)
 
-    @router.options("/files/{key:path}")
-    async def allow_any_origin(key: str) -> Response:  # noqa: ARG001 - the same answer for every key
-        methods = {"access-control-allow-methods": "GET, HEAD, OPTIONS", "access-control-allow-headers": "*"}
-        return Response(status_code=204, headers={**ANY_ORIGIN, **methods, "access-control-max-age": "86400"})
-
     return router
 
 
 def file_answer(blob: Blob, range_header: str | None, if_none_match: str | None, method: str = "GET") -> Response:
     """The blob, one range of it, 304 when the reader has it already, or 416 for a range that is not there."""
     tag = f'"{blob.key.rpartition("/")[2]}"'
-    headers = {**ANY_ORIGIN, "cache-control": _cache_control(blob), "etag": tag, "accept-ranges": "bytes"}
+    headers = {"cache-control": _cache_control(blob), "etag": tag, "accept-ranges": "bytes"}
     headers |= {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox"}
+    # A link is its own permission, so any page may read the file, also from a cache filled without an Origin.
+    headers |= {"cross-origin-resource-policy": "cross-origin", "access-control-allow-origin": "*"}
     if if_none_match is not None and tag in if_none_match:
         return Response(status_code=304, headers=headers)
     size = len(blob.data)

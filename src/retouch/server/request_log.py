@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Sequence
 
 import orjson
 import structlog
@@ -18,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 logger = structlog.get_logger(__name__)
 
 ID_HEADER = "x-request-id"
-QUIET_PATHS = re.compile(r"/(health|ready|metrics)|/.+/requests/[^/]+/status/?")
-"""Asked by machines, the last ten times a second by each caller who waits; logged at debug level unless refused."""
+QUIET_PATHS = re.compile(r"/(health|ready|metrics)")
+"""Asked by machines every few seconds; logged at debug level unless refused, as are the faces' own quiet paths."""
 
 _TOKEN = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]+")
 """A token in a path: the address of an upload that is under way."""
@@ -28,10 +29,14 @@ _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestLog:
-    """Wraps the whole application (ASGI)."""
+    """Wraps the whole application (ASGI).
 
-    def __init__(self, app: ASGIApp) -> None:
+    quiet_paths: further paths that are logged at debug level.
+    """
+
+    def __init__(self, app: ASGIApp, quiet_paths: Sequence[re.Pattern[str]] = ()) -> None:
         self._app = app
+        self._quiet_paths = (QUIET_PATHS, *quiet_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -39,13 +44,19 @@ class RequestLog:
             return
         began = time.perf_counter()
         request_id = _request_id(scope)
+        state = scope.setdefault("state", {})
+        # A route may put a better id there, such as its job's; `FaceMount` adds the header names of its face.
+        state["request_id"] = request_id
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).setdefault(ID_HEADER, request_id)
+                headers = MutableHeaders(scope=message)
+                headers.setdefault(ID_HEADER, request_id)
+                for name in state.get(FaceMount.HEADERS, ()):
+                    headers.setdefault(name, state["request_id"])
             await send(message)
 
         path = _TOKEN.sub("[token]", scope["path"])
@@ -58,9 +69,24 @@ class RequestLog:
                 if not status:
                     await _answer_internal_error(send_with_id)
             finally:
-                log = logger.debug if status < 400 and QUIET_PATHS.fullmatch(path) else logger.info
+                quiet = status < 400 and any(pattern.fullmatch(path) for pattern in self._quiet_paths)
+                log = logger.debug if quiet else logger.info
                 elapsed_ms = round((time.perf_counter() - began) * 1000, 1)
                 log("request", method=scope["method"], path=path, status=status, elapsed_ms=elapsed_ms)
+
+
+class FaceMount:
+    """Wraps a face's application, so that its answers carry the request id under the names of its protocol."""
+
+    HEADERS = "request_id_headers"
+
+    def __init__(self, app: ASGIApp, request_id_headers: Sequence[str]) -> None:
+        self._app = app
+        self._request_id_headers = request_id_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})[self.HEADERS] = self._request_id_headers
+        await self._app(scope, receive, send)
 
 
 def _request_id(scope: Scope) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -18,10 +18,10 @@ import structlog
 from retouch.database import Database
 from retouch.errors import ForbiddenAddress, Unavailable
 from retouch.jobs import outbox
-from retouch.jobs.job import Job
 from retouch.jobs.outbox import WebhookDelivery
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal.webhooks import Message, message
+from retouch.protocols.face import WebhookMessage
+from retouch.protocols.registry import face_named
 from retouch.service import Service
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.guard import Resolver, guarded_client, resolve_by_system
@@ -33,9 +33,6 @@ AT_ONCE = 8
 TIMEOUT_S = 15.0
 BUSY_S = 60.0
 """Longer than an attempt can take: a promise that nobody settled by then was being tried by a dead process."""
-
-MESSAGES: Mapping[str, Callable[[AppDependencies, Job, datetime], Message]] = {"fal": message}
-"""How each face words the end of a job."""
 
 
 class Webhooks:
@@ -58,8 +55,8 @@ class Webhooks:
         self._task: asyncio.Task[None] | None = None
         self._away = False
 
-    def start(self, context: AppDependencies) -> None:
-        self._task = asyncio.create_task(self._run(context), name="webhooks")
+    def start(self, dependencies: AppDependencies) -> None:
+        self._task = asyncio.create_task(self._run(dependencies), name="webhooks")
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -67,11 +64,11 @@ class Webhooks:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _run(self, context: AppDependencies) -> None:
+    async def _run(self, dependencies: AppDependencies) -> None:
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook") as threads:
             while True:
                 try:
-                    sent = await asyncio.get_running_loop().run_in_executor(None, self.send_due, context, threads)
+                    sent = await asyncio.get_running_loop().run_in_executor(None, self.send_due, dependencies, threads)
                     self._away = False
                 except Unavailable as error:
                     sent = 0
@@ -81,24 +78,25 @@ class Webhooks:
                 if sent < AT_ONCE:
                     await asyncio.sleep(LOOK_EVERY_S)
 
-    def send_due(self, context: AppDependencies, threads: ThreadPoolExecutor) -> int:
+    def send_due(self, dependencies: AppDependencies, threads: ThreadPoolExecutor) -> int:
         """Try what is due, `AT_ONCE` at a time; returns how many were tried. Raises Unavailable."""
         with self._database.read() as connection:
             if not outbox.any_due(connection, self._clock()):
                 return 0
         with self._database.transaction() as connection:
             due = outbox.take_due(connection, self._clock(), AT_ONCE, BUSY_S)
-        for error in threads.map(lambda promise: self._try(context, promise), due):
+        for error in threads.map(lambda promise: self._try(dependencies, promise), due):
             if error is not None:
                 raise error
         return len(due)
 
-    def _try(self, context: AppDependencies, promise: WebhookDelivery) -> Unavailable | None:
+    def _try(self, dependencies: AppDependencies, promise: WebhookDelivery) -> Unavailable | None:
         """One attempt at one promise, settled either way; what a bug leaves unsettled is due again later."""
         try:
             job = self._service.get_any(promise.job_id)
-            made = MESSAGES[job.delivery.protocol](context, job, self._clock())
-            trouble = self._post(promise.url, made)
+            to_message = face_named(job.delivery.protocol).webhook
+            assert to_message is not None, "a face without webhooks takes no address for one"
+            trouble = self._post(promise.url, to_message(dependencies, job, self._clock()))
             over = self._settle(promise, trouble)
             if over and (job.delivery.inline or not job.delivery.keep_payload):
                 self._service.forget_payload(job.id)
@@ -111,13 +109,13 @@ class Webhooks:
         log("webhook", job=promise.job_id, attempt=promise.attempts, trouble=trouble and trouble[0])
         return None
 
-    def _post(self, url: str, made: Message) -> tuple[str, bool] | None:
+    def _post(self, url: str, message: WebhookMessage) -> tuple[str, bool] | None:
         """None when it was acknowledged, else what went wrong and whether that is for good."""
-        headers = {**made.headers, "User-Agent": "Retouch-Webhook"}
+        headers = {**message.headers, "User-Agent": "Retouch-Webhook"}
         try:
             with (
                 guarded_client(self._opened, timeout_s=TIMEOUT_S, resolver=self._resolver) as client,
-                client.stream("POST", url, content=made.body, headers=headers) as answer,
+                client.stream("POST", url, content=message.body, headers=headers) as answer,
             ):
                 status = answer.status_code
         except ForbiddenAddress as error:

@@ -12,7 +12,7 @@ from cryptography import x509
 
 from retouch.errors import InvalidSetting
 from retouch.protocols.fal.hosts import SERVICES
-from retouch.server.tls import (
+from retouch.server.certificates import (
     RENEW_BEFORE,
     SERVER_LIFE,
     TlsFiles,

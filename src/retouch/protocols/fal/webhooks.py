@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
@@ -12,20 +10,13 @@ import orjson
 from retouch.errors import UnknownFile
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.face import WebhookMessage
 from retouch.protocols.fal import wire
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.results import dump_output, endpoint_of
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One delivery, ready to be posted."""
-
-    body: bytes
-    headers: Mapping[str, str]
-
-
-def message(context: AppDependencies, job: Job, now: datetime) -> Message:
+def message(context: AppDependencies, job: Job, now: datetime) -> WebhookMessage:
     """The message about an ended job; the signature names the moment, so each attempt makes its own."""
     body = orjson.dumps(_body(context, job))
     timestamp = str(int(now.timestamp()))
@@ -37,7 +28,7 @@ def message(context: AppDependencies, job: Job, now: datetime) -> Message:
         "X-Fal-Webhook-Timestamp": timestamp,
         "X-Fal-Webhook-Signature": context.signer.sign(signed.encode()).hex(),
     }
-    return Message(body, headers)
+    return WebhookMessage(body, headers)
 
 
 def _body(context: AppDependencies, job: Job) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retouch.cli.greeting import Greeting
+from retouch.cli.startup_banner import StartupBanner
 from retouch.settings import HttpSettings, read
 from tests.unit.worker.bench import WorkBench
 
@@ -22,7 +22,7 @@ def test_it_says_that_the_model_loads_and_then_how_to_edit(
 ) -> None:
     bench = WorkBench(tmp_path)
     stop = threading.Event()
-    teller = threading.Thread(target=Greeting(http, "null", 1).tell, args=(bench.service, stop))
+    teller = threading.Thread(target=StartupBanner(http, "null", 1).tell, args=(bench.service, stop))
     teller.start()
     bench.service.beat("w", ("null",), "cpu", "ready")
     teller.join(15)
@@ -37,7 +37,7 @@ def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.
     bench = WorkBench(tmp_path)
     stop = threading.Event()
     stop.set()
-    Greeting(http, "null", 0).tell(bench.service, stop)
+    StartupBanner(http, "null", 0).tell(bench.service, stop)
     bench.close()
     said = capfd.readouterr().out
     assert "retouch worker --model null" in said
@@ -45,9 +45,9 @@ def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.
 
 
 def test_the_one_line_carries_a_key_and_a_certificate_where_they_are_needed(http: HttpSettings) -> None:
-    plain = Greeting(http, "null", 1).welcome()
+    plain = StartupBanner(http, "null", 1).welcome()
     assert "Bearer" not in plain
     assert "--cacert" not in plain
-    full = Greeting(http, "null", 1, needs_key=True, certificate=Path("/a b/ca.pem")).welcome()
+    full = StartupBanner(http, "null", 1, needs_key=True, certificate=Path("/a b/ca.pem")).welcome()
     assert '-H "Authorization: Bearer $OPENAI_API_KEY"' in full
     assert "--cacert '/a b/ca.pem'" in full

@@ -1,6 +1,6 @@
 """A forward proxy that leads to this server, for clients whose host names no variable changes.
 
-It answers CONNECT for fal's hosts only and joins the caller to this server, which has a certificate for those
+It answers CONNECT for the vendors' hosts only and joins the caller to this server, which has a certificate for those
 names. It resolves no name, reads nothing of what passes, and refuses every other host.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from retouch.protocols.fal.hosts import SERVICES
+from retouch.protocols.registry import VENDOR_HOSTS
 
 logger = structlog.get_logger(__name__)
 
@@ -26,10 +26,10 @@ _GONE = (ConnectionError, TimeoutError, asyncio.IncompleteReadError, asyncio.Lim
 
 
 @contextmanager
-def tunnel(listener: socket.socket, server: tuple[str, int]) -> Iterator[None]:
+def forward_proxy(listener: socket.socket, server: tuple[str, int]) -> Iterator[None]:
     """Serve from a thread of its own until the end. `listener` is bound; `server` is where this server listens."""
     stopped, loop = asyncio.Event(), asyncio.new_event_loop()
-    thread = threading.Thread(target=_run, args=(loop, listener, server, stopped), name="tunnel", daemon=True)
+    thread = threading.Thread(target=_run, args=(loop, listener, server, stopped), name="forward-proxy", daemon=True)
     thread.start()
     try:
         yield
@@ -40,13 +40,16 @@ def tunnel(listener: socket.socket, server: tuple[str, int]) -> Iterator[None]:
 
 
 def refusal_of(head: bytes) -> tuple[str, str] | None:
-    """Status line and sentence for a request that leads nowhere from here; None for one of fal's hosts."""
+    """Status line and sentence for a request that leads nowhere from here; None for one of the vendors' hosts."""
     method, _, rest = head.decode("latin-1").partition(" ")
     host, _, port = rest.partition(" ")[0].rpartition(":")
     if method != "CONNECT":
-        return "405 Method Not Allowed", "This is a proxy for https to fal's hosts; it takes CONNECT only."
-    if port != "443" or host.lower().rstrip(".") not in SERVICES:
-        return "403 Forbidden", "This proxy leads to fal's hosts only, on port 443; unset HTTPS_PROXY for others."
+        return "405 Method Not Allowed", "This is a proxy for https to the vendors' hosts; it takes CONNECT only."
+    if port != "443" or host.lower().rstrip(".") not in VENDOR_HOSTS:
+        return (
+            "403 Forbidden",
+            "This proxy leads to the vendors' hosts on port 443 only; unset HTTPS_PROXY for others.",
+        )
     return None
 
 
@@ -55,7 +58,7 @@ def _run(
 ) -> None:
     async def serve() -> None:
         async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with suppress(*_GONE, asyncio.CancelledError):  # at the end; nobody waits for this task
+            with suppress(*_GONE, asyncio.CancelledError):  # at the end; nothing waits for this task
                 await _meet(reader, writer, server)
             writer.close()
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from retouch.errors import InvalidSetting
-from retouch.protocols.fal.hosts import SERVICES
+from retouch.protocols.registry import VENDOR_HOSTS
 
 logger = structlog.get_logger(__name__)
 
@@ -78,10 +78,10 @@ class TlsFiles:
 
 
 def names_for(host: str, public_url: str | None) -> tuple[str, ...]:
-    """Every name and address this server answers to: local ones, the vendor's hosts, the operator's own."""
+    """Every name and address this server answers to: local ones, the vendors' hosts, the operator's own."""
     own = [] if host in WILDCARDS else [host]
     public = urlsplit(public_url).hostname if public_url else None
-    return tuple(dict.fromkeys((*LOCAL_NAMES, *SERVICES, *own, *([public] if public else []))))
+    return tuple(dict.fromkeys((*LOCAL_NAMES, *VENDOR_HOSTS, *own, *([public] if public else []))))
 
 
 def ensure(files: TlsFiles, names: Iterable[str], now: datetime | None = None) -> TlsFiles:

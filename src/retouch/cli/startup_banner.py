@@ -1,4 +1,4 @@
-"""What `retouch serve` says on the terminal: that the model loads, that the server is ready, how to send an edit.
+"""What `retouch serve` prints on the terminal: that the model loads, that the server is ready, how to send an edit.
 
 It looks through the service only; log lines are not its matter.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from retouch.protocols.face import ExampleCall
+from retouch.protocols.registry import FACES
 from retouch.service import Service
 from retouch.settings import HttpSettings
 
@@ -22,7 +24,7 @@ CHECK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
+class StartupBanner:
     """workers: how many this server runs itself. certificate: the file clients must trust, if any."""
 
     http: HttpSettings
@@ -49,17 +51,14 @@ class Greeting:
 
     def welcome(self) -> str:
         """The address, and one line that edits the sample photo."""
-        photo = resources.files("retouch") / "samples" / "cat.jpg"
-        trust = f"--cacert {shlex.quote(str(self.certificate))} " if self.certificate else ""
-        key = '-H "Authorization: Bearer $OPENAI_API_KEY" ' if self.needs_key else ""
-        decode = (
-            "import base64, json, sys; "
-            "open('edited.png', 'wb').write(base64.b64decode(json.load(sys.stdin)['data'][0]['b64_json']))"
+        call = ExampleCall(
+            url=self.http.address,
+            photo=str(resources.files("retouch") / "samples" / "cat.jpg"),
+            instruction="make it grayscale",
+            needs_key=self.needs_key,
+            certificate=str(self.certificate) if self.certificate else None,
         )
-        command = (
-            f"curl -s {trust}{key}{self.http.address}/v1/images/edits -F image=@{shlex.quote(str(photo))} "
-            f'-F prompt="make it grayscale" -F response_format=b64_json | python3 -c "{decode}"'
-        )
+        command = next(face.example_command for face in FACES if face.example_command is not None)(call)
         return (
             f"\nRetouch is ready at {self.http.address} with the model '{self.model}'.\n\n"
             f"Edit the sample photo:\n\n  {command}\n\n"
@@ -71,11 +70,11 @@ class Greeting:
         return f"Loading the model '{self.model}' …"
 
     def _expected(self) -> set[str]:
-        """What the first line has said already, in the words of `Service.ready`."""
+        """What the first line has reported already, in the words of `Service.ready`."""
         return {f"No worker serves '{self.model}'.", f"The model '{self.model}' is loading."}
 
     def _spinner(self) -> AbstractContextManager[object]:
-        """Something that moves, where somebody may be watching."""
+        """Something that moves, on a terminal."""
         console = Console()
         if not console.is_terminal or self.workers == 0:
             return nullcontext()
