@@ -10,13 +10,18 @@ from retouch.images.decoding import MAX_PIXELS, ImageHeader, decode, decode_mask
 from retouch.images.encoding import data_uri, encode
 from retouch.images.formats import READABLE_FORMATS
 from retouch.images.pixels import Mask, Pixels, resize
+from retouch.images.provenance import NO_PROVENANCE, XMP_PROVENANCE, ContentCredentials, Provenance
 
 __all__ = [
     "MAX_PIXELS",
+    "NO_PROVENANCE",
     "READABLE_FORMATS",
+    "XMP_PROVENANCE",
+    "ContentCredentials",
     "ImageHeader",
     "Mask",
     "Pixels",
+    "Provenance",
     "data_uri",
     "decode",
     "decode_mask",

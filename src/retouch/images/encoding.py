@@ -1,4 +1,5 @@
-"""Pixels to picture files. What is written holds the picture and nothing else: no EXIF, no profile, no text."""
+"""Pixels to image files. What is written holds the image and, if it is given one, an XMP packet; nothing else: no EXIF,
+no profile, no text."""
 
 from __future__ import annotations
 
@@ -24,11 +25,18 @@ MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383, "avif": 65_536, "
 """Longest side in pixels that each file format, or its usual encoder, can hold."""
 
 
-def encode(pixels: Pixels, format: str, quality: int = 95) -> bytes:  # noqa: A002 - the word everybody uses
+def encode(
+    pixels: Pixels,
+    format: str,  # noqa: A002 - the word everybody uses
+    quality: int = 95,
+    *,
+    xmp: bytes | None = None,
+) -> bytes:
     """The picture file of `pixels`, uint8 (height, width, 3).
 
     format: png, jpeg, webp, avif or gif; an `edit.OutputFormat` is such a word. quality: 0 to 100, for jpeg,
-    webp and avif; png is lossless and gif has its palette. The same pixels always give the same bytes.
+    webp and avif; png is lossless and gif has its palette. xmp: a packet to embed; gif has no place for it that others
+    read, so it stays without. The same arguments always give the same bytes.
     Raises ImageTooLarge when a side is longer than the format can hold.
     """
     if format not in MAX_SIDES:
@@ -42,23 +50,24 @@ def encode(pixels: Pixels, format: str, quality: int = 95) -> bytes:  # noqa: A0
             max_width=MAX_SIDES[format],
             max_height=MAX_SIDES[format],
         )
-    return write_png(pixels) if format == "png" else _encode_by_pillow(pixels, format, quality)
+    return write_png(pixels, xmp) if format == "png" else _encode_by_pillow(pixels, format, quality, xmp)
 
 
 def data_uri(data: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{pybase64.b64encode_as_string(data)}"
 
 
-def _encode_by_pillow(pixels: Pixels, name: str, quality: int) -> bytes:
+def _encode_by_pillow(pixels: Pixels, name: str, quality: int, xmp: bytes | None) -> bytes:
     image = Image.fromarray(pixels)
     out = io.BytesIO()
+    packet = {} if xmp is None else {"xmp": xmp}
     subsampling = "4:2:0" if quality < CHROMA_SUBSAMPLED_BELOW else "4:4:4"
     if name == "jpeg":
-        image.save(out, "JPEG", quality=quality, subsampling=subsampling)
+        image.save(out, "JPEG", quality=quality, subsampling=subsampling, **packet)
     elif name == "webp":
-        image.save(out, "WEBP", quality=quality, method=WEBP_METHOD)
+        image.save(out, "WEBP", quality=quality, method=WEBP_METHOD, **packet)
     elif name == "avif":
-        image.save(out, "AVIF", quality=quality, subsampling=subsampling, speed=AVIF_SPEED)
+        image.save(out, "AVIF", quality=quality, subsampling=subsampling, speed=AVIF_SPEED, **packet)
     else:
         palette = image.quantize(GIF_COLOURS, method=Image.Quantize.MEDIANCUT)
         image.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(out, "GIF")
