@@ -2,7 +2,7 @@
 
 Frozen values only: `EditRequest` (asked), `Delivery` (how to answer), `EditSpec` (one image to make,
 everything decided), `EditOutput` and `Usage` (done). What is true of every edit is checked here, in
-`EditRequest.check`; a model's own limits are checked by its row in `catalog.py`. This module does not
+`EditRequest.check`; a model's own limits are checked by its row in `catalog/`. This module does not
 know HTTP, bytes of files, or pixels.
 """
 

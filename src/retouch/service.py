@@ -1,7 +1,7 @@
 """The one owner of a job's state: each verb is one transaction, and wakes those who wait once it is committed.
 
 It holds no policy: which state follows which is in `jobs/job.py`, who is next in `jobs/fair_queue.py`, what a model
-allows and costs in `catalog.py`. It is synchronous and thread-safe; async callers use a thread.
+allows and costs in `catalog/`. It is synchronous and thread-safe; async callers use a thread.
 """
 
 from __future__ import annotations

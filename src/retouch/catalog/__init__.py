@@ -1,0 +1,23 @@
+"""What callers may ask for (`models`), what can be loaded (`checkpoints`), and which serves which (`routing`).
+
+Nothing here loads anything.
+"""
+
+from retouch.catalog.checkpoints import CHECKPOINTS, DEMO_SIZES, QWEN_SIZES, Checkpoint, checkpoint_named
+from retouch.catalog.models import MODELS, Limits, Model, Price, model_named
+from retouch.catalog.routing import Catalog, Route
+
+__all__ = [
+    "CHECKPOINTS",
+    "DEMO_SIZES",
+    "MODELS",
+    "QWEN_SIZES",
+    "Catalog",
+    "Checkpoint",
+    "Limits",
+    "Model",
+    "Price",
+    "Route",
+    "checkpoint_named",
+    "model_named",
+]

@@ -1,0 +1,138 @@
+"""The table of weights that can be loaded, with the sizes and areas they were made for. It knows no public ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from retouch.errors import InvalidRequest
+from retouch.sizes import SizeProfile
+
+K1 = 1024 * 1024
+"""One megapixel as the vendors count it: the area of 1024 by 1024."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights that can be loaded.
+
+    name: as `--model` takes it, and the name of the queue its workers lease from. source: hub id, a
+    folder, or None for the package's own demo checkpoint. looks_at: how many of the first input images
+    have an effect, None for all; more are answered with a notice. reference_area: pixels every reference
+    is resized to for the VAE, in its own shape; references_fit_canvas: they are resized to the canvas
+    instead, for a network that was trained with both on one grid. vision_area: the same for the language
+    model's eyes. distilled: trained to run without classifier-free guidance, so guidance and negative
+    prompt do nothing and are reported as converted. full_precision: runs in float32 on a GPU too, where
+    others run in bfloat16. research_only: the licence forbids commercial use; the operator must accept it
+    by name.
+    """
+
+    name: str
+    source: str | None
+    sizes: SizeProfile
+    max_images: int
+    steps: int
+    guidance_scale: float
+    looks_at: int | None = None
+    reference_area: int = K1
+    references_fit_canvas: bool = False
+    vision_area: int = 384 * 384
+    max_prompt_tokens: int = 1024
+    distilled: bool = False
+    full_precision: bool = False
+    research_only: bool = False
+    licence: str = "Apache-2.0"
+
+
+QWEN_SIZES = SizeProfile(
+    tiers=(512 * 512, K1, 2048 * 2048),
+    default_area=K1,
+    min_area=512 * 512,
+    max_area=2048 * 2048,
+    max_output_area=2048 * 2048,
+)
+"""Profile F of the size rules: free ratios from 1:4 to 4:1 on the model's own grid."""
+
+DEMO_SIZES = SizeProfile(
+    tiers=(128 * 128, 256 * 256, 512 * 512),
+    default_area=512 * 512,
+    min_area=128 * 128,
+    max_area=528 * 528,  # room to round both sides up, so that the default area keeps an image's shape
+    max_output_area=2048 * 2048,
+    derived_grid=16,
+)
+
+NULL_SIZES = replace(DEMO_SIZES, default_area=256 * 256, max_area=2048 * 2048)
+
+CHECKPOINTS: tuple[Checkpoint, ...] = (
+    Checkpoint(
+        "demo",
+        source=None,
+        sizes=DEMO_SIZES,
+        max_images=6,
+        steps=4,
+        guidance_scale=1.0,
+        looks_at=2,
+        references_fit_canvas=True,
+        vision_area=64 * 64,
+        distilled=True,
+        full_precision=True,  # its encoder lifts numbers by 1024, and bfloat16 has eight bits
+    ),
+    Checkpoint(
+        "qwen-image-edit",
+        source="Qwen/Qwen-Image-Edit",
+        sizes=QWEN_SIZES,
+        max_images=1,
+        steps=50,
+        guidance_scale=4.0,
+        vision_area=K1,
+    ),
+    Checkpoint(
+        "qwen-image-edit-2509",
+        source="Qwen/Qwen-Image-Edit-2509",
+        sizes=QWEN_SIZES,
+        max_images=4,
+        steps=40,
+        guidance_scale=4.0,
+    ),
+    Checkpoint(
+        "qwen-image-edit-2511",
+        source="Qwen/Qwen-Image-Edit-2511",
+        sizes=QWEN_SIZES,
+        max_images=4,
+        steps=40,
+        guidance_scale=4.0,
+    ),
+    Checkpoint(
+        "qwen-image-2.1",
+        source="Qwen/Qwen-Image-2.1",
+        sizes=QWEN_SIZES,
+        max_images=10,
+        steps=40,
+        guidance_scale=1.0,
+        distilled=True,
+        research_only=True,
+        licence="Qwen Research License",
+    ),
+    # For measurements: echoes the first image, so that what is around a model can be timed without one.
+    Checkpoint("null", source=None, sizes=NULL_SIZES, max_images=16, steps=4, guidance_scale=1.0, distilled=True),
+)
+
+
+def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Checkpoint:
+    """The checkpoint of that name, or one for a local folder of a Qwen-Image-Edit model.
+
+    Raises InvalidRequest for an unknown name, and for research weights unless they were accepted.
+    """
+    for checkpoint in CHECKPOINTS:
+        if name in (checkpoint.name, checkpoint.source):
+            if checkpoint.research_only and not accept_research_licence:
+                raise InvalidRequest(
+                    f"'{name}' is under the {checkpoint.licence}: research and evaluation only. "
+                    "Pass --accept-research-licence if that is what you do.",
+                    field="model",
+                )
+            return checkpoint
+    if "/" in name or name.startswith("."):
+        return replace(checkpoint_named("qwen-image-edit-2511"), name=name.rstrip("/").rsplit("/", 1)[-1], source=name)
+    names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
+    raise InvalidRequest(f"There is no checkpoint '{name}'. There are: {names}, or a path to a folder.", field="model")

@@ -1,0 +1,141 @@
+"""Which checkpoint serves a public model id here, and what a request to it comes to. It loads nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from retouch.catalog.checkpoints import Checkpoint
+from retouch.catalog.models import MODELS, Limits, Model
+from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
+from retouch.errors import NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A model id and the checkpoint that serves it here."""
+
+    model: Model
+    checkpoint: Checkpoint
+
+    @property
+    def queue(self) -> str:
+        return self.checkpoint.name
+
+    def check(self, request: EditRequest, *, image_count: int | None = None) -> None:
+        """Raise InvalidRequest when this model does not take `request`.
+
+        image_count: how many input images there will be, for a request that has none of them yet.
+        """
+        request.check(image_count=image_count)
+        self._check_limits(request, len(request.images) if image_count is None else image_count)
+
+    def complete(
+        self, request: EditRequest, *, image_count: int | None = None
+    ) -> tuple[EditRequest, tuple[Notice, ...]]:
+        """Check `request` and fill its open fields; image_count as for `check`.
+
+        Returns the request with seed, steps, guidance_scale, negative_prompt and acceleration set, and
+        a notice for each parameter that will not be used as written. Raises InvalidRequest.
+        """
+        self.check(request, image_count=image_count)
+        checkpoint, model = self.checkpoint, self.model
+        steps, guidance, negative = request.steps, request.guidance_scale, request.negative_prompt
+        if steps is None:
+            public = None if checkpoint.distilled else model.steps
+            steps = checkpoint.steps if public is None else int(public.default)
+        if checkpoint.distilled:
+            guidance = 1.0
+        elif guidance is None:
+            guidance = model.guidance.default if model.guidance else checkpoint.guidance_scale
+        completed = replace(
+            request,
+            seed=random_seed() if request.seed is None else request.seed,
+            steps=steps,
+            guidance_scale=guidance,
+            negative_prompt=model.negative_prompt if negative is None else negative,
+            acceleration=request.acceleration or model.acceleration,
+        )
+        return completed, tuple(self._notices(request, len(request.images) if image_count is None else image_count))
+
+    def _notices(self, request: EditRequest, image_count: int) -> Iterator[Notice]:
+        """One for each parameter that was given and will not be used as written."""
+        checkpoint, guidance = self.checkpoint, request.guidance_scale
+        if checkpoint.distilled:
+            without = f"'{checkpoint.name}' is distilled and runs without guidance"
+            if guidance is not None and guidance > 1:
+                yield Notice("guidance_scale", "converted", f"{without}: 1 was used, not {guidance:g}.")
+            if request.negative_prompt is not None and request.negative_prompt.strip():
+                yield Notice("negative_prompt", "ignored", f"{without}: nothing reads it.")
+        if checkpoint.looks_at is not None and image_count > checkpoint.looks_at:
+            detail = f"'{checkpoint.name}' looks at the first {checkpoint.looks_at} of {image_count} images only."
+            yield Notice("images", "ignored", detail)
+        if request.acceleration not in (None, Acceleration.NONE):
+            yield Notice(
+                "acceleration", "converted", "There is no faster way here yet: the exact one, 'none', was used."
+            )
+
+    def _check_limits(self, request: EditRequest, image_count: int) -> None:
+        model = self.model
+        if len(request.prompt) > model.max_prompt_characters:
+            raise TooLong("prompt", len(request.prompt), model.max_prompt_characters)
+        negative = request.negative_prompt or ""
+        if len(negative) > model.max_negative_prompt_characters:
+            raise TooLong("negative_prompt", len(negative), model.max_negative_prompt_characters)
+        max_images = min(model.max_images, self.checkpoint.max_images)
+        if image_count > max_images:
+            raise TooManyImages("images", image_count, max_images, model.id)
+        _check_range("num_images", request.num_images, Limits(1, model.max_num_images, 1))
+        _check_range("steps", request.steps, model.steps)
+        _check_range("guidance_scale", request.guidance_scale, model.guidance)
+        if request.seed is not None and request.seed > model.max_seed:
+            raise OutOfRange("seed", request.seed, minimum=0, maximum=model.max_seed)
+        if request.output_format not in model.output_formats:
+            raise NotOneOf("output_format", request.output_format.value, tuple(f.value for f in model.output_formats))
+        if request.acceleration is not None and request.acceleration not in model.accelerations:
+            raise NotOneOf("acceleration", request.acceleration.value, tuple(a.value for a in model.accelerations))
+
+    def price_microusd(self, usage: Usage) -> int:
+        return self.model.price.of(usage.images, usage.pixels)
+
+
+def _check_range(field: str, value: float | None, limits: Limits | None) -> None:
+    if value is None or limits is None:
+        return
+    if not limits.minimum <= value <= limits.maximum:
+        raise OutOfRange(field, value, minimum=limits.minimum, maximum=limits.maximum)
+
+
+class Catalog:
+    """Which model ids exist here and which checkpoint serves each."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = dict(routes)
+
+    @classmethod
+    def serving(cls, *checkpoints: Checkpoint) -> Catalog:
+        """Serve every model id with the checkpoint of that name, or else with the first one given."""
+        by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
+        return cls({m.id: Route(m, by_name.get(m.id, checkpoints[0])) for m in MODELS})
+
+    def route(self, model_id: str) -> Route:
+        """The route of a public id; raises UnknownModel with a suggestion."""
+        route = self._routes.get(model_id)
+        if route is not None:
+            return route
+        for candidate in self._routes.values():
+            if model_id in candidate.model.aliases:
+                return candidate
+        near = difflib.get_close_matches(model_id, self._routes, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else f" There are: {', '.join(self._routes)}."
+        raise UnknownModel(f"There is no model '{model_id[:100]}' here.{hint}", field="model")
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(self._routes.values())
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the queues that some model id leads to."""
+        return tuple(dict.fromkeys(route.queue for route in self._routes.values()))
