@@ -15,9 +15,9 @@ from sqlalchemy import inspect, select, text
 
 import retouch.accounts.tables
 import retouch.jobs.tables  # noqa: F401  both fill the metadata
-from retouch import database as database_module
 from retouch import migrations
 from retouch.database import Database, metadata
+from retouch.database import sqlite as sqlite_backend
 from retouch.errors import DatabaseUnavailable, InvalidRequest
 from retouch.jobs.job import JobState
 from retouch.jobs.tables import job
@@ -167,7 +167,7 @@ def test_a_full_disk_refuses_new_jobs_and_loses_none(sqlite_world: World) -> Non
 def test_a_database_locked_by_another_process_for_too_long_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(sqlite_backend, "LOCK_TIMEOUT_S", 0.1)
     _migrate(f"sqlite:///{tmp_path}/jobs.db")
     database = Database(f"sqlite:///{tmp_path}/jobs.db")
     other = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)

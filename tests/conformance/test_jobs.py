@@ -857,7 +857,7 @@ def plans_of(world: World, verb: Callable[[], object]) -> list[str]:
         if statement.startswith(("SELECT", "UPDATE")):
             statements.append((statement, parameters))
 
-    engines = {world.database._engines.reader, world.database._engines.writer}
+    engines = {world.database._backend.reader, world.database._backend.writer}
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     verb()

@@ -66,7 +66,7 @@ def finish_one(world: World) -> Job:
 
 def count_queries(world: World) -> list[str]:
     seen: list[str] = []
-    engine = world.database._engines.reader
+    engine = world.database._backend.reader
     event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
     return seen
 
