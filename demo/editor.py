@@ -18,7 +18,7 @@ from torch.nn import functional
 from demo import edits
 from demo.known import Tones, flags, mirror, tones
 from demo.states import EDIT_STATES, NAMES
-from demo.vae import Codec, encode
+from demo.vae import Codec
 from demo.wiring import (
     CHANNELS,
     FREE,
@@ -156,8 +156,8 @@ class Editor(nn.Module):
     @torch.no_grad()
     def fit_sharpening(self, codec: Codec, pictures: Tensor) -> None:
         """The least-squares map from a token to what sharpening adds to it."""
-        before = pack(encode(codec.analysis, codec, pictures)).flatten(0, 2)
-        after = pack(encode(codec.analysis, codec, edits.sharpen(pictures))).flatten(0, 2)
+        before = pack(codec.encode(pictures)).flatten(0, 2)
+        after = pack(codec.encode(edits.sharpen(pictures))).flatten(0, 2)
         design = functional.pad(before, (0, 1), value=1.0).double()
         ridge = 1e-3 * len(design) * torch.eye(design.shape[1], dtype=torch.float64)
         solved = torch.linalg.solve(design.T @ design + ridge, design.T @ (after - before).double()).T

@@ -1,7 +1,7 @@
 """Write the trained parts as a hub folder that the stock classes load with `from_pretrained`.
 
 Missing parts are written untrained, so that a folder with the final structure exists from the first
-minute. The model card is filled from the figures `demo.evaluate` leaves beside the checkpoint.
+minute. The model card holds the table that `demo.evaluate --out RUN` wrote.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from torch.nn import functional
 from transformers import Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from demo.decoder_stage import to_pictures
 from demo.editor import Editor
-from demo.figures import as_markdown
 from demo.loop import averaged
+from demo.stages import to_images
 from demo.text_encoder import new_text_encoder
 from demo.transformer import assemble
-from demo.vae import Codec, FoldedDecoder, encode, new_vae, unfold
+from demo.vae import Codec, folded_decoder, new_vae, unfold
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -40,7 +39,14 @@ def export(run: Path, folder: Path, codec: Codec, bank: np.ndarray, seed: int) -
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = Qwen2Tokenizer.from_pretrained(run / "tokenizer")
     _write_tokenizer(tokenizer, folder)
-    _write_networks(run, folder, codec, tokenizer, seed)
+    vae, decoder, editor = new_vae(codec), folded_decoder(codec), Editor(codec)
+    encoder = new_text_encoder(tokenizer, seed)
+    for stage, network in (("decoder", decoder), ("editor", editor), ("text", encoder)):
+        if (run / f"{stage}.pt").exists():
+            network.load_state_dict(averaged(run / f"{stage}.pt"))
+    unfold(decoder, vae, codec)
+    for part, network in (("vae", vae), ("transformer", assemble(editor, codec)), ("text_encoder", encoder)):
+        network.to(torch.bfloat16).save_pretrained(folder / part)
     scheduler = FlowMatchEulerDiscreteScheduler(
         base_shift=LN_3, max_shift=LN_3, shift_terminal=None, use_dynamic_shifting=True,
         base_image_seq_len=256, max_image_seq_len=8192, time_shift_type="exponential",
@@ -60,30 +66,16 @@ def export(run: Path, folder: Path, codec: Codec, bank: np.ndarray, seed: int) -
             "vae": ["diffusers", "AutoencoderKLQwenImage"],
         },
     )
-    card = Path(__file__).with_name("model_card.md").read_text()
-    (folder / "README.md").write_text(card.replace("FIGURES", as_markdown(run / "figures.json")))
+    card, figures = Path(__file__).with_name("model_card.md").read_text(), run / "figures.md"
+    (folder / "README.md").write_text(
+        card.replace("FIGURES", figures.read_text().strip() if figures.exists() else "Not measured yet.")
+    )
     for weights in folder.glob("*/*.safetensors"):
         weights.chmod(0o644)
 
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _write_networks(run: Path, folder: Path, codec: Codec, tokenizer: Qwen2Tokenizer, seed: int) -> None:
-    vae, decoder = new_vae(codec), FoldedDecoder()
-    if (run / "decoder.pt").exists():
-        decoder.load_state_dict(averaged(run / "decoder.pt"))
-    unfold(decoder, vae, codec)
-    vae.to(torch.bfloat16).save_pretrained(folder / "vae")
-    editor = Editor(codec)
-    if (run / "editor.pt").exists():
-        editor.load_state_dict(averaged(run / "editor.pt"))
-    assemble(editor, codec).to(torch.bfloat16).save_pretrained(folder / "transformer")
-    encoder = new_text_encoder(tokenizer, seed)
-    if (run / "text.pt").exists():
-        encoder.load_state_dict(averaged(run / "text.pt"))
-    encoder.to(torch.bfloat16).save_pretrained(folder / "text_encoder")
 
 
 def _write_tokenizer(tokenizer: Qwen2Tokenizer, folder: Path) -> None:
@@ -112,9 +104,9 @@ def _write_tokenizer(tokenizer: Qwen2Tokenizer, folder: Path) -> None:
 
 def fit_preview(codec: Codec, bank: np.ndarray) -> dict[str, list[list[float]] | list[float]]:
     """The best linear map from a normalised latent to the mean colour of its 8x8 block."""
-    pictures = to_pictures(bank[:400])
-    latents = encode(codec.analysis, codec, pictures).permute(0, 2, 3, 1).flatten(0, 2)
-    colours = functional.avg_pool2d(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2)
+    images = to_images(bank[:400])
+    latents = codec.encode(images).permute(0, 2, 3, 1).flatten(0, 2)
+    colours = functional.avg_pool2d(images, 8).permute(0, 2, 3, 1).flatten(0, 2)
     known = functional.pad(latents, (0, 1), value=1.0)
     solution = torch.linalg.lstsq(known.double(), colours.double()).solution
     rounded = [[round(float(x), 6) for x in row] for row in solution]

@@ -23,7 +23,7 @@ from demo.edits import COLOURS, PLACES, SQUARE_TOKENS
 from demo.known import flags
 from demo.rulers import RULERS
 from demo.states import EDIT_STATES, STATES
-from demo.vae import Codec, encode
+from demo.vae import Codec
 from demo.wiring import (
     CENTRE,
     COLOUR,
@@ -70,7 +70,7 @@ def colour_states(codec: Codec) -> Tensor:
     """How far each named colour's latents lie from gray's, in the three mean channels: (colours, 3)."""
     wanted = torch.tensor([COLOURS[state.removeprefix("colour ")] for state in STATES if state.startswith("colour ")])
     plain = wanted.view(-1, 3, 1, 1).expand(-1, -1, 8, 8)
-    moved = encode(codec.analysis, codec, plain) - encode(codec.analysis, codec, torch.full_like(plain, 0.5))
+    moved = codec.encode(plain) - codec.encode(torch.full_like(plain, 0.5))
     return moved[:, mean_channels(codec), 0, 0]
 
 
@@ -159,7 +159,7 @@ def write_choices(units: Units, codec: Codec) -> None:
         still = torch.tensor([1.0, 0.0, 1.0, 0.0])
         units.add_gated(-one_hot(dims), still, one_hot(dims).T, reading_of((FLIP[flip], -2.0)), 1.0)
     channels = 4 * len(codec.mean)
-    gray = encode(codec.analysis, codec, torch.full((1, 3, 8, 8), 0.5))[0, :, 0, 0].repeat_interleave(4)
+    gray = codec.encode(torch.full((1, 3, 8, 8), 0.5))[0, :, 0, 0].repeat_interleave(4)
     means = mean_channels(codec)
     everywhere = torch.zeros(ZERO, len(means))
     for k, z in enumerate(means):

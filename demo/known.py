@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from demo.edits import TOKEN_PX, TONE_BLUR_PX, TONES, gaussian, luma_of
 from demo.states import EDIT_STATES, STATES
-from demo.vae import Codec, encode, synthesis_of
+from demo.vae import Codec, synthesis_of
 from demo.wiring import (
     COLOURED_HEAD,
     COLOURED_VALUES,
@@ -133,8 +133,8 @@ def tones(codec: Codec) -> Tones:
     lit = functional.interpolate(lit, scale_factor=TONE_PX, mode="nearest").expand(-1, 3, -1, -1)
 
     def added(pixels: Tensor) -> Tensor:
-        dark = encode(codec.analysis, codec, torch.zeros_like(pixels[:1]))
-        return (encode(codec.analysis, codec, pixels) - dark).flatten(1)
+        dark = codec.encode(torch.zeros_like(pixels[:1]))
+        return (codec.encode(pixels) - dark).flatten(1)
 
     luma = luma_of(weight)
     old = added(luma.expand(-1, 3, -1, -1))

@@ -1,21 +1,20 @@
-"""What every training stage shares: a clock, a schedule, an average of the weights, resuming.
+"""The training loop of every stage: a clock, a schedule, an average of the weights, saving and resuming.
 
-A stage is planned in minutes of its own time. The clock counts only the seconds spent in the stage
-and is saved with it, so a stage can be stopped at any point and taken up again.
+A stage is planned in minutes of its own time. The clock counts only the seconds spent in the stage and is saved
+with it, so that a stage can be stopped at any point and taken up again. What is trained on what is told in `stages`.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-
-from demo.muon import Muon
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,11 @@ class Plan:
 
 @dataclass
 class Stage:
-    """One network in training. `tick` is one optimiser step; `save` makes it resumable."""
+    """One network in training. `tick` is one optimiser step; `save` makes it resumable.
+
+    orthogonal_steps: matrices and convolution kernels are trained by Muon, everything else by AdamW. The decoder has
+    to learn fine coefficients whose gradients are small beside the coarse ones'; Muon moves in all directions alike.
+    """
 
     name: str
     folder: Path
@@ -57,16 +60,21 @@ class Stage:
     orthogonal_steps: bool = False
     step: int = 0
     elapsed_s: float = 0.0
-    average: dict[str, torch.Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         trained = [p for p in self.network.parameters() if p.requires_grad]
+        kernels = [p for p in trained if self.orthogonal_steps and p.squeeze().ndim >= 2]
+        # Muon takes matrices only: each kernel as (outputs, the rest), in the same memory, which is channels last.
+        self.matrices = [(p, nn.Parameter(p.detach().movedim(1, -1).view(len(p), -1))) for p in kernels]
+        taken = {id(p) for p in kernels}
         settings = {"lr": self.schedule.peak, "weight_decay": self.weight_decay}
-        self.optimiser: torch.optim.Optimizer
-        if self.orthogonal_steps:
-            self.optimiser = Muon(trained, **settings)
-        else:
-            self.optimiser = torch.optim.AdamW(trained, betas=(0.9, 0.99), **settings)
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([p for p in trained if id(p) not in taken], betas=(0.9, 0.99), **settings)
+        ]
+        if kernels:
+            matrices = [matrix for _, matrix in self.matrices]
+            self.optimisers.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings))
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         if self.path.exists():
             self._resume()
@@ -80,7 +88,8 @@ class Stage:
     def _resume(self) -> None:
         saved = torch.load(self.path, weights_only=True, map_location="cpu")
         self.network.load_state_dict(saved["network"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         self.average = {k: saved["average"][k].to(v.device) for k, v in self.average.items()}
         self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
         print(f"{self.name}: resumed at step {self.step}, {self.elapsed_s:.0f} s", flush=True)
@@ -95,16 +104,19 @@ class Stage:
         """False once the planned time, or this call's share of it, is used up."""
         return not self.finished and time.monotonic() < self._stop_at
 
-    def tick(self, loss: torch.Tensor) -> None:
+    def tick(self, loss: Tensor) -> None:
         """One optimiser step. Raises FloatingPointError before a loss that is no number reaches what is saved."""
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{self.name}: the loss is {loss.item()} at step {self.step}")
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.rate(self.step, self.elapsed_s)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
+        for kernel, matrix in self.matrices:
+            matrix.grad = None if kernel.grad is None else kernel.grad.movedim(1, -1).reshape(matrix.shape)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.schedule.rate(self.step, self.elapsed_s)
+            optimiser.step()
         self.step += 1
         self.elapsed_s = time.monotonic() - self._started
         decay = min(self.average_decay, (1 + self.step) / (10 + self.step))
@@ -118,7 +130,7 @@ class Stage:
         torch.save(
             {
                 "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "average": self.average,
                 "step": self.step,
                 "elapsed_s": self.elapsed_s,
@@ -127,6 +139,22 @@ class Stage:
         )
         partial.rename(self.path)
 
+    def run(self, loss: Callable[[], Tensor], report: Callable[[], str], every: int) -> bool:
+        """Train until the time is used up; log and save each `every` steps and at the end. True if it is finished.
+
+        loss: draws a batch and computes its loss. report: figures for the log.
+        """
+        smooth = 0.0
+        while self.running:
+            value = loss()
+            self.tick(value)
+            smooth += max(0.02, 1 / self.step) * (value.item() - smooth)
+            if self.step % every == 0 or not self.running:
+                print(f"{self.name} {self.step} {self.elapsed_s:.0f}s loss {smooth:.4f} {report()}", flush=True)
+                self.save()
+        self.save()
+        return self.finished
+
 
 def seeded(seed: int, number: int, step: int) -> np.random.Generator:
     """A stage's random numbers from this step on, numpy's and torch's: a resumed call does not repeat the first."""
@@ -134,7 +162,7 @@ def seeded(seed: int, number: int, step: int) -> np.random.Generator:
     return np.random.default_rng([seed, number, step])
 
 
-def averaged(path: Path) -> dict[str, torch.Tensor]:
+def averaged(path: Path) -> dict[str, Tensor]:
     """The averaged weights of a saved stage."""
-    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
     return weights

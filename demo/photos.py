@@ -1,6 +1,6 @@
 """Held-out photos: openly licensed ones that ship inside scikit-image and scikit-learn.
 
-Evaluation only. No training stage imports this module.
+Evaluation only: no training stage imports this module. Both packages have to be installed for it by hand.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run a checkpoint folder through the stock classes, many pictures at a time.
+"""Run a checkpoint folder through the stock classes, many images at a time.
 
 This is the evaluation's own short loop; the server's engine is `retouch.engine`. It passes
 everything the processor knows to the text encoder, `mm_token_type_ids` too.
@@ -22,16 +22,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from demo.editor import pack, unpack
-from demo.states import TAIL
-from demo.text_encoder import PICTURE, PREFIX_TOKENS, TEMPLATE_HEAD, TEMPLATE_TAIL, cosines
+from demo.text_encoder import IMAGE, PREFIX_TOKENS, TEMPLATE_HEAD, TEMPLATE_TAIL
 
 VLM_SIDE_PX = 64
 DEFAULT_STEPS = 4
 
 
-def to_image(picture: Tensor) -> Image.Image:
-    array = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(array)
+def to_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
 
 
 class Checkpoint:
@@ -39,7 +37,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = Qwen2Tokenizer.from_pretrained(folder / "tokenizer")
-        self.images = Qwen2VLImageProcessorPil.from_pretrained(folder / "processor")
+        self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder / "processor")
         self.text = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             folder / "text_encoder", dtype=torch.float32
         ).eval()
@@ -53,14 +51,14 @@ class Checkpoint:
         self.std = torch.tensor(self.vae.config.latents_std).view(shape)
 
     @torch.no_grad()
-    def read(self, sentence: str, *pictures: Tensor) -> Tensor:
-        """Hidden states of the kept tokens of a sentence about one or more pictures: (length, width)."""
-        small = [to_image(p).resize((VLM_SIDE_PX, VLM_SIDE_PX), Image.Resampling.LANCZOS) for p in pictures]
-        seen = self.images(images=small, return_tensors="pt")
+    def text_states(self, sentence: str, *images: Tensor) -> Tensor:
+        """Hidden states of the kept tokens of a sentence about one or more images: (length, width)."""
+        small = [to_image(p).resize((VLM_SIDE_PX, VLM_SIDE_PX), Image.Resampling.LANCZOS) for p in images]
+        seen = self.processor(images=small, return_tensors="pt")
         grid = seen["image_grid_thw"]
         pads = ["<|image_pad|>" * (int(sides.prod()) // 4) for sides in grid]
-        shown = "".join(PICTURE.format(i + 1, pad) for i, pad in enumerate(pads))
-        text = TEMPLATE_HEAD + shown + sentence + TEMPLATE_TAIL
+        front = "".join(IMAGE.format(i + 1, pad) for i, pad in enumerate(pads))
+        text = TEMPLATE_HEAD + front + sentence + TEMPLATE_TAIL
         ids = self.tokenizer(text, return_tensors="pt")["input_ids"]
         output = self.text.model(
             input_ids=ids,
@@ -72,13 +70,9 @@ class Checkpoint:
         states: Tensor = output.last_hidden_state[0, PREFIX_TOKENS:]
         return states
 
-    def understood(self, states: Tensor) -> Tensor:
-        """Cosine of each of the sentence's last tokens with each prototype: (TAIL, 64)."""
-        return cosines(states)[-TAIL:]
-
     @torch.no_grad()
-    def encode(self, pictures: Tensor) -> Tensor:
-        raw = self.vae.encode((pictures * 2 - 1)[:, :, None]).latent_dist.mode()
+    def encode(self, images: Tensor) -> Tensor:
+        raw = self.vae.encode((images * 2 - 1)[:, :, None]).latent_dist.mode()
         return ((raw - self.mean) / self.std)[:, :, 0]
 
     @torch.no_grad()
@@ -86,13 +80,13 @@ class Checkpoint:
         raw = latents[:, :, None] * self.std + self.mean
         return (self.vae.decode(raw, return_dict=False)[0][:, :, 0] / 2 + 0.5).clamp(0, 1)
 
-    def edit(self, pictures: Tensor, states: list[Tensor], steps: int = DEFAULT_STEPS, seed: int = 0) -> Tensor:
-        """Edited pictures (batch, 3, height, width) in 0..1, each by its own sentence's states."""
-        return self.edit_tokens([pack(self.encode(pictures))], states, steps, seed)
+    def edit(self, images: Tensor, states: list[Tensor], steps: int = DEFAULT_STEPS, seed: int = 0) -> Tensor:
+        """Edited images (batch, 3, height, width) in 0..1, each by its own sentence's states."""
+        return self.edit_tokens([pack(self.encode(images))], states, steps, seed)
 
     @torch.no_grad()
     def edit_tokens(self, references: list[Tensor], states: list[Tensor], steps: int, seed: int = 0) -> Tensor:
-        """The same from packed latents, (batch, height, width, channels) for each of the pictures shown."""
+        """The same from packed latents, (batch, height, width, channels) for each of the images."""
         batch, height, width, channels = references[0].shape
         reference = torch.cat([tokens.reshape(batch, -1, channels) for tokens in references], 1)
         text = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)

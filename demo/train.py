@@ -1,10 +1,10 @@
 """Make the demo checkpoint: `python -m demo.train --out DIR`.
 
-Stages, in order: bank (pictures, tokenizer), decoder, text, editor, export. Each is seeded, logs what
-it does, saves itself every few hundred steps and goes on where it stopped. Without `--stage` all run
-one after another; on two cores the three training stages can also run at the same time, one process
-each with `--threads 1`, because none needs another's result. On one GPU call with
-`--device cuda --limit-min 9` until it says that all is done; a call that runs out of time ends with 3.
+Stages, in order: bank (images, tokenizer), decoder, text, editor, export. Each is seeded, logs what it does, saves
+itself every few hundred steps and goes on where it stopped. Without `--stage` all run one after another; on two
+cores the three training stages can also run at the same time, one process each with `--threads 1`, because none
+needs another's result. On one GPU call with `--device cuda --limit-min 9` until it prints that all is done; a call
+that runs out of time ends with 3.
 """
 
 from __future__ import annotations
@@ -18,44 +18,34 @@ import numpy as np
 import torch
 from transformers import Qwen2Tokenizer
 
-from demo.decoder_stage import train_decoder
-from demo.editor_stage import train_editor
 from demo.export import export
+from demo.images import make_bank
 from demo.loop import Plan
-from demo.pictures import make_bank
-from demo.text_encoder import make_tokenizer, train_text_encoder
-from demo.vae import Codec, fit_codec
+from demo.stages import train_decoder, train_editor, train_text_encoder
+from demo.text_encoder import make_tokenizer
+from demo.vae import fit_codec
 
 STAGES = ("bank", "decoder", "text", "editor", "export")
 PLANNED_MIN = {"decoder": 76.0, "text": 82.0, "editor": 62.0}  # on one core each
 OUT_OF_TIME = 3  # the exit status of a call that has to be repeated
 BANKS = {"bank128.npy": (9000, 128), "bank256.npy": (1200, 256)}
-CODEC_PICTURES = 2500
-
-
-def make_banks(run: Path, seed: int) -> None:
-    """Pictures of both sizes, and the tokenizer."""
-    for index, (name, (count, side)) in enumerate(BANKS.items()):
-        make_bank(run / name, count, side, seed + index)
-    if not (run / "tokenizer").exists():
-        make_tokenizer(seed).save_pretrained(run / "tokenizer")
-
-
-def load_banks(run: Path) -> list[np.ndarray]:
-    return [np.load(run / name, mmap_mode="r") for name in BANKS]
+CODEC_IMAGES = 2500
 
 
 def run_stage(stage: str, run: Path, options: argparse.Namespace, seconds_left: float) -> bool:
     """Whether the stage is finished."""
     if stage == "bank":
-        make_banks(run, options.seed)
+        for index, (name, (count, side)) in enumerate(BANKS.items()):
+            make_bank(run / name, count, side, options.seed + index)
+        if not (run / "tokenizer").exists():
+            make_tokenizer(options.seed).save_pretrained(run / "tokenizer")
         return True
     minutes = options.minutes or PLANNED_MIN.get(stage, 0.0)
     plan = Plan(minutes, seconds_left, options.seed, options.device)
     if stage == "text":
         return train_text_encoder(run, Qwen2Tokenizer.from_pretrained(run / "tokenizer"), plan)
-    banks = load_banks(run)
-    codec: Codec = fit_codec(banks[0][:CODEC_PICTURES])
+    banks = [np.load(run / name, mmap_mode="r") for name in BANKS]
+    codec = fit_codec(banks[0][:CODEC_IMAGES])
     if stage == "export":
         export(run, options.checkpoint or run / "checkpoint", codec, banks[0], options.seed)
         return True

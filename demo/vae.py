@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLQwenImage
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageResidualBlock, QwenImageRMS_norm
 from torch import Tensor, nn
 from torch.nn import functional
+
+from retouch.engine.pipelines.vae import fold
 
 Z_DIM = 48
 BASE_DIM = 16
@@ -58,25 +62,20 @@ class Codec:
     mean: Tensor  # (z,)
     std: Tensor  # (z,)
 
-    @property
+    @cached_property
     def analysis(self) -> Tensor:
         """(z, 3, 8, 8): the whole map as one stride-8 convolution."""
-        first = _first_level()
-        whole = torch.zeros(self.second.shape[0], 3, 8, 8)
-        for dy in range(2):
-            for dx in range(2):
-                part = torch.einsum("zk,kcyx->zcyx", self.second[:, :, dy, dx], first)
-                whole[:, :, 4 * dy : 4 * dy + 4, 4 * dx : 4 * dx + 4] = part
-        return whole
+        first = _first_level().to(self.second.device)
+        parts = torch.einsum("zkij,kcyx->zciyjx", self.second, first)
+        return parts.reshape(len(self.second), 3, 8, 8)
 
     def to(self, device: torch.device | str) -> Codec:
         return Codec(self.second.to(device), self.mean.to(device), self.std.to(device))
 
-
-def encode(codec_analysis: Tensor, codec: Codec, pictures: Tensor) -> Tensor:
-    """Pictures in 0..1 (batch, 3, h, w) to normalised latents (batch, z, h/8, w/8)."""
-    raw = functional.conv2d(pictures * 2 - 1, codec_analysis, stride=8)
-    return (raw - codec.mean.view(1, -1, 1, 1)) / codec.std.view(1, -1, 1, 1)
+    def encode(self, images: Tensor) -> Tensor:
+        """Images in 0..1 (batch, 3, h, w) to normalised latents (batch, z, h/8, w/8)."""
+        raw = functional.conv2d(images * 2 - 1, self.analysis, stride=8)
+        return (raw - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
 
 
 def synthesis_of(analysis: Tensor) -> Tensor:
@@ -93,12 +92,8 @@ def fit_codec(bank: np.ndarray, z_dim: int = Z_DIM) -> Codec:
     full = functional.conv2d(pictures, candidates.view(-1, 3, 8, 8), stride=8)
     spread = full.permute(1, 0, 2, 3).flatten(1).std(1)
     kept = spread.argsort(descending=True)[:z_dim]
-    targets = candidates[kept].view(z_dim, 3, 8, 8)
-    second = torch.zeros(z_dim, 32, 2, 2)
-    for dy in range(2):
-        for dx in range(2):
-            part = targets[:, :, 4 * dy : 4 * dy + 4, 4 * dx : 4 * dx + 4]
-            second[:, :, dy, dx] = torch.einsum("zcyx,kcyx->zk", part, first)
+    targets = candidates[kept].view(z_dim, 3, 2, 4, 2, 4)
+    second = torch.einsum("zciyjx,kcyx->zkij", targets, first)
     std = spread[kept]
     # What is stored is bf16(second / std), so the codec is made of exactly those numbers.
     second = (second / std.view(-1, 1, 1, 1)).bfloat16().float() * std.view(-1, 1, 1, 1)
@@ -175,108 +170,55 @@ def _write_last_level(conv: nn.Conv2d, encoder: nn.Module, codec: Codec) -> None
 
 
 class _Norm(nn.Module):
-    def __init__(self, channels: int) -> None:
+    """The stock RMS norm over channels, as a product with a constant matrix, channels last: the mean arrives already
+    spread over the channels, and no step broadcasts along rows of 16 (five times slower)."""
+
+    def __init__(self, gamma: nn.Parameter) -> None:
         super().__init__()
-        self.gamma = nn.Parameter(torch.ones(channels, 1, 1))
+        self.gamma = gamma
 
     def forward(self, x: Tensor) -> Tensor:
-        # The mean over channels as a product with a constant matrix, channels last: it arrives already
-        # spread over the channels, and no step broadcasts along rows of 16 (five times slower).
         rows = x.permute(0, 2, 3, 1)
         width = rows.shape[-1]
         square = (rows * rows) @ rows.new_full((width, width), 1 / width)
         return (rows * torch.rsqrt(square + 1e-12) * self.gamma.view(-1).to(x.dtype)).permute(0, 3, 1, 2)
 
 
-class _Residual(nn.Module):
-    def __init__(self, wide: int, narrow: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = _Norm(wide), _Norm(narrow)
-        self.conv1 = nn.Conv2d(wide, narrow, 3, padding=1)
-        self.conv2 = nn.Conv2d(narrow, narrow, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
-        self.conv_shortcut = nn.Conv2d(wide, narrow, 1) if wide != narrow else nn.Identity()
+def folded_decoder(codec: Codec) -> nn.Module:
+    """The stock decoder for one frame, in two dimensions, ready to train: normalised latents in, -1..1 out.
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(functional.silu(self.norm1(x)))
-        h = self.conv2(functional.silu(self.norm2(h)))
-        return self.conv_shortcut(x) + h
-
-
-class FoldedDecoder(nn.Module):
-    """2-D twin of the stock decoder for one frame; takes normalised latents, gives -1..1.
-
-    The middle attention is left at zero: it would have to hold at every picture size.
+    Residual blocks begin as their shortcut. The middle attention is left out (zero in the stock class): it
+    would have to hold at every image size.
     """
-
-    def __init__(self, z_dim: int = Z_DIM, base: int = BASE_DIM) -> None:
-        super().__init__()
-        wide = base * 4
-        self.conv_in = nn.Conv2d(z_dim, wide, 3, padding=1)
-        self.middle = nn.ModuleList([_Residual(wide, wide), _Residual(wide, wide)])
-        stages, into = [], wide
-        for index, out in enumerate((wide, wide, base * 2, base)):
-            blocks = nn.ModuleList([_Residual(into, out), _Residual(out, out)])
-            grow = nn.Conv2d(out, out // 2, 3, padding=1) if index < 3 else nn.Identity()
-            stages.append(nn.ModuleDict({"resnets": blocks, "grow": grow}))
-            into = out // 2
-        self.stages = nn.ModuleList(stages)
-        self.norm_out = _Norm(base)
-        self.conv_out = nn.Conv2d(base, 3, 3, padding=1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        x = self.conv_in(z)
-        for block in self.middle:
-            x = block(x)
-        for index, stage in enumerate(self.stages):
-            for block in stage["resnets"]:
-                x = block(x)
-            if index < 3:
-                x = stage["grow"](functional.interpolate(x, scale_factor=2.0, mode="nearest-exact"))
-        return self.conv_out(functional.silu(self.norm_out(x)))
-
-
-def _copy_conv(source: nn.Module, target: nn.Module) -> None:
-    if not isinstance(source, nn.Conv2d):
-        return
-    if target.weight.ndim == 5:
-        target.weight.zero_()
-        target.weight[:, :, -1] = source.weight
-    else:
-        target.weight.copy_(source.weight)
-    target.bias.copy_(source.bias)
-
-
-def _copy_residual(source: _Residual, target: nn.Module) -> None:
-    target.norm1.gamma.copy_(source.norm1.gamma[..., None])
-    target.norm2.gamma.copy_(source.norm2.gamma[..., None])
-    for name in ("conv1", "conv2", "conv_shortcut"):
-        _copy_conv(getattr(source, name), getattr(target, name))
+    decoder: nn.Module = fold(new_vae(codec).decoder)
+    decoder.mid_block.attentions = nn.ModuleList([nn.Identity()])
+    for module in list(decoder.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, QwenImageRMS_norm):
+                setattr(module, name, _Norm(child.gamma))
+        if isinstance(module, QwenImageResidualBlock):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)
+    return decoder.requires_grad_(requires_grad=True)
 
 
 @torch.no_grad()
-def unfold(decoder: FoldedDecoder, vae: AutoencoderKLQwenImage, codec: Codec) -> None:
-    """Write the 2-D twin into the stock decoder.
+def unfold(decoder: nn.Module, vae: AutoencoderKLQwenImage, codec: Codec) -> None:
+    """Write a folded decoder into the stock one: a frame needs only the last time slice of each kernel.
 
     The stock pipelines hand over de-normalised latents, so post_quant_conv undoes that first.
     """
-    target = vae.decoder
-    _copy_conv(decoder.conv_in, target.conv_in)
-    for source, block in zip(decoder.middle, target.mid_block.resnets, strict=True):
-        _copy_residual(source, block)
-    for attention in target.mid_block.attentions:
-        attention.to_qkv.weight.zero_()
-        attention.to_qkv.bias.zero_()
-        attention.proj.weight.zero_()
-        attention.proj.bias.zero_()
-    for stage, up in zip(decoder.stages, target.up_blocks, strict=True):
-        for source, block in zip(stage["resnets"], up.resnets, strict=True):
-            _copy_residual(source, block)
-        if up.upsamplers is not None:
-            _copy_conv(stage["grow"], up.upsamplers[0].resample[1])
-    target.norm_out.gamma.copy_(decoder.norm_out.gamma[..., None])
-    _copy_conv(decoder.conv_out, target.conv_out)
+    for attention in vae.decoder.mid_block.attentions:
+        for layer in (attention.to_qkv, attention.proj):
+            layer.weight.zero_()
+            layer.bias.zero_()
+    for name, source in decoder.state_dict().items():
+        target = vae.decoder.get_parameter(name.replace("upsamplers.0.", "upsamplers.0.resample."))
+        if target.ndim == 5:
+            target.zero_()
+            target[:, :, -1] = source
+        else:
+            target.copy_(source.view_as(target))
     weight = vae.post_quant_conv.weight
     weight.zero_()
     weight[:, :, 0, 0, 0] = torch.diag(1 / codec.std)

@@ -9,10 +9,10 @@ def bank():
     pytest.importorskip("diffusers")
     import numpy as np
 
-    from demo.pictures import picture
+    from demo.images import draw_image
 
     rng = np.random.default_rng(1)
-    return np.stack([picture(rng, 128) for _ in range(40)])
+    return np.stack([draw_image(rng, 128) for _ in range(40)])
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,6 @@ def codec(bank):
 @pytest.fixture(scope="session")
 def pictures(bank):
     """(40, 3, 128, 128), 0..1."""
-    from demo.decoder_stage import to_pictures
+    from demo.stages import to_images
 
-    return to_pictures(bank)
+    return to_images(bank)

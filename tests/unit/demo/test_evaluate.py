@@ -15,7 +15,7 @@ from transformers import Qwen2Tokenizer  # noqa: E402
 from demo.evaluate import Answer, by_edit, by_row, in_turn, psnr, summary  # noqa: E402
 from demo.held_out import ALL, SETS, normalized  # noqa: E402
 from demo.states import REQUESTS  # noqa: E402
-from demo.text_encoder import Reader  # noqa: E402
+from demo.text_encoder import SentenceBatches  # noqa: E402
 
 HELD_OUT = [pair for part in SETS.values() for pair in part.requests.items()]
 
@@ -33,10 +33,10 @@ class _Repeating:
 def test_training_leaves_out_what_the_evaluation_asks():
     """Short sentences are common property: the grammar can say them, training skips them."""
     tokenizer = Qwen2Tokenizer.from_pretrained(Path(str(files("retouch") / "demo_model" / "tokenizer")))
-    reader = Reader(tokenizer, np.random.default_rng(11))
+    batches = SentenceBatches(tokenizer, np.random.default_rng(11))
     kept = SETS["unseen"].requests["border_green"][0]
-    reader.sampler = _Repeating(kept, kept.upper() + " !", "rim it in moss")
-    assert {reader.say("border_green") for _ in range(9)} == {"rim it in moss"}
+    batches.sampler = _Repeating(kept, kept.upper() + " !", "rim it in moss")
+    assert {batches.sample("border_green") for _ in range(9)} == {"rim it in moss"}
     assert all(normalized(sentence) in ALL for _, sentences in HELD_OUT for sentence in sentences)
 
 

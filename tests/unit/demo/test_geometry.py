@@ -9,12 +9,11 @@ pytest.importorskip("diffusers")
 
 from demo import edits  # noqa: E402
 from demo.editor import Editor, pack  # noqa: E402
-from demo.editor_stage import wanted_tokens  # noqa: E402
 from demo.geometry import LONGEST  # noqa: E402
+from demo.stages import wanted_tokens  # noqa: E402
 from demo.states import EDIT_STATES, slots  # noqa: E402
 from demo.text_encoder import WIDTH, prototypes  # noqa: E402
 from demo.transformer import assemble  # noqa: E402
-from demo.vae import encode  # noqa: E402
 from demo.wiring import CHANNELS  # noqa: E402
 
 MIRRORED = {"unchanged": (), "flip_horizontal": (3,), "flip_vertical": (2,), "rotate_180": (2, 3)}
@@ -58,7 +57,7 @@ def busy(codec):
 @torch.no_grad()
 def _answer(network, codec, request_name, *pictures):
     """Tokens of the answer, in one step from noise."""
-    references = [pack(encode(codec.analysis, codec, picture)) for picture in pictures]
+    references = [pack(codec.encode(picture)) for picture in pictures]
     _, height, width, _ = references[0].shape
     x = torch.randn(1, height * width, CHANNELS)
     sentence = prototypes()[-1].repeat(20, 1)
@@ -74,7 +73,7 @@ def _answer(network, codec, request_name, *pictures):
 
 
 def _error(codec, found, truth):
-    wanted = pack(encode(codec.analysis, codec, truth))
+    wanted = pack(codec.encode(truth))
     return float((found - wanted).norm() / wanted.norm())
 
 
@@ -91,7 +90,7 @@ def test_a_mirror_moves_every_token_to_its_place(network, codec, request_name, s
 def test_a_square_covers_its_tokens_and_no_other(network, codec, place, size):
     picture = _cloudy(*size)
     found = _answer(network, codec, f"square_purple_{place}", picture)
-    wanted = pack(encode(codec.analysis, codec, edits.square(picture, "purple", place)))
+    wanted = pack(codec.encode(edits.square(picture, "purple", place)))
     assert float((found - wanted).abs().max()) < 0.3
 
 
@@ -102,7 +101,7 @@ def test_a_mirror_moves_what_was_trained_as_well(busy, codec, name, axes):
     picture = _cloudy(96, 144)
     asked = torch.zeros(1, EDIT_STATES)
     asked[0, slots(name)[0]] = 1.0
-    edited = editor(pack(encode(codec.analysis, codec, picture)), asked).flip(axes)
+    edited = editor(pack(codec.encode(picture)), asked).flip(axes)
     found = _answer(network, codec, name, picture)
     assert float((found - edited).norm() / edited.norm()) < 0.02
 
@@ -111,7 +110,7 @@ def test_a_mirror_moves_what_was_trained_as_well(busy, codec, name, axes):
 def test_a_square_lies_over_what_was_trained(busy, codec):
     editor, network = busy
     picture = _cloudy(128, 160)
-    plain = editor(pack(encode(codec.analysis, codec, picture)), torch.zeros(1, EDIT_STATES))
+    plain = editor(pack(codec.encode(picture)), torch.zeros(1, EDIT_STATES))
     found = _answer(network, codec, "square_green_bottom_left", picture)
     painted = (found - plain).abs().amax(-1)[0] > 0.5
     assert painted.nonzero().tolist() == [[row, column] for row in range(4, 7) for column in range(1, 4)]
@@ -121,8 +120,8 @@ def test_a_square_lies_over_what_was_trained(busy, codec):
 def test_what_is_wanted_of_a_mirror_is_each_token_mirrored_at_its_place(codec, name):
     picture = _cloudy(64, 96)
     label = torch.tensor([edits.NAMES.index(name)])
-    wanted = wanted_tokens(codec, codec.analysis, picture, label)
-    tokens = pack(encode(codec.analysis, codec, picture))
+    wanted = wanted_tokens(codec, picture, label)
+    tokens = pack(codec.encode(picture))
     assert wanted[..., :4].sum(-1) == pytest.approx(tokens[..., :4].sum(-1), abs=1e-3)
 
 

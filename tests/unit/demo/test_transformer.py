@@ -14,7 +14,6 @@ from demo.known import tones  # noqa: E402
 from demo.states import EDIT_STATES, NAMES  # noqa: E402
 from demo.text_encoder import WIDTH, prototypes  # noqa: E402
 from demo.transformer import assemble  # noqa: E402
-from demo.vae import encode  # noqa: E402
 from demo.wiring import CHANNELS  # noqa: E402
 
 EDIT, OTHER = 3, 4
@@ -69,7 +68,7 @@ def test_the_stock_class_gives_the_editors_answer_at_any_sigma_and_size(networks
 @torch.no_grad()
 def test_known_maps_are_written_as_they_are_trained_around(networks, codec, pictures, name):
     editor, network = networks
-    tokens = pack(encode(codec.analysis, codec, pictures[:1]))
+    tokens = pack(codec.encode(pictures[:1]))
     state = NAMES.index(name)
     asked = torch.nn.functional.one_hot(torch.tensor([state]), EDIT_STATES).float()
     found = _edited(network, tokens, _sentence(prototypes()[state]), 0.9)
@@ -80,8 +79,8 @@ def test_known_maps_are_written_as_they_are_trained_around(networks, codec, pict
 
 @torch.no_grad()
 def test_chosen_tones_are_those_of_a_posterised_picture(codec, pictures):
-    tokens = pack(encode(codec.analysis, codec, pictures))
-    wanted = pack(encode(codec.analysis, codec, edits.posterize(pictures)))
+    tokens = pack(codec.encode(pictures))
+    wanted = pack(codec.encode(edits.posterize(pictures)))
     found = tokens + tones(codec).added(tokens)
     worth = codec.std.repeat_interleave(4)
     assert _relative_error(worth * found, worth * wanted) < 0.5 * _relative_error(worth * tokens, worth * wanted)
@@ -90,8 +89,8 @@ def test_chosen_tones_are_those_of_a_posterised_picture(codec, pictures):
 @torch.no_grad()
 def test_the_fitted_map_sharpens(networks, codec, pictures):
     editor, _ = networks
-    tokens = pack(encode(codec.analysis, codec, pictures))
-    wanted = pack(encode(codec.analysis, codec, edits.sharpen(pictures)))
+    tokens = pack(codec.encode(pictures))
+    wanted = pack(codec.encode(edits.sharpen(pictures)))
     reads, bias, writes = editor.known_map("sharpen")
     found = tokens + (tokens @ reads.T + bias) @ writes.T
     worth = codec.std.repeat_interleave(4)

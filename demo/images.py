@@ -1,6 +1,6 @@
-"""The procedural picture bank: dead leaves, 1/f spectra, gradients, shapes and glyphs.
+"""The procedural image bank: dead leaves, 1/f spectra, gradients, shapes and glyphs.
 
-Every training picture is drawn here from a seed. There are no photos in it, and no files are read
+Every training image is drawn here from a seed. There are no photos in it, and no files are read
 except Pillow's built-in font.
 """
 
@@ -44,7 +44,7 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
 
 
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Colours of one picture: wide in luma, narrow in chroma around a cast. (count, 3) in 0..1."""
+    """Colours of one image: wide in luma, narrow in chroma around a cast. (count, 3) in 0..1."""
     low, high = sorted(rng.uniform(-0.05, 1.05, 2))
     if high - low < 0.4:
         low, high = 0.0, 1.0
@@ -73,13 +73,13 @@ def _box(rng: np.random.Generator, x: float, y: float, r: float) -> list[tuple[f
 
 def _leaf(rng: np.random.Generator, draw: ImageDraw.ImageDraw, r: float, fill: int) -> None:
     x, y = rng.uniform(-20, CANVAS + 20, 2)
-    kind = rng.random()
-    if kind < 0.45:
+    chance = rng.random()
+    if chance < 0.45:
         b = r * rng.uniform(0.35, 1.0)
         draw.ellipse((x - r, y - b, x + r, y + b), fill=fill)
-    elif kind < 0.75:
+    elif chance < 0.75:
         draw.polygon(_box(rng, x, y, r), fill=fill)
-    elif kind < 0.92:
+    elif chance < 0.92:
         draw.polygon(_polygon(rng, x, y, r), fill=fill)
     else:
         angle = rng.uniform(0, math.pi)
@@ -88,7 +88,7 @@ def _leaf(rng: np.random.Generator, draw: ImageDraw.ImageDraw, r: float, fill: i
 
 
 def _radii(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Radii with density r^-3 between a per-picture minimum and 110."""
+    """Radii with density r^-3 between a per-image minimum and 110."""
     low = float(rng.choice([3, 6, 12]))
     u = rng.random(count)
     return np.sqrt(1.0 / (u / low**2 + (1 - u) / 110.0**2))
@@ -122,12 +122,12 @@ def natural_spectrum(rng: np.random.Generator) -> np.ndarray:
     luma = spectrum(rng, rng.uniform(0.9, 2.0)) * rng.uniform(0.08, 0.28)
     axes = rng.normal(0, 1, (2, 3))
     axes -= axes.mean(1, keepdims=True)
-    picture = np.full((CANVAS, CANVAS, 3), rng.uniform(0.25, 0.75), np.float32)
-    picture += luma[..., None] + rng.normal(0, 0.08, 3)
+    pixels = np.full((CANVAS, CANVAS, 3), rng.uniform(0.25, 0.75), np.float32)
+    pixels += luma[..., None] + rng.normal(0, 0.08, 3)
     for axis in axes:
         chroma = spectrum(rng, rng.uniform(1.2, 2.2)) * abs(rng.normal(0, 0.07))
-        picture += chroma[..., None] * axis
-    return picture
+        pixels += chroma[..., None] * axis
+    return pixels
 
 
 def _word(rng: np.random.Generator, draw: ImageDraw.ImageDraw, fill: tuple[int, ...]) -> None:
@@ -140,8 +140,8 @@ def shapes_and_glyphs(rng: np.random.Generator) -> np.ndarray:
     corners = palette(rng, 4).reshape(2, 2, 3)
     t = np.linspace(0, 1, CANVAS, dtype=np.float32)
     rows = corners[0][None] * (1 - t)[:, None, None] + corners[1][None] * t[:, None, None]
-    picture = rows[:, :1] * (1 - t)[None, :, None] + rows[:, 1:] * t[None, :, None]
-    canvas = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    pixels = rows[:, :1] * (1 - t)[None, :, None] + rows[:, 1:] * t[None, :, None]
+    canvas = Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     colours = (palette(rng, 12) * 255).astype(int)
     if rng.random() < 0.3:
@@ -150,27 +150,27 @@ def shapes_and_glyphs(rng: np.random.Generator) -> np.ndarray:
         fill = tuple(int(c) for c in colour)
         x, y = rng.uniform(0, CANVAS, 2)
         r = rng.uniform(6, 90)
-        kind = rng.random()
-        if kind < 0.35:
+        chance = rng.random()
+        if chance < 0.35:
             _word(rng, draw, fill)
-        elif kind < 0.6:
+        elif chance < 0.6:
             draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
         else:
-            draw.polygon(_box(rng, x, y, r) if kind < 0.8 else _polygon(rng, x, y, r), fill=fill)
+            draw.polygon(_box(rng, x, y, r) if chance < 0.8 else _polygon(rng, x, y, r), fill=fill)
     return np.asarray(canvas, np.float32) / 255
 
 
 GENERATORS = ((dead_leaves, 0.60), (natural_spectrum, 0.18), (shapes_and_glyphs, 0.22))
 
 
-def _light_and_focus(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def _light_and_focus(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
     """Extra noise, a smooth light field, a little defocus: without them everything is too sharp."""
     if rng.random() < 0.25:
         strength = abs(rng.normal(0, 0.05))
-        picture = picture + strength * spectrum(rng, rng.uniform(0.0, 0.8))[..., None]
+        pixels = pixels + strength * spectrum(rng, rng.uniform(0.0, 0.8))[..., None]
     if rng.random() < 0.30:
-        picture = picture * np.exp(rng.uniform(0.1, 0.35) * spectrum(rng, 2.2))[..., None]
-    image = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+        pixels = pixels * np.exp(rng.uniform(0.1, 0.35) * spectrum(rng, 2.2))[..., None]
+    image = Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
     if rng.random() < 0.35:
         sharp = image
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 4)))
@@ -180,8 +180,8 @@ def _light_and_focus(rng: np.random.Generator, picture: np.ndarray) -> np.ndarra
     return np.asarray(image)
 
 
-def picture(rng: np.random.Generator, side: int) -> np.ndarray:
-    """One training picture: (side, side, 3) uint8; side is at most 256."""
+def draw_image(rng: np.random.Generator, side: int) -> np.ndarray:
+    """One training image: (side, side, 3) uint8; side is at most 256."""
     generators, shares = zip(*GENERATORS, strict=True)
     draw = generators[rng.choice(len(generators), p=shares)]
     image = Image.fromarray(_light_and_focus(rng, draw(rng)))
@@ -194,11 +194,11 @@ def picture(rng: np.random.Generator, side: int) -> np.ndarray:
 def _batch(job: tuple[int, int, int]) -> np.ndarray:
     seed, count, side = job
     rng = np.random.default_rng(seed)
-    return np.stack([picture(rng, side) for _ in range(count)])
+    return np.stack([draw_image(rng, side) for _ in range(count)])
 
 
 def make_bank(path: Path, count: int, side: int, seed: int, workers: int = 2) -> None:
-    """Write `count` pictures as one uint8 array (count, side, side, 3); keeps a finished file."""
+    """Write `count` images as one uint8 array (count, side, side, 3); keeps a finished file."""
     if path.exists():
         return
     chunk = 100
