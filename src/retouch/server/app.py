@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -26,6 +24,7 @@ from retouch.server.forwarded import ForwardedHeaders
 from retouch.server.housekeeping import Housekeeping
 from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
+from retouch.server.playground import playground_routes
 from retouch.server.request_log import ID_HEADER, FaceMount, RequestLog
 from retouch.server.webhooks import Webhooks
 
@@ -51,6 +50,7 @@ def create_app(
     app.add_exception_handler(HTTPException, answer_http_error)
     add_health_routes(app, dependencies)
     app.include_router(file_routes(dependencies.blobs))
+    app.include_router(playground_routes(dependencies.blobs))
     for face in FACES:
         for mount in face.mounts:
             app.mount(mount.path, FaceMount(mount.create(dependencies), mount.request_id_headers))
@@ -104,7 +104,7 @@ def _lifespan(
 
 
 def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:
-    """`/health`, `/ready`, `/metrics` and the page at `/`."""
+    """`/health`, `/ready` and `/metrics`."""
     metrics = Metrics(dependencies.service)
 
     @app.get("/health")
@@ -121,10 +121,6 @@ def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:
     @app.get("/metrics")
     async def read_metrics() -> Response:
         return Response(await run_in_threadpool(metrics.text), media_type=metrics.media_type)
-
-    @app.get("/")
-    async def front_page(request: Request) -> Response:
-        return HTMLResponse(_front_page(dependencies.public_url or str(request.base_url).rstrip("/")))
 
 
 def answer_error(_: Request, error: Exception) -> Response:
@@ -150,23 +146,3 @@ def answer_http_error(request: Request, error: Exception) -> Response:
 
 def _json(status: int, content: object, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(content), status, headers, "application/json")
-
-
-def _front_page(address: str) -> str:
-    faces = "\n".join(
-        f"<li>{face.name}: <code>{html.escape(address)}{mount.path}</code></li>"
-        for face in FACES
-        for mount in face.mounts
-    )
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Retouch</title>
-<meta name="viewport" content="width=device-width">
-<style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 42rem; margin: 3rem auto; padding: 0 1rem }}</style>
-<h1>Retouch</h1>
-<p>This is an image-editing server. It speaks these protocols:</p>
-<ul>
-{faces}
-</ul>
-<p><a href="/ready">Is it ready?</a> · <a href="/metrics">Metrics</a></p>
-</html>
-"""

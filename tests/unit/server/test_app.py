@@ -58,9 +58,10 @@ async def test_every_answer_has_a_request_id_and_a_harmless_one_is_kept(client: 
     assert replaced.headers["x-request-id"] != "a b\tc"
 
 
-async def test_the_front_page_names_the_addresses_and_escapes_the_host(client: httpx2.AsyncClient) -> None:
-    page = await client.get("/", headers={"host": "a.test"})
-    assert "http://a.test/v1" in page.text
+async def test_the_front_page_is_the_playground(client: httpx2.AsyncClient) -> None:
+    page = await client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert '<div id="page"></div>' in page.text
 
 
 async def test_a_bug_is_answered_with_json_and_an_id() -> None:

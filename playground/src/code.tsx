@@ -1,0 +1,71 @@
+// The request in the form as code, to be taken along.
+
+import { useEffect, useState } from "preact/hooks";
+import { LANGUAGES, PROTOCOLS, snippet, type CodeLanguage, type Protocol } from "./snippets";
+import { bodyOf, currentEndpoint, linksOf, useApp, w } from "./state";
+import { Tabs } from "./ui";
+
+export function Code() {
+  const app = useApp();
+  const text = w();
+  const endpoint = currentEndpoint();
+  const [protocol, setProtocol] = useState<Protocol>("fal");
+  const [language, setLanguage] = useState<CodeLanguage>("curl");
+  const [links, setLinks] = useState<string[] | null>(null);
+  const [copied, setCopied] = useState(false);
+  useEffect(() => {
+    let current = true;
+    setLinks(null);
+    void linksOf(app.draft).then(
+      (found) => current && setLinks(found),
+      () => current && setLinks([]),
+    );
+    return () => void (current = false);
+  }, [app.draft.inputs]);
+  useEffect(() => setCopied(false), [protocol, language, app.draft]);
+  if (!endpoint) return null;
+  const source =
+    links === null
+      ? "…"
+      : snippet(protocol, language, { server: location.origin, endpoint, body: bodyOf(app.draft, endpoint, links), links });
+  const copy = async () => {
+    await copyText(source);
+    setCopied(true);
+  };
+  return (
+    <>
+      <p class="hint">{text.codeHint}</p>
+      <Tabs label={text.protocol} names={PROTOCOLS} chosen={protocol} onChoose={setProtocol} quiet>
+        <Tabs label={text.codeLanguage} names={LANGUAGES} chosen={language} onChoose={setLanguage} quiet>
+          <div class="snippet">
+            <pre tabIndex={0}>
+              <code>{source}</code>
+            </pre>
+            <div class="row">
+              <button type="button" onClick={() => void copy()} disabled={links === null}>
+                {text.copy}
+              </button>
+              <span class="hint" aria-live="polite">
+                {copied ? text.copied : ""}
+              </span>
+            </div>
+          </div>
+        </Tabs>
+      </Tabs>
+    </>
+  );
+}
+
+/** The clipboard of a page is open on https and localhost only; elsewhere a selection does the same. */
+async function copyText(source: string): Promise<void> {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(source);
+    return;
+  }
+  const area = document.createElement("textarea");
+  area.value = source;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}

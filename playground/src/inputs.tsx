@@ -1,0 +1,169 @@
+// The images of an edit, in their order: added, moved, removed, and the first of them marked with a mask.
+
+import { useId, useRef, useState } from "preact/hooks";
+import { MaskDialog } from "./maskdialog";
+import { addFiles, addLink, change, currentEndpoint, moveInput, removeInput, showSample, useApp, w, type Input } from "./state";
+import { useFile } from "./ui";
+
+export function Inputs() {
+  const app = useApp();
+  const text = w();
+  const id = useId();
+  const [link, setLink] = useState("");
+  const [masking, setMasking] = useState(false);
+  const dragged = useRef<number | null>(null);
+  const { inputs, mask } = app.draft;
+  const first = inputs[0];
+  const field = currentEndpoint()?.imageField ?? "";
+  const problem = app.problems[field] ?? app.problems["image_urls"] ?? app.problems["image_url"];
+  const submitLink = () => {
+    if (!/^(https?|data):/.test(link.trim())) return;
+    addLink(link.trim());
+    setLink("");
+  };
+  return (
+    <div class="inputs">
+      {inputs.length > 0 && (
+        <ol class="thumbnails">
+          {inputs.map((input, index) => (
+            <li
+              key={"file" in input ? `${input.file}-${index}` : `${input.link}-${index}`}
+              draggable={inputs.length > 1}
+              onDragStart={() => void (dragged.current = index)}
+              onDragOver={(event) => dragged.current !== null && event.preventDefault()}
+              onDrop={(event) => {
+                if (dragged.current === null) return;
+                event.preventDefault();
+                event.stopPropagation();
+                moveInput(dragged.current, index);
+                dragged.current = null;
+              }}
+              onDragEnd={() => void (dragged.current = null)}
+            >
+              <Thumbnail input={input} index={index} />
+              <div class="thumbnail-actions">
+                {inputs.length > 1 && (
+                  <>
+                    <button type="button" disabled={index === 0} aria-label={text.earlier(index + 1)} onClick={() => moveInput(index, index - 1)}>
+                      ←
+                    </button>
+                    <button
+                      type="button"
+                      disabled={index === inputs.length - 1}
+                      aria-label={text.later(index + 1)}
+                      onClick={() => moveInput(index, index + 1)}
+                    >
+                      →
+                    </button>
+                  </>
+                )}
+                <button type="button" aria-label={text.take(index + 1)} onClick={() => removeInput(index)}>
+                  ×
+                </button>
+              </div>
+            </li>
+          ))}
+        </ol>
+      )}
+      <div class="row add">
+        <label class="button" for={id}>
+          {text.images}
+        </label>
+        <input
+          id={id}
+          class="visually-hidden"
+          type="file"
+          multiple
+          accept="image/*"
+          aria-invalid={Boolean(problem)}
+          onChange={(event) => {
+            const files = [...(event.currentTarget.files ?? [])];
+            event.currentTarget.value = "";
+            void addFiles(files);
+          }}
+        />
+        {first && "file" in first && (
+          <button type="button" class="quiet" onClick={() => setMasking(true)}>
+            {mask ? text.masked : text.paint}
+          </button>
+        )}
+        {inputs.length === 0 && (
+          <button type="button" class="quiet" onClick={() => void showSample()}>
+            {text.sample}
+          </button>
+        )}
+        <details class="link">
+          <summary>{text.link}</summary>
+          <div class="row">
+            <input
+              type="url"
+              aria-label={text.link}
+              placeholder="https://…"
+              value={link}
+              onInput={(event) => setLink(event.currentTarget.value)}
+              onKeyDown={(event) => {
+                if (event.key !== "Enter") return;
+                event.preventDefault();
+                submitLink();
+              }}
+            />
+            <button type="button" onClick={submitLink}>
+              {text.addLink}
+            </button>
+          </div>
+        </details>
+      </div>
+      <p class="hint">{text.imagesHint}</p>
+      {app.imageNote && (
+        <p class="note" aria-live="polite">
+          {app.imageNote}
+        </p>
+      )}
+      {problem && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      )}
+      {masking && first && "file" in first && (
+        <MaskDialog
+          file={first.file}
+          mask={mask}
+          onChange={(changed) => change({ mask: changed })}
+          onClose={() => setMasking(false)}
+        />
+      )}
+    </div>
+  );
+}
+
+function Thumbnail({ input, index }: { input: Input; index: number }) {
+  const text = w();
+  const shown = useFile("file" in input ? input.file : undefined);
+  return (
+    <figure>
+      {"link" in input ? (
+        <div class="thumbnail linked" title={text.linkShown}>
+          {hostOf(input.link)}
+        </div>
+      ) : (
+        <img class="thumbnail" src={shown?.thumbnail} alt={text.image(index + 1)} title={shown?.file.name} draggable={false} />
+      )}
+      <figcaption>
+        {text.image(index + 1).toLowerCase()}
+        {shown && (
+          <small>
+            {shown.file.width} × {shown.file.height}
+          </small>
+        )}
+      </figcaption>
+    </figure>
+  );
+}
+
+function hostOf(link: string): string {
+  try {
+    return new URL(link).host || link.slice(0, 24);
+  } catch {
+    return link.slice(0, 24);
+  }
+}

@@ -1,0 +1,8 @@
+import { render } from "preact";
+import { App } from "./app";
+import { start } from "./state";
+import { applyTheme } from "./theme";
+
+applyTheme();
+render(<App />, document.getElementById("page") as HTMLElement);
+void start();

@@ -1,0 +1,109 @@
+// What this browser keeps: images, runs and the draft, in IndexedDB. Nothing of it is sent anywhere.
+
+import type { Notice, Problem } from "./api";
+import type { Stroke } from "./mask";
+
+export interface StoredFile {
+  /** SHA-256 of the bytes; the same image is kept once. */
+  id: string;
+  blob: Blob;
+  name: string;
+  width: number;
+  height: number;
+  thumbnail: Blob;
+  /** Where the server reads it, once it was uploaded, and until when (milliseconds). */
+  link?: string;
+  linkUntil?: number;
+}
+
+/** An input: an image kept here, or a link that only the server reads. */
+export type Input = { file: string } | { link: string };
+
+export interface Mask {
+  strokes: Stroke[];
+  inverted: boolean;
+}
+
+/** What a person has entered. values: parameters that were set; absent ones are the model's own. */
+export interface Draft {
+  endpoint: string;
+  prompt: string;
+  inputs: Input[];
+  mask: Mask | null;
+  values: Record<string, unknown>;
+}
+
+export type RunState = "sending" | "queued" | "running" | "done" | "failed" | "cancelled";
+
+export interface Run {
+  id: string;
+  createdAt: number;
+  draft: Draft;
+  /** The body exactly as sent, so that the same idempotency key joins the same edit. */
+  body: string;
+  requestId: string | null;
+  state: RunState;
+  /** We asked for the cancellation; otherwise somebody else did. */
+  cancelling: boolean;
+  step: number;
+  steps: number;
+  position: number | null;
+  /** Of each step, milliseconds since 1970; for the time that is left. */
+  stepTimes: number[];
+  results: string[];
+  seed: string | null;
+  seconds: number | null;
+  notices: Notice[];
+  problems: Problem[];
+  /** Mean difference between input and answer, 0 to 255; null where it was not measured. */
+  change: number | null;
+}
+
+const opened: Promise<IDBDatabase> = new Promise((resolve, reject) => {
+  const asked = indexedDB.open("retouch", 1);
+  asked.onupgradeneeded = () => {
+    asked.result.createObjectStore("files", { keyPath: "id" });
+    asked.result.createObjectStore("runs", { keyPath: "id" });
+    asked.result.createObjectStore("drafts");
+  };
+  asked.onsuccess = () => resolve(asked.result);
+  asked.onerror = () => reject(asked.error);
+});
+
+type Name = "files" | "runs" | "drafts";
+
+async function request<T>(
+  name: Name,
+  mode: IDBTransactionMode,
+  act: (store: IDBObjectStore) => IDBRequest<T>,
+): Promise<T> {
+  const asked = act((await opened).transaction(name, mode).objectStore(name));
+  return new Promise((resolve, reject) => {
+    asked.onsuccess = () => resolve(asked.result);
+    asked.onerror = () => reject(asked.error);
+  });
+}
+
+export const readFile = (id: string): Promise<StoredFile | undefined> =>
+  request("files", "readonly", (store) => store.get(id) as IDBRequest<StoredFile | undefined>);
+export const writeFile = (file: StoredFile) => request("files", "readwrite", (store) => store.put(file));
+export const readRuns = async (): Promise<Run[]> => {
+  const runs = await request("runs", "readonly", (store) => store.getAll() as IDBRequest<Run[]>);
+  return runs.sort((one, other) => other.createdAt - one.createdAt);
+};
+export const writeRun = (run: Run) => request("runs", "readwrite", (store) => store.put(run));
+export const deleteRun = (id: string) => request("runs", "readwrite", (store) => store.delete(id));
+export const readDraft = (): Promise<Draft | undefined> =>
+  request("drafts", "readonly", (store) => store.get("draft") as IDBRequest<Draft | undefined>);
+export const writeDraft = (draft: Draft) => request("drafts", "readwrite", (store) => store.put(draft, "draft"));
+
+const filesOf = (draft: Draft): string[] => draft.inputs.flatMap((input) => ("file" in input ? [input.file] : []));
+
+/** Delete the images that neither a run nor the draft shows any more. */
+export async function collectGarbage(runs: Run[], draft: Draft): Promise<void> {
+  const used = new Set([...filesOf(draft), ...runs.flatMap((run) => [...filesOf(run.draft), ...run.results])]);
+  const keys = await request("files", "readonly", (store) => store.getAllKeys() as IDBRequest<string[]>);
+  for (const key of keys) {
+    if (!used.has(key)) await request("files", "readwrite", (store) => store.delete(key));
+  }
+}

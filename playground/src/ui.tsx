@@ -1,0 +1,121 @@
+// Small pieces used in several places: tabs, dialogs, and stored images as addresses for <img>.
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { w } from "./state";
+import { readFile, type StoredFile } from "./store";
+
+export interface Shown {
+  file: StoredFile;
+  url: string;
+  thumbnail: string;
+}
+
+const shownFiles = new Map<string, Promise<Shown | null>>();
+
+/** An image of this browser's store with addresses for it, which stay valid as long as the page. */
+export function shownFile(id: string): Promise<Shown | null> {
+  const known = shownFiles.get(id);
+  if (known) return known;
+  const found = readFile(id).then((file) => {
+    if (!file) {
+      shownFiles.delete(id);
+      return null;
+    }
+    return { file, url: URL.createObjectURL(file.blob), thumbnail: URL.createObjectURL(file.thumbnail) };
+  });
+  shownFiles.set(id, found);
+  return found;
+}
+
+export function useFile(id: string | undefined): Shown | null {
+  const [shown, setShown] = useState<Shown | null>(null);
+  useEffect(() => {
+    let current = true;
+    if (id === undefined) setShown(null);
+    else void shownFile(id).then((found) => current && setShown(found));
+    return () => void (current = false);
+  }, [id]);
+  return shown && shown.file.id === id ? shown : null;
+}
+
+interface TabsProps<Name extends string> {
+  label: string;
+  names: readonly Name[];
+  titles?: Partial<Record<Name, string>>;
+  chosen: Name;
+  onChoose: (name: Name) => void;
+  children: ComponentChildren;
+  quiet?: boolean;
+}
+
+/** Tabs with one panel; arrow keys, Home and End move between them. */
+export function Tabs<Name extends string>({ label, names, titles, chosen, onChoose, children, quiet }: TabsProps<Name>) {
+  const id = useId();
+  const list = useRef<HTMLDivElement>(null);
+  const onKeyDown = (event: KeyboardEvent) => {
+    const at = names.indexOf(chosen);
+    const moves: Record<string, number> = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: names.length - 1 };
+    const to = moves[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const index = (to + names.length) % names.length;
+    onChoose(names[index] as Name);
+    (list.current?.children[index] as HTMLElement).focus();
+  };
+  return (
+    <>
+      <div role="tablist" aria-label={label} ref={list} onKeyDown={onKeyDown} class={quiet ? "tabs quiet" : "tabs"}>
+        {names.map((name) => (
+          <button
+            key={name}
+            type="button"
+            role="tab"
+            id={`${id}-${name}`}
+            aria-selected={name === chosen}
+            aria-controls={`${id}-panel`}
+            tabIndex={name === chosen ? 0 : -1}
+            onClick={() => onChoose(name)}
+          >
+            {titles?.[name] ?? name}
+          </button>
+        ))}
+      </div>
+      <div role="tabpanel" id={`${id}-panel`} aria-labelledby={`${id}-${chosen}`} class="tab-panel">
+        {children}
+      </div>
+    </>
+  );
+}
+
+interface DialogProps {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+  wide?: boolean;
+}
+
+export function Dialog({ title, onClose, children, wide }: DialogProps) {
+  const element = useRef<HTMLDialogElement>(null);
+  const id = useId();
+  useEffect(() => {
+    const dialog = element.current;
+    dialog?.showModal();
+    return () => dialog?.close();
+  }, []);
+  const onCancel = (event: Event) => {
+    event.preventDefault();
+    onClose();
+  };
+  return (
+    <dialog ref={element} aria-labelledby={id} onCancel={onCancel} class={wide ? "wide" : ""}>
+      <header class="dialog-head">
+        <h2 id={id}>{title}</h2>
+        <button type="button" class="quiet" onClick={onClose} aria-label={w().close}>
+          ×
+        </button>
+      </header>
+      {children}
+    </dialog>
+  );
+}
