@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, case, delete, func, select
 
 from retouch.database import insert_into
 from retouch.jobs.job import JobState
@@ -41,6 +41,20 @@ class QueueStatistics:
 
     jobs: Mapping[str, Mapping[JobState, int]]
     workers: tuple[LiveWorker, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """One account's jobs in a queue by state, as far as they are kept, and the workers that serve the queue.
+
+    retried: jobs that their owner has retried. busy_workers: those that hold a job, whoever asked for it.
+    """
+
+    jobs: Mapping[JobState, int]
+    retried: int
+    ready_workers: int
+    loading_workers: int
+    busy_workers: int
 
 
 def beat(connection: Connection, alive: LiveWorker) -> None:
@@ -86,3 +100,20 @@ def statistics(connection: Connection, now: datetime) -> QueueStatistics:
         jobs.setdefault(row.queue, {})[JobState(row.state)] = row.jobs
     complete = {queue: {state: counts.get(state, 0) for state in JobState} for queue, counts in jobs.items()}
     return QueueStatistics(complete, live(connection, now))
+
+
+def load_of(connection: Connection, account_id: str, queue: str, now: datetime) -> QueueLoad:
+    of_account = (job.c.account_id == account_id, job.c.queue == queue)
+    retried = func.sum(case((job.c.retries > 0, 1), else_=0))
+    counted = select(job.c.state, func.count(), retried).where(*of_account).group_by(job.c.state)
+    rows = connection.execute(counted).all()
+    jobs = {JobState(row[0]): int(row[1]) for row in rows}
+    serving = [each.state for each in live(connection, now) if queue in each.queues]
+    busy = select(func.count(func.distinct(job.c.worker))).where(RUNNING, job.c.queue == queue)
+    return QueueLoad(
+        {state: jobs.get(state, 0) for state in JobState},
+        retried=sum(int(row[2]) for row in rows),
+        ready_workers=serving.count(READY),
+        loading_workers=serving.count(LOADING),
+        busy_workers=connection.execute(busy).scalar_one(),
+    )
