@@ -42,9 +42,10 @@ from retouch.jobs.job import (
     JobState,
     Lease,
     Preview,
+    QueueLoad,
     utc_now,
 )
-from retouch.jobs.liveness import LiveWorker, QueueLoad, QueueStatistics
+from retouch.jobs.liveness import LiveWorker, QueueStatistics
 from retouch.jobs.retention import Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic

@@ -142,6 +142,20 @@ class Preview:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """One account's jobs in a queue by state, as far as they are kept, and the workers that serve the queue.
+
+    retried: jobs that their owner has retried. busy_workers: those that hold a job, whoever asked for it.
+    """
+
+    jobs: Mapping[JobState, int]
+    retried: int
+    ready_workers: int
+    loading_workers: int
+    busy_workers: int
+
+
 def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:
     """Where a running job goes whose worker has gone silent."""
     if job.cancel_requested:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, case, delete, func, select
 
 from retouch.database import insert_into
-from retouch.jobs.job import JobState
+from retouch.jobs.job import JobState, QueueLoad
 from retouch.jobs.store import RUNNING
 from retouch.jobs.tables import job, job_tally, queue_block, worker
 
@@ -41,20 +41,6 @@ class QueueStatistics:
 
     jobs: Mapping[str, Mapping[JobState, int]]
     workers: tuple[LiveWorker, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLoad:
-    """One account's jobs in a queue by state, as far as they are kept, and the workers that serve the queue.
-
-    retried: jobs that their owner has retried. busy_workers: those that hold a job, whoever asked for it.
-    """
-
-    jobs: Mapping[JobState, int]
-    retried: int
-    ready_workers: int
-    loading_workers: int
-    busy_workers: int
 
 
 def beat(connection: Connection, alive: LiveWorker) -> None:

@@ -16,10 +16,8 @@ import orjson
 
 from retouch.edit import Notice
 from retouch.errors import UnknownJob
-from retouch.jobs.job import Job, JobState
-from retouch.jobs.liveness import QueueLoad
+from retouch.jobs.job import Job, JobState, QueueLoad
 from retouch.protocols.field_names import dump_notices, failure_in_wire_names, notices_in_wire_names
-from retouch.protocols.outcome import failure_of
 from retouch.protocols.runpod.errors import TIMED_OUT, sentence_of
 
 PROTOCOL = "runpod"
@@ -172,11 +170,10 @@ def _cut(value: Any) -> Any:
 
 
 def _error(job: Job) -> dict[str, str]:
-    failure = failure_of(job)
-    if failure is None or job.state is JobState.CANCELLED:
+    if job.failure is None:
         return {}
     names = names_of(job)
-    return {"error": sentence_of(failure_in_wire_names(failure, lambda field: names.get(field, field)))}
+    return {"error": sentence_of(failure_in_wire_names(job.failure, lambda field: names.get(field, field)))}
 
 
 def _milliseconds(begin: datetime, end: datetime) -> int:
