@@ -7,7 +7,7 @@
        └─────────────────► failed
 
 running goes back to queued when a lease expires with attempts left, or when a worker stops cleanly
-(which costs no attempt); failed does when its owner retries it. Nothing here touches a database; `store.py` does.
+(which costs no attempt). Nothing here touches a database; `store.py` does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
 
@@ -63,8 +63,7 @@ class Job:
     cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
-    removed on the owner's wish. worker: who runs it, or ran it last. run_timeout_s: of one run, where its caller set
-    a limit; end_by: it fails when it has not ended then. retries, retried_at: by its owner, after it had failed.
+    removed on the owner's wish.
     """
 
     id: str
@@ -91,16 +90,6 @@ class Job:
     key_id: str = ""
     fair_tag: int = 0
     notices: tuple[Notice, ...] = ()
-    worker: str | None = None
-    run_timeout_s: float | None = None
-    end_by: datetime | None = None
-    retries: int = 0
-    retried_at: datetime | None = None
-
-    @property
-    def queued_at(self) -> datetime:
-        """When it joined the queue for the run it is in, or had last."""
-        return self.retried_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +129,6 @@ class Preview:
     blob: str
     image: int
     step: int
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLoad:
-    """One account's jobs in a queue by state, as far as they are kept, and the workers that serve the queue.
-
-    retried: jobs that their owner has retried. busy_workers: those that hold a job, whoever asked for it.
-    """
-
-    jobs: Mapping[JobState, int]
-    retried: int
-    ready_workers: int
-    loading_workers: int
-    busy_workers: int
 
 
 def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:

@@ -24,6 +24,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwe
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
+from retouch.engine.pipelines.hub import PARTS, weights_of
 from retouch.engine.pipelines.previews import load_preview
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
 from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
@@ -35,8 +36,6 @@ from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
 logger = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Rules] = {"QwenImageEditPipeline": FIRST, "QwenImageEditPlusPipeline": PLUS}
-
-PARTS = ("scheduler", "tokenizer", "processor", "text_encoder", "vae", "transformer")
 
 PACKAGED_DEMO = Path(__file__).parents[2] / "demo_model"
 
@@ -85,21 +84,7 @@ def find_folder(checkpoint: Checkpoint) -> Path:
         return local
     if checkpoint.source.startswith((".", "/", "~")):
         raise UnknownModel(f"There is no folder '{checkpoint.source}'.", field="model")
-    return _from_hub(checkpoint.source)
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    logger.info("looking for %s on the hub and in its local cache", name)
-    wanted = ["model_index.json", *(f"{part}/*{kind}" for part in PARTS for kind in (".json", ".txt", ".safetensors"))]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UnknownModel(
-            f"The weights of '{name}' are not on this machine and could not be fetched: {error}", field="model"
-        ) from error
+    return weights_of(checkpoint.source)
 
 
 def read_rules(folder: Path) -> Rules:
