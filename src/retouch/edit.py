@@ -128,6 +128,13 @@ class EditRequest:
         """The images, and the mask when there is one."""
         return self.images if self.mask is None else (*self.images, self.mask)
 
+    @property
+    def reference_index(self) -> int:
+        """Which image's shape is followed: the one asked for, else the last, or the first when it is masked."""
+        if self.size.reference_image is not None:
+            return self.size.reference_image
+        return 0 if self.mask is not None else len(self.images) - 1
+
     def check(self, *, image_count: int | None = None) -> None:
         """Raise InvalidRequest when something is wrong whatever the model is.
 

@@ -70,6 +70,7 @@ class Failure:
     code: str
     message: str
     field: str | None = None
+    retryable: bool = False
     context: Mapping[str, ContextValue] = dataclass_field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -78,6 +79,7 @@ class Failure:
             "code": self.code,
             "message": self.message,
             "field": self.field,
+            "retryable": self.retryable,
             "context": context,
         }
 
@@ -91,6 +93,7 @@ class Failure:
             code=str(data["code"]),
             message=str(data["message"]),
             field=None if name is None else str(name),
+            retryable=bool(data.get("retryable", False)),
             context=context,
         )
 
@@ -113,7 +116,7 @@ class RetouchError(Exception):
 
     @property
     def failure(self) -> Failure:
-        return Failure(self.code, self.message, self.field, self.context)
+        return Failure(self.code, self.message, self.field, self.retryable, self.context)
 
 
 class InvalidRequest(RetouchError):
@@ -151,17 +154,17 @@ class OutOfRange(InvalidRequest):
 
     def __init__(self, field: str, value: float, *, minimum: float | None = None, maximum: float | None = None) -> None:
         if minimum is not None and maximum is not None:
-            allowed = f"from {minimum:g} to {maximum:g}"
+            allowed = f"from {_number(minimum)} to {_number(maximum)}"
         elif minimum is not None:
-            allowed = f"at least {minimum:g}"
+            allowed = f"at least {_number(minimum)}"
         else:
-            allowed = f"at most {maximum:g}"
+            allowed = f"at most {_number(maximum or 0)}"
         limits: dict[str, ContextValue] = {}
         if minimum is not None:
             limits["ge"] = minimum
         if maximum is not None:
             limits["le"] = maximum
-        super().__init__(f"The field '{field}' must be {allowed}, not {value:g}.", field=field, **limits)
+        super().__init__(f"The field '{field}' must be {allowed}, not {_number(value)}.", field=field, **limits)
 
 
 class NotOneOf(InvalidRequest):
@@ -397,6 +400,12 @@ class DatabaseUnavailable(Unavailable):
 
 class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
+
+
+def _number(value: float) -> str:
+    """A number in full: `:g` alone would tell a caller that a seed may be 9.22337e+18."""
+    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
+    return str(int(value)) if whole else f"{value:.12g}"
 
 
 def _shown(value: object) -> str:

@@ -32,7 +32,7 @@ from retouch.errors import (
     UnknownModel,
 )
 from retouch.jobs import fair_queue, sweep
-from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Idempotency, Job, JobState, Lease, Preview
+from retouch.jobs.job import PRIORITY_HIGH, PRIORITY_LOW, Idempotency, Job, JobState, Lease, Preview
 from retouch.jobs.sweep import Swept
 from retouch.jobs.tables import fair_share, idempotency, job, job_event, job_tally, webhook_outbox, worker
 from retouch.service import Service, ServiceSettings
@@ -171,7 +171,7 @@ def test_a_cancelled_job_gives_its_turn_back(world: World) -> None:
 def test_low_priority_waits_behind_everything_else(world: World) -> None:
     low = world.submit(prompt="low", priority=PRIORITY_LOW)
     normal = world.submit(prompt="normal")
-    high = world.submit(prompt="high", priority=PRIORITY_NORMAL - 1)
+    high = world.submit(prompt="high", priority=PRIORITY_HIGH)
     assert [world.service.position(each) for each in (high, normal, low)] == [0, 1, 2]
     assert run_order(world) == ["high", "normal", "low"]
 
@@ -205,7 +205,7 @@ def test_positions_stay_exact_whatever_happens_to_the_line(
     for turn in range(160):
         waiting = world.waiting_in_order() if turn % 40 == 39 else []
         if waiting or dice.random() < 0.65:
-            priority = dice.choice([0, 100, 100, PRIORITY_LOW])
+            priority = dice.choice([PRIORITY_HIGH, 100, 100, PRIORITY_LOW])
             world.submit(dice.choice(accounts), priority=priority)
         elif dice.random() < 0.3:
             some = world.service.recent(dice.choice(accounts), 5)
@@ -379,7 +379,7 @@ def test_a_job_whose_workers_all_die_fails_after_three_attempts(world: World) ->
     ended = world.look(lost.id)
     assert (ended.state, ended.attempt) == (JobState.FAILED, 3)
     assert ended.failure is not None
-    assert ended.failure.code == "worker_lost"
+    assert (ended.failure.code, ended.failure.retryable) == ("worker_lost", True)
     assert (world.count(webhook_outbox), world.count(usage_entry)) == (1, 0)
     assert world.service.sweep() == Swept()
 

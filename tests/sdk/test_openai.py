@@ -497,7 +497,7 @@ class TestStreaming:
             assert first.result().status_code == 200
 
     def test_29_silence_is_broken_by_comments(self, gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(streaming, "COMMENT_EVERY_S", 0.05)
+        monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.05)
         body = {"image": data_uri(picture()), "prompt": "x", "stream": True}
         with httpx2.stream("POST", f"{gated.url}/v1/images/edits", json=body, timeout=20) as answer:
             comments = (line for line in answer.iter_lines() if line.startswith(": running"))

@@ -21,6 +21,7 @@ from typing import TypeAlias
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure
 
+PRIORITY_HIGH = 0
 PRIORITY_NORMAL = 100
 PRIORITY_LOW = 200
 """Smaller runs first. `low` waits behind every `normal` job of the same queue (fal's header)."""
@@ -43,14 +44,22 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of the job table. Times are timezone-aware UTC.
 
     sequence: order of submission, unique. priority: smaller first. fair_tag: its account's turn within the
-    priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the anonymous account.
-    attempt: 0 while it never ran. notices: what the submit answered about parameters.
+    priority (fair_queue.py). key_id: which of the account's keys asked; empty for the anonymous account.
+    attempt: 0 while it never ran. notices: what the submit told the caller.
     cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
@@ -85,15 +94,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's right to a job for a time. (job.id, worker, claim) fences every later write.
+    """A worker's right to a job until a time. (job.id, worker, attempt) fences every later write.
 
-    claim: how often the job was ever leased. `Job.attempt` does not count leases that were given back, so it
-    could be the same for two leases of one worker, and the late writes of the first would pass as the second's.
+    attempt: how often the job was ever leased. Unlike `Job.attempt` it also counts leases that were given
+    back, so that no two leases of a job are alike.
     """
 
     job: Job
     worker: str
-    claim: int
+    attempt: int
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,7 +165,7 @@ def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_
     claimed = job_of(row)
     append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
     fair_queue.start(connection, queue, place_of(claimed), claimed.account_id)
-    return Lease(claimed, worker, row.claims)
+    return Lease(claimed, worker, row.claims, until)
 
 
 def position(connection: Connection, waiting: Job) -> int:
@@ -265,11 +265,7 @@ _FENCED: ReturningUpdate[Any] = (
     )
     .returning(job)
 )
-"""Changes a leased row, if the lease still stands, to the values it is executed with.
-
-The fence: a worker that was silent for too long does not know that it has lost its job. Whatever it writes later
-names a claim that is not the row's any more, so it changes nothing, whoever runs the job by then.
-"""
+"""Changes a leased row, if the lease still stands, to the values it is executed with."""
 
 _FINISH: ReturningUpdate[Any] = _FENCED.values(step=job.c.steps)
 _UNCOUNTED: ReturningUpdate[Any] = _FENCED.values(attempt=job.c.attempt - 1)
@@ -292,13 +288,13 @@ def _fenced(
     connection: Connection, lease: Lease, values: Mapping[str, Any], *, change: ReturningUpdate[Any] = _FENCED
 ) -> Row[Any]:
     """Write `values` to the leased row if the lease still stands; returns the changed row."""
-    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.claim}
+    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.attempt}
     return _or_lost(connection.execute(change, {**values, **fence}).one_or_none(), lease)
 
 
 def _holds(lease: Lease) -> ColumnElement[bool]:
     """The fence."""
-    return and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.claim)
+    return and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.attempt)
 
 
 def _or_lost(row: Row[Any] | None, lease: Lease) -> Row[Any]:
@@ -317,7 +313,7 @@ def expired_leases(connection: Connection, now: datetime, limit: int) -> tuple[L
 
 
 def find_expired(connection: Connection, lease: Lease, now: datetime) -> Job | None:
-    """The leased job, locked, or None when the lease was renewed or ended since it was found."""
+    """The leased job, locked, or None when somebody renewed or ended the lease since it was found."""
     query = select(job).where(_holds(lease), job.c.lease_until < now).with_for_update()
     row = connection.execute(query).one_or_none()
     return None if row is None else job_of(row)
@@ -396,7 +392,7 @@ def job_of(row: Row[Any]) -> Job:
 
 
 def _lease_of(row: Row[Any]) -> Lease:
-    return Lease(job_of(row), row.worker, row.claims)
+    return Lease(job_of(row), row.worker, row.claims, row.lease_until)
 
 
 def _ended(state: JobState, now: datetime, expires_at: datetime, **more: Any) -> dict[str, Any]:

@@ -54,20 +54,27 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-async def body_chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it comes; raises BodyTooLarge at once when a longer one is announced, else when it is longer."""
+async def body_chunks(request: Request, max_bytes: int, *, glance_bytes: int = 0) -> AsyncIterator[bytes]:
+    """The body as it comes; raises BodyTooLarge at once when a longer one is announced, else when it is longer.
+
+    glance_bytes: so much of a body that is announced as too long still comes, for a reader who may find a better
+    reason to refuse it than its size.
+    """
     too_large = BodyTooLarge(
         f"The request body is larger than {max_bytes} bytes, which is all that is read here.", max_bytes=max_bytes
     )
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
+    announced_too_large = announced.isdecimal() and int(announced) > max_bytes
+    if announced_too_large and not glance_bytes:
         raise too_large
-    size = 0
+    left = min(glance_bytes, max_bytes) if announced_too_large else max_bytes
     async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:
+        left -= len(chunk)
+        if left < 0:
             raise too_large
         yield chunk
+    if announced_too_large:
+        raise too_large
 
 
 def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

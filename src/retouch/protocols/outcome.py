@@ -6,7 +6,7 @@ Reads finished jobs; words and shapes of the answer are the face's matter.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from starlette.concurrency import run_in_threadpool
@@ -76,22 +76,36 @@ def forgotten_on_delivery(job: Job) -> bool:
     return wanted and not job.payload_deleted and job.delivery.webhook_url is None
 
 
-class DeliveredOnce(Response):
-    """Sends an answer and, when it has left whole to a caller who is still there, calls `forget` on a thread.
+class TrackedResponse(Response):
+    """Sends an answer and then calls `sent`, with whether it left whole to a caller who is still there."""
+
+    def __init__(self, response: Response, sent: Callable[[bool], Awaitable[None]]) -> None:
+        super().__init__(response.body, response.status_code, dict(response.headers))
+        self._sent = sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        delivered = False
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            # Returns when the bytes before it are on their way; only then is it known whether anyone reads them.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            gone = await Request(scope, receive).is_disconnected()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            delivered = not gone
+        finally:
+            await self._sent(delivered)
+
+
+class DeliveredOnce(TrackedResponse):
+    """Sends an answer and, once it is delivered, calls `forget` on a thread.
 
     A caller who went away before the last byte may ask again.
     """
 
     def __init__(self, response: Response, forget: Callable[[], None]) -> None:
-        super().__init__(response.body, response.status_code, dict(response.headers))
-        self._forget = forget
+        async def sent(delivered: bool) -> None:
+            if delivered:
+                await run_in_threadpool(forget)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        # Returns when the bytes before it are on their way; only then is it known whether anyone reads them.
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
-        gone = await Request(scope, receive).is_disconnected()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        if not gone:
-            await run_in_threadpool(self._forget)
+        super().__init__(response, sent)

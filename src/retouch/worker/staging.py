@@ -6,7 +6,7 @@ come from is the caller's function, so that `retouch edit` stages in the same wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -81,7 +81,8 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     mask = None
     if request.mask is not None:
         mask = _decode_mask(read(request.mask), pixels[0], request.mask.field, notices)
-    sizes = resolve(request.size, checkpoint.sizes, _reference_size(request, pixels), strict=request.strict)
+    height, width = pixels[request.reference_index].shape[:2]
+    sizes = resolve(request.size, checkpoint.sizes, (width, height), strict=request.strict)
     notices += (*sizes.notices, *_unused(request))
     return Staged(_specs(request, sizes), pixels, mask, sizes, tuple(notices))
 
@@ -124,15 +125,6 @@ def _specs(request: EditRequest, sizes: Sizes) -> tuple[EditSpec, ...]:
         )
         for index in range(request.num_images)
     )
-
-
-def _reference_size(request: EditRequest, pixels: Sequence[Pixels]) -> tuple[int, int]:
-    """(width, height) of the input whose shape is followed: the last one, or the first when it is masked."""
-    index = request.size.reference_image
-    if index is None:
-        index = 0 if request.mask is not None else len(pixels) - 1
-    height, width = pixels[index].shape[:2]
-    return width, height
 
 
 def _decode(data: bytes, model: Model | None, field: str, notices: list[Notice]) -> Pixels:

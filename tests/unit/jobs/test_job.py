@@ -9,9 +9,9 @@ import pytest
 
 from retouch.edit import Delivery
 from retouch.jobs.fair_queue import TURN, cost_of
-from retouch.jobs.job import FINAL_STATES, Job, JobState, state_after_lost_lease, utc_now
+from retouch.jobs.job import FINAL_STATES, TRANSITIONS, Job, JobState, state_after_lost_lease, utc_now
 from retouch.jobs.retention import Retention
-from tests.services import TRANSITIONS, an_edit
+from tests.services import an_edit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Job(

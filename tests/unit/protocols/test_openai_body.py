@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from retouch.errors import ImageTooLarge, InvalidRequest, InvalidType, RetouchError, UnsupportedMediaType
-from retouch.protocols.openai.body import MAX_PARTS, read_body, read_parts
-from retouch.protocols.openai.form import Body, Part
+from retouch.protocols.http import body_chunks
+from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
+from retouch.protocols.openai.multipart import MAX_PARTS, Part, read_parts
 
 BOUNDARY = b"0123456789abcdef0123456789abcdef"
 
@@ -37,13 +38,14 @@ def parts_of(chunks: Sequence[bytes]) -> list[Part]:
         for chunk in chunks:
             yield chunk
 
-    return asyncio.run(read_parts(stream(), BOUNDARY))
+    parts = asyncio.run(read_parts(stream(), BOUNDARY))
+    return [Part(part.name, part.filename, part.data) for part in parts]
 
 
 def body_of(
     chunks: Sequence[bytes], content_type: str, *, max_bytes: int = 1 << 20, declared: int | None = None
 ) -> Body:
-    """What `read_body` makes of a request with these chunks."""
+    """What is made of a request with these chunks."""
     messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
     messages.append({"type": "http.request", "body": b"", "more_body": False})
     headers = [(b"content-type", content_type.encode())]
@@ -54,7 +56,9 @@ def body_of(
         return messages.pop(0)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
-    return asyncio.run(read_body(Request(scope, receive), max_bytes=max_bytes))
+    return asyncio.run(
+        decode_body(content_type, body_chunks(Request(scope, receive), max_bytes, glance_bytes=GLANCE_BYTES))
+    )
 
 
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY.decode()}"

@@ -13,16 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retouch import errors
+from retouch import errors, sizes
 from retouch.catalog import CHECKPOINTS, Catalog, Checkpoint, Route
-from retouch.edit import Acceleration, EditOutput, Notice, OutputFormat, OutputImage, SizeRequest, Usage
+from retouch.edit import Acceleration, EditOutput, EditRequest, Notice, OutputFormat, OutputImage, SizeRequest, Usage
 from retouch.errors import Failure, InvalidRequest, InvalidType, MissingParameter, RetouchError, UnsupportedParameter
 from retouch.jobs.job import Job, JobState
-from retouch.protocols.openai import answers
-from retouch.protocols.openai.answers import Shown
+from retouch.protocols.events import sse_comment, sse_data
+from retouch.protocols.field_names import failure_in_wire_names, notices_in_wire_names
+from retouch.protocols.openai import dump
+from retouch.protocols.openai.dump import DeliveredImage
 from retouch.protocols.openai.errors import ROWS, dump_error
-from retouch.protocols.openai.form import Body, Part, decode_form, decode_json, nest
-from retouch.protocols.openai.wire import EditCall, in_wire_names, parse_call, route_of, settle
+from retouch.protocols.openai.form import Body, decode_form, decode_json, nest
+from retouch.protocols.openai.multipart import Part
+from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "openai"
 MOMENT = datetime(2026, 8, 20, 12, 0, tzinfo=UTC)
@@ -55,6 +58,13 @@ def json_call(**fields: object) -> EditCall:
 
 def route(checkpoint: Checkpoint = QWEN, model: str = "qwen-image-edit") -> Route:
     return Catalog.serving(checkpoint).route(model)
+
+
+def complete(parsed: EditCall, its_route: Route) -> tuple[EditCall, EditRequest, tuple[Notice, ...]]:
+    """The call fitted to the route's model, its request as it will run, and every notice, as a submit finds them."""
+    resolved = resolve(parsed, its_route)
+    completed, notices = its_route.complete(resolved.request, image_count=len(parsed.image_names))
+    return resolved, completed, resolved.notices + notices_in_wire_names(notices, parsed.wire_name)
 
 
 def ignored(parsed: EditCall) -> list[str]:
@@ -242,7 +252,7 @@ def test_values_come_back_from_the_brackets_of_a_form(values: dict[str, object])
 def test_a_form_and_a_json_body_of_the_same_call_mean_the_same(values: dict[str, Any]):
     def parsed(body: Body) -> EditCall | str:
         try:
-            return dataclasses.replace(parse_call(body), images=())
+            return dataclasses.replace(parse_call(body), image_names=())
         except InvalidRequest as error:
             return error.message
 
@@ -264,10 +274,9 @@ def test_a_form_and_a_json_body_of_the_same_call_mean_the_same(values: dict[str,
 )
 def test_any_json_body_is_a_call_or_a_refusal(body: dict[str, Any]):
     try:
-        parsed = parse_call(decode_json({"prompt": "x", "image": "https://a/1"} | body))
-        settle(parsed, route())
+        complete(parse_call(decode_json({"prompt": "x", "image": "https://a/1"} | body)), route())
     except RetouchError as error:
-        answer = dump_error(*in_wire_names(error.failure, None))
+        answer = dump_error(error.failure)
         assert answer.status in (400, 404)
         orjson.dumps(answer.body)
 
@@ -288,7 +297,7 @@ class TestCoercion:
         ],
     )
     def test_seeds(self, written_as: str, seed: int | None):
-        assert call(seed=written_as).edit.seed == seed
+        assert call(seed=written_as).request.seed == seed
 
     @pytest.mark.parametrize(
         ("word", "value"),
@@ -309,7 +318,7 @@ class TestCoercion:
 
     @pytest.mark.parametrize("value", [4, 4.0, "4", "4.0", "4e0"])
     def test_numbers_are_equal_however_they_are_written(self, value: object):
-        assert json_call(cfg_scale=value).edit.guidance_scale == 4.0
+        assert json_call(cfg_scale=value).request.guidance_scale == 4.0
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -339,7 +348,7 @@ class TestCoercion:
         with pytest.raises(InvalidRequest) as raised:
             call(**fields | {field: value})
         assert raised.value.field == field
-        assert dump_error(raised.value.failure, field).status == 400
+        assert dump_error(raised.value.failure).status == 400
 
     @pytest.mark.parametrize("field", ["markup", "svg[model]", "loras[][path]", "frame_count", "frame_duration_ms"])
     def test_what_would_change_the_picture_and_is_not_offered_is_refused(self, field: str):
@@ -383,40 +392,40 @@ class TestCoercion:
 
 class TestMeaning:
     def test_line_ends_are_the_same_whoever_sent_them(self):
-        prompts = {call(prompt=prompt, negative_prompt=prompt).edit for prompt in ("a\nb", "a\r\nb", "a\rb")}
+        prompts = {call(prompt=prompt, negative_prompt=prompt).request for prompt in ("a\nb", "a\r\nb", "a\rb")}
         assert [(edit.prompt, edit.negative_prompt) for edit in prompts] == [("a\nb", "a\nb")]
 
     def test_spaces_around_a_prompt_are_kept_and_the_word_null_is_a_prompt(self):
-        assert call(prompt=" a ").edit.prompt == " a "
-        assert call(prompt="null").edit.prompt == "null"
+        assert call(prompt=" a ").request.prompt == " a "
+        assert call(prompt="null").request.prompt == "null"
 
     @pytest.mark.parametrize("name", ["cfg_scale", "true_cfg_scale", "guidance_scale"])
     def test_guidance_has_three_names(self, name: str):
         parsed = call(**{name: "3.5"})
-        assert parsed.edit.guidance_scale == 3.5
+        assert parsed.request.guidance_scale == 3.5
         assert parsed.names["guidance_scale"] == name
 
     def test_the_more_specific_of_two_names_wins_and_the_other_is_reported(self):
         parsed = call(true_cfg_scale="4", guidance_scale="1")
-        assert parsed.edit.guidance_scale == 4
+        assert parsed.request.guidance_scale == 4
         assert ignored(parsed) == ["guidance_scale"]
 
     @pytest.mark.parametrize(("word", "acceleration"), [("true", Acceleration.HIGH), ("false", Acceleration.NONE)])
     def test_go_fast_is_acceleration(self, word: str, acceleration: Acceleration):
-        assert call(go_fast=word).edit.acceleration is acceleration
+        assert call(go_fast=word).request.acceleration is acceleration
 
     def test_the_safety_checker_is_on_unless_it_is_turned_off_in_either_way(self):
-        assert call().edit.enable_safety_checker
-        assert not call(enable_safety_checker="false").edit.enable_safety_checker
-        assert not call(disable_safety_checker="true").edit.enable_safety_checker
+        assert call().request.enable_safety_checker
+        assert not call(enable_safety_checker="false").request.enable_safety_checker
+        assert not call(disable_safety_checker="true").request.enable_safety_checker
         with pytest.raises(InvalidRequest, match="contradict"):
             call(enable_safety_checker="true", disable_safety_checker="true")
 
     def test_jpg_is_jpeg_and_compression_is_the_encoders_quality(self):
-        edit = call(output_format="jpg", output_compression="80").edit
+        edit = call(output_format="jpg", output_compression="80").request
         assert (edit.output_format, edit.output_quality) == (OutputFormat.JPEG, 80)
-        assert call(output_format="webp", output_quality="70").edit.output_quality == 70
-        assert call().edit.output_quality == 100
+        assert call(output_format="webp", output_quality="70").request.output_quality == 70
+        assert call().request.output_quality == 100
 
     def test_compression_of_a_lossless_format_is_reported_as_ignored(self):
         assert ignored(call(output_compression="10")) == ["output_compression"]
@@ -435,7 +444,7 @@ class TestMeaning:
         ],
     )  # fmt: skip
     def test_sizes(self, fields: dict[str, str], size: SizeRequest):
-        assert call(**fields).edit.size == size
+        assert call(**fields).request.size == size
 
     @pytest.mark.parametrize(
         ("fields", "names"),
@@ -452,8 +461,8 @@ class TestMeaning:
         assert ignored(call(**fields)) == names
 
     def test_the_size_policy_may_come_as_a_header_and_the_body_wins(self):
-        assert parse_call(form(), size_policy="error").edit.strict
-        assert not parse_call(form(strict="nearest"), size_policy="error").edit.strict
+        assert parse_call(form(), size_policy="error").request.strict
+        assert not parse_call(form(strict="nearest"), size_policy="error").request.strict
         with pytest.raises(InvalidRequest):
             parse_call(form(), size_policy="sometimes")
 
@@ -484,16 +493,16 @@ class TestMeaning:
             user="u",
             moderation="auto",
         )
-        assert settle(parsed, route()).notices == ()
+        assert complete(parsed, route())[2] == ()
 
     def test_the_delivery_keeps_what_the_answer_needs(self):
-        delivery = call(stream="true", partial_images="2", sync_mode="true").delivery("qwen-image-edit")
+        delivery = call(stream="true", partial_images="2", sync_mode="true", model="qwen-image-edit").delivery()
         assert (delivery.protocol, delivery.endpoint, delivery.inline) == ("openai", "qwen-image-edit", True)
         assert (delivery.options, delivery.previews) == ({"response_format": "both"}, 2)
-        assert call(partial_images="2").delivery("qwen-image-edit").previews == 0
+        assert call(partial_images="2").delivery().previews == 0
 
 
-class TestSettling:
+class TestResolving:
     @pytest.mark.parametrize(
         ("quality", "steps", "word"),
         [
@@ -508,18 +517,18 @@ class TestSettling:
         ],
     )
     def test_quality_becomes_steps(self, quality: str, steps: int, word: str):
-        settled = settle(call(quality=quality), route())
-        assert (settled.completed.steps, settled.quality) == (steps, word)
+        resolved, completed, _ = complete(call(quality=quality), route())
+        assert (completed.steps, resolved.reported_quality(completed.steps)) == (steps, word)
 
     def test_explicit_steps_win_over_quality_and_that_is_said(self):
-        settled = settle(call(quality="low", steps="44"), route())
-        assert settled.completed.steps == 44
-        assert [notice.parameter for notice in settled.notices] == ["quality"]
+        _, completed, notices = complete(call(quality="low", steps="44"), route())
+        assert completed.steps == 44
+        assert [notice.parameter for notice in notices] == ["quality"]
 
     def test_a_distilled_checkpoint_keeps_its_own_steps(self):
-        settled = settle(call(quality="low"), route(DEMO))
-        assert (settled.completed.steps, settled.quality) == (DEMO.steps, "low")
-        assert [(notice.parameter, notice.action) for notice in settled.notices] == [("quality", "converted")]
+        resolved, completed, notices = complete(call(quality="low"), route(DEMO))
+        assert (completed.steps, resolved.reported_quality(completed.steps)) == (DEMO.steps, "low")
+        assert [(notice.parameter, notice.action) for notice in notices] == [("quality", "converted")]
 
     @pytest.mark.parametrize(
         ("fields", "param"),
@@ -533,23 +542,22 @@ class TestSettling:
     def test_limits_of_the_model_are_told_in_the_callers_words(self, fields: dict[str, str], param: str):
         parsed = call(**fields)
         with pytest.raises(InvalidRequest) as raised:
-            settle(parsed, route())
-        failure, name = in_wire_names(raised.value.failure, parsed)
-        assert name == param
+            complete(parsed, route())
+        failure = failure_in_wire_names(raised.value.failure, parsed.wire_name)
+        assert failure.field == param
         assert f"'{param}'" in failure.message
 
     def test_too_many_pictures_are_refused_before_anything_is_stored(self):
         parsed = parse_call(decode_form([text("prompt", "x"), *(file("image[]") for _ in range(9))]))
         with pytest.raises(errors.TooManyImages) as raised:
-            settle(parsed, route())
-        assert in_wire_names(raised.value.failure, parsed)[1] == "image"
+            complete(parsed, route())
+        assert failure_in_wire_names(raised.value.failure, parsed.wire_name).field == "image"
 
     def test_a_picture_found_bad_later_is_named_as_the_caller_named_it(self):
         parsed = json_call(images=[{"image_url": "https://a/1"}, {"image_url": "https://a/2"}])
         failure = Failure("invalid_image", "The image in 'images[1]' is damaged.", field="images[1]")
-        assert in_wire_names(failure, parsed) == (
-            dataclasses.replace(failure, message="The image in 'images[1].image_url' is damaged."),
-            "images[1].image_url",
+        assert failure_in_wire_names(failure, parsed.wire_name) == dataclasses.replace(
+            failure, message="The image in 'images[1].image_url' is damaged.", field="images[1].image_url"
         )
 
     def test_models_are_found_bare_and_with_this_providers_name(self):
@@ -582,13 +590,14 @@ class TestDigest:
 
 
 def a_job(parsed: EditCall, **changes: Any) -> Job:
-    settled = settle(parsed, route(DEMO))
+    _, completed, _ = complete(parsed, route(DEMO))
+    _, notices = route(DEMO).complete(resolve(parsed, route(DEMO)).request, image_count=1)
     output = EditOutput(
         images=tuple(
-            OutputImage(f"outputs/{i}.png", 1280, 720, settled.completed.output_format.media_type, 3, seed=42 + i)
-            for i in range(parsed.edit.num_images)
+            OutputImage(f"outputs/{i}.png", 1280, 720, completed.output_format.media_type, 3, seed=42 + i)
+            for i in range(parsed.request.num_images)
         ),
-        prompt=parsed.edit.prompt,
+        prompt=parsed.request.prompt,
         timings={"stage_in": 0.01, "inference": 1.5},
         canvas=(1280, 720),
         notices=(Notice("steps", "clamped", "Fewer were run."),),
@@ -596,9 +605,9 @@ def a_job(parsed: EditCall, **changes: Any) -> Job:
     )
     job = Job(
         id="00000000-0000-4000-8000-000000000000", account_id="a", queue="demo", state=JobState.SUCCEEDED,
-        request=dataclasses.replace(settled.completed, images=(), seed=42), delivery=parsed.delivery("qwen-image-edit"), sequence=1, priority=100,
+        request=dataclasses.replace(completed, images=(), seed=42), delivery=parsed.delivery(), sequence=1, priority=100,
         attempt=1, cancel_requested=False, step=4, steps=4, created_at=MOMENT, started_at=MOMENT, finished_at=MOMENT,
-        output=output, usage=Usage(1, 921_600, 4, 1500, price_microusd=18_432),
+        output=output, usage=Usage(1, 921_600, 4, 1500, price_microusd=18_432), notices=notices,
     )  # fmt: skip
     return dataclasses.replace(job, **changes)
 
@@ -617,44 +626,46 @@ class TestAnswers:
         parsed = call(
             model="local/qwen-image-edit", n="2", num_inference_steps="4", safety_identifier="s", frobnicate="1"
         )
-        shown = (Shown("AAAA", "https://e/0.png"), Shown("BBBB", "https://e/1.png"))
-        compare(
-            "images_response", answers.dump_response(parsed, settle(parsed, route(DEMO)), a_job(parsed), shown), golden
-        )
+        shown = (DeliveredImage("AAAA", "https://e/0.png"), DeliveredImage("BBBB", "https://e/1.png"))
+        compare("images_response", dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), shown), golden)
 
     def test_events_are_the_golden_ones(self, golden: bool):
         parsed = call(stream="true", partial_images="1")
-        settled = settle(parsed, route(DEMO))
-        partial = answers.dump_partial(
-            settled, b64_json="AA==", index=0, size=(1280, 720), now_s=1_787_227_200, image_index=None
+        resolved, job = resolve(parsed, route(DEMO)), a_job(parsed)
+        partial = dump.dump_partial(
+            resolved, job.request, b64_json="AA==", index=0, size=(1280, 720), now_s=1_787_227_200, image=0
         )
-        completed = answers.dump_completed(parsed, settled, a_job(parsed), 0, Shown("AAAA"))
+        completed = dump.dump_completed(resolved, job, 0, DeliveredImage("AAAA"))
         compare("stream_events", [partial, completed], golden)
 
     def test_the_model_list_is_the_golden_one(self, golden: bool):
         routes = [route for route in Catalog.serving(DEMO).routes if "/" not in route.model.id]
-        compare("models", answers.dump_models(routes), golden)
+        compare("models", dump.dump_models(routes), golden)
 
     def test_an_estimate_is_the_golden_one(self, golden: bool):
         parsed = call(n="2", quality="hd", unknown="1")
-        compare("estimate", answers.dump_estimate(parsed, settle(parsed, route()), route(), None), golden)
+        resolved = resolve(parsed, route())
+        completed, notices = route().complete(resolved.request, image_count=1)
+        square = sizes.resolve(completed.size, QWEN.sizes, None)
+        body = dump.dump_estimate(resolved, completed, route(), square, notices, size_known=False)
+        compare("estimate", body, golden)
 
     def test_avif_is_told_beside_the_types_of_the_sdk(self):
         parsed = call(output_format="avif")
-        body = answers.dump_response(parsed, settle(parsed, route(DEMO)), a_job(parsed), (Shown("AAAA"),))
+        body = dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), (DeliveredImage("AAAA"),))
         assert "output_format" not in body
         assert body["metadata"]["output_format"] == "avif"
 
     def test_a_member_that_was_not_asked_for_is_left_out(self):
         parsed = call(response_format="url")
-        body = answers.dump_response(
-            parsed, settle(parsed, route(DEMO)), a_job(parsed), (Shown(None, "https://e/0.png"),)
+        body = dump.dump_response(
+            resolve(parsed, route(DEMO)), a_job(parsed), (DeliveredImage(None, "https://e/0.png"),)
         )
         assert "b64_json" not in body["data"][0]
 
     def test_a_frame_ends_with_a_blank_line(self):
-        assert answers.frame({"type": "x"}) == b'event: x\ndata: {"type":"x"}\n\n'
-        assert answers.comment("queued") == b": queued\n\n"
+        assert sse_data({"type": "x"}, "x") == b'event: x\ndata: {"type":"x"}\n\n'
+        assert sse_comment("queued") == b": queued\n\n"
 
 
 class TestErrors:
@@ -670,25 +681,25 @@ class TestErrors:
     def test_the_table_is_the_golden_one(self, golden: bool):
         table = {}
         for code in ROWS:
-            answer = dump_error(Failure(code, "Why."), "image[0]")
+            answer = dump_error(Failure(code, "Why.", field="image[0]"))
             table[code] = {"status": answer.status, "headers": answer.headers, **answer.body}
         compare("errors", table, golden)
 
     def test_too_many_bytes_are_413_and_too_many_pixels_400(self):
-        assert dump_error(Failure("image_too_large", "m", context={"max_bytes": 5}), "image").status == 413
+        assert dump_error(Failure("image_too_large", "m", context={"max_bytes": 5})).status == 413
         assert (
-            dump_error(Failure("image_too_large", "m", context={"max_pixels": 5}), "image").body["error"]["code"]
+            dump_error(Failure("image_too_large", "m", context={"max_pixels": 5})).body["error"]["code"]
             == "invalid_image"
         )
 
     @pytest.mark.parametrize(("asked", "told"), [(None, "5"), (30.2, "30"), (0, "1"), (600, "60")])
     def test_a_client_is_never_told_to_wait_longer_than_a_minute(self, asked: float | None, told: str):
         context = {} if asked is None else {"retry_after_s": asked}
-        assert dump_error(Failure("queue_full", "m", context=context), None).headers["retry-after"] == told
+        assert dump_error(Failure("queue_full", "m", context=context)).headers["retry-after"] == told
 
     def test_a_fault_of_a_moment_leaves_the_retry_to_the_client(self):
-        assert dump_error(Failure("internal_error", "m"), None).headers == {"x-should-retry": "false"}
-        assert dump_error(Failure("internal_error", "m"), None, transient=True).headers == {}
+        assert dump_error(Failure("internal_error", "m")).headers == {"x-should-retry": "false"}
+        assert dump_error(Failure("internal_error", "m"), transient=True).headers == {}
 
 
 class _Asked(dict[str, object]):

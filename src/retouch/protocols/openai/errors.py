@@ -1,6 +1,6 @@
 """How each of our error codes looks to an OpenAI client: status, type, code, and whether to try again.
 
-One table; nothing else decides a status. It raises nothing and sends nothing: `routes.py` does.
+One table; nothing else decides a status. It raises nothing and sends nothing: `error_handlers.py` does.
 """
 
 from __future__ import annotations
@@ -107,21 +107,21 @@ def row_of(failure: Failure) -> ErrorRow:
     return ROWS.get(failure.code, _BUG)
 
 
-def dump_error(failure: Failure, param: str | None, *, transient: bool = False) -> ErrorAnswer:
-    """The answer for `failure`.
+def dump_error(failure: Failure, *, transient: bool = False) -> ErrorAnswer:
+    """The answer for `failure`, whose field is named as the caller named it.
 
-    param: what the caller called the parameter, or None. transient: an unexpected fault of this server
-    while it answered, which another try may not meet; leaves the SDK its own retry rule.
+    transient: an unexpected fault of this server while it answered, which another try may not meet; leaves the SDK
+    its own retry rule.
     """
     row = row_of(failure)
-    error: dict[str, Any] = {"message": failure.message, "type": row.type, "param": param, "code": row.code}
+    error: dict[str, Any] = {"message": failure.message, "type": row.type, "param": failure.field, "code": row.code}
     if row.gateway_code is not None:
         error["gateway_code"] = row.gateway_code
     headers: dict[str, str] = {}
     if row.should_retry is not None and not transient:
         headers["x-should-retry"] = "true" if row.should_retry else "false"
     if row.retry_after_s is not None:
-        asked = failure.context.get("retry_after_s")
-        seconds = row.retry_after_s if not isinstance(asked, int | float) else int(asked)
+        wanted = failure.context.get("retry_after_s")
+        seconds = row.retry_after_s if not isinstance(wanted, int | float) else int(wanted)
         headers["retry-after"] = str(min(max(seconds, 1), MAX_RETRY_AFTER_S))
     return ErrorAnswer(row.status, {"error": error}, headers)

@@ -1,41 +1,45 @@
-"""Takes a multipart form or a JSON body apart: named values here, pictures there, in the caller's order.
+"""Takes the body of a call apart, form or JSON: named values here, images there, in the caller's order.
 
 The two bodies of one call give equal values. Both SDKs' bracket names (`loras[][path]`, `image[]`,
-`image_size[width]`) and every alias of the picture fields are known here; what a value means is not.
+`image_size[width]`) and every alias of the image fields are known here; what a value means is not.
 """
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
+import pybase64
+from python_multipart.multipart import parse_options_header
 
-from retouch.errors import InvalidRequest, InvalidType, UnsupportedParameter
+from retouch.errors import (
+    BodyTooLarge,
+    ImageTooLarge,
+    InvalidRequest,
+    InvalidType,
+    UnsupportedMediaType,
+    UnsupportedParameter,
+)
+from retouch.images.formats import sniff
+from retouch.protocols.openai.multipart import IMAGE_NAME, Part, RawBuffer, is_byte_of_buffer, read_parts
 
 MAX_DEPTH = 6
 """Brackets in one name; no documented parameter needs more than three."""
 
-_IMAGE_NAME = re.compile(r"(image|images|image_url|image_urls|url)(?:\[(\d{0,9})\])?")
+GLANCE_BYTES = 1 << 20
+"""How much of a body that is too large anyway is looked at, to name a better reason than its size."""
+
 _MASK_NAME = re.compile(r"(mask|mask_url|mask_image)(?:\[0?\])?")
 _BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
-_BYTE_OF_BUFFER = re.compile(rb"\d{1,3}")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a multipart body. `filename` is None for a text part."""
-
-    name: str
-    filename: str | None
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """A picture as it arrived: bytes of a file, or text (a link or a data URI). `name`: what errors call it."""
+    """An image as it arrived: bytes of a file, or text (a link or a data URI). `name`: what errors call it."""
 
     source: bytes | str
     name: str
@@ -51,7 +55,7 @@ class Body:
     mask: RawImage | None
 
     def digest(self) -> str:
-        """A hash of what was said, whatever the boundary and the order of the parts; sha256 in hex."""
+        """A hash of the call, whatever the boundary and the order of the parts; sha256 in hex."""
         hasher = hashlib.sha256(orjson.dumps(self.values, default=_hash_of_file, option=orjson.OPT_SORT_KEYS))
         for image in (*self.images, *((self.mask,) if self.mask else ())):
             source = image.source.encode() if isinstance(image.source, str) else image.source
@@ -60,40 +64,52 @@ class Body:
         return hasher.hexdigest()
 
 
-class RawBuffer(InvalidType):
-    """A JavaScript buffer was passed without a file around it, and arrived as one part per byte."""
+async def decode_body(content_type: str, chunks: AsyncIterator[bytes]) -> Body:
+    """Take the body of a call apart as it arrives.
 
-    def __init__(self) -> None:
-        super().__init__("image", "file", "the bytes of a buffer, one by one")
-        self.message += " Wrap the buffer in a file first: await toFile(buffer, 'image.png')."
-        self.args = (self.message,)
-
-
-def is_byte_of_buffer(part: Part) -> bool:
-    """Whether this part is one byte of a JavaScript buffer that was passed as a plain value."""
-    if part.filename is not None or not _BYTE_OF_BUFFER.fullmatch(part.data):
-        return False
-    name = _IMAGE_NAME.fullmatch(part.name) or re.fullmatch(r"(mask)\[(\d{1,9})\]", part.name)
-    return name is not None and bool(name[2]) and int(part.data) <= 255
+    Raises UnsupportedMediaType, ImageTooLarge (with `max_bytes`, where `chunks` raise BodyTooLarge), InvalidRequest
+    and its kinds.
+    """
+    media_type, options = parse_options_header(content_type)
+    try:
+        if media_type == b"multipart/form-data":
+            boundary = options.get(b"boundary")
+            if not boundary:
+                raise InvalidRequest("The Content-Type of a multipart body must name its boundary.")
+            return decode_form(await read_parts(chunks, boundary))
+        if media_type == b"application/json" or media_type.endswith(b"+json"):
+            return decode_json(orjson.loads(b"".join([chunk async for chunk in chunks])))
+    except BodyTooLarge as error:
+        raise ImageTooLarge(error.message, field="images", **error.context) from None
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"The body is not valid JSON: {error}.") from None
+    raise UnsupportedMediaType(
+        f"The body must be multipart/form-data or application/json, not '{content_type[:60] or 'untyped'}'."
+    )
 
 
 def decode_form(parts: Sequence[Part]) -> Body:
     """Take a multipart form apart; raises InvalidRequest and its kinds."""
     pairs: list[tuple[str, object]] = []
-    pictures: list[tuple[str, int | None, bytes | str]] = []
+    images: list[tuple[str, int | None, bytes | str]] = []
     masks: list[RawImage] = []
     for part in parts:
         if is_byte_of_buffer(part):
             raise RawBuffer
-        source = _source(part)
-        if name := _IMAGE_NAME.fullmatch(part.name):
-            index = int(name[2]) if name[2] else None
-            pictures += [(name[1], index, s) for s in _several(source)]
+        if match := IMAGE_NAME.fullmatch(part.name):
+            index = int(match[2]) if match[2] else None
+            images += [(match[1], index, source) for source in _sources(part)]
         elif _MASK_NAME.fullmatch(part.name):
-            masks += [RawImage(s, part.name.partition("[")[0]) for s in _several(source)]
+            masks += [RawImage(source, part.name.partition("[")[0]) for source in _sources(part)]
+        elif part.filename is not None and (part.filename or part.data):
+            pairs.append((part.name, part.data))
         else:
-            pairs.append((part.name, source))
-    return Body(nest(pairs), _in_order(pictures), _only(masks))
+            try:
+                pairs.append((part.name, part.data.decode()))
+            except UnicodeDecodeError:
+                name = part.name[:60]
+                raise InvalidRequest(f"The field '{name}' is not UTF-8 text.", field=name) from None
+    return Body(nest(pairs), _in_order(images), _only(masks))
 
 
 def decode_json(body: object) -> Body:
@@ -160,34 +176,46 @@ def _rows(name: str, entries: Sequence[tuple[tuple[str, ...], object]]) -> list[
     return [_join(name, list(zip(columns, row, strict=True))) for row in rows]
 
 
-def _source(part: Part) -> bytes | str:
-    """The bytes of a file; the text of a text part."""
-    if part.filename is not None and (part.filename or part.data):
-        return part.data
+def _sources(part: Part) -> list[bytes | str]:
+    """The images in one part: none for an empty one, several for a JSON list of links.
+
+    A part is a file when it has a file name, the content type of a file, or the first bytes of an image: clients leave
+    out one or two of the three. Base64 without a data URI around it counts as the file it holds.
+    """
+    data = part.data
+    if part.encoding == "base64":
+        data = _from_base64(data) or data
+    typed = part.content_type.startswith("image/") or part.content_type == "application/octet-stream"
+    if part.filename or (data and (part.filename is not None or typed or sniff(data) is not None)):
+        return [data]
     try:
-        return part.data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
-        raise InvalidRequest(f"The field '{part.name[:60]}' is not UTF-8 text.", field=part.name[:60]) from None
+        return [data]
+    if not text.strip():
+        return []
+    if text.lstrip().startswith("["):
+        try:
+            members = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return [text]
+        return [member for member in members if isinstance(member, str)]
+    return [_from_base64(data) or text]
 
 
-def _several(source: bytes | str) -> list[bytes | str]:
-    """Nothing for a blank text; the members of a JSON list of links; else the one source."""
-    if isinstance(source, str):
-        if not source.strip():
-            return []
-        if source.lstrip().startswith("["):
-            try:
-                members = orjson.loads(source)
-            except orjson.JSONDecodeError:
-                return [source]
-            return [member for member in members if isinstance(member, str)]
-    return [source]
+def _from_base64(data: bytes) -> bytes | None:
+    """The image that `data` is the base64 of, or None where it is no image's."""
+    try:
+        decoded = pybase64.b64decode(b"".join(data.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return decoded if sniff(decoded) is not None else None
 
 
-def _in_order(pictures: Sequence[tuple[str, int | None, bytes | str]]) -> tuple[RawImage, ...]:
+def _in_order(images: Sequence[tuple[str, int | None, bytes | str]]) -> tuple[RawImage, ...]:
     """Document order, but numbered ones among themselves by number."""
-    numbered = iter(sorted((p for p in pictures if p[1] is not None), key=lambda p: p[1] or 0))
-    ordered = [p if p[1] is None else next(numbered) for p in pictures]
+    numbered = iter(sorted((p for p in images if p[1] is not None), key=lambda p: p[1] or 0))
+    ordered = [p if p[1] is None else next(numbered) for p in images]
     names = [("image" if p[0] == "images" else p[0]) for p in ordered]
     return tuple(
         RawImage(p[2], name if name == "image_url" else f"{name}[{position}]")

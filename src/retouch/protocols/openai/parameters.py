@@ -1,17 +1,19 @@
-"""Reads the parameters of `images.edit` that need more than their type: sizes, formats, streams, refusals.
+"""Reads the parameters of `images.edit`, whatever form they arrived in: types, aliases, allowed words, refusals.
 
-Each function takes what it is about from `Fields` and gives back values of ours, or raises an InvalidRequest
-that names the caller's own field. What a parameter does to a picture is not decided here.
+Form text and native JSON values give the same result. `Fields` remembers which name was read for what, so that errors
+point at what the caller wrote and nothing is ignored in silence. What a parameter does to an image is not decided here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 
 import orjson
 
 from retouch import sizes
-from retouch.edit import Acceleration, OutputFormat, SizeRequest
+from retouch.edit import Acceleration, Notice, OutputFormat, SizeRequest
 from retouch.errors import (
     InvalidRequest,
     InvalidType,
@@ -20,7 +22,6 @@ from retouch.errors import (
     OutOfRange,
     UnsupportedParameter,
 )
-from retouch.protocols.openai.fields import Fields, is_absent, to_integer, to_text
 
 DEFAULT_OUTPUT_QUALITY = 100
 """OpenAI's default of `output_compression`."""
@@ -30,23 +31,149 @@ _STREAMED_FORMATS = frozenset({OutputFormat.PNG, OutputFormat.JPEG, OutputFormat
 _NO_QUALITY_FORMATS = frozenset({OutputFormat.PNG, OutputFormat.GIF})
 
 _REFUSED: Mapping[str, str] = {
-    "markup": "Draw on a copy of the picture and send it as a second image.",
-    "frame_count": "Answers are still pictures.",
-    "frame_duration_ms": "Answers are still pictures.",
+    "markup": "Draw on a copy of the image and send it as a second image.",
+    "frame_count": "Answers are still images.",
+    "frame_duration_ms": "Answers are still images.",
     "svg": "Answers are pixels.",
     "loras": "Ask the operator to load it into the checkpoint.",
     "lora": "Ask the operator to load it into the checkpoint.",
     "lora_weights": "Ask the operator to load it into the checkpoint.",
 }
-"""Known parameters that would change the picture and are not offered here."""
+"""Known parameters that would change the image and are not offered here."""
 
 _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
     "input_fidelity": (("high", "low"), "References are always read at the model's full size."),
     "complexity": (("low", "medium", "high"), "There is no planning step."),
-    "moderation": (("auto", "low"), "The safety checker has one level."),
+    "moderation": (("auto", "low"), "There is no safety checker here yet."),
     "style": (("vivid", "natural"), "Say the style in the prompt."),
 }
 """Accepted words that change nothing here: (allowed words, why)."""
+
+_ABSENT_WORDS = frozenset({"", "null", "None", "undefined"})
+_TRUE = frozenset({"true", "1", "on", "yes"})
+_FALSE = frozenset({"false", "0", "off", "no"})
+_INTEGER = re.compile(r"[+-]?\d{1,30}(\.0*)?")
+
+
+class Fields:
+    """The named values of one call.
+
+    written: canonical name to the name the caller used. notices: parameters not used as written.
+    """
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+        self._read: set[str] = set()
+        self.written: dict[str, str] = {}
+        self.notices: list[Notice] = []
+
+    def take(self, canonical: str, *names: str) -> tuple[str, object | None]:
+        """(name, value) of the first of `names` that is present, or (canonical, None).
+
+        Without `names` the name is the canonical one. A second alias beside the first is reported as ignored.
+        """
+        found: tuple[str, object | None] | None = None
+        for name in names or (canonical,):
+            self._read.add(name)
+            value = self._values.get(name)
+            if is_absent(value):
+                continue
+            if found is None:
+                found = (name, value)
+                self.written[canonical] = name
+            elif value != found[1]:
+                self.notice(name, "ignored", f"'{found[0]}' was given too and was used.")
+        return found or (canonical, None)
+
+    def exactly(self, name: str) -> object | None:
+        """The value under `name` as it came, blank or not."""
+        self._read.add(name)
+        return self._values.get(name)
+
+    def text(self, canonical: str, *names: str) -> str | None:
+        name, value = self.take(canonical, *names)
+        return None if value is None else to_text(name, value)
+
+    def word(self, canonical: str, allowed: Sequence[str], *names: str) -> str | None:
+        """One of `allowed`, in small letters."""
+        name, value = self.take(canonical, *names)
+        if value is None:
+            return None
+        word = to_text(name, value).strip().lower()
+        if word not in allowed:
+            raise NotOneOf(name, word, tuple(allowed))
+        return word
+
+    def integer(self, canonical: str, *names: str) -> int | None:
+        name, value = self.take(canonical, *names)
+        return None if value is None else to_integer(name, value)
+
+    def number(self, canonical: str, *names: str) -> float | None:
+        name, value = self.take(canonical, *names)
+        return None if value is None else to_number(name, value)
+
+    def boolean(self, canonical: str, *names: str) -> bool | None:
+        name, value = self.take(canonical, *names)
+        return None if value is None else to_boolean(name, value)
+
+    def notice(self, parameter: str, action: str, detail: str) -> None:
+        self.notices.append(Notice(parameter, action, detail))
+
+    def unread(self) -> tuple[str, ...]:
+        """Names that were not read, in the caller's order."""
+        return tuple(name for name in self._values if name not in self._read)
+
+
+def is_absent(value: object) -> bool:
+    """Whether an optional parameter with this value was not given: null, blank, or a word for null."""
+    return value is None or (isinstance(value, str) and value.strip() in _ABSENT_WORDS)
+
+
+def to_text(name: str, value: object) -> str:
+    if isinstance(value, str):
+        if "\0" in value:
+            raise InvalidRequest(f"The field '{name}' holds a NUL character.", field=name)
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    raise InvalidType(name, "string", _printable(value))
+
+
+def to_integer(name: str, value: object) -> int:
+    """Whole numbers, also as `4.0`, `"4"` and `"4.0"`."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value.strip().partition(".")[0])
+    raise InvalidType(name, "integer", _printable(value))
+
+
+def to_number(name: str, value: object) -> float:
+    """Finite numbers, also as text."""
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    raise InvalidType(name, "number", _printable(value))
+
+
+def to_boolean(name: str, value: object) -> bool:
+    """true and false, and the words and digits forms use for them."""
+    word = str(value).strip().lower() if isinstance(value, bool | int | str) else ""
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise InvalidType(name, "boolean", _printable(value))
+
+
+def _printable(value: object) -> object:
+    return "a file" if isinstance(value, bytes) else value
 
 
 def read_prompt(fields: Fields) -> str:
@@ -125,16 +252,10 @@ def read_size(fields: Fields) -> SizeRequest:
         fields.written["size"] = name
     index = fields.integer("reference_image", "reference_image_index")
     try:
-        asked, by_size = sizes.parse(size, aspect_ratio, resolution, width, height, index), sizes.parse(size)
+        request, by_size = sizes.parse(size, aspect_ratio, resolution, width, height, index), sizes.parse(size)
     except InvalidRequest as error:
         error.field = fields.written.get(error.field or "", error.field)
         raise
-    _report_overruled(fields, by_size, width)
-    return asked
-
-
-def _report_overruled(fields: Fields, by_size: SizeRequest, width: int | None) -> None:
-    """Say which words on size had no effect because `size` is more specific."""
     exact = by_size.width is not None
     overruled = {
         "aspect_ratio": exact or width is not None or by_size.aspect_ratio is not None,
@@ -146,6 +267,12 @@ def _report_overruled(fields: Fields, by_size: SizeRequest, width: int | None) -
         _, value = fields.take(name)
         if ignored and not is_absent(value) and str(value).strip().lower() != "auto":
             fields.notice(name, "ignored", "The size that was given is more specific.")
+    # What is said later of the shape or the scale is said of the parameter that gave it.
+    if by_size.aspect_ratio is not None:
+        fields.written["aspect_ratio"] = fields.written["size"]
+    if by_size.pixels is not None:
+        fields.written["resolution"] = fields.written["size"]
+    return request
 
 
 def _json_object(name: str, text: str) -> dict[str, object]:
@@ -184,9 +311,10 @@ def read_safety(fields: Fields) -> bool:
             "'enable_safety_checker' and 'disable_safety_checker' contradict each other.",
             field="disable_safety_checker",
         )
-    if enable is not None:
-        return enable
-    return not disable
+    if enable or disable is False:
+        name = "enable_safety_checker" if enable else "disable_safety_checker"
+        fields.notice(name, "ignored", "There is no safety checker here yet: 'has_nsfw_concepts' is null, not false.")
+    return not disable if enable is None else enable
 
 
 def read_strict(fields: Fields, size_policy: str | None) -> bool:

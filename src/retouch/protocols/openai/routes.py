@@ -1,87 +1,110 @@
 """The OpenAI face: `POST /images/edits` and its neighbours, for unmodified OpenAI SDKs.
 
-Each call is parsed, handed to the service, waited for and dumped. What a parameter means is in `wire.py`,
-what an error looks like in `errors.py`; nothing here touches pixels or the database.
+Each call is parsed, submitted, waited for and dumped. What a parameter means is in `parse.py`, what an error looks
+like in `errors.py`; nothing here touches pixels or the database.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import orjson
+import pybase64
 import structlog
 from fastapi import FastAPI
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from retouch import images, sizes
 from retouch.accounts.keys import Account
 from retouch.catalog import Route
-from retouch.errors import EditTimeout, JobFinished, UnknownJob, UnsupportedMode
+from retouch.edit import EditRequest, Notice
+from retouch.errors import EditTimeout, InvalidRequest, JobFinished, RetouchError, UnknownJob, UnsupportedMode
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.openai import answers
-from retouch.protocols.openai.body import read_body
-from retouch.protocols.openai.exchange import (
-    authenticated,
-    base_url_of,
-    disconnected,
-    hashed,
-    header_list,
-    idempotency_key,
-    is_dry_run,
+from retouch.protocols.draining import DrainRefusedUploads
+from retouch.protocols.events import EventStreamResponse
+from retouch.protocols.http import (
+    CLIENT_DISCONNECTED,
+    account_of,
+    body_chunks,
+    ended_or_disconnected,
     json_response,
-    retry_count,
+    origin_of,
 )
-from retouch.protocols.openai.form import Body
-from retouch.protocols.openai.inflight import InFlight
-from retouch.protocols.openai.pictures import Pictures
-from retouch.protocols.openai.refusals import add_refusals, nobody, raise_unless_succeeded
-from retouch.protocols.openai.streaming import EditStream, EventStreamResponse
-from retouch.protocols.openai.transport import OpenAITransport
-from retouch.protocols.openai.wire import PROVIDER, EditCall, Settled, parse_call, route_of, settle
+from retouch.protocols.openai import dump
+from retouch.protocols.openai.dump import DeliveredImage
+from retouch.protocols.openai.error_handlers import add_error_handlers
+from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
+from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
+from retouch.protocols.openai.retries import Retries
+from retouch.protocols.openai.streaming import EditStream
+from retouch.protocols.outcome import (
+    TrackedResponse,
+    forgotten_on_delivery,
+    output_images,
+    output_link,
+    raise_for_failure,
+)
+from retouch.protocols.submit import Submission, stored_images, submit
+from retouch.sizes import Sizes
 
 ANSWER_WITHIN_S = 290.0
 """Node's fetch gives up on an answer whose headers take 300 s, whatever the SDK's timeout is."""
+
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+
+_YES = frozenset({"true", "1", "yes", "on", ""})
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A call that can run here, and who made it. base_url: this server as the caller sees it."""
+class ParsedEdit:
+    """A call with its images, and where it goes. origin: this server as the caller sees it."""
 
-    account: Account
     call: EditCall
-    settled: Settled
-    base_url: str
+    body: Body
+    route: Route
+    origin: str
+
+    def submission(self, dependencies: AppDependencies, idempotency: Idempotency | None = None) -> Submission:
+        return Submission(
+            self.call.request,
+            [image.source for image in self.body.images],
+            self.call.delivery(),
+            key_of_link=lambda link: dependencies.blobs.key_of_link(link, base_url=self.origin),
+            mask=self.body.mask.source if self.body.mask else None,
+            idempotency=idempotency,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """A call and the job that answers it.
+class AcceptedEdit:
+    """A call and the job that answers it. It is held for as long as the job runs, so it holds no image.
 
-    digest: of the call, where the SDK may repeat it. durable: it came with an idempotency key, so it is not
-    stopped when its caller hangs up. replayed: that key led to a job that was there already.
+    durable: it came with an idempotency key, so it is not stopped when its caller hangs up. replayed: that key led to
+    a job that was there already.
     """
 
-    asked: Asked
+    call: EditCall
     job: Job
-    digest: str | None
+    route: Route
+    origin: str
     durable: bool
     replayed: bool
 
 
-def create_face(context: AppDependencies) -> FastAPI:
-    """The face as an application of its own, to be mounted at `/v1` and `/openai/v1`."""
+def create_face(dependencies: AppDependencies) -> FastAPI:
+    """The face as an application of its own."""
     app = FastAPI(title="Retouch, OpenAI protocol", redirect_slashes=False)
-    app.add_middleware(OpenAITransport)
-    edits, models = Edits(context), Models(context)
+    app.add_middleware(DrainRefusedUploads)
+    edits, models = Edits(dependencies), Models(dependencies)
     for path, endpoint, method in (
         ("/images/edits", edits.edit, "POST"),
         ("/images/generations", edits.refuse_generation, "POST"),
@@ -92,166 +115,223 @@ def create_face(context: AppDependencies) -> FastAPI:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
         if "{" not in path:
             app.add_api_route(f"{path}/", endpoint, methods=[method], response_model=None, include_in_schema=False)
-    add_refusals(app)
+    add_error_handlers(app)
     return app
 
 
 class Models:
     """`GET /models` and `GET /models/{id}`."""
 
-    def __init__(self, context: AppDependencies) -> None:
-        self._context = context
+    def __init__(self, dependencies: AppDependencies) -> None:
+        self._dependencies = dependencies
 
     async def list(self, request: Request) -> Response:
-        await authenticated(self._context, request)
-        shown = [route for route in self._context.catalog.routes if "/" not in route.model.id]
-        return json_response(answers.dump_models(shown))
+        await account_of(self._dependencies, request)
+        own = [route for route in self._dependencies.catalog.routes if "/" not in route.model.id]
+        return json_response(dump.dump_models(own))
 
     async def retrieve(self, request: Request, model_id: str) -> Response:
-        await authenticated(self._context, request)
-        return json_response(answers.dump_model(route_of(self._context.catalog, model_id.strip("/"))))
+        await account_of(self._dependencies, request)
+        return json_response(dump.dump_model(route_of(self._dependencies.catalog, model_id.strip("/"))))
 
 
 class Edits:
-    """`POST /images/edits`, and the kind refusal of its two neighbours."""
+    """`POST /images/edits`, and the refusal of its two neighbours."""
 
-    def __init__(self, context: AppDependencies) -> None:
-        self._context = context
-        self._pictures = Pictures(context)
-        self._in_flight = InFlight(self._cancel)
+    def __init__(self, dependencies: AppDependencies) -> None:
+        self._dependencies = dependencies
+        self._retries = Retries(self._cancel)
 
     async def edit(self, request: Request) -> Response:
-        """Edit the given pictures by instruction; answers `ImagesResponse`, or events when `stream` is true."""
-        context = self._context
-        account = await authenticated(context, request)
-        body = await read_body(request, max_bytes=context.max_body_bytes)
-        call = parse_call(body, size_policy=request.headers.get("x-param-policy"))
-        request.state.call = call
-        route = route_of(context.catalog, call.model)
-        settled = settle(call, route)
-        asked = Asked(account, call, settled, base_url_of(context, request))
+        """Edit the given images by instruction; answers `ImagesResponse`, or events when `stream` is true."""
+        account = await account_of(self._dependencies, request)
         if is_dry_run(request):
-            sizes = await run_in_threadpool(self._pictures.sizes_of, call, settled, route, asked.base_url)
-            return json_response(answers.dump_estimate(call, settled, route, sizes))
-        accepted = await self._accept(request, body, asked)
-        if call.stream:
-            return await self._stream(accepted, route)
+            return json_response(await run_in_threadpool(self._estimate, await self._parse(request)))
+        accepted = await self._accept(request, account)
+        if accepted.call.stream:
+            return await self._stream(accepted)
         return await self._answer(request, accepted)
 
     async def refuse_generation(self, request: Request) -> Response:
-        """Text to image is not offered; says what is."""
-        await authenticated(self._context, request)
+        """Text to image is not offered; names what is."""
+        await account_of(self._dependencies, request)
         raise UnsupportedMode(
-            "The models here edit pictures; they make none from text alone. Supported mode: edit, by "
+            "The models here edit images; they make none from text alone. Supported mode: edit, by "
             "POST /v1/images/edits with an 'image'.",
             field="model",
         )
 
     async def refuse_variation(self, request: Request) -> Response:
         """OpenAI retired this endpoint."""
-        await authenticated(self._context, request)
+        await account_of(self._dependencies, request)
         raise HTTPException(404)
 
-    async def _accept(self, request: Request, body: Body, asked: Asked) -> Accepted:
-        """Find the running job that a repeated call may join, or submit a new one."""
-        account, call = asked.account, asked.call
-        key, retries = idempotency_key(request), retry_count(request)
-        repeatable = retries is not None and not call.stream
-        digest = await run_in_threadpool(body.digest) if key or repeatable else None
-        durable, replayed = key is not None, False
-        running = None
-        if digest and repeatable and not durable and retries != "0":
-            running = self._in_flight.find(account, digest)
-        if running is not None:
-            job = await run_in_threadpool(self._context.service.get, account, running)
-        else:
-            idempotency = Idempotency(f"openai:images/edits:{key}", digest) if key and digest else None
-            job, replayed = await run_in_threadpool(
-                self._pictures.submit, account, call, asked.settled, asked.base_url, idempotency
-            )
-        log.info("edit accepted", job=job.id, account=account.id, model=job.request.model, user=hashed(call.user))
-        return Accepted(asked, job, digest if repeatable else None, durable, replayed)
+    async def _parse(self, request: Request) -> ParsedEdit:
+        """Read the body. From then on errors name parameters as the caller did."""
+        chunks = body_chunks(request, self._dependencies.max_body_bytes, glance_bytes=GLANCE_BYTES)
+        body = await decode_body(request.headers.get("content-type", ""), chunks)
+        call = parse_call(body, size_policy=request.headers.get("x-param-policy"))
+        request.state.call = call
+        route = route_of(self._dependencies.catalog, call.model)
+        return ParsedEdit(resolve(call, route), body, route, origin_of(self._dependencies, request))
 
-    def _arrive(self, accepted: Accepted) -> None:
-        if not accepted.durable:
-            self._in_flight.arrive(accepted.asked.account, accepted.job.id, accepted.digest)
+    async def _accept(self, request: Request, account: Account) -> AcceptedEdit:
+        """Submit the call, or find the job that it repeats; the caller counts as waiting from then on.
 
-    def _leave(self, accepted: Accepted, *, answered: bool) -> None:
-        if not accepted.durable:
-            self._in_flight.leave(accepted.job.id, answered=answered)
+        The images are in storage when this returns, and nowhere else: the call waits without them.
+        """
+        key, attempt = idempotency_key(request), attempt_of(request)
+        with self._retries.uploading(account, attempt):
+            parsed = await self._parse(request)
+            repeatable = attempt is not None and key is None and not parsed.call.stream
+            digest = await run_in_threadpool(parsed.body.digest) if key or repeatable else ""
+            idempotency = Idempotency(f"openai:images/edits:{key}", digest) if key else None
+            submission = parsed.submission(self._dependencies, idempotency)
+            replayed = False
 
-    async def _answer(self, request: Request, accepted: Accepted) -> Response:
+            async def submit_new() -> Job:
+                nonlocal replayed
+                submitted = await run_in_threadpool(submit, self._dependencies, account, submission)
+                replayed = submitted.replayed
+                return submitted.job
+
+            if repeatable:
+                assert attempt is not None, "only counted tries can be told apart"
+                job_id = await self._retries.join_or_submit(account, digest, attempt, submit_new)
+                job = await run_in_threadpool(self._dependencies.service.get, account, job_id)
+            else:
+                job = await submit_new()
+                if key is None:
+                    self._retries.wait_once(account, job.id)
+        user = parsed.call.user
+        hashed_user = None if user is None else hashlib.sha256(user.encode()).hexdigest()[:16]
+        log.info("edit accepted", job=job.id, account=account.id, model=job.request.model, user=hashed_user)
+        return AcceptedEdit(parsed.call, job, parsed.route, parsed.origin, key is not None, replayed)
+
+    async def _answer(self, request: Request, accepted: AcceptedEdit) -> Response:
         """Wait for the job and answer in one piece."""
-        self._arrive(accepted)
-        answered = True
+        call, job_id = accepted.call, accepted.job.id
         try:
-            final = await self._wait(request, accepted.job.id)
-            answered = final is not None
+            job = await ended_or_disconnected(self._dependencies, request, job_id, timeout_s=ANSWER_WITHIN_S)
+            if job is None:
+                self._leave(accepted, answered=False)
+                return Response(status_code=CLIENT_DISCONNECTED)
+            body = dump.dump_response(call, job, await run_in_threadpool(self._deliver, accepted, job))
         except asyncio.CancelledError:
-            answered = False
+            self._leave(accepted, answered=False)
             raise
-        finally:
-            self._leave(accepted, answered=answered)
-        if final is None:
-            return nobody()
-        raise_unless_succeeded(final)
-        content = await run_in_threadpool(self._rendered, accepted, final)
-        forget = None
-        if accepted.asked.call.inline and not accepted.durable:
-            forget = BackgroundTask(run_in_threadpool, self._context.service.forget_payload, final.id)
-        headers = headers_of(accepted, final)
-        return Response(content, media_type="application/json", headers=headers, background=forget)
-
-    async def _wait(self, request: Request, job_id: str) -> Job | None:
-        """The job when it is final, or None when the caller hung up; raises EditTimeout."""
-        waiting = asyncio.ensure_future(self._context.watch.wait(job_id, timeout_s=ANSWER_WITHIN_S))
-        gone = asyncio.ensure_future(disconnected(request))
-        try:
-            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-            return waiting.result() if waiting.done() else None
         except TimeoutError:
+            self._leave(accepted, answered=True)
             raise EditTimeout(
                 f"The edit takes longer than {ANSWER_WITHIN_S:g} s and still runs as job {job_id}. Repeat the call "
                 "with an Idempotency-Key, or with 'stream', to wait longer."
             ) from None
-        finally:
-            waiting.cancel()
-            gone.cancel()
+        except Exception:
+            self._leave(accepted, answered=True)  # with the error
+            raise
 
-    def _rendered(self, accepted: Accepted, final: Job) -> bytes:
-        asked = accepted.asked
-        shown = self._pictures.shown(asked.call, final, asked.base_url)
-        return orjson.dumps(answers.dump_response(asked.call, asked.settled, final, shown))
+        async def sent(delivered: bool) -> None:
+            self._leave(accepted, answered=delivered)
+            if delivered and not accepted.durable and forgotten_on_delivery(job):
+                await run_in_threadpool(self._dependencies.service.forget_payload, job.id)
 
-    async def _stream(self, accepted: Accepted, route: Route) -> Response:
+        headers = dump.answer_headers(call, job, replayed=accepted.replayed)
+        return TrackedResponse(json_response(body, headers=headers), sent)
+
+    async def _stream(self, accepted: AcceptedEdit) -> Response:
         """Answer with events while the job runs."""
-        asked, call, job, size = accepted.asked, accepted.asked.call, accepted.job, None
+        call, job, size = accepted.call, accepted.job, None
         if call.partial_images:
-            size = await run_in_threadpool(self._pictures.output_size, job, route)
-
-        def shown(final: Job) -> Sequence[answers.Shown]:
-            raise_unless_succeeded(final)
-            return self._pictures.shown(call, final, asked.base_url)
-
-        stream = EditStream(self._context, call, asked.settled, job, shown, size)
-        self._arrive(accepted)
+            with contextlib.suppress(RetouchError):  # the job will fail by the same
+                found = await run_in_threadpool(self._sizes_of, job.request, accepted.route)
+                size = found.output if found else None
+        stream = EditStream(
+            self._dependencies, call, job, deliver=lambda ended: self._deliver(accepted, ended), size=size
+        )
         return EventStreamResponse(
-            stream, headers_of(accepted, job), lambda: self._leave(accepted, answered=stream.ended)
+            stream.frames(),
+            dump.answer_headers(call, job, replayed=accepted.replayed),
+            on_close=lambda: self._leave(accepted, answered=stream.ended),
         )
 
+    def _deliver(self, accepted: AcceptedEdit, job: Job) -> Sequence[DeliveredImage]:
+        """The images of an ended job in the form the call wants; raises what it failed with. Blocking."""
+        raise_for_failure(job)
+        call, dependencies = accepted.call, self._dependencies
+        by_value = call.stream or call.response_format != "url"
+        by_url = call.response_format != "b64_json"
+        delivered: list[DeliveredImage] = []
+        for image in output_images(job):
+            base64 = url = None
+            if by_value or call.inline:
+                base64 = pybase64.b64encode_as_string(dependencies.blobs.get(image.blob).data)
+            if by_url and call.inline:
+                url = f"data:{image.media_type};base64,{base64}"
+            elif by_url:
+                url = output_link(dependencies, job, image, accepted.origin)
+            delivered.append(DeliveredImage(base64 if by_value else None, url))
+        return delivered
+
+    def _estimate(self, parsed: ParsedEdit) -> dict[str, object]:
+        """What the call would come to, checked with its images. Nothing is kept. Blocking."""
+        route = parsed.route
+        completed, notices = route.complete(parsed.call.request, image_count=len(parsed.body.images))
+        submission = replace(parsed.submission(self._dependencies), request=completed)
+        with stored_images(self._dependencies.blobs, submission) as stored:
+            notices += self._check_images(stored.request, route)
+            known = self._sizes_of(stored.request, route)
+        found = known or sizes.resolve(completed.size, route.checkpoint.sizes, None, strict=completed.strict)
+        notices += found.notices
+        return dump.dump_estimate(parsed.call, completed, route, found, notices, size_known=known is not None)
+
+    def _check_images(self, request: EditRequest, route: Route) -> tuple[Notice, ...]:
+        """What the worker will say of the stored images; those behind links are seen when they are fetched."""
+        notices: list[Notice] = []
+        for image in request.images:
+            if image.blob is not None:
+                data = self._dependencies.blobs.get(image.blob).data
+                header = images.probe(data, field=image.field)
+                notices += route.model.check_image(header.width, header.height, len(data), field=image.field)
+        return tuple(notices)
+
+    def _sizes_of(self, request: EditRequest, route: Route) -> Sizes | None:
+        """The sizes an edit will have; None where a link hides the image whose shape is followed. Blocking."""
+        profile = route.checkpoint.sizes
+        if request.size.width is not None or request.size.aspect_ratio is not None:
+            return sizes.resolve(request.size, profile, None, strict=request.strict)
+        image = request.images[request.reference_index]
+        if image.blob is None:
+            return None
+        header = images.probe(self._dependencies.blobs.get(image.blob).data, field=image.field)
+        return sizes.resolve(request.size, profile, (header.width, header.height), strict=request.strict)
+
+    def _leave(self, accepted: AcceptedEdit, *, answered: bool) -> None:
+        if not accepted.durable:
+            self._retries.leave(accepted.job.id, answered=answered)
+
     async def _cancel(self, account: Account, job_id: str) -> None:
-        """Stop a job nobody waits for."""
+        """Stop a job that no caller waits for."""
         with contextlib.suppress(JobFinished, UnknownJob):
-            await run_in_threadpool(self._context.service.cancel, account, job_id)
+            await run_in_threadpool(self._dependencies.service.cancel, account, job_id)
             log.info("edit abandoned", job=job_id, account=account.id)
 
 
-def headers_of(accepted: Accepted, job: Job) -> dict[str, str]:
-    headers = {"x-provider": PROVIDER, "x-model": answers.executed_model(job)}
-    notices = answers.all_notices(accepted.asked.call, accepted.asked.settled, job.output)
-    ignored = answers.ignored_parameters(notices)
-    if ignored:
-        headers["x-ignored-parameters"] = header_list(ignored)
-    if accepted.replayed:
-        headers["idempotent-replayed"] = "true"
-    return headers
+def is_dry_run(request: Request) -> bool:
+    """Whether only an estimate is wanted (`?dryRun=true`)."""
+    for name in ("dryRun", "dry_run"):
+        if name in request.query_params:
+            return request.query_params[name].strip().lower() in _YES
+    return False
+
+
+def idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        raise InvalidRequest(f"The Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters.")
+    return key
+
+
+def attempt_of(request: Request) -> int | None:
+    """The number of this try of the official SDKs, from 0; None for any other client."""
+    count = request.headers.get("x-stainless-retry-count", "")
+    return int(count) if count.isdecimal() and len(count) < 4 else None

@@ -5,70 +5,43 @@ It decides no status: `errors.py` has the table.
 
 from __future__ import annotations
 
-import orjson
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from retouch.errors import EditCancelled, EditFailed, Failure, InternalError, RetouchError
-from retouch.jobs.job import Job, JobState
+from retouch.errors import Failure, InternalError, RetouchError
+from retouch.protocols.field_names import failure_in_wire_names
+from retouch.protocols.http import CLIENT_DISCONNECTED, json_response
 from retouch.protocols.openai.errors import dump_error
-from retouch.protocols.openai.wire import EditCall, in_wire_names
-
-CLIENT_GONE = 499
-"""nginx's status for an answer nobody reads; it reaches the log only."""
-
-log = structlog.get_logger(__name__)
+from retouch.protocols.openai.parse import EditCall
 
 
-class EndedInFailure(EditFailed):
-    """A job's stored failure, raised again for its caller."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message, field=failure.field, **failure.context)
-        self._failure = failure
-
-    @property
-    def failure(self) -> Failure:
-        return self._failure
-
-
-def add_refusals(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RetouchError, answer_error)
     app.add_exception_handler(HTTPException, answer_http_exception)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
-    app.add_exception_handler(ClientDisconnect, answer_nobody)
+    app.add_exception_handler(ClientDisconnect, answer_disconnected)
     app.add_exception_handler(Exception, answer_bug)
 
 
-def raise_unless_succeeded(job: Job) -> None:
-    """Raise what a final job ended with, unless it has pictures."""
-    if job.state is JobState.CANCELLED:
-        raise EditCancelled(f"The edit was cancelled (job {job.id}).")
-    if job.failure is not None:
-        raise EndedInFailure(job.failure)
-    assert job.state is JobState.SUCCEEDED, "only final jobs are answered"
-
-
 def answer_error(request: Request, error: Exception) -> Response:
+    """An error of ours, with the caller's own name of the parameter once the call was parsed."""
     assert isinstance(error, RetouchError), "registered for RetouchError only"
     call: EditCall | None = getattr(request.state, "call", None)
-    failure, param = in_wire_names(error.failure, call)
-    return _answer(failure, param)
+    return _answer(failure_in_wire_names(error.failure, call.wire_name) if call else error.failure)
 
 
 def answer_http_exception(request: Request, error: Exception) -> Response:
     """404 and 405 of the router, and whatever else Starlette refuses."""
     assert isinstance(error, HTTPException), "registered for HTTPException only"
-    asked = f"{request.method} {request.url.path[:200]}"
+    target = f"{request.method} {request.url.path[:200]}"
     if error.status_code == 404:
-        return _answer(Failure("unknown_url", f"There is nothing at {asked}."))
+        return _answer(Failure("unknown_url", f"There is nothing at {target}."))
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        response = _answer(Failure("method_not_allowed", f"{asked} is not allowed; use {allowed}."))
+        response = _answer(Failure("method_not_allowed", f"{target} is not allowed; use {allowed}."))
         response.headers.update(error.headers or {})
         return response
     return _answer(Failure("invalid_value", str(error.detail)))
@@ -79,13 +52,9 @@ def answer_validation_error(_: Request, error: Exception) -> Response:
     return _answer(Failure("invalid_value", f"The request is not valid: {error}"))
 
 
-def answer_nobody(_: Request, __: Exception) -> Response:
+def answer_disconnected(_: Request, __: Exception) -> Response:
     """The caller hung up while sending."""
-    return nobody()
-
-
-def nobody() -> Response:
-    return Response(status_code=CLIENT_GONE)
+    return Response(status_code=CLIENT_DISCONNECTED)
 
 
 def answer_bug(_: Request, __: Exception) -> Response:
@@ -94,6 +63,6 @@ def answer_bug(_: Request, __: Exception) -> Response:
     return _answer(failure, transient=True)
 
 
-def _answer(failure: Failure, param: str | None = None, *, transient: bool = False) -> Response:
-    answer = dump_error(failure, param, transient=transient)
-    return Response(orjson.dumps(answer.body), answer.status, answer.headers, "application/json")
+def _answer(failure: Failure, *, transient: bool = False) -> Response:
+    answer = dump_error(failure, transient=transient)
+    return json_response(answer.body, answer.status, answer.headers)

@@ -1,22 +1,21 @@
-"""The shapes this face answers with: images, stream events, models, the estimate of a dry run.
+"""The shapes this face answers with: images, stream events, models, the estimate of a dry run, headers.
 
 Built from finished values only. It reads no file and decides no parameter; errors are in `errors.py`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
-
 from retouch.catalog import Route
-from retouch.edit import EditOutput, Notice, OutputFormat, OutputImage, Usage
+from retouch.edit import Acceleration, EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
 from retouch.jobs.job import Job
-from retouch.protocols.openai.errors import ErrorAnswer
-from retouch.protocols.openai.wire import PROVIDER, EditCall, Settled, wire_name
+from retouch.protocols.field_names import dump_notices, notices_in_wire_names
+from retouch.protocols.openai.parse import PROVIDER, EditCall
 from retouch.sizes import Sizes
 
 PROVIDER_NAME = "Local"
@@ -26,12 +25,15 @@ PATCH = 16
 MODELS_CREATED = 1_755_475_200
 """18 August 2025, when the weights of this family were published; OpenAI's shape wants a time."""
 
+MAX_NAMES_IN_HEADER = 40
+
 _FORMATS_IN_TYPES = frozenset({OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.JPEG, OutputFormat.GIF})
+_HEADER_NAME_SAFE = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One picture as it is handed over; None leaves the member out."""
+class DeliveredImage:
+    """One image as its caller gets it; None leaves the member out."""
 
     b64_json: str | None = None
     url: str | None = None
@@ -45,25 +47,31 @@ def ignored_parameters(notices: Sequence[Notice]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notice.parameter for notice in notices if notice.action == "ignored"))
 
 
-def all_notices(call: EditCall, settled: Settled, output: EditOutput | None) -> tuple[Notice, ...]:
-    """What was not taken as written, said before the job and during it, in the caller's names."""
-    notices = dict.fromkeys((*settled.notices, *(output.notices if output else ())))
-    return tuple(Notice(wire_name(n.parameter, call), n.action, n.detail) for n in notices)
+def answer_headers(call: EditCall, job: Job, *, replayed: bool) -> dict[str, str]:
+    headers = {"x-provider": PROVIDER, "x-model": executed_model(job)}
+    ignored = ignored_parameters(_notices(call, job))
+    if ignored:
+        # The caller chose these names, so they may hold anything.
+        safe = (_HEADER_NAME_SAFE.sub("?", name[:60]) for name in ignored[:MAX_NAMES_IN_HEADER])
+        headers["x-ignored-parameters"] = ", ".join(safe)
+    if replayed:
+        headers["idempotent-replayed"] = "true"
+    return headers
 
 
-def dump_response(call: EditCall, settled: Settled, job: Job, shown: Sequence[Shown]) -> dict[str, Any]:
-    """`ImagesResponse` of a succeeded job; `shown` has one member per output picture."""
+def dump_response(call: EditCall, job: Job, delivered: Sequence[DeliveredImage]) -> dict[str, Any]:
+    """`ImagesResponse` of a succeeded job; `delivered` has one member per output image."""
     output = _output(job)
     first = output.images[0]
     body: dict[str, Any] = {
         "created": _seconds(job.finished_at),
         "background": "opaque",
-        "quality": settled.quality,
+        "quality": call.reported_quality(job.request.steps),
         "size": f"{first.width}x{first.height}",
-        "data": [_dump_image(image, how, output) for image, how in zip(output.images, shown, strict=True)],
+        "data": [_dump_image(image, how, output) for image, how in zip(output.images, delivered, strict=True)],
         "usage": _dump_usage(output),
-        "metadata": _dump_metadata(call, settled, job, output),
-        "timings": {name: round(seconds, 6) for name, seconds in output.timings.items()},
+        "metadata": _dump_metadata(call, job, output),
+        "timings": {name: round(seconds, 4) for name, seconds in output.timings.items()},
     }
     if job.request.output_format in _FORMATS_IN_TYPES:
         body["output_format"] = job.request.output_format.value
@@ -73,38 +81,25 @@ def dump_response(call: EditCall, settled: Settled, job: Job, shown: Sequence[Sh
 
 
 def dump_partial(
-    settled: Settled, *, b64_json: str, index: int, size: tuple[int, int], now_s: int, image_index: int | None
+    call: EditCall, request: EditRequest, *, b64_json: str, index: int, size: tuple[int, int], now_s: int, image: int
 ) -> dict[str, Any]:
-    """`image_edit.partial_image`. image_index is sent only where there are several pictures."""
-    event = _event("image_edit.partial_image", settled, b64_json, size, now_s)
+    """`image_edit.partial_image`: the preview with this index of the output image with the number `image`."""
+    event = _event("image_edit.partial_image", call, request, b64_json, size, now_s)
     event["partial_image_index"] = index
-    return event if image_index is None else {**event, "image_index": image_index}
+    return event if request.num_images == 1 else {**event, "image_index": image}
 
 
-def dump_completed(call: EditCall, settled: Settled, job: Job, position: int, shown: Shown) -> dict[str, Any]:
-    """`image_edit.completed` of the output picture at `position`."""
+def dump_completed(call: EditCall, job: Job, position: int, delivered: DeliveredImage) -> dict[str, Any]:
+    """`image_edit.completed` of the output image at `position`."""
     output = _output(job)
     image = output.images[position]
-    assert shown.b64_json is not None, "a stream carries its pictures"
+    assert delivered.b64_json is not None, "a stream carries its images"
     size = (image.width, image.height)
-    event = _event("image_edit.completed", settled, shown.b64_json, size, _seconds(job.finished_at))
-    event |= {"usage": _dump_usage(output), "seed": image.seed, "metadata": _dump_metadata(call, settled, job, output)}
-    if shown.url is not None:
-        event["url"] = shown.url
+    event = _event("image_edit.completed", call, job.request, delivered.b64_json, size, _seconds(job.finished_at))
+    event |= {"usage": _dump_usage(output), "seed": image.seed, "metadata": _dump_metadata(call, job, output)}
+    if delivered.url is not None:
+        event["url"] = delivered.url
     return event if len(output.images) == 1 else {**event, "image_index": position}
-
-
-def frame(event: dict[str, Any]) -> bytes:
-    """One server-sent event, with the blank line without which Python's client loses it."""
-    return b"event: " + str(event["type"]).encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n"
-
-
-def error_frame(answer: ErrorAnswer) -> bytes:
-    return frame({"type": "error", **answer.body})
-
-
-def comment(text: str) -> bytes:
-    return f": {text}\n\n".encode()
 
 
 def dump_model(route: Route) -> dict[str, Any]:
@@ -134,14 +129,17 @@ def dump_models(routes: Sequence[Route]) -> dict[str, Any]:
     return {"object": "list", "data": [dump_model(route) for route in routes]}
 
 
-def dump_estimate(call: EditCall, settled: Settled, route: Route, sizes: Sizes | None) -> dict[str, Any]:
-    """The answer to a dry run. sizes: None where a link hides the size until it is fetched; then the
-    model's default area is priced."""
-    request, count = settled.completed, settled.completed.num_images
-    area = sizes.output[0] * sizes.output[1] if sizes else route.checkpoint.sizes.default_area
-    cost_microusd = route.price_microusd(Usage(count, count * area, 0, 0))
-    notices = (*settled.notices, *(sizes.notices if sizes else ()))
-    named = tuple(Notice(wire_name(n.parameter, call), n.action, n.detail) for n in notices)
+def dump_estimate(
+    call: EditCall, request: EditRequest, route: Route, sizes: Sizes, notices: Sequence[Notice], *, size_known: bool
+) -> dict[str, Any]:
+    """The answer to a dry run.
+
+    request: completed by its route. notices: in canonical names, those of `sizes` among them. size_known: False where
+    a link hides the shape until it is fetched; then `sizes` are those of a square, and the price is of it.
+    """
+    count = request.num_images
+    cost_microusd = route.price_microusd(Usage(count, count * sizes.output[0] * sizes.output[1], 0, 0))
+    named = tuple(dict.fromkeys((*call.notices, *notices_in_wire_names(notices, call.wire_name))))
     return {
         "estimated": True,
         "model": call.model or request.model,
@@ -154,23 +152,29 @@ def dump_estimate(call: EditCall, settled: Settled, route: Route, sizes: Sizes |
                 "metric": "image",
                 "quantity": count,
                 "billable_quantity": count,
-                "unit_price": cost_microusd / count / 1e6,
+                "unit_price": round(cost_microusd / count / 1e6, 9),
                 "total_cost": cost_microusd / 1e6,
             }
         ],
         "resolved": {
             "executed_model": f"{PROVIDER}/{route.checkpoint.name}",
-            "canvas": _dimensions(sizes.canvas) if sizes else None,
-            "output": _dimensions(sizes.output) if sizes else None,
+            "canvas": _dimensions(sizes.canvas) if size_known else None,
+            "output": _dimensions(sizes.output) if size_known else None,
             "steps": request.steps,
             "cfg_scale": request.guidance_scale,
-            "acceleration": None if request.acceleration is None else request.acceleration.value,
-            "seed": "random" if settled.edit.seed is None else settled.edit.seed,
-            "quality": settled.quality,
+            "acceleration": Acceleration.NONE.value,
+            "seed": "random" if call.request.seed is None else call.request.seed,
+            "quality": call.reported_quality(request.steps),
             "ignored_parameters": list(ignored_parameters(named)),
-            "notices": _dump_notices(named),
+            "notices": dump_notices(named),
         },
     }
+
+
+def _notices(call: EditCall, job: Job) -> tuple[Notice, ...]:
+    """What was not taken as written, found before the job and during it, in the caller's names."""
+    canonical = (*job.notices, *(job.output.notices if job.output else ()))
+    return tuple(dict.fromkeys((*call.notices, *notices_in_wire_names(canonical, call.wire_name))))
 
 
 def _output(job: Job) -> EditOutput:
@@ -187,12 +191,12 @@ def _dimensions(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _dump_image(image: OutputImage, shown: Shown, output: EditOutput) -> dict[str, Any]:
+def _dump_image(image: OutputImage, delivered: DeliveredImage, output: EditOutput) -> dict[str, Any]:
     item: dict[str, Any] = {}
-    if shown.b64_json is not None:
-        item["b64_json"] = shown.b64_json
-    if shown.url is not None:
-        item["url"] = shown.url
+    if delivered.b64_json is not None:
+        item["b64_json"] = delivered.b64_json
+    if delivered.url is not None:
+        item["url"] = delivered.url
     return item | {
         "revised_prompt": output.prompt,
         "seed": image.seed,
@@ -204,7 +208,7 @@ def _dump_image(image: OutputImage, shown: Shown, output: EditOutput) -> dict[st
 
 
 def _dump_usage(output: EditOutput) -> dict[str, Any]:
-    """Tokens of the pictures made, one per patch of the canvas; what went in is not counted."""
+    """Tokens of the images made, one per patch of the canvas; what went in is not counted."""
     width, height = output.canvas
     tokens = (width // PATCH) * (height // PATCH) * len(output.images)
     return {
@@ -216,8 +220,8 @@ def _dump_usage(output: EditOutput) -> dict[str, Any]:
     }
 
 
-def _dump_metadata(call: EditCall, settled: Settled, job: Job, output: EditOutput) -> dict[str, Any]:
-    notices = all_notices(call, settled, output)
+def _dump_metadata(call: EditCall, job: Job, output: EditOutput) -> dict[str, Any]:
+    notices = _notices(call, job)
     first = output.images[0]
     return {
         "model": call.model or job.request.model,
@@ -235,21 +239,19 @@ def _dump_metadata(call: EditCall, settled: Settled, job: Job, output: EditOutpu
         },
         "applied": dict(output.applied),
         "ignored_parameters": list(ignored_parameters(notices)),
-        "notices": _dump_notices(notices),
+        "notices": dump_notices(notices),
     }
 
 
-def _dump_notices(notices: Sequence[Notice]) -> list[dict[str, str]]:
-    return [{"parameter": n.parameter, "action": n.action, "detail": n.detail} for n in notices]
-
-
-def _event(kind: str, settled: Settled, b64_json: str, size: tuple[int, int], created_at: int) -> dict[str, Any]:
+def _event(  # noqa: PLR0917 - the members every event has
+    name: str, call: EditCall, request: EditRequest, b64_json: str, size: tuple[int, int], created_at: int
+) -> dict[str, Any]:
     return {
-        "type": kind,
+        "type": name,
         "b64_json": b64_json,
         "created_at": created_at,
         "size": _dimensions(size),
-        "quality": settled.quality,
+        "quality": call.reported_quality(request.steps),
         "background": "opaque",
-        "output_format": settled.completed.output_format.value,
+        "output_format": request.output_format.value,
     }
