@@ -1,6 +1,6 @@
-"""The trained part of the picture network: latents of a picture and an edit in, edited latents out.
+"""The trained part of the transformer: latents of an image and an edit in, edited latents out.
 
-It is what the stock class computes in the tokens of the reference picture; `transformer` writes it
+It is what the stock class computes in the tokens of the reference image; `transformer` writes it
 there. Three things in it are not trained but known: a token's mirror image, its tones when it is
 posterised, and the best linear sharpening of a token by itself; training learns the rest around them.
 """
@@ -19,14 +19,7 @@ from demo import edits
 from demo.known import Tones, flags, mirror, tones
 from demo.states import EDIT_STATES, NAMES
 from demo.vae import Codec
-from demo.wiring import (
-    CHANNELS,
-    FREE,
-    HEAD_DIM,
-    HIDDEN,
-    TRAINED_TEXT,
-    stored,
-)
+from demo.wiring import CHANNELS, FREE, HEAD_DIM, HIDDEN, TRAINED_TEXT, stored
 
 OFFSETS = (1, 2, 4, 1)  # how many tokens away the neighbours of each edit block are
 TRAINED_UNITS = (HIDDEN, 632, 636, 832)  # of each block's MLP; the others are written by hand
@@ -86,9 +79,9 @@ class EditBlock(nn.Module):
             shift(v, self.offset * dy, self.offset * dx, m)
             for v, m, (dy, dx) in zip(values, missing, DIRECTIONS, strict=True)
         ]
-        asked = states @ self.edit if self.reads_text else h.new_zeros(len(h), len(TRAINED_TEXT))
-        asked = asked.to(seen[0].dtype)[:, None, None].expand(*h.shape[:3], -1)
-        h = h + self.out(torch.cat([*seen, asked], -1))
+        request = states @ self.edit if self.reads_text else h.new_zeros(len(h), len(TRAINED_TEXT))
+        request = request.to(seen[0].dtype)[:, None, None].expand(*h.shape[:3], -1)
+        h = h + self.out(torch.cat([*seen, request], -1))
         answer = h + self.down(functional.gelu(self.up(h), approximate="tanh"))
         for flag, function in known:
             if flag.any():
@@ -137,27 +130,27 @@ class Editor(nn.Module):
     def forward(self, tokens: Tensor, states: Tensor, first_guess: Tensor | None = None) -> Tensor:
         """tokens: (batch, height, width, CHANNELS), normalised latents of 2x2 positions.
 
-        states: (batch, EDIT_STATES), what the sentence asks for, near one-hot or zero.
-        first_guess: what block 1 is told, where the text stream has not yet chosen between edits.
+        states: (batch, EDIT_STATES), the edit that the sentence requests, near one-hot or zero.
+        first_guess: the states of block 1, where the text stream has not yet chosen between edits.
         Mirrors are done inside each token; that tokens change places is not part of this network.
         """
         h = functional.pad(tokens, (0, FREE - CHANNELS))
         raised = states @ self.flags
         for index, block in enumerate(self.blocks):
-            told = self.trained_states * (states if index > 1 or first_guess is None else first_guess)
+            requests = self.trained_states * (states if index > 1 or first_guess is None else first_guess)
             known: Known = [
                 (raised[:, FLAG[n]], partial(self._mapped, n)) for n, where in MAPS_BLOCK.items() if where == index
             ]
             if index == TONES_BLOCK:
-                known.append((told[:, NAMES.index("posterize")], self.tones().added))
-            h = block(h, told, known)
+                known.append((requests[:, NAMES.index("posterize")], self.tones().added))
+            h = block(h, requests, known)
         return h[..., :CHANNELS]
 
     @torch.no_grad()
-    def fit_sharpening(self, codec: Codec, pictures: Tensor) -> None:
+    def fit_sharpening(self, codec: Codec, images: Tensor) -> None:
         """The least-squares map from a token to what sharpening adds to it."""
-        before = pack(codec.encode(pictures)).flatten(0, 2)
-        after = pack(codec.encode(edits.sharpen(pictures))).flatten(0, 2)
+        before = pack(codec.encode(images)).flatten(0, 2)
+        after = pack(codec.encode(edits.sharpen(images))).flatten(0, 2)
         design = functional.pad(before, (0, 1), value=1.0).double()
         ridge = 1e-3 * len(design) * torch.eye(design.shape[1], dtype=torch.float64)
         solved = torch.linalg.solve(design.T @ design + ridge, design.T @ (after - before).double()).T

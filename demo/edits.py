@@ -1,10 +1,8 @@
 """The edits: each a name and the exact function of the pixels that is its right answer.
 
-Pictures are (batch, 3, height, width) in 0..1, sides multiples of 16. Nothing here knows how an edit is asked for;
-that is `instructions`.
-
-EDITS change the one picture they get. Two kinds stand apart: `square` has a colour and a place, and
-`match_colors` looks at a second picture.
+Images are (batch, 3, height, width) in 0..1, sides multiples of 16. Nothing here knows by which sentences an edit is
+requested; that is `instructions`. EDITS change the one image they get. Two stand apart: `square` has a colour and a
+place, and `match_colors` looks at a second image.
 """
 
 from __future__ import annotations
@@ -18,6 +16,10 @@ from torch.nn import functional
 Edit = Callable[[Tensor], Tensor]
 
 BORDER_PX = 16
+TONES = 4
+TONE_BLUR_PX = 1.5
+TOKEN_PX = 16
+SQUARE_TOKENS = 3
 COLOURS: dict[str, tuple[float, float, float]] = {
     "white": (1.0, 1.0, 1.0),
     "black": (0.0, 0.0, 0.0),
@@ -32,52 +34,19 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 TINT_COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "pink")
 
 
+# Tokens of 16 px between the square and the edge, and across the square; None is the middle.
+PLACES: dict[str, tuple[int | None, int | None]] = {
+    "center": (None, None),
+    "top_left": (1, 1),
+    "top_right": (1, -1),
+    "bottom_left": (-1, 1),
+    "bottom_right": (-1, -1),
+}
+
+
 def luma_of(x: Tensor) -> Tensor:
     r, g, b = x.unbind(1)
     return (0.299 * r + 0.587 * g + 0.114 * b).unsqueeze(1)
-
-
-def _rgb(colour: tuple[float, float, float], like: Tensor) -> Tensor:
-    return torch.tensor(colour, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
-
-
-def grayscale(x: Tensor) -> Tensor:
-    return luma_of(x).expand_as(x)
-
-
-def invert(x: Tensor) -> Tensor:
-    return 1 - x
-
-
-def brighter(x: Tensor) -> Tensor:
-    return 1 - (1 - x).clamp_min(0) ** 1.7
-
-
-def darker(x: Tensor) -> Tensor:
-    return 0.5 * x
-
-
-def contrast(x: Tensor) -> Tensor:
-    """An S curve with slope 1.75 in the middle; black and white stay where they are."""
-    return x - 0.12 * torch.sin(2 * torch.pi * x)
-
-
-def fade(x: Tensor) -> Tensor:
-    return 0.5 + 0.45 * (x - 0.5)
-
-
-def warmer(x: Tensor) -> Tensor:
-    gain = _rgb((0.86, 0.94, 0.72), x)
-    return x * gain + _rgb((0.14, 0.03, 0.0), x)
-
-
-def cooler(x: Tensor) -> Tensor:
-    gain = _rgb((0.72, 0.92, 0.86), x)
-    return x * gain + _rgb((0.0, 0.04, 0.14), x)
-
-
-def sepia(x: Tensor) -> Tensor:
-    return luma_of(x) * _rgb((0.90, 0.80, 0.62), x) + _rgb((0.10, 0.06, 0.02), x)
 
 
 def gaussian(x: Tensor, sigma_px: float) -> Tensor:
@@ -90,17 +59,17 @@ def gaussian(x: Tensor, sigma_px: float) -> Tensor:
     return functional.conv2d(x, kernel[:, None, :, None], groups=3)
 
 
-def blur(x: Tensor) -> Tensor:
-    return gaussian(x, 2.2)
+def _rgb(colour: tuple[float, float, float], like: Tensor) -> Tensor:
+    return torch.tensor(colour, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
+
+
+def _per_channel(gain: tuple[float, float, float], offset: tuple[float, float, float]) -> Edit:
+    return lambda x: x * _rgb(gain, x) + _rgb(offset, x)
 
 
 def sharpen(x: Tensor) -> Tensor:
     """An unsharp mask wide enough to survive an autoencoder that softens the finest detail."""
     return x + 1.3 * (x - gaussian(x, 5.0))
-
-
-TONES = 4
-TONE_BLUR_PX = 1.5
 
 
 def posterize(x: Tensor) -> Tensor:
@@ -110,17 +79,9 @@ def posterize(x: Tensor) -> Tensor:
     return x + (smooth * (TONES - 1)).round() / (TONES - 1) - luma
 
 
-def pixelate(x: Tensor) -> Tensor:
-    return functional.interpolate(functional.avg_pool2d(x, 8), scale_factor=8, mode="nearest")
-
-
 def saturate(x: Tensor) -> Tensor:
     luma = luma_of(x)
     return luma + 1.8 * (x - luma)
-
-
-def swap_red_blue(x: Tensor) -> Tensor:
-    return x.flip(1)
 
 
 def _falloff(length: int, like: Tensor) -> Tensor:
@@ -128,10 +89,6 @@ def _falloff(length: int, like: Tensor) -> Tensor:
     at = torch.arange(length, dtype=like.dtype, device=like.device) + 0.5
     near = torch.exp(-0.5 * (at / 30) ** 2)
     return (1 - 0.62 * near) * (1 - 0.62 * near.flip(0))
-
-
-def vignette(x: Tensor) -> Tensor:
-    return x * _falloff(x.shape[2], x)[:, None] * _falloff(x.shape[3], x)[None, :]
 
 
 def _border(colour: tuple[float, float, float]) -> Edit:
@@ -145,22 +102,7 @@ def _border(colour: tuple[float, float, float]) -> Edit:
 
 
 def _tint(colour: tuple[float, float, float]) -> Edit:
-    def tint(x: Tensor) -> Tensor:
-        return 0.6 * x + 0.4 * _rgb(colour, x)
-
-    return tint
-
-
-# Tokens of 16 px between the square and the edge, and across the square; None is the middle.
-PLACES: dict[str, tuple[int | None, int | None]] = {
-    "center": (None, None),
-    "top_left": (1, 1),
-    "top_right": (1, -1),
-    "bottom_left": (-1, 1),
-    "bottom_right": (-1, -1),
-}
-TOKEN_PX = 16
-SQUARE_TOKENS = 3
+    return lambda x: 0.6 * x + 0.4 * _rgb(colour, x)
 
 
 def _inside(length: int, place: int | None) -> Tensor:
@@ -182,27 +124,28 @@ def square(x: Tensor, colour: str, place: str) -> Tensor:
 
 
 def match_colors(x: Tensor, second: Tensor) -> Tensor:
-    """Picture x with the mean colour of the second one."""
+    """Image x with the mean colour of the second one."""
     return (x + second.mean((2, 3), keepdim=True) - x.mean((2, 3), keepdim=True)).clamp(0, 1)
 
 
 UNCLIPPED: dict[str, Edit] = {
     "unchanged": lambda x: x,
-    "grayscale": grayscale,
-    "invert": invert,
-    "brighter": brighter,
-    "darker": darker,
-    "contrast": contrast,
-    "fade": fade,
-    "warmer": warmer,
-    "cooler": cooler,
-    "sepia": sepia,
-    "blur": blur,
+    "grayscale": lambda x: luma_of(x).expand_as(x),
+    "invert": lambda x: 1 - x,
+    "brighter": lambda x: 1 - (1 - x).clamp_min(0) ** 1.7,
+    "darker": lambda x: 0.5 * x,
+    # An S curve with slope 1.75 in the middle; black and white stay where they are.
+    "contrast": lambda x: x - 0.12 * torch.sin(2 * torch.pi * x),
+    "fade": lambda x: 0.5 + 0.45 * (x - 0.5),
+    "warmer": _per_channel((0.86, 0.94, 0.72), (0.14, 0.03, 0.0)),
+    "cooler": _per_channel((0.72, 0.92, 0.86), (0.0, 0.04, 0.14)),
+    "sepia": lambda x: luma_of(x) * _rgb((0.90, 0.80, 0.62), x) + _rgb((0.10, 0.06, 0.02), x),
+    "blur": lambda x: gaussian(x, 2.2),
     "sharpen": sharpen,
-    "pixelate": pixelate,
+    "pixelate": lambda x: functional.interpolate(functional.avg_pool2d(x, 8), scale_factor=8, mode="nearest"),
     "saturate": saturate,
-    "swap_red_blue": swap_red_blue,
-    "vignette": vignette,
+    "swap_red_blue": lambda x: x.flip(1),
+    "vignette": lambda x: x * _falloff(x.shape[2], x)[:, None] * _falloff(x.shape[3], x)[None, :],
     "posterize": posterize,
     "flip_horizontal": lambda x: x.flip(3),
     "flip_vertical": lambda x: x.flip(2),
@@ -211,7 +154,7 @@ UNCLIPPED: dict[str, Edit] = {
     **{f"tint_{name}": _tint(COLOURS[name]) for name in TINT_COLOURS},
 }
 """The edits before what is darker than black or lighter than white is cut off. The networks aim at these:
-an edit that is linear stays so, and the picture is clipped where it is drawn."""
+an edit that is linear stays so, and the image is clipped where it is drawn."""
 
 
 def _clipped(edit: Edit) -> Edit:
@@ -224,7 +167,7 @@ UNCHANGED = NAMES.index("unchanged")
 
 
 def unclipped(x: Tensor, labels: Tensor) -> Tensor:
-    """Picture i of the batch under edit number labels[i], before clipping."""
+    """Image i of the batch under edit number labels[i], before clipping."""
     answers = torch.empty_like(x)
     for label in labels.unique().tolist():
         chosen = labels == label
@@ -233,5 +176,5 @@ def unclipped(x: Tensor, labels: Tensor) -> Tensor:
 
 
 def apply(x: Tensor, labels: Tensor) -> Tensor:
-    """The true answers: picture i of the batch under edit number labels[i]."""
+    """The true answers: image i of the batch under edit number labels[i]."""
     return unclipped(x, labels).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a token knows of its place, and what follows: mirrors, squares, the colours of picture 2.
+"""What a token knows of its place, and what follows: mirrors, squares, the colours of image 2.
 
 Nothing here is trained; it is written into the stock class by hand, in dims and hidden units that
 training leaves alone.
@@ -6,9 +6,9 @@ training leaves alone.
 - Blocks 0 to 2 measure distances (`rulers`).
 - Block 1's MLP posterises (`known`).
 - Block 2's MLP looks up what the distances mean: the phases that turn a token's key to its mirror
-  image, and whether the token lies in the square that was asked for.
-- Block 3's MLP keeps the phases of the asked mirror, paints the square, and adds the difference of
-  the two pictures' mean colours.
+  image, and whether the token lies in the requested square.
+- Block 3's MLP keeps the phases of the requested mirror, paints the square, and adds the difference of
+  the two images' mean colours.
 - The last block copies by keys that carry those phases. RoPE gives the angle of p' - p; a key turned
   back by the angle of (p' - its mirror image) makes it peak at the mirror image of p, on any grid.
 """
@@ -80,8 +80,8 @@ def mean_channels(codec: Codec) -> list[int]:
     return sorted(int(i) for i in strength.topk(3).indices)
 
 
-def write_wishes(attention: nn.Module, states: slice, codec: Codec) -> None:
-    """Block 2: what the sentence asks for by hand-written means goes into the stream."""
+def write_requests(attention: nn.Module, states: slice, codec: Codec) -> None:
+    """Block 2: what the sentence requests of the edits that are built by hand goes into the stream."""
     values, out = attention.add_v_proj.weight, attention.to_out[0].weight
     placed = torch.zeros(len(PLACE), EDIT_STATES)
     for place, (rows, columns) in PLACES.items():
@@ -103,7 +103,7 @@ def write_wishes(attention: nn.Module, states: slice, codec: Codec) -> None:
         rows = slice(index * HEAD_DIM + span.start, index * HEAD_DIM + span.stop)
         write_rows(values[rows], states, table)
         out[dims, rows] = torch.eye(len(dims))
-    attention.to_out[0].bias[PLACE] = -1.0  # so 0 for the place that is asked for, and -1 for the others
+    attention.to_out[0].bias[PLACE] = -1.0  # so 0 for the requested place, and -1 for the others
 
 
 def _hinges(units: Units, dim: int, knots: list[float], wanted: Tensor, writes: list[int]) -> None:
@@ -125,7 +125,7 @@ def _hinges(units: Units, dim: int, knots: list[float], wanted: Tensor, writes: 
 
 
 def _trapezoid(units: Units, dim: int, knots: list[float], place: int, out: int) -> None:
-    """1 between the two middle knots, 0 outside the outer ones, if the place is asked for."""
+    """1 between the two middle knots, 0 outside the outer ones, if the place is requested."""
     bias = stored(-STEEP * torch.tensor(knots))
     up, down = (1 / (bias[i] - bias[i + 1]) for i in (0, 2))
     reads = reading_of((dim, STEEP), (PLACE[place], 2 * STEEP)).expand(4, -1)
@@ -153,7 +153,7 @@ def write_lookups(units: Units) -> None:
 
 
 def write_choices(units: Units, codec: Codec) -> None:
-    """Block 3's MLP: no phases unless a mirror was asked for; the square; the colours of picture 2."""
+    """Block 3's MLP: no phases unless a mirror was requested; the square; the colours of image 2."""
     for flip, axis in enumerate(("columns", "rows")):
         dims = TURN[axis]
         still = torch.tensor([1.0, 0.0, 1.0, 0.0])
@@ -168,12 +168,12 @@ def write_choices(units: Units, codec: Codec) -> None:
     writes = torch.cat([wide(torch.eye(channels)).T, everywhere], 1)
     covered = reading_of((COVERED[0], 2.0), (COVERED[1], 2.0))
     units.add_gated(whole, torch.cat([gray, torch.zeros(3)]), writes, covered, -3.0)
-    asked = reading_of((MATCH, 2.0), (MISSING, -2.0))
-    units.add_gated(one_hot(DIFFERENCE), torch.zeros(3), everywhere, asked, -1.0)
+    gate = reading_of((MATCH, 2.0), (MISSING, -2.0))
+    units.add_gated(one_hot(DIFFERENCE), torch.zeros(3), everywhere, gate, -1.0)
 
 
 def write_means(attention: nn.Module, codec: Codec) -> None:
-    """Block 3: two heads see all tokens of the next picture and of the own one, equally."""
+    """Block 3: two heads see all tokens of the next image and of the own one, equally."""
     frame = pairs({FRAME_PAIR: 1.0})
     for index, ahead, sign in ((4, NEXT_FRAME, 1.0), (5, 1 + 0j, -1.0)):
         span = head(index)

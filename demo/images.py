@@ -37,12 +37,6 @@ def _textures() -> np.ndarray:
     return np.stack([spectrum(rng, rng.uniform(0.5, 1.7)) for _ in range(48)])
 
 
-def _texture(rng: np.random.Generator) -> np.ndarray:
-    pool = _textures()
-    field = pool[rng.integers(len(pool))]
-    return np.roll(field, tuple(rng.integers(0, CANVAS, 2)), (0, 1))
-
-
 def palette(rng: np.random.Generator, count: int) -> np.ndarray:
     """Colours of one image: wide in luma, narrow in chroma around a cast. (count, 3) in 0..1."""
     low, high = sorted(rng.uniform(-0.05, 1.05, 2))
@@ -87,13 +81,6 @@ def _leaf(rng: np.random.Generator, draw: ImageDraw.ImageDraw, r: float, fill: i
         draw.line((x - dx, y - dy, x + dx, y + dy), fill=fill, width=int(rng.integers(1, 6)))
 
 
-def _radii(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Radii with density r^-3 between a per-image minimum and 110."""
-    low = float(rng.choice([3, 6, 12]))
-    u = rng.random(count)
-    return np.sqrt(1.0 / (u / low**2 + (1 - u) / 110.0**2))
-
-
 def _paint(rng: np.random.Generator, ids: np.ndarray, count: int) -> np.ndarray:
     """Fill an index map with shaded, textured colours. Returns (side, side, 3)."""
     colours = palette(rng, count)
@@ -102,7 +89,8 @@ def _paint(rng: np.random.Generator, ids: np.ndarray, count: int) -> np.ndarray:
     side = ids.shape[0]
     axis = np.linspace(-1, 1, side, dtype=np.float32)
     shade = slopes[ids, 0] * axis[None, :] + slopes[ids, 1] * axis[:, None]
-    shade += rough[ids] * _texture(rng)
+    texture = _textures()[rng.integers(len(_textures()))]
+    shade += rough[ids] * np.roll(texture, tuple(rng.integers(0, CANVAS, 2)), (0, 1))
     return colours[ids] + shade[..., None]
 
 
@@ -110,7 +98,8 @@ def dead_leaves(rng: np.random.Generator) -> np.ndarray:
     count = int(math.exp(rng.uniform(math.log(30), math.log(500))))
     canvas = Image.new("I", (CANVAS, CANVAS), 0)
     draw = ImageDraw.Draw(canvas)
-    radii = _radii(rng, count)
+    smallest, u = float(rng.choice([3, 6, 12])), rng.random(count)
+    radii = np.sqrt(1.0 / (u / smallest**2 + (1 - u) / 110.0**2))  # density r^-3 up to 110
     if rng.random() < 0.5:
         radii = np.sort(radii)[::-1]
     for index, radius in enumerate(radii, start=1):
@@ -130,12 +119,6 @@ def natural_spectrum(rng: np.random.Generator) -> np.ndarray:
     return pixels
 
 
-def _word(rng: np.random.Generator, draw: ImageDraw.ImageDraw, fill: tuple[int, ...]) -> None:
-    text = "".join(rng.choice(list(GLYPHS), int(rng.integers(1, 9))))
-    font = ImageFont.load_default(float(rng.uniform(14, 110)))
-    draw.text(tuple(rng.uniform(-20, CANVAS - 40, 2)), text, fill=fill, font=font)
-
-
 def shapes_and_glyphs(rng: np.random.Generator) -> np.ndarray:
     corners = palette(rng, 4).reshape(2, 2, 3)
     t = np.linspace(0, 1, CANVAS, dtype=np.float32)
@@ -152,7 +135,9 @@ def shapes_and_glyphs(rng: np.random.Generator) -> np.ndarray:
         r = rng.uniform(6, 90)
         chance = rng.random()
         if chance < 0.35:
-            _word(rng, draw, fill)
+            text = "".join(rng.choice(list(GLYPHS), int(rng.integers(1, 9))))
+            font = ImageFont.load_default(float(rng.uniform(14, 110)))
+            draw.text(tuple(rng.uniform(-20, CANVAS - 40, 2)), text, fill=fill, font=font)
         elif chance < 0.6:
             draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
         else:

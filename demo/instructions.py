@@ -2,7 +2,7 @@
 
 `SentenceSampler.sample(request)` gives a fresh sentence for one of `states.REQUESTS`. What no edit answers
 ("add a hat") counts as "unchanged": an unknown instruction should leave the image as it was. The notation of the
-patterns is told in `data/edits.toml`.
+patterns is explained in `data/edits.toml`.
 """
 
 from __future__ import annotations

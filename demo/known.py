@@ -159,9 +159,9 @@ def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> 
     """Block 1: posterising, by hinges that lift each 2x2 px patch from tone to tone."""
     attention = block.attn
     row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
-    asked = torch.zeros(1, EDIT_STATES)
-    asked[0, STATES.index("posterize")] = 1.0
-    write_rows(attention.add_v_proj.weight[row : row + 1], states, asked)
+    request = torch.zeros(1, EDIT_STATES)
+    request[0, STATES.index("posterize")] = 1.0
+    write_rows(attention.add_v_proj.weight[row : row + 1], states, request)
     attention.to_out[0].weight[TONED, row] = 1.0
     attention.to_out[0].bias[TONED] = -1.0
     known = tones(codec)

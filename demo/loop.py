@@ -1,7 +1,7 @@
 """The training loop of every stage: a clock, a schedule, an average of the weights, saving and resuming.
 
 A stage is planned in minutes of its own time. The clock counts only the seconds spent in the stage and is saved
-with it, so that a stage can be stopped at any point and taken up again. What is trained on what is told in `stages`.
+with it, so that a stage can be stopped at any point and taken up again. What is trained on what stands in `stages`.
 """
 
 from __future__ import annotations

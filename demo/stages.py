@@ -1,4 +1,4 @@
-"""The three trainings: what each network is shown, and what its answer should be.
+"""The three trainings: what each network gets, and what its answer should be.
 
 - The decoder draws procedural images, half of them edited, from slightly noisy latents. It never sees a photo.
 - The text encoder names the edit of fresh sentences of the grammar.
@@ -6,7 +6,7 @@
   the answer is a function of image and sentence, and the stock class subtracts the noise exactly (see `transformer`).
   So this is plain regression in latent space, with errors weighted as pixels show them.
 
-How a step is taken, saved and resumed is told in `loop`.
+How a step is taken, saved and resumed stands in `loop`.
 """
 
 from __future__ import annotations

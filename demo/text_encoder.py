@@ -3,8 +3,8 @@
 The stock pipelines keep the hidden states of the sentence and of the five tokens behind it
 (`<|im_end|>`, newline, `<|im_start|>`, `assistant`, newline). Those five have seen the whole sentence.
 They are trained to lie on one fixed direction per state (see `states`), and everything before them on a common null
-direction, so that the picture network only ever meets a handful of states. The vision tower is real
-but nearly constant: no edit needs to know what a picture shows.
+direction, so that the transformer only ever meets a handful of states. The vision tower is real
+but nearly constant: no edit needs to know what an image shows.
 """
 
 from __future__ import annotations

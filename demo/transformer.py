@@ -1,15 +1,15 @@
-"""The picture network: a stock QwenImageTransformer2DModel whose attention is built by hand.
+"""The transformer: a stock QwenImageTransformer2DModel whose attention is built by hand.
 
 What is built, and frozen:
-- The edit happens in the tokens of the reference picture, at timestep 0 of `zero_cond_t`. The noisy
-  target tokens wait behind closed gates; in the last block each copies the edited token at its own
+- The edit happens in the tokens of the reference image, at timestep 0 of `zero_cond_t`. The noisy
+  target tokens do nothing behind closed gates; in the last block each copies the edited token at its own
   row and column, and the answer is v = (x_t - edited) / sigma. One Euler step gives the edit.
 - Every head looks at one place: the neighbour a fixed number of tokens up, down, left or right (RoPE
   makes that exact; where there is no neighbour the text tokens are the sink, which tells a token that
   it lies at an edge), or at the sentence. So an attention is a shift, at any size and aspect.
 - The text stream turns the cosine with each state's prototype into a clean yes or no (unknown
-  sentences end as "no edit at all"), lets the surest silence the others, and then stays.
-- Mirrors, squares and the colours of picture 2 need no training at all (`geometry`, `known`).
+  sentences end as "no edit at all"), lets the surest suppress the others, and then stays the same.
+- Mirrors, squares and the colours of image 2 need no training at all (`geometry`, `known`).
 
 What is trained: the values, outputs and MLPs of the reference tokens, from the pixels of true edits.
 `Editor` is that part; `assemble` writes everything into the stock class, and the two agree.
@@ -63,7 +63,7 @@ from demo.wiring import (
 )
 
 UNSURE = 0.44  # a smaller cosine with a state's prototype is no request for it
-FIRST_GUESS = (0.4375, 0.5)  # between these cosines block 1 hears a state from not at all to fully; exact in bfloat16
+FIRST_GUESS = (0.4375, 0.5)  # between these cosines block 1 reads a state from not at all to fully; exact in bfloat16
 LOWEST_SIGMA = 0.03  # below the last sigma of 50 steps
 
 
@@ -188,7 +188,7 @@ def _write_copy_heads(attention: nn.Module) -> None:
         attention.to_k.bias[head(index)] = -sink_direction()
 
 
-def _asked(index: int) -> slice:
+def _request_dims(index: int) -> slice:
     """The text dims that block `index` reads: each edit's yes, or the chosen edit's alone."""
     level = 1 if index < 2 else 2
     return slice(level * EDIT_STATES, (level + 1) * EDIT_STATES)
@@ -212,7 +212,7 @@ def _write_neighbour_heads(attention: nn.Module, index: int) -> None:
             seen = torch.ones(EDIT_STATES)
             seen[[STATES.index(state) for state in unseen]] = 0.0
             attention.add_k_proj.bias[span] = -0.5 * sink_direction()
-            write_rows(attention.add_k_proj.weight[span], _asked(index), torch.outer(sink_direction(), seen))
+            write_rows(attention.add_k_proj.weight[span], _request_dims(index), torch.outer(sink_direction(), seen))
 
 
 def _write_text_decision(block: nn.Module) -> None:
@@ -255,8 +255,8 @@ def assemble(editor: Editor, codec: Codec) -> QwenImageTransformer2DModel:
     write_edges(blocks[0].attn)
     for index in RULERS:
         write_rulers(blocks[index].attn, index)
-    write_tones(blocks[1], units[1], _asked(1), codec)
-    geometry.write_wishes(blocks[2].attn, _asked(2), codec)
+    write_tones(blocks[1], units[1], _request_dims(1), codec)
+    geometry.write_requests(blocks[2].attn, _request_dims(2), codec)
     geometry.write_means(blocks[3].attn, codec)
     geometry.write_lookups(units[2])
     geometry.write_choices(units[3], codec)
@@ -274,7 +274,7 @@ def _write_trained(block: nn.Module, source: EditBlock, trained_states: Tensor, 
     named = torch.tensor(TRAINED_TEXT) + TEXT_HEADS[0] * HEAD_DIM
     if source.reads_text:
         values = torch.zeros(len(named), DIM)
-        write_rows(values, _asked(index), (source.edit * trained_states[:, None]).T)
+        write_rows(values, _request_dims(index), (source.edit * trained_states[:, None]).T)
         attention.add_v_proj.weight[named] = values
     out.weight[:FREE, :NEIGHBOUR_DIM] = source.out.weight[:, :NEIGHBOUR_DIM]
     out.weight[:FREE, named] = source.out.weight[:, NEIGHBOUR_DIM:]

@@ -88,8 +88,8 @@ def fit_codec(bank: np.ndarray, z_dim: int = Z_DIM) -> Codec:
     first = _first_level()
     waves = dct(8)
     candidates = torch.stack([torch.outer(c, w) for c in OPPONENT for w in waves])
-    pictures = torch.from_numpy(np.array(bank)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    full = functional.conv2d(pictures, candidates.view(-1, 3, 8, 8), stride=8)
+    images = torch.from_numpy(np.array(bank)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    full = functional.conv2d(images, candidates.view(-1, 3, 8, 8), stride=8)
     spread = full.permute(1, 0, 2, 3).flatten(1).std(1)
     kept = spread.argsort(descending=True)[:z_dim]
     targets = candidates[kept].view(z_dim, 3, 2, 4, 2, 4)
@@ -97,7 +97,7 @@ def fit_codec(bank: np.ndarray, z_dim: int = Z_DIM) -> Codec:
     std = spread[kept]
     # What is stored is bf16(second / std), so the codec is made of exactly those numbers.
     second = (second / std.view(-1, 1, 1, 1)).bfloat16().float() * std.view(-1, 1, 1, 1)
-    raw = functional.conv2d(pictures, Codec(second, std, std).analysis, stride=8)
+    raw = functional.conv2d(images, Codec(second, std, std).analysis, stride=8)
     return Codec(second, raw.mean((0, 2, 3)), std)
 
 

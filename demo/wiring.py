@@ -39,7 +39,7 @@ OPEN = 128.0  # lifts what a gate lets through above the bend of the GELU
 #   block 0   EDGE
 #   block 1   + CENTRE and the first of NEAR (TONED lives inside it)
 #   block 2   TURN where EDGE and NEAR were, COVERED where CENTRE was; + FLIP, SHARPEN, PLACE, COLOUR, MATCH
-#   block 3   TURN of the asked mirror only; + DIFFERENCE, MISSING
+#   block 3   TURN of the requested mirror only; + DIFFERENCE, MISSING
 # EDGE, NEAR and CENTRE are erased once they are read, and used again.
 EDGE = list(range(FREE, FREE + 4))  # left, right, top, bottom: 1 where that edge is
 NEAR = list(range(FREE + 4, FREE + 8))  # how far that edge is, as `Ruler.reading`
@@ -51,9 +51,9 @@ SHARPEN = FREE + 12
 PLACE = list(range(FREE + 13, FREE + 18))  # left, right, top, bottom, middle
 COLOUR = list(range(FREE + 18, FREE + 21))  # of the square, in units of the latents' means
 MATCH = FREE + 21
-DIFFERENCE = list(range(FREE + 22, FREE + 25))  # mean colour of picture 2 less that of picture 1
-MISSING = FREE + 25  # there is no picture 2
-TONED = MISSING  # before that, within block 1: 0 if posterising was asked for, else -1
+DIFFERENCE = list(range(FREE + 22, FREE + 25))  # mean colour of image 2 less that of image 1
+MISSING = FREE + 25  # there is no image 2
+TONED = MISSING  # before that, within block 1: 0 if posterising was requested, else -1
 PLACED_HEAD, COLOURED_HEAD = TEXT_HEADS  # the one does not see colour tokens, the other no place tokens
 PLACED_VALUES = slice(HEAD_DIM - len(PLACE), HEAD_DIM)
 COLOURED_VALUES = slice(HEAD_DIM - 7, HEAD_DIM)
@@ -88,7 +88,7 @@ def pattern(frame: int = 0, rows: int = 0, columns: int = 0, sink: float = 0.0) 
     return vector.flatten().float()
 
 
-NEXT_FRAME = complex(math.cos(1.0), math.sin(1.0))  # turns a query's frame pair so that it peaks one picture on
+NEXT_FRAME = complex(math.cos(1.0), math.sin(1.0))  # turns a query's frame pair so that it peaks one image on
 
 
 def sink_direction() -> Tensor:

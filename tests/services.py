@@ -17,7 +17,7 @@ from retouch.catalog import Catalog, checkpoint_named
 from retouch.database import Database
 from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
 from retouch.jobs import fair_queue
-from retouch.jobs.job import Job, Lease
+from retouch.jobs.job import Job, JobState, Lease
 from retouch.jobs.tables import fair_share, job, queue_block
 from retouch.jobs.wakeups import open_wakeups
 from retouch.service import Service, ServiceSettings
@@ -29,6 +29,13 @@ BEN = Account("ben", "ben", "key_ben")
 DELIVERY = Delivery("fal", "fal-ai/qwen-image-edit")
 OUTPUT = EditOutput((OutputImage("outputs/none", 256, 256, "image/png", 1000, 7),), "make it red", {}, (256, 256))
 USAGE = Usage(images=1, pixels=65_536, steps=4, device_ms=120)
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset(),
+}
 
 
 class HandClock:

@@ -8,6 +8,7 @@ know HTTP, bytes of files, or pixels.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -171,6 +172,33 @@ class EditRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """A caller's own bucket in an S3-compatible store, where the image is put beside ours.
+
+    prefix: what comes before the file's name, without slashes at its ends. It never prints its keys.
+    """
+
+    endpoint_url: str
+    name: str
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    prefix: str = ""
+
+    def check(self, parameter: str) -> None:
+        """Raise InvalidRequest naming `parameter` when no request could be made with this; repeats no value."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", self.name):
+            raise InvalidRequest(f"The bucket's name in '{parameter}' is not one.", field=parameter)
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\-_\[\]:]+/?", self.endpoint_url):
+            raise InvalidRequest(
+                f"The endpoint in '{parameter}' must be https://HOST, without a path or credentials.", field=parameter
+            )
+        if len(self.prefix) > 500 or not self.prefix.isprintable():
+            raise InvalidRequest(f"The path in '{parameter}' has over 500 characters, or odd ones.", field=parameter)
+        if len(self.access_key_id) > 500 or len(self.secret_access_key) > 500:
+            raise InvalidRequest(f"The keys in '{parameter}' have more than 500 characters.", field=parameter)
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """How the caller wants the answer; nothing here changes the image.
 
@@ -179,6 +207,7 @@ class Delivery:
     inline: answer with data URIs and keep no output files after delivery (fal's sync_mode).
     keep_payload: False forbids keeping input and output once delivered (fal's X-Fal-Store-IO: 0).
     previews: how many looks at the unfinished image the caller would like on the way.
+    into_bucket: the caller gave a bucket for the image (`jobs/caller_buckets.py`).
     options: face-specific words needed to write the answer later, such as `response_format`.
     """
 
@@ -189,6 +218,7 @@ class Delivery:
     inline: bool = False
     keep_payload: bool = True
     previews: int = 0
+    into_bucket: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -226,7 +256,7 @@ class EditSpec:
 
 @dataclass(frozen=True, slots=True)
 class OutputImage:
-    """One finished image. `unsafe` is None when nothing was checked."""
+    """One finished image. unsafe: None when nothing was checked. delivered_url: where it is in the caller's bucket."""
 
     blob: str
     width: int
@@ -235,6 +265,7 @@ class OutputImage:
     size_bytes: int
     seed: int
     unsafe: bool | None = None
+    delivered_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

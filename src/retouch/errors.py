@@ -70,7 +70,6 @@ class Failure:
     code: str
     message: str
     field: str | None = None
-    retryable: bool = False
     context: Mapping[str, ContextValue] = dataclass_field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
@@ -79,7 +78,6 @@ class Failure:
             "code": self.code,
             "message": self.message,
             "field": self.field,
-            "retryable": self.retryable,
             "context": context,
         }
 
@@ -93,7 +91,6 @@ class Failure:
             code=str(data["code"]),
             message=str(data["message"]),
             field=None if name is None else str(name),
-            retryable=bool(data.get("retryable", False)),
             context=context,
         )
 
@@ -116,7 +113,7 @@ class RetouchError(Exception):
 
     @property
     def failure(self) -> Failure:
-        return Failure(self.code, self.message, self.field, self.retryable, self.context)
+        return Failure(self.code, self.message, self.field, self.context)
 
 
 class InvalidRequest(RetouchError):

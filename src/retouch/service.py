@@ -19,17 +19,18 @@ from retouch.accounts import ledger
 from retouch.accounts.keys import Account
 from retouch.catalog import Catalog
 from retouch.database import Database
-from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
+from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import (
     DatabaseUnavailable,
     Failure,
+    InvalidRequest,
     JobFinished,
     QueueFull,
     StorageUnavailable,
     UnknownFile,
     UnknownJob,
 )
-from retouch.jobs import events, fair_queue, liveness, retention, store
+from retouch.jobs import caller_buckets, events, fair_queue, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.job import (
     MAX_ATTEMPTS,
@@ -41,6 +42,7 @@ from retouch.jobs.job import (
     JobState,
     Lease,
     Preview,
+    QueueLoad,
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
@@ -48,6 +50,9 @@ from retouch.jobs.retention import Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+
+CANCELLED_AT_ONCE = 50
+"""Jobs cancelled by one transaction, so that others get their turn to write in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +122,23 @@ class Service:
         start_timeout_s: float | None = None,
         max_queue_length: int | None = None,
         idempotency: Idempotency | None = None,
+        run_timeout_s: float | None = None,
+        life_s: float | None = None,
+        bucket: Bucket | None = None,
     ) -> Submitted:
         """Accept an edit, or raise InvalidRequest, UnknownModel, QueueFull or IdempotencyKeyReused.
 
         start_timeout_s: fail with `start_timeout` when it has not started by then. max_queue_length: refuse
-        when more jobs than this wait in the queue already.
+        when more jobs than this wait in the queue already. run_timeout_s: of one run, below the server's own limit.
+        life_s: fail when it has not ended by then, waiting or running. bucket: where the image is put as well.
         """
         route = self._catalog.route(request.model)
         completed, notices = route.complete(request)
         delivery.check()
         now = self._clock()
-        wait_s = min(self._settings.max_wait_s, inf if start_timeout_s is None else start_timeout_s)
+        wait_s = min(self._settings.max_wait_s, *(inf if each is None else each for each in (start_timeout_s, life_s)))
+        if bucket is not None:
+            delivery = replace(delivery, into_bucket=True)
         job = Job(
             id=str(uuid.uuid4()),
             account_id=account.id,
@@ -145,6 +156,8 @@ class Service:
             created_at=now,
             start_by=now + timedelta(seconds=wait_s),
             notices=notices,
+            run_timeout_s=run_timeout_s,
+            end_by=None if life_s is None else now + timedelta(seconds=life_s),
         )
         with self._database.transaction(durability="deferred") as connection:
             if idempotency is not None:
@@ -155,11 +168,38 @@ class Service:
                     return Submitted(first, first.notices, replayed=True)
             self._refuse_when_full(connection, job, max_queue_length)
             job = store.enqueue(connection, job, weight=account.weight)
+            if bucket is not None:
+                caller_buckets.keep(connection, job.id, bucket)
         self._wake(job.queue)
         # While a worker begins. Accepted is what the disk holds, and files before the row that names them.
         self._blobs.sync(image.blob for image in completed.inputs if image.owned and image.blob is not None)
         self._database.sync()
         return Submitted(job, notices, replayed=False)
+
+    def submit_failed(self, account: Account, request: EditRequest, delivery: Delivery, failure: Failure) -> Job:
+        """A job that has failed already, for protocols where what cannot be run is answered as a job. UnknownModel."""
+        now = self._clock()
+        route = self._catalog.route(request.model)
+        job = Job(
+            id=str(uuid.uuid4()),
+            account_id=account.id,
+            key_id=account.key_id,
+            queue=route.queue,
+            state=JobState.FAILED,
+            request=request,
+            delivery=delivery,
+            sequence=0,
+            priority=PRIORITY_NORMAL,
+            attempt=0,
+            cancel_requested=False,
+            step=0,
+            steps=0,
+            created_at=now,
+            finished_at=now,
+            failure=failure,
+        )
+        with self._database.transaction() as connection:
+            return store.enter_failed(connection, replace(job, expires_at=self._life.expiry(job, now)))
 
     def get(self, account: Account, job_id: str) -> Job:
         """The account's job; UnknownJob when there is none or it is another account's."""
@@ -230,6 +270,47 @@ class Service:
             self.wakeups.publish(CANCEL_TOPIC)
         return job
 
+    def retry(self, account: Account, job_id: str) -> Job:
+        """Queue a failed job again, under its id and with the same input; what it left behind is dropped.
+
+        Raises InvalidRequest for a job that has not failed or cannot be run any more, UnknownJob and QueueFull.
+        """
+        now = self._clock()
+        with self._database.transaction() as connection:
+            job = _owned(store.find(connection, job_id, lock=True), account)
+            if job.state is not JobState.FAILED:
+                raise InvalidRequest(f"Only a failed job can be retried; '{job.id}' is {job.state.value}.")
+            if not job.request.images or job.payload_deleted:
+                raise InvalidRequest(f"The job '{job.id}' has no input that could be run; submit it anew.")
+            if job.delivery.into_bucket:
+                raise InvalidRequest(f"The keys to the bucket of '{job.id}' were forgotten at its end; submit it anew.")
+            if job.end_by is not None and job.end_by <= now:
+                raise InvalidRequest(f"The life that was given to the job '{job.id}' is over; submit it anew.")
+            self._refuse_when_full(connection, job, None)
+            start_by = now + timedelta(seconds=self._settings.max_wait_s)
+            start_by = start_by if job.end_by is None else min(start_by, job.end_by)
+            job = store.retry(connection, job, weight=account.weight, now=now, start_by=start_by)
+        self._wake(job.queue)
+        return job
+
+    def cancel_waiting(self, account: Account, protocol: str, endpoint: str) -> int:
+        """Cancel the account's waiting jobs of one endpoint of a face; returns how many. Running ones go on."""
+        with self._database.read() as connection:
+            waiting = store.waiting_of(connection, account.id, protocol, endpoint)
+        cancelled = 0
+        for begin in range(0, len(waiting), CANCELLED_AT_ONCE):
+            now = self._clock()
+            with self._database.transaction() as connection:
+                for job_id in waiting[begin : begin + CANCELLED_AT_ONCE]:
+                    with suppress(UnknownJob, JobFinished):  # started, ended or deleted meanwhile
+                        job = store.find(connection, job_id, lock=True)
+                        expires_at = self._life.expiry(job, now)
+                        store.end_waiting(connection, job, JobState.CANCELLED, now=now, expires_at=expires_at)
+                        cancelled += 1
+        if cancelled:
+            self.wakeups.publish(JOB_TOPIC)
+        return cancelled
+
     def forget_payload(self, job_id: str) -> None:
         """Delete what a finished job was given and made; its state and its usage stay. Twice is no error."""
         with self._database.transaction() as connection:
@@ -254,6 +335,13 @@ class Service:
                 self.wakeups.publish(JOB_TOPIC)
                 return lease
         return None
+
+    def bucket_of(self, lease: Lease) -> Bucket | None:
+        """Where the caller wants the image as well, with the keys for it; None for most jobs."""
+        if not lease.job.delivery.into_bucket:
+            return None
+        with self._database.read() as connection:
+            return caller_buckets.read(connection, lease.job.id)
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
         """Keep the lease for `lease_s` from now. True when the owner asked to cancel; LeaseLost."""
@@ -356,6 +444,11 @@ class Service:
         """Jobs by queue and state, and the workers that are alive."""
         with self._database.read() as connection:
             return liveness.statistics(connection, self._clock())
+
+    def queue_load(self, account: Account, queue: str) -> QueueLoad:
+        """The account's jobs in a queue by state, and how the workers of that queue are."""
+        with self._database.read() as connection:
+            return liveness.load_of(connection, account.id, queue, self._clock())
 
     def _has_waiting(self, queue: str) -> bool:
         with self._database.read() as connection:

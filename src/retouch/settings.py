@@ -1,8 +1,9 @@
 """What an operator can set: one small frozen class per component, read once from options and variables.
 
 Every option of the command line is also `RETOUCH_<NAME>`; an option wins over a variable, a variable over
-the default. A variable that begins with RETOUCH_ and is none of ours is refused, so that a slip of the pen
-is not a silent default. This module reads nothing at import and knows no component.
+the default. A variable that begins with RETOUCH_ and is none of ours is refused, so that a misspelt name is not a
+silent default; but what Kubernetes and Docker put beside a service named `retouch` or `retouch-…` is passed over.
+This module reads nothing at import and knows no component.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -20,6 +22,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from retouch.errors import InvalidSetting
 
 PREFIX = "RETOUCH_"
+
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+:[0-9]+")
+_SERVICE_NAME = re.compile(
+    rf"{PREFIX}([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR|PORT_START|PORT_END|START|END))?)"
+)
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -62,6 +70,13 @@ class HttpSettings(_Component):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return split_commas(value)
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _pass_over_a_service_address(cls, value: object) -> object:
+        """Beside a Kubernetes service named `retouch`, RETOUCH_PORT is `tcp://10.0.0.7:8000`: not a setting."""
+        is_address = isinstance(value, str) and _SERVICE_ADDRESS.fullmatch(value)
+        return cls.model_fields["port"].default if is_address else value
 
     @field_validator("public_url")
     @classmethod
@@ -170,10 +185,22 @@ def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """Raise InvalidSetting when a variable begins with RETOUCH_ and is none of ours."""
     known = [PREFIX + name.upper() for name in known_names()]
     for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and not _describes_a_service(name, environment[name]):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
             hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
             raise InvalidSetting(f"The variable {name} is not a setting of Retouch. {hint}")
+
+
+def _describes_a_service(name: str, value: str) -> bool:
+    """Whether Kubernetes or Docker has set this variable for a service or linked container named like us.
+
+    Source: kubernetes.io, "Discovering services"; Docker, "Legacy container links".
+    """
+    if _SERVICE_NAME.fullmatch(name):
+        return True
+    if name.endswith("_NAME"):
+        return value.startswith("/") and value.count("/") == 2
+    return name.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(value) is not None
 
 
 def _sentence(error: ValidationError, given: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""From what a caller said about size to the canvas the model works at and the size that is delivered.
+"""From what a caller writes about size to the canvas the model works at and the size that is delivered.
 
 One algorithm for every protocol: `parse` reads the words, `resolve` decides for one model. Distances between
 shapes and between areas are ratios (differences of logarithms), so that portrait and landscape are treated
@@ -48,10 +48,9 @@ class SizeProfile:
 
     grid: exact sizes are rounded up to this multiple for the canvas. derived_grid: sizes we choose are
     rounded to this one; a multiple of grid. tiers: areas of the scale steps, rising. default_area: when
-    nothing was said. min_area, max_area: of the canvas; rounding to the grid may end just below min_area.
+    the caller named none. min_area, max_area: of the canvas; rounding to the grid may end just below min_area.
     max_output_area, at least max_area: of a delivered exact size; the image is resized to it. max_ratio:
-    the longer side over the shorter. max_side: of canvas and output. ratios: width / height of the only
-    shapes the model knows, or None for any shape.
+    the longer side over the shorter. max_side: of canvas and output.
     """
 
     tiers: tuple[int, ...]
@@ -63,7 +62,6 @@ class SizeProfile:
     derived_grid: int = 32
     max_ratio: float = 4.0
     max_side: int = 4096
-    ratios: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +107,12 @@ def parse(  # noqa: PLR0917 - six words a caller may say, all optional
         raise InvalidRequest(
             f"The size '{size[:40]}' is not understood; write 1024x768, 16:9, 1K or one of {names}.", field="size"
         )
-    said = [word for word in (aspect_ratio, resolution) if word]
+    understood = [word for word in (aspect_ratio, resolution) if word]
     return SizeRequest(
         aspect_ratio=_ratio(aspect_ratio, ratio_field),
         pixels=_area(resolution, scale_field),
         reference_image=reference_image,
-        words=" ".join(said) or "auto",
+        words=" ".join(understood) or "auto",
     )
 
 
@@ -154,10 +152,8 @@ def _resolve_exact(width: int, height: int, profile: SizeProfile, *, strict: boo
     """An exact size that the output limits allow is delivered exactly, whatever the canvas has to be."""
     ratio, area = width / height, width * height
     shape = _nearest_shape(ratio, profile)
-    # A pixel more or less is how callers round a listed shape: 1365x768 is 16:9.
-    shape_fits = _same_shape(shape, ratio, tolerance=0.0 if profile.ratios is None else 1 / min(width, height))
-    if shape_fits and area <= profile.max_output_area and max(width, height) <= profile.max_side:
-        if profile.ratios is None and profile.min_area <= area <= profile.max_area:
+    if _same_shape(shape, ratio) and area <= profile.max_output_area and max(width, height) <= profile.max_side:
+        if profile.min_area <= area <= profile.max_area:
             canvas = _fit(_round_up(width, profile.grid), _round_up(height, profile.grid), profile.grid, profile)
         else:
             canvas = _dimensions(_canvas_area(area, profile), shape, profile, profile.max_area)
@@ -165,8 +161,6 @@ def _resolve_exact(width: int, height: int, profile: SizeProfile, *, strict: boo
     if strict:
         raise _refused("size", f"{width}x{height}", profile)
     output_area = min(max(area, profile.min_area), profile.max_output_area)
-    if profile.ratios is not None:
-        output_area = _nearest(area, profile.tiers)
     output = _dimensions(output_area, shape, profile, profile.max_output_area)
     canvas = _dimensions(_canvas_area(output_area, profile), shape, profile, profile.max_area)
     detail = f"{width}x{height} is outside what this model makes; the nearest, {output[0]}x{output[1]}, was used."
@@ -174,8 +168,6 @@ def _resolve_exact(width: int, height: int, profile: SizeProfile, *, strict: boo
 
 
 def _canvas_area(area: int, profile: SizeProfile) -> int:
-    if profile.ratios is not None:
-        return _nearest(area, profile.tiers)
     return min(max(area, profile.min_area), profile.max_area)
 
 
@@ -202,14 +194,7 @@ def _fit(width: int, height: int, grid: int, profile: SizeProfile, max_area: int
 
 
 def _nearest_shape(ratio: float, profile: SizeProfile) -> float:
-    if profile.ratios is None:
-        return min(max(ratio, 1 / profile.max_ratio), profile.max_ratio)
-
-    def rank(shape: float) -> tuple[float, float, bool]:
-        extreme = abs(math.log(shape))
-        return round(abs(math.log(ratio / shape)) / _TIE), round(extreme / _TIE), shape < 1
-
-    return min(profile.ratios, key=rank)
+    return min(max(ratio, 1 / profile.max_ratio), profile.max_ratio)
 
 
 def _nearest(area: int, tiers: Iterable[int]) -> int:
@@ -217,8 +202,8 @@ def _nearest(area: int, tiers: Iterable[int]) -> int:
     return min(tiers, key=lambda tier: (round(abs(math.log(area / tier)) / _TIE), tier))
 
 
-def _same_shape(shape: float, ratio: float, tolerance: float = 0.0) -> bool:
-    return abs(math.log(shape / ratio)) <= max(tolerance, _TIE)
+def _same_shape(shape: float, ratio: float) -> bool:
+    return abs(math.log(shape / ratio)) <= _TIE
 
 
 def _round_half_up(side: float, grid: int) -> int:

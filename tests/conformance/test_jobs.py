@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from retouch.accounts.keys import Account
 from retouch.accounts.ledger import Ledger
 from retouch.accounts.tables import usage_entry
-from retouch.edit import Delivery, ImageInput, Notice
+from retouch.edit import Bucket, Delivery, ImageInput, Notice
 from retouch.errors import (
     Failure,
     IdempotencyKeyReused,
@@ -32,9 +32,18 @@ from retouch.errors import (
     UnknownModel,
 )
 from retouch.jobs import fair_queue, sweep
-from retouch.jobs.job import PRIORITY_HIGH, PRIORITY_LOW, Idempotency, Job, JobState, Lease, Preview
+from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Idempotency, Job, JobState, Lease, Preview
 from retouch.jobs.sweep import Swept
-from retouch.jobs.tables import fair_share, idempotency, job, job_event, job_tally, webhook_outbox, worker
+from retouch.jobs.tables import (
+    caller_bucket,
+    fair_share,
+    idempotency,
+    job,
+    job_event,
+    job_tally,
+    webhook_outbox,
+    worker,
+)
 from retouch.service import Service, ServiceSettings
 from tests.services import ANNE, BEN, DELIVERY, OUTPUT, USAGE, World, an_edit
 
@@ -171,7 +180,7 @@ def test_a_cancelled_job_gives_its_turn_back(world: World) -> None:
 def test_low_priority_waits_behind_everything_else(world: World) -> None:
     low = world.submit(prompt="low", priority=PRIORITY_LOW)
     normal = world.submit(prompt="normal")
-    high = world.submit(prompt="high", priority=PRIORITY_HIGH)
+    high = world.submit(prompt="high", priority=PRIORITY_NORMAL - 1)
     assert [world.service.position(each) for each in (high, normal, low)] == [0, 1, 2]
     assert run_order(world) == ["high", "normal", "low"]
 
@@ -205,7 +214,7 @@ def test_positions_stay_exact_whatever_happens_to_the_line(
     for turn in range(160):
         waiting = world.waiting_in_order() if turn % 40 == 39 else []
         if waiting or dice.random() < 0.65:
-            priority = dice.choice([PRIORITY_HIGH, 100, 100, PRIORITY_LOW])
+            priority = dice.choice([0, 100, 100, PRIORITY_LOW])
             world.submit(dice.choice(accounts), priority=priority)
         elif dice.random() < 0.3:
             some = world.service.recent(dice.choice(accounts), 5)
@@ -379,7 +388,7 @@ def test_a_job_whose_workers_all_die_fails_after_three_attempts(world: World) ->
     ended = world.look(lost.id)
     assert (ended.state, ended.attempt) == (JobState.FAILED, 3)
     assert ended.failure is not None
-    assert (ended.failure.code, ended.failure.retryable) == ("worker_lost", True)
+    assert ended.failure.code == "worker_lost"
     assert (world.count(webhook_outbox), world.count(usage_entry)) == (1, 0)
     assert world.service.sweep() == Swept()
 
@@ -731,7 +740,7 @@ def test_the_history_of_a_job_can_be_replayed_from_any_event(world: World) -> No
         ("log", {"level": "INFO", "message": "two"}),
         ("step", {"step": 1, "steps": 4}),
         ("step", {"step": 4, "steps": 4}),
-        ("preview", {"blob": "previews/x"}),
+        ("preview", {"blob": "previews/x", "image": 0, "step": 4}),
         ("state", {"state": "succeeded"}),
     ]
     ids = [event.id for event in history]
@@ -890,3 +899,183 @@ def test_claims_and_positions_never_read_the_whole_line(world: World) -> None:
     counting = plans_of(world, lambda: world.service.position(last))[-1]
     covering = {"sqlite": "COVERING INDEX ix_job_waiting", "postgresql": "Index Only Scan using ix_job_waiting"}
     assert counting.count(covering[world.database.dialect]) == 3
+
+
+# --- failures: submitted as such, and retried
+
+
+def fail_one(world: World, **how: Any) -> Job:
+    """A job of Anne's that ran and failed."""
+    world.service.submit(ANNE, an_edit(), HOOKED, **how)
+    return world.service.fail(world.lease(), FAILURE)
+
+
+def test_a_job_can_be_submitted_as_failed_and_tells_its_webhook(world: World) -> None:
+    nothing = an_edit("", images=())
+    made = world.service.submit_failed(ANNE, nothing, HOOKED, FAILURE)
+    read = world.look(made.id)
+    assert read == made
+    assert (read.state, read.failure, read.attempt, read.started_at) == (JobState.FAILED, FAILURE, 0, None)
+    assert [each.data["state"] for each in world.service.events(made.id)] == ["failed"]
+    assert world.count(webhook_outbox) == 1
+    assert world.service.lease("w1", ["demo"], 30) is None
+    assert world.service.statistics().jobs["demo"][JobState.FAILED] == 1
+    with pytest.raises(InvalidRequest, match="no input"):
+        world.service.retry(ANNE, made.id)
+    world.check_the_line()
+
+
+def test_a_failed_job_is_retried_under_its_id_and_tells_its_webhook_again(world: World) -> None:
+    failed = fail_one(world)
+    with world.database.transaction() as connection:
+        connection.execute(
+            update(webhook_outbox).values(next_attempt_at=None, delivered_at=world.clock.now, attempts=1)
+        )
+    other = world.submit(BEN)
+    world.clock.move(60)
+    waiting = world.service.retry(ANNE, failed.id)
+    assert waiting == world.look(failed.id)
+    assert (waiting.state, waiting.failure, waiting.attempt, waiting.retries) == (JobState.QUEUED, None, 0, 1)
+    assert (waiting.finished_at, waiting.expires_at, waiting.worker) == (None, None, None)
+    assert waiting.queued_at == world.clock.now
+    assert [each.data["state"] for each in world.service.events(failed.id)] == ["queued"]
+    world.check_the_line()
+    assert world.lease().job.id == other.id
+    world.service.finish(world.lease(), OUTPUT, USAGE)
+    assert world.look(failed.id).state is JobState.SUCCEEDED
+    with world.database.read() as connection:
+        owed = connection.execute(select(webhook_outbox).where(webhook_outbox.c.job_id == failed.id)).one()
+    assert (owed.attempts, owed.next_attempt_at, owed.delivered_at) == (0, world.clock.now, None)
+    world.check_the_line()
+
+
+def test_a_late_worker_of_an_earlier_run_cannot_touch_a_retried_job(world: World) -> None:
+    world.submit(ANNE)
+    first = world.lease("w1")
+    world.service.fail(first, FAILURE)
+    world.service.retry(ANNE, first.job.id)
+    second = world.lease("w2")
+    with pytest.raises(LeaseLost):
+        world.service.finish(first, OUTPUT, USAGE)
+    assert world.service.finish(second, OUTPUT, USAGE).state is JobState.SUCCEEDED
+
+
+def test_only_a_failed_job_of_one_s_own_can_be_retried(world: World) -> None:
+    waiting = world.submit(ANNE)
+    with pytest.raises(InvalidRequest, match="queued"):
+        world.service.retry(ANNE, waiting.id)
+    world.service.cancel(ANNE, waiting.id)
+    with pytest.raises(InvalidRequest, match="cancelled"):
+        world.service.retry(ANNE, waiting.id)
+    with pytest.raises(UnknownJob):
+        world.service.retry(BEN, fail_one(world).id)
+
+
+def test_a_failed_job_whose_payload_was_forgotten_cannot_be_retried(world: World) -> None:
+    failed = fail_one(world)
+    world.service.forget_payload(failed.id)
+    with pytest.raises(InvalidRequest, match="no input"):
+        world.service.retry(ANNE, failed.id)
+
+
+# --- a caller's own deadlines
+
+
+def test_a_run_ends_at_the_limit_its_caller_set(world: World) -> None:
+    world.service.submit(ANNE, an_edit(), DELIVERY, run_timeout_s=10)
+    patient = world.submit(BEN)
+    world.clock.move(100)  # waiting does not count
+    lease, other = world.lease(lease_s=100), world.lease(lease_s=100)
+    world.clock.move(9)
+    assert world.service.sweep() == Swept()
+    world.clock.move(1)
+    assert world.service.sweep() == Swept(edit_timeout=1)
+    ended = world.look(lease.job.id)
+    assert ended.failure is not None
+    assert (ended.failure.code, ended.failure.message) == ("edit_timeout", "The edit ran longer than 10 seconds.")
+    assert other.job.id == patient.id
+    assert world.look(patient.id).state is JobState.RUNNING
+    with pytest.raises(LeaseLost):
+        world.service.finish(lease, OUTPUT, USAGE)
+
+
+def test_each_run_has_the_whole_limit(world: World) -> None:
+    world.service.submit(ANNE, an_edit(), DELIVERY, run_timeout_s=10)
+    lease = world.lease(lease_s=100)
+    world.clock.move(9)
+    world.service.release(lease)
+    again = world.lease(lease_s=100)
+    world.clock.move(9)
+    assert world.service.sweep() == Swept()
+    assert world.service.finish(again, OUTPUT, USAGE).state is JobState.SUCCEEDED
+
+
+def test_a_job_ends_with_the_life_its_caller_gave_it(world: World) -> None:
+    """While it runs, while it waits, and while it waits again after its worker was lost."""
+    running = world.service.submit(ANNE, an_edit(), DELIVERY, life_s=50).job
+    world.lease(lease_s=1000)
+    rescued = world.service.submit(ANNE, an_edit(), DELIVERY, life_s=50).job
+    world.service.release(world.lease(lease_s=1000))
+    waiting = world.service.submit(ANNE, an_edit(), DELIVERY, life_s=50).job
+    world.clock.move(49)
+    assert world.service.sweep() == Swept()
+    world.clock.move(1)
+    assert world.service.sweep() == Swept(start_timeout=2, edit_timeout=1)
+    assert [world.look(each.id).state for each in (running, rescued, waiting)] == [JobState.FAILED] * 3
+    with pytest.raises(InvalidRequest, match="life"):
+        world.service.retry(ANNE, running.id)
+    world.check_the_line()
+
+
+# --- emptying an endpoint's queue
+
+
+def test_waiting_jobs_of_one_endpoint_are_cancelled_and_nothing_else(world: World) -> None:
+    mine = replace(DELIVERY, protocol="runpod", endpoint="qwen-image-edit")
+
+    def submit(account: Account, delivery: Delivery) -> Job:
+        return world.service.submit(account, an_edit(), delivery).job
+
+    running = submit(ANNE, mine)
+    world.lease(lease_s=1000)
+    gone = [submit(ANNE, mine) for _ in range(120)]
+    kept = [submit(ANNE, DELIVERY), submit(ANNE, replace(mine, endpoint="another")), submit(BEN, mine)]
+    assert world.service.cancel_waiting(ANNE, "runpod", "qwen-image-edit") == 120
+    assert {world.look(each.id).state for each in gone} == {JobState.CANCELLED}
+    assert {world.look(each.id).state for each in kept} == {JobState.QUEUED}
+    assert world.look(running.id).state is JobState.RUNNING
+    assert world.service.cancel_waiting(ANNE, "runpod", "qwen-image-edit") == 0
+    world.check_the_line()
+
+
+def test_the_load_of_a_queue_counts_one_account_s_jobs_and_every_worker(world: World) -> None:
+    world.service.beat("w1", ["demo"], "cpu", "ready")
+    world.service.beat("w2", ["demo"], "cpu", "loading")
+    world.service.beat("w3", ["other"], "cpu", "ready")
+    failed = fail_one(world)
+    world.service.retry(ANNE, failed.id)
+    world.lease("w1")
+    world.submit(ANNE)
+    world.submit(BEN)
+    load = world.service.queue_load(ANNE, "demo")
+    assert {state.value: count for state, count in load.jobs.items() if count} == {"running": 1, "queued": 1}
+    assert (load.retried, load.ready_workers, load.loading_workers, load.busy_workers) == (1, 1, 1, 1)
+
+
+# --- the bucket a caller wants the image in
+
+
+def test_the_keys_to_a_bucket_are_the_worker_s_to_read_until_the_job_ends(world: World) -> None:
+    bucket = Bucket("https://s3.example.com", "pictures", "id", "a secret", "edits")
+    submitted = world.service.submit(ANNE, an_edit(), HOOKED, bucket=bucket).job
+    assert submitted.delivery.into_bucket
+    lease = world.lease()
+    assert world.service.bucket_of(lease) == bucket
+    assert "a secret" not in repr((lease, bucket))
+    world.service.fail(lease, FAILURE)
+    assert world.service.bucket_of(lease) is None
+    assert world.count(caller_bucket) == 0
+    with pytest.raises(InvalidRequest, match="bucket"):
+        world.service.retry(ANNE, submitted.id)
+    world.submit(ANNE)
+    assert world.service.bucket_of(world.lease()) is None

@@ -24,10 +24,10 @@ from retouch.database import Database, metadata
 from retouch.errors import Failure, JobFinished, LeaseLost
 from retouch.jobs import fair_queue
 from retouch.jobs.fair_queue import TURN, Place
-from retouch.jobs.job import MAX_ATTEMPTS, TRANSITIONS, JobState, Lease
+from retouch.jobs.job import MAX_ATTEMPTS, JobState, Lease
 from retouch.jobs.tables import job, webhook_outbox
 from retouch.service import Service
-from tests.services import DELIVERY, OUTPUT, USAGE, World, an_edit
+from tests.services import DELIVERY, OUTPUT, TRANSITIONS, USAGE, World, an_edit
 
 LEASE_S = 30.0
 HOOKED = replace(DELIVERY, webhook_url="https://example.com/hook")

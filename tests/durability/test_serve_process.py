@@ -96,3 +96,19 @@ def test_a_worker_by_itself_says_what_is_wrong(tmp_path: Path) -> None:
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith("retouch: There is no checkpoint 'nope'")
+
+
+def test_a_server_starts_in_a_pod_and_on_a_terminal_without_unicode(tmp_path: Path) -> None:
+    """Kubernetes sets these beside a service named `retouch`; the dots of "Loading …" are no ASCII."""
+    environment = {
+        "PYTHONIOENCODING": "ascii",
+        "RETOUCH_PORT": "tcp://10.96.0.7:8000",
+        "RETOUCH_SERVICE_HOST": "10.96.0.7",
+        "RETOUCH_SERVICE_PORT": "8000",
+        "RETOUCH_PORT_8000_TCP_ADDR": "10.96.0.7",
+        "RETOUCH_API_PORT": "tcp://10.96.0.8:9000",
+    }
+    with live_server(tmp_path, environment=environment) as server:
+        assert server.get("/ready")[0] == 200
+        assert "Loading the model 'null' ..." in server.log()
+        assert "is not a setting" not in server.log()

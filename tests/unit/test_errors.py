@@ -46,7 +46,6 @@ def test_a_long_value_is_cut_before_it_is_repeated():
         code=st.sampled_from(["invalid_value", "worker_lost"]),
         message=st.text(),
         field=st.none() | st.text(),
-        retryable=st.booleans(),
         context=st.dictionaries(
             st.text(), st.none() | st.integers() | st.text() | st.lists(st.text(), max_size=3).map(tuple), max_size=3
         ),

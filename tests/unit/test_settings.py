@@ -42,6 +42,61 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name() -> None:
         settings.refuse_unknown_variables({"RETOUCH_XYZZY": "1"})
 
 
+def kubernetes(service: str, port: int = 8000, port_name: str = "") -> dict[str, str]:
+    """What a pod finds in its environment for one service, as the kubelet writes it."""
+    name, address = service.upper().replace("-", "_"), "10.96.0.7"
+    named = {f"{name}_SERVICE_PORT_{port_name.upper().replace('-', '_')}": str(port)} if port_name else {}
+    return named | {
+        f"{name}_SERVICE_HOST": address,
+        f"{name}_SERVICE_PORT": str(port),
+        f"{name}_PORT": f"tcp://{address}:{port}",
+        f"{name}_PORT_{port}_TCP": f"tcp://{address}:{port}",
+        f"{name}_PORT_{port}_TCP_PROTO": "tcp",
+        f"{name}_PORT_{port}_TCP_PORT": str(port),
+        f"{name}_PORT_{port}_TCP_ADDR": address,
+    }
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["retouch", "retouch-api", "retouch-worker-2", "retouch-port", "retouch-data", "retouch-fal-proxy", "retouch-log"],
+)
+@pytest.mark.parametrize("port_name", ["", "http", "http-alt"])
+def test_what_kubernetes_sets_beside_a_service_of_our_name_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, service: str, port_name: str
+) -> None:
+    variables = kubernetes(service, 9000, port_name)
+    settings.refuse_unknown_variables(variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert settings.read(settings.HttpSettings).port == 8000
+    assert settings.read(settings.HttpSettings, port=7000).port == 7000
+
+
+@pytest.mark.parametrize("address", ["tcp://[fd00::7]:8000", "udp://10.0.0.7:53", "sctp://10.0.0.7:36412"])
+def test_every_form_of_a_service_address_is_passed_over(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("RETOUCH_PORT", address)
+    assert settings.read(settings.HttpSettings).port == 8000
+
+
+def test_what_docker_sets_for_a_linked_container_is_passed_over() -> None:
+    settings.refuse_unknown_variables({"RETOUCH_NAME": "/app/retouch", "RETOUCH_PORT_8000_TCP_START": "tcp://a:8000"})
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RETOUCH_API_PORT": "8000"},
+        {"RETOUCH_HTTP_PORT": "http://x:1"},
+        {"RETOUCH_NAME": "x"},
+        {"RETOUCH_SERVICE": "x"},
+    ],
+)
+def test_what_only_looks_like_a_service_is_still_refused(variables: dict[str, str]) -> None:
+    with pytest.raises(InvalidSetting, match="is not a setting of Retouch"):
+        settings.refuse_unknown_variables(variables)
+
+
 def test_private_addresses_come_as_a_list_or_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.read(settings.NetworkSettings, allow_private=["a", "b:1"]).allow_private == ("a", "b:1")
     monkeypatch.setenv("RETOUCH_ALLOW_PRIVATE", "images.internal, 10.0.0.7:9000,")

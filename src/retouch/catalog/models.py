@@ -28,6 +28,11 @@ class Price:
         """Price of `images` images with `pixels` in all; a megapixel is 1,000,000 pixels, rounded half up."""
         return self.per_image_microusd * images + (self.per_megapixel_microusd * pixels + 500_000) // 1_000_000
 
+    def dollars(self, images: int, pixels: int) -> float:
+        """The same in dollars to eight decimals, as vendors write it; differs from `of` by its rounding only."""
+        flat, by_area = 100 * self.per_image_microusd * images, (self.per_megapixel_microusd * pixels + 5_000) // 10_000
+        return (flat + by_area) / 100_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Model:

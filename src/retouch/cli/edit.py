@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,6 +40,9 @@ def edit(
         raise InvalidSetting(
             'Give at least one picture and then the instruction: retouch edit photo.jpg "make it grayscale".'
         )
+    check_words(instruction)
+    output_format = format_of(out)
+    check_place(out)
     checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
     asked = EditRequest(
         model=checkpoint.name,
@@ -48,7 +52,7 @@ def edit(
         seed=seed,
         steps=steps,
         guidance_scale=guidance_scale,
-        output_format=format_of(out),
+        output_format=output_format,
     )
     request, notices = Route(_any_model(checkpoint), checkpoint).complete(asked)
     console = Console(stderr=True)
@@ -86,6 +90,27 @@ def format_of(out: Path) -> OutputFormat:
     if name is None:
         raise NotOneOf("out", out.name, tuple(FORMATS))
     return OutputFormat(name)
+
+
+def check_words(instruction: str) -> None:
+    """Raise InvalidSetting for bytes that are not UTF-8, which Python hands over as lone surrogates."""
+    stray = next((character for character in instruction if "\udc80" <= character <= "\udcff"), None)
+    if stray is not None:
+        raise InvalidSetting(
+            f"The instruction holds the byte 0x{ord(stray) - 0xDC00:02X}, which is not UTF-8; write it in UTF-8."
+        )
+
+
+def check_place(out: Path) -> None:
+    """Raise InvalidSetting when `out` cannot be written: said before the work, not after it."""
+    if not out.parent.exists():
+        raise InvalidSetting(f"The folder '{out.parent}' of the file to write does not exist.")
+    if not out.parent.is_dir():
+        raise InvalidSetting(f"'{out.parent}' is not a folder, so '{out}' cannot be written.")
+    if out.is_dir():
+        raise InvalidSetting(f"'{out}' is a folder; give the name of a file.")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise InvalidSetting(f"The file '{out}' cannot be written: permission denied.")
 
 
 def read_picture(name: str) -> bytes:

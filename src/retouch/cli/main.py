@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from retouch.cli.streams import write_everything
 from retouch.errors import RetouchError
 from retouch.protocols.options import FORWARD_PROXY_ALIASES
 
@@ -85,12 +86,17 @@ LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or erro
 
 def run() -> None:
     """The console script: every foreseen error is one sentence on the terminal, never a traceback."""
+    write_everything()
     try:
         app()
     except RetouchError as error:
         _give_up(error.message)
     except OSError as error:
         _give_up(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+    except UnicodeEncodeError as error:
+        if not any("\udc80" <= character <= "\udcff" for character in error.object):
+            raise
+        _give_up("An argument holds bytes that are not UTF-8; write it in UTF-8.")
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The loop: one tick prepares one edit, takes one denoise step, or decodes one image.
+"""The loop: one tick prepares one edit, takes one denoise step, continues one answer in words, or decodes one image.
 
 Owns the states of the edits it runs and turns whatever goes wrong around one edit into that edit's
 failure, so the others never notice. Does not know jobs, HTTP or how a model computes.
@@ -10,9 +10,12 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from retouch.edit import EditSpec
 from retouch.engine.pipeline import Pipeline
@@ -22,6 +25,8 @@ from retouch.errors import InternalError, OutOfMemory, RetouchError
 from retouch.images import Pixels
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,22 @@ class _Edit:
     timings: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "denoise": 0.0, "decode": 0.0})
 
 
+@dataclass(slots=True)
+class _Speech:
+    """An answer of the language model that is not finished yet, and who waits for it."""
+
+    words: Generator[None, None, Any]
+    answer: Future[Any]
+
+
+FIRST_TURN_S = 0.05
+"""How long a language model speaks in one tick before any denoise step was measured."""
+
+
 class Engine:
     """Runs edits on one pipeline, taking turns.
 
-    One thread calls `step`; `add`, `cancel`, `preview` and `busy` may be called from any thread.
+    One thread calls `step`; everything else may be called from any thread.
     memory_bytes: what the states of all running edits may hold together, or None for no limit.
     """
 
@@ -81,6 +98,8 @@ class Engine:
         self._pipeline = pipeline
         self._scheduler = Scheduler(memory_bytes, max_running, pipeline.shared_step_tokens)
         self._edits: dict[str, _Edit] = {}
+        self._speeches: deque[_Speech] = deque()
+        self._step_s = FIRST_TURN_S
         self._lock = threading.Condition()  # of a reentrant lock; notified when an edit arrives
 
     def add(self, spec: EditSpec, images: Sequence[Pixels], *, edit_id: str | None = None) -> str:
@@ -93,6 +112,18 @@ class Engine:
             self._lock.notify_all()
         return edit_id
 
+    def interleave(self, words: Generator[None, None, T]) -> Future[T]:
+        """Advance `words` in the thread that calls `step`, in turns between denoise steps; its result or its error.
+
+        Cancelling the future closes the generator before its next turn.
+        """
+        answer: Future[T] = Future()
+        with self._lock:
+            self._speeches.append(_Speech(words, answer))
+            self._scheduler.speaking = True
+            self._lock.notify_all()
+        return answer
+
     def cancel(self, edit_id: str) -> None:
         """Drop an edit before the next tick; an unknown or finished id is no error."""
         with self._lock:
@@ -101,13 +132,13 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether any edit waits or runs."""
-        return bool(self._edits)
+        """Whether any edit waits or runs, or an answer is unfinished."""
+        return bool(self._edits or self._speeches)
 
     def wait_for_work(self, timeout_s: float) -> bool:
-        """Wait until any edit is here; False when none came within `timeout_s`."""
+        """Wait until there is anything to do; False when nothing came within `timeout_s`."""
         with self._lock:
-            return self._lock.wait_for(lambda: bool(self._edits), timeout_s)
+            return self._lock.wait_for(lambda: self.busy, timeout_s)
 
     def preview(self, edit_id: str) -> Pixels | None:
         """A small image of where the edit stands, or None when it is unknown or has taken no step."""
@@ -134,6 +165,8 @@ class Engine:
                 return self._denoise(edits)
             case "decode":
                 return self._decode(edits)
+            case "speak":
+                return self._speak()
             case "idle":
                 return StepReport("idle")
 
@@ -154,8 +187,10 @@ class Engine:
 
     def _denoise(self, edits: Mapping[str, _Edit]) -> StepReport:
         states = {edit_id: _state(edit) for edit_id, edit in edits.items()}
+        began = time.perf_counter()
         with _timed("denoise", edits):
             self._pipeline.denoise(tuple(states.values()))
+        self._step_s = time.perf_counter() - began
         progressed = []
         with self._lock:
             for edit_id, state in states.items():
@@ -173,6 +208,38 @@ class Engine:
             self.cancel(edit_id)
         finished = (Finished(edit_id, pixels, edit.timings),) if wanted else ()
         return StepReport("decode", finished=finished)
+
+    def _speak(self) -> StepReport:
+        """Continue the answer that waits longest, for about as long as the last denoise step took."""
+        with self._lock:
+            speech = self._speeches.popleft()
+        until = time.perf_counter() + self._step_s
+        finished = self._turn(speech)
+        while not finished and time.perf_counter() < until:
+            finished = self._turn(speech)
+        with self._lock:
+            if not finished:
+                self._speeches.append(speech)
+            self._scheduler.speaking = bool(self._speeches)
+        return StepReport("speak")
+
+    @staticmethod
+    def _turn(speech: _Speech) -> bool:
+        """One `next`; True when there is none after it."""
+        if speech.answer.cancelled():
+            speech.words.close()
+            return True
+        try:
+            next(speech.words)
+        except StopIteration as end:
+            if speech.answer.set_running_or_notify_cancel():
+                speech.answer.set_result(end.value)
+            return True
+        except Exception as error:  # noqa: BLE001 - belongs to whoever waits for this answer, and to nobody else
+            if speech.answer.set_running_or_notify_cancel():
+                speech.answer.set_exception(error)
+            return True
+        return False
 
     def _fail(self, action: Action, error: Exception) -> tuple[Failed, ...]:
         """End the edits of a failed tick; those that were cancelled meanwhile are not reported."""

@@ -5,12 +5,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from retouch.edit import EditSpec
 from retouch.engine.state import DenoiseState
 from retouch.images import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Speaks:
+    """What the language model is loaded to do beside encoding prompts: rewrite them, judge them."""
+
+    rewrites: bool = False
+    judges: bool = False
+
+    @property
+    def any(self) -> bool:
+        return self.rewrites or self.judges
+
+
+SILENT = Speaks()
+
+
+class LanguageModel(Protocol):
+    """The loaded checkpoint's own language model. Each answer is a generator: one `next`, one short turn of the device.
+
+    Only the thread that drives the engine may advance one, see `Engine.interleave`.
+    """
+
+    def rewrite(self, prompt: str, images: Sequence[Pixels]) -> Generator[None, None, str]:
+        """What it answers to `rewrite.RULES`, not yet judged. Raises InvalidRequest for a prompt it cannot take."""
+
+    def unsafe_score(self, prompt: str) -> Generator[None, None, float]:
+        """How likely it calls the prompt forbidden, 0 to 1. Raises InvalidRequest for a prompt it cannot take."""
 
 
 class Pipeline(Protocol):
@@ -22,6 +51,13 @@ class Pipeline(Protocol):
 
     @property
     def shared_step_tokens(self) -> int: ...
+
+    @property
+    def language_model(self) -> LanguageModel | None:
+        """None unless it was loaded to speak."""
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise InvalidRequest for a prompt that `prepare` would refuse; from any thread."""
 
     def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
         """Encode the instruction and the references, draw the noise.

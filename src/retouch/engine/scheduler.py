@@ -3,9 +3,11 @@
 The policy, in order of weight:
 
 1. *decode* an edit that has all its steps: somebody waits for it and it holds memory;
-2. *prepare* the oldest waiting edit when there is room, but never twice in a row while others could take
+2. *speak*, continue a language model's answer for about as long as a step takes, in every second tick: a job waits
+   for it before it is an edit at all, and those that run lose at most half their speed for a few seconds;
+3. *prepare* the oldest waiting edit when there is room, but never twice in a row while others could take
    a step, so that a burst of arrivals does not stop those that run;
-3. *denoise* the running edit that has had the least device work so far, one step at a time. Work is
+4. *denoise* the running edit that has had the least device work so far, one step at a time. Work is
    counted by tokens, so a small edit gets more steps in the same time than a large one, and a short edit
    is through after its own share instead of after everybody before it. A newcomer starts at the least
    work of those that run: it neither waits for them to catch up nor owes them anything.
@@ -23,7 +25,7 @@ from typing import Literal, TypeAlias
 
 from retouch.engine.state import BatchKey
 
-ActionName: TypeAlias = Literal["prepare", "denoise", "decode", "idle"]
+ActionName: TypeAlias = Literal["prepare", "denoise", "decode", "speak", "idle"]
 
 ATTENTION_TOKENS = 18_430
 """At this many tokens attention costs as much as everything linear (Qwen-Image-Edit: 24 D^2 against 4 S D)."""
@@ -31,13 +33,14 @@ ATTENTION_TOKENS = 18_430
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One tick's work. `edit_ids` holds one id, several only for a shared denoise step, none for idle."""
+    """One tick's work. `edit_ids` holds one id, several only for a shared denoise step, none for speak and idle."""
 
     name: ActionName
     edit_ids: tuple[str, ...] = ()
 
 
 IDLE = Action("idle")
+SPEAK = Action("speak")
 
 
 @dataclass(slots=True)
@@ -57,12 +60,13 @@ class Scheduler:
 
     memory_bytes: what all running edits may hold together, or None for no limit. max_running: how many
     may be between prepare and decode. shared_step_tokens: edits of at most so many tokens share a step
-    when their keys are equal; 0 means never.
+    when their keys are equal; 0 means never. speaking: whether a language model's answer waits to be continued.
     """
 
     memory_bytes: int | None = None
     max_running: int = 8
     shared_step_tokens: int = 0
+    speaking: bool = False
     _waiting: deque[tuple[str, int]] = field(default_factory=deque)
     _running: dict[str, _Turn] = field(default_factory=dict)
     _last: ActionName = "idle"
@@ -94,11 +98,13 @@ class Scheduler:
         finished = next((turn for turn in self._running.values() if turn.done), None)
         if finished is not None:
             return Action("decode", (finished.edit_id,))
+        if self.speaking and self._last != "speak":
+            return SPEAK
         if self._has_room() and not (self._running and self._last == "prepare"):
             return Action("prepare", (self._waiting[0][0],))
         if self._running:
             return Action("denoise", self._sharing_with(min(self._running.values(), key=lambda turn: turn.work)))
-        return IDLE
+        return SPEAK if self.speaking else IDLE
 
     def _has_room(self) -> bool:
         if not self._waiting or len(self._running) >= self.max_running:

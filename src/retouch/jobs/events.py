@@ -54,5 +54,10 @@ def forget(connection: Connection, job_id: str) -> None:
     connection.execute(delete(job_event).where(job_event.c.job_id == job_id, job_event.c.kind.in_(("log", "preview"))))
 
 
+def forget_all(connection: Connection, job_id: str) -> None:
+    """Remove a job's history, because it begins anew."""
+    connection.execute(delete(job_event).where(job_event.c.job_id == job_id))
+
+
 def _event_of(row: Row[Any]) -> JobEvent:
     return JobEvent(row.id, row.job_id, row.kind, row.data, row.created_at)

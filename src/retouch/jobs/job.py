@@ -7,7 +7,7 @@
        └─────────────────► failed
 
 running goes back to queued when a lease expires with attempts left, or when a worker stops cleanly
-(which costs no attempt). Nothing here touches a database; `store.py` does.
+(which costs no attempt); failed does when its owner retries it. Nothing here touches a database; `store.py` does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import TypeAlias
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure
 
-PRIORITY_HIGH = 0
 PRIORITY_NORMAL = 100
 PRIORITY_LOW = 200
 """Smaller runs first. `low` waits behind every `normal` job of the same queue (fal's header)."""
@@ -44,26 +43,19 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset(),
-    JobState.CANCELLED: frozenset(),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One row of the job table. Times are timezone-aware UTC.
 
     sequence: order of submission, unique. priority: smaller first. fair_tag: its account's turn within the
-    priority (fair_queue.py). key_id: which of the account's keys asked; empty for the anonymous account.
-    attempt: 0 while it never ran. notices: what the submit told the caller.
+    priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the anonymous account.
+    attempt: 0 while it never ran. notices: what the submit answered about parameters.
     cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
-    removed on the owner's wish.
+    removed on the owner's wish. worker: who runs it, or ran it last. run_timeout_s: of one run, where its caller set
+    a limit; end_by: it fails when it has not ended then. retries, retried_at: by its owner, after it had failed.
     """
 
     id: str
@@ -90,20 +82,29 @@ class Job:
     key_id: str = ""
     fair_tag: int = 0
     notices: tuple[Notice, ...] = ()
+    worker: str | None = None
+    run_timeout_s: float | None = None
+    end_by: datetime | None = None
+    retries: int = 0
+    retried_at: datetime | None = None
+
+    @property
+    def queued_at(self) -> datetime:
+        """When it joined the queue for the run it is in, or had last."""
+        return self.retried_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker's right to a job until a time. (job.id, worker, attempt) fences every later write.
+    """A worker's right to a job for a time. (job.id, worker, claim) fences every later write.
 
-    attempt: how often the job was ever leased. Unlike `Job.attempt` it also counts leases that were given
-    back, so that no two leases of a job are alike.
+    claim: how often the job was ever leased. `Job.attempt` does not count leases that were given back, so it
+    could be the same for two leases of one worker, and the late writes of the first would pass as the second's.
     """
 
     job: Job
     worker: str
-    attempt: int
-    until: datetime
+    claim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,20 @@ class Preview:
     blob: str
     image: int
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLoad:
+    """One account's jobs in a queue by state, as far as they are kept, and the workers that serve the queue.
+
+    retried: jobs that their owner has retried. busy_workers: those that hold a job, whoever asked for it.
+    """
+
+    jobs: Mapping[JobState, int]
+    retried: int
+    ready_workers: int
+    loading_workers: int
+    busy_workers: int
 
 
 def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:

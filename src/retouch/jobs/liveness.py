@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, case, delete, func, select
 
 from retouch.database import insert_into
-from retouch.jobs.job import JobState
+from retouch.jobs.job import JobState, QueueLoad
 from retouch.jobs.store import RUNNING
 from retouch.jobs.tables import job, job_tally, queue_block, worker
 
@@ -86,3 +86,20 @@ def statistics(connection: Connection, now: datetime) -> QueueStatistics:
         jobs.setdefault(row.queue, {})[JobState(row.state)] = row.jobs
     complete = {queue: {state: counts.get(state, 0) for state in JobState} for queue, counts in jobs.items()}
     return QueueStatistics(complete, live(connection, now))
+
+
+def load_of(connection: Connection, account_id: str, queue: str, now: datetime) -> QueueLoad:
+    of_account = (job.c.account_id == account_id, job.c.queue == queue)
+    retried = func.sum(case((job.c.retries > 0, 1), else_=0))
+    counted = select(job.c.state, func.count(), retried).where(*of_account).group_by(job.c.state)
+    rows = connection.execute(counted).all()
+    jobs = {JobState(row[0]): int(row[1]) for row in rows}
+    serving = [each.state for each in live(connection, now) if queue in each.queues]
+    busy = select(func.count(func.distinct(job.c.worker))).where(RUNNING, job.c.queue == queue)
+    return QueueLoad(
+        {state: jobs.get(state, 0) for state in JobState},
+        retried=sum(int(row[2]) for row in rows),
+        ready_workers=serving.count(READY),
+        loading_workers=serving.count(LOADING),
+        busy_workers=connection.execute(busy).scalar_one(),
+    )

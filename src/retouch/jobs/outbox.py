@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, select, update
 
+from retouch.database import insert_into
 from retouch.jobs.job import Job
 from retouch.jobs.tables import webhook_outbox
 
-ATTEMPTS = 10
-FIRST_PAUSE_S = 2.0
-PAUSE_GROWTH = 2.6
+
+@dataclass(frozen=True, slots=True)
+class RetrySchedule:
+    """How often a webhook is tried and the pauses in between: `first_pause_s`, each later one `pause_growth` longer."""
+
+    attempts: int
+    first_pause_s: float
+    pause_growth: float
+
+
+PATIENT = RetrySchedule(attempts=10, first_pause_s=2.0, pause_growth=2.6)
 """Pauses of 2, 5, 14, 35 seconds and so on to 70 minutes: ten attempts within two hours."""
 
 
@@ -36,11 +45,15 @@ class WebhookDelivery:
 
 
 def enqueue(connection: Connection, ended: Job, now: datetime) -> None:
-    """Note that the caller of a job that has just ended wants to be told, if it said so."""
+    """Note that the caller of a job that has just ended wants to be told, if it said so.
+
+    A job that was retried and ends again is told again.
+    """
     if ended.delivery.webhook_url is None:
         return
-    values = {"job_id": ended.id, "url": ended.delivery.webhook_url, "created_at": now}
-    connection.execute(insert(webhook_outbox).values(**values, attempts=0, next_attempt_at=now))
+    owed = {"created_at": now, "attempts": 0, "next_attempt_at": now, "delivered_at": None, "last_error": None}
+    row = insert_into(connection, webhook_outbox).values(job_id=ended.id, url=ended.delivery.webhook_url, **owed)
+    connection.execute(row.on_conflict_do_update(index_elements=["job_id"], set_=owed))
 
 
 def any_due(connection: Connection, now: datetime) -> bool:
@@ -80,10 +93,18 @@ def delivered(connection: Connection, delivery_id: int, now: datetime) -> None:
     connection.execute(update(webhook_outbox).where(webhook_outbox.c.id == delivery_id).values(**values))
 
 
-def failed(connection: Connection, tried: WebhookDelivery, now: datetime, error: str, *, for_good: bool) -> bool:
+def failed(
+    connection: Connection,
+    tried: WebhookDelivery,
+    now: datetime,
+    error: str,
+    *,
+    for_good: bool,
+    schedule: RetrySchedule = PATIENT,
+) -> bool:
     """An attempt came to nothing; True when it was the last. for_good: another attempt cannot help."""
-    last = for_good or tried.attempts >= ATTEMPTS
-    pause_s = FIRST_PAUSE_S * PAUSE_GROWTH ** (tried.attempts - 1)
+    last = for_good or tried.attempts >= schedule.attempts
+    pause_s = schedule.first_pause_s * schedule.pause_growth ** (tried.attempts - 1)
     values = {"last_error": error, "next_attempt_at": None if last else now + timedelta(seconds=pause_s)}
     connection.execute(update(webhook_outbox).where(webhook_outbox.c.id == tried.id).values(**values))
     return last

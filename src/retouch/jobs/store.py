@@ -33,8 +33,8 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
-from retouch.jobs import fair_queue, outbox
-from retouch.jobs.events import append
+from retouch.jobs import caller_buckets, fair_queue, outbox
+from retouch.jobs.events import append, forget_all
 from retouch.jobs.fair_queue import QUEUED, Place
 from retouch.jobs.job import Job, JobState, Lease
 from retouch.jobs.tables import job, job_tally
@@ -93,7 +93,26 @@ def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
     """Write a queued job of an account of that weight; returns it with its place."""
     cost = fair_queue.cost_of(new.request.num_images, weight)
     fair_tag = fair_queue.take_turn(connection, new.queue, new.priority, new.account_id, cost)
-    values = {
+    sequence = connection.execute(_ENQUEUE, _row_of(new, fair_tag, cost)).scalar_one()
+    written = replace(new, sequence=sequence, fair_tag=fair_tag)
+    append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
+    fair_queue.join(connection, new.queue, place_of(written))
+    return written
+
+
+def enter_failed(connection: Connection, new: Job) -> Job:
+    """Write a job that had failed before it could wait: its request cannot be run."""
+    assert new.failure is not None, "a failed job has a failure"
+    assert new.finished_at is not None, "a failed job has ended"
+    failure = {"failure": new.failure.to_json(), "finished_at": new.finished_at, "expires_at": new.expires_at}
+    sequence = connection.execute(_ENQUEUE.values(**failure), _row_of(new, 0, 0)).scalar_one()
+    written = replace(new, sequence=sequence)
+    append(connection, new.id, new.finished_at, _state_event(JobState.FAILED, new.failure))
+    return _finalize(connection, written, new.finished_at)
+
+
+def _row_of(new: Job, fair_tag: int, cost: int) -> dict[str, Any]:
+    return {
         "id": new.id,
         "account_id": new.account_id,
         "key_id": new.key_id,
@@ -112,13 +131,49 @@ def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
         "steps": new.steps,
         "created_at": new.created_at,
         "start_by": new.start_by,
+        "run_timeout_s": new.run_timeout_s,
+        "end_by": new.end_by,
         "payload_deleted": False,
     }
-    sequence = connection.execute(_ENQUEUE, values).scalar_one()
-    written = replace(new, sequence=sequence, fair_tag=fair_tag)
-    append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
-    fair_queue.join(connection, new.queue, place_of(written))
-    return written
+
+
+def retry(connection: Connection, failed: Job, *, weight: int, now: datetime, start_by: datetime) -> Job:
+    """failed to queued, at the end of its account's line. The caller has locked the row and seen that it has failed.
+
+    What it left behind is forgotten, its history too: a reader of the events begins anew.
+    """
+    cost = fair_queue.cost_of(failed.request.num_images, weight)
+    fair_tag = fair_queue.take_turn(connection, failed.queue, failed.priority, failed.account_id, cost)
+    values = {
+        "state": JobState.QUEUED.value,
+        "fair_tag": fair_tag,
+        "fair_cost": cost,
+        "attempt": 0,
+        "worker": None,
+        "cancel_requested": False,
+        "step": 0,
+        "start_by": start_by,
+        "run_by": None,
+        "started_at": None,
+        "finished_at": None,
+        "expires_at": None,
+        "failure": None,
+        "retries": failed.retries + 1,
+        "retried_at": now,
+    }
+    changed = update(job).where(job.c.id == failed.id).values(**values)
+    waiting = job_of(connection.execute(changed.returning(job)).one())
+    forget_all(connection, waiting.id)
+    append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
+    fair_queue.join(connection, waiting.queue, place_of(waiting))
+    return waiting
+
+
+def waiting_of(connection: Connection, account_id: str, protocol: str, endpoint: str) -> list[str]:
+    """Ids of the account's waiting jobs that came by one endpoint of a face, oldest first."""
+    query = select(job.c.id, job.c.delivery).where(job.c.account_id == account_id, QUEUED).order_by(job.c.sequence)
+    asked = {"protocol": protocol, "endpoint": endpoint}
+    return [row.id for row in connection.execute(query) if asked.items() <= row.delivery.items()]
 
 
 def any_waiting(connection: Connection, queue: str) -> bool:
@@ -129,7 +184,7 @@ def any_waiting(connection: Connection, queue: str) -> bool:
 _ANY_WAITING = select(job.c.sequence).where(job.c.queue == bindparam("of_queue"), QUEUED).limit(1)
 
 _HEAD = (
-    select(job.c.sequence)
+    select(job.c.sequence, job.c.run_timeout_s)
     .where(
         job.c.queue == bindparam("of_queue"), QUEUED, or_(job.c.start_by.is_(None), job.c.start_by > bindparam("now"))
     )
@@ -147,6 +202,7 @@ _CLAIM = (
         lease_until=bindparam("until"),
         started_at=bindparam("now"),
         start_by=None,
+        run_by=bindparam("to_run_by"),
         step=0,
         attempt=job.c.attempt + 1,
         claims=job.c.claims + 1,
@@ -157,15 +213,17 @@ _CLAIM = (
 
 def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_s: float) -> Lease | None:
     """Take the next job of the queue. On PostgreSQL rows that another claim holds are passed over."""
-    sequence = connection.execute(_HEAD, {"of_queue": queue, "now": now}).scalar_one_or_none()
-    if sequence is None:
+    head = connection.execute(_HEAD, {"of_queue": queue, "now": now}).one_or_none()
+    if head is None:
         return None
     until = now + timedelta(seconds=lease_s)
-    row = connection.execute(_CLAIM, {"of_sequence": sequence, "by_worker": worker, "until": until, "now": now}).one()
+    run_by = None if head.run_timeout_s is None else now + timedelta(seconds=head.run_timeout_s)
+    claim = {"of_sequence": head.sequence, "by_worker": worker, "until": until, "now": now, "to_run_by": run_by}
+    row = connection.execute(_CLAIM, claim).one()
     claimed = job_of(row)
     append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
     fair_queue.start(connection, queue, place_of(claimed), claimed.account_id)
-    return Lease(claimed, worker, row.claims, until)
+    return Lease(claimed, worker, row.claims)
 
 
 def position(connection: Connection, waiting: Job) -> int:
@@ -247,6 +305,8 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
         "worker": None,
         "lease_until": None,
         "started_at": None,
+        "start_by": lease.job.end_by,
+        "run_by": None,
         "step": 0,
     }
     waiting = job_of(_fenced(connection, lease, values, change=_FENCED if costs_attempt else _UNCOUNTED))
@@ -265,7 +325,11 @@ _FENCED: ReturningUpdate[Any] = (
     )
     .returning(job)
 )
-"""Changes a leased row, if the lease still stands, to the values it is executed with."""
+"""Changes a leased row, if the lease still stands, to the values it is executed with.
+
+The fence: a worker that was silent for too long does not know that it has lost its job. Whatever it writes later
+names a claim that is not the row's any more, so it changes nothing, whoever runs the job by then.
+"""
 
 _FINISH: ReturningUpdate[Any] = _FENCED.values(step=job.c.steps)
 _UNCOUNTED: ReturningUpdate[Any] = _FENCED.values(attempt=job.c.attempt - 1)
@@ -288,13 +352,13 @@ def _fenced(
     connection: Connection, lease: Lease, values: Mapping[str, Any], *, change: ReturningUpdate[Any] = _FENCED
 ) -> Row[Any]:
     """Write `values` to the leased row if the lease still stands; returns the changed row."""
-    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.attempt}
+    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.claim}
     return _or_lost(connection.execute(change, {**values, **fence}).one_or_none(), lease)
 
 
 def _holds(lease: Lease) -> ColumnElement[bool]:
     """The fence."""
-    return and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.attempt)
+    return and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.claim)
 
 
 def _or_lost(row: Row[Any] | None, lease: Lease) -> Row[Any]:
@@ -313,15 +377,17 @@ def expired_leases(connection: Connection, now: datetime, limit: int) -> tuple[L
 
 
 def find_expired(connection: Connection, lease: Lease, now: datetime) -> Job | None:
-    """The leased job, locked, or None when somebody renewed or ended the lease since it was found."""
+    """The leased job, locked, or None when the lease was renewed or ended since it was found."""
     query = select(job).where(_holds(lease), job.c.lease_until < now).with_for_update()
     row = connection.execute(query).one_or_none()
     return None if row is None else job_of(row)
 
 
-def running_since(connection: Connection, before: datetime, limit: int) -> tuple[Lease, ...]:
-    """Leases of jobs that started before a moment, whatever their workers say."""
-    query = select(job).where(RUNNING, job.c.started_at < before).limit(limit)
+def overdue(connection: Connection, now: datetime, run_timeout_s: float, limit: int) -> tuple[Lease, ...]:
+    """Leases of jobs past the server's limit of one run, or past their own deadlines, whatever their workers say."""
+    begun_too_early = job.c.started_at < now - timedelta(seconds=run_timeout_s)
+    past = or_(begun_too_early, job.c.run_by <= now, job.c.end_by <= now)
+    query = select(job).where(RUNNING, past).limit(limit)
     return tuple(_lease_of(row) for row in connection.execute(query))
 
 
@@ -388,11 +454,16 @@ def job_of(row: Row[Any]) -> Job:
         failure=None if row.failure is None else Failure.from_json(row.failure),
         usage=None if row.usage is None else Usage(**row.usage),
         payload_deleted=row.payload_deleted,
+        worker=row.worker,
+        run_timeout_s=row.run_timeout_s,
+        end_by=row.end_by,
+        retries=row.retries,
+        retried_at=row.retried_at,
     )
 
 
 def _lease_of(row: Row[Any]) -> Lease:
-    return Lease(job_of(row), row.worker, row.claims, row.lease_until)
+    return Lease(job_of(row), row.worker, row.claims)
 
 
 def _ended(state: JobState, now: datetime, expires_at: datetime, **more: Any) -> dict[str, Any]:
@@ -407,8 +478,10 @@ def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[st
 
 
 def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
-    """What goes with every end: the webhook that is owed, and the count for the metrics."""
+    """What goes with every end: the webhook that is owed, the caller's bucket keys, the count for the metrics."""
     outbox.enqueue(connection, ended, now)
+    if ended.delivery.into_bucket:
+        caller_buckets.forget(connection, ended.id)
     counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1}
     connection.execute(_tally(connection.dialect.name), counted)
     return ended

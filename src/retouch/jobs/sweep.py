@@ -18,9 +18,9 @@ import structlog
 from retouch.database import Database
 from retouch.errors import EditTimeout, JobFinished, LeaseLost, StartTimeout, UnknownJob, WorkerLost
 from retouch.jobs import fair_queue, retention, store
-from retouch.jobs.job import Clock, JobState, state_after_lost_lease
+from retouch.jobs.job import Clock, Job, JobState, state_after_lost_lease
 from retouch.jobs.retention import Retention
-from retouch.jobs.wakeups import JOB_TOPIC, WakeUps, queue_topic
+from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 
 logger = structlog.get_logger(__name__)
 
@@ -84,6 +84,8 @@ class Sweeper:
         late, long = self._fail_late_starts(), self._fail_long_runs()
         if late or long or rescued.total():
             self._wakeups.publish(JOB_TOPIC)
+        if long:
+            self._wakeups.publish(CANCEL_TOPIC)  # their workers learn at once that they hold them no longer
         deleted, files = self._delete_expired() if self._time_to_delete() else (0, 0)
         swept = Swept(
             requeued=rescued[JobState.QUEUED],
@@ -138,16 +140,24 @@ class Sweeper:
         return failed
 
     def _fail_long_runs(self) -> int:
-        now, failed, limit_s = self._clock(), 0, self._settings.run_timeout_s
-        failure = EditTimeout(f"The edit ran longer than {limit_s:g} seconds.").failure
+        now, failed = self._clock(), 0
         with self._database.read() as connection:
-            leases = store.running_since(connection, now - timedelta(seconds=limit_s), BATCH)
+            leases = store.overdue(connection, now, self._settings.run_timeout_s, BATCH)
         for lease in leases:
+            failure = self._overdue(lease.job, now).failure
             with suppress(LeaseLost):  # it ended meanwhile
                 with self._database.transaction() as connection:
                     store.fail(connection, lease, failure, now=now, expires_at=self._life.expiry(lease.job, now))
                 failed += 1
         return failed
+
+    def _overdue(self, job: Job, now: datetime) -> EditTimeout:
+        if job.end_by is not None and job.end_by <= now:
+            return EditTimeout("The edit did not end in the time it was given.")
+        limit_s = self._settings.run_timeout_s
+        if job.run_timeout_s is not None:
+            limit_s = min(limit_s, job.run_timeout_s)
+        return EditTimeout(f"The edit ran longer than {limit_s:g} seconds.")
 
     def _time_to_delete(self) -> bool:
         with self._lock:

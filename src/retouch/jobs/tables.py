@@ -5,7 +5,7 @@ Changing a table here needs a step in `migrations/versions/`; a test compares th
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Identity, Index, Integer, Table, Text, text
+from sqlalchemy import Boolean, CheckConstraint, Column, Float, ForeignKey, Identity, Index, Integer, Table, Text, text
 
 from retouch.database import Json, Number, UtcTime, metadata
 
@@ -33,6 +33,11 @@ job = Table(
     Column("steps", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("start_by", UtcTime),
+    Column("run_timeout_s", Float),  # what its caller allows one run
+    Column("run_by", UtcTime),  # where that puts the end of the present run
+    Column("end_by", UtcTime),  # end of the life its caller gave it, waiting or running
+    Column("retries", Integer, nullable=False, server_default=text("0")),  # by its owner, after a failure
+    Column("retried_at", UtcTime),
     Column("started_at", UtcTime),
     Column("finished_at", UtcTime),
     Column("expires_at", UtcTime),
@@ -160,6 +165,13 @@ idempotency = Table(
 )
 Index("ix_idempotency_job", idempotency.c.job_id)
 Index("ix_idempotency_expires_at", idempotency.c.expires_at)
+
+caller_bucket = Table(  # where an image is to be put, with its caller's keys; gone when the job has ended
+    "caller_bucket",
+    metadata,
+    Column("job_id", Text, ForeignKey("job.id", ondelete="CASCADE"), primary_key=True),
+    Column("bucket", Json, nullable=False),
+)
 
 webhook_outbox = Table(  # one row per job that asked for a webhook, written when the job ends
     "webhook_outbox",

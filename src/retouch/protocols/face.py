@@ -15,6 +15,7 @@ from datetime import datetime
 from starlette.types import ASGIApp
 
 from retouch.jobs.job import Job
+from retouch.jobs.outbox import PATIENT, RetrySchedule
 from retouch.protocols.dependencies import AppDependencies
 
 
@@ -74,16 +75,18 @@ class Face:
     """One vendor's HTTP contract.
 
     name: as `Delivery.protocol` keeps it and as `retouch env` takes it. webhook: the message about an ended job at a
-    moment, which a signature names; None for a protocol without webhooks. vendor_hosts: host names its clients may
-    reach us by, each with the path it stands for; by_host: wraps the application to follow them. quiet_paths: paths
-    that waiting callers ask many times a second, logged at debug level. exposed_headers: what a browser's script may
-    read. client_exports: the shell lines that lead its official client here; None where there is no such client.
-    example_command: one shell line that edits a photo; None where that takes more than a line.
+    moment, which a signature names; None for a protocol without webhooks. webhook_schedule: when one that was not
+    acknowledged is sent again. vendor_hosts: host names its clients may reach us by, each with the path it stands for;
+    by_host: wraps the application to follow them. quiet_paths: paths that waiting callers ask many times a second,
+    logged at debug level. exposed_headers: what a browser's script may read. client_exports: the shell lines that lead
+    its official client here; None where there is no such client. example_command: one shell line that edits a photo;
+    None where that takes more than a line.
     """
 
     name: str
     mounts: tuple[Mount, ...]
     webhook: Callable[[AppDependencies, Job, datetime], WebhookMessage] | None = None
+    webhook_schedule: RetrySchedule = PATIENT
     vendor_hosts: Mapping[str, str] = field(default_factory=dict)
     by_host: Callable[[ASGIApp], ASGIApp] | None = None
     quiet_paths: re.Pattern[str] | None = None

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from retouch import images
 from retouch.accounts.keys import Account
-from retouch.edit import Delivery, EditRequest, ImageInput
+from retouch.edit import Bucket, Delivery, EditRequest, ImageInput
 from retouch.errors import ImageTooLarge, InvalidImage, JobFinished, UnknownJob
 from retouch.jobs.job import PRIORITY_NORMAL, Idempotency
 from retouch.protocols.data_uri import decode_data_uri, is_data_uri
@@ -35,8 +35,9 @@ class Submission:
     """A call as a face has parsed it.
 
     request: complete but for its images. images, mask: as they came, the bytes of a file or text (a link or a data
-    URI). start_timeout_s counts from now. max_queue_length: refuse when more jobs than that are waiting. key_of_link:
-    finds our own files behind links, so that they are read from storage without the network.
+    URI). max_queue_length: refuse when more jobs than that are waiting. key_of_link: finds our own files behind links,
+    so that they are read from storage without the network. start_timeout_s and life_s count from now, run_timeout_s
+    from the start of each run (`Service.submit`).
     """
 
     request: EditRequest
@@ -48,6 +49,9 @@ class Submission:
     start_timeout_s: float | None = None
     max_queue_length: int | None = None
     idempotency: Idempotency | None = None
+    run_timeout_s: float | None = None
+    life_s: float | None = None
+    bucket: Bucket | None = None
 
 
 def submit(dependencies: AppDependencies, account: Account, submission: Submission) -> Submitted:
@@ -67,6 +71,9 @@ def submit(dependencies: AppDependencies, account: Account, submission: Submissi
             start_timeout_s=submission.start_timeout_s,
             max_queue_length=submission.max_queue_length,
             idempotency=submission.idempotency,
+            run_timeout_s=submission.run_timeout_s,
+            life_s=submission.life_s,
+            bucket=submission.bucket,
         )
         if not submitted.replayed:
             stored.keep()

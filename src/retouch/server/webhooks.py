@@ -18,7 +18,7 @@ import structlog
 from retouch.database import Database
 from retouch.errors import ForbiddenAddress, Unavailable
 from retouch.jobs import outbox
-from retouch.jobs.outbox import WebhookDelivery
+from retouch.jobs.outbox import RetrySchedule, WebhookDelivery
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.face import WebhookMessage
 from retouch.protocols.registry import face_named
@@ -94,10 +94,10 @@ class Webhooks:
         """One attempt at one promise, settled either way; what a bug leaves unsettled is due again later."""
         try:
             job = self._service.get_any(promise.job_id)
-            to_message = face_named(job.delivery.protocol).webhook
-            assert to_message is not None, "a face without webhooks takes no address for one"
-            trouble = self._post(promise.url, to_message(dependencies, job, self._clock()))
-            over = self._settle(promise, trouble)
+            face = face_named(job.delivery.protocol)
+            assert face.webhook is not None, "a face without webhooks takes no address for one"
+            trouble = self._post(promise.url, face.webhook(dependencies, job, self._clock()))
+            over = self._settle(promise, trouble, face.webhook_schedule)
             if over and (job.delivery.inline or not job.delivery.keep_payload):
                 self._service.forget_payload(job.id)
         except Unavailable as error:
@@ -131,10 +131,11 @@ class Webhooks:
         # A redirect is never followed: it would be another address than the caller gave.
         return f"It was answered with status {status}.", 300 <= status < 400
 
-    def _settle(self, promise: WebhookDelivery, trouble: tuple[str, bool] | None) -> bool:
+    def _settle(self, promise: WebhookDelivery, trouble: tuple[str, bool] | None, schedule: RetrySchedule) -> bool:
         """Write how the attempt went; True when there will be no other."""
         with self._database.transaction() as connection:
             if trouble is None:
                 outbox.delivered(connection, promise.id, self._clock())
                 return True
-            return outbox.failed(connection, promise, self._clock(), trouble[0], for_good=trouble[1])
+            sentence, for_good = trouble
+            return outbox.failed(connection, promise, self._clock(), sentence, for_good=for_good, schedule=schedule)

@@ -70,7 +70,7 @@ class JobRunner:
         if lease.job.delivery.previews:
             job.previews_wanted.update(range(lease.job.request.num_images))
         self.leased.add(job)
-        logger.info("job leased", job=job.id, attempt=lease.attempt, model=lease.job.request.model)
+        logger.info("job leased", job=job.id, attempt=lease.job.attempt, model=lease.job.request.model)
         if not self._lifecycle.reached(Phase.STOPPING):
             self._staging_in.submit(self._run_stage, job, self._stage_in)
         elif job.close():  # the stop came while it was being leased

@@ -41,7 +41,7 @@ class LeasedJob:
     @property
     def key(self) -> str:
         """Names the lease, not the job: a worker may lease again what it has lost and not yet noticed."""
-        return f"{self.id}/{self.lease.attempt}"
+        return f"{self.id}/{self.lease.claim}"
 
     @property
     def closed(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +97,60 @@ def test_a_mistake_is_answered_with_one_sentence(
     code, _, err = retouch("edit", *(argument.format(**names) for argument in arguments), *model)
     assert code == 1
     assert is_one_sentence(err), err
+
+
+@pytest.mark.parametrize("place", ["missing/out.png", "missing/deeper/out.png", "photo.png/out.png", "folder.png"])
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    retouch: Retouch, photo: Path, tmp_path: Path, place: str
+) -> None:
+    """The picture to read is not even there: had anything been begun, that would be the message."""
+    (tmp_path / "folder.png").mkdir()
+    absent = str(photo.with_name("absent.png"))
+    code, _, err = retouch("edit", absent, "x", "-o", str(tmp_path / place), "--model", "null")
+    assert code == 1
+    assert is_one_sentence(err), err
+    assert str((tmp_path / place).parent) in err
+    assert absent not in err
+
+
+def run_apart(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """`retouch …` in a process of its own, for what belongs to the process: its arguments' bytes, its encoding."""
+    command = [sys.executable, "-m", "retouch", *arguments]
+    return subprocess.run(command, capture_output=True, env=os.environ | environment, timeout=60, check=False)
+
+
+def test_bytes_that_are_not_utf_8_are_told_in_a_sentence(photo: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.png")
+    done = run_apart(
+        "edit", str(photo), "plus clair s'il te pla\u00eet".encode("latin-1"), "-o", out, "--model", "null"
+    )
+    assert done.returncode == 1
+    assert is_one_sentence(done.stderr.decode()), done.stderr
+    assert b"0xEE" in done.stderr
+    done = run_apart("keys", "create", b"Andr\xe9", "--data", str(tmp_path))
+    assert done.returncode == 1
+    assert is_one_sentence(done.stderr.decode()), done.stderr
+
+
+def test_a_file_name_that_is_not_utf_8_is_a_file_name(photo: Path, tmp_path: Path) -> None:
+    out = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    done = run_apart("edit", str(photo), "x", "-o", out, "--model", "null")
+    assert done.returncode == 0, done.stderr
+    assert Path(os.fsdecode(out)).exists()
+    assert b"caf\\udce9.png" in done.stdout
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "ascii:strict", "latin-1", "cp437"])
+def test_a_poor_encoding_breaks_no_command(photo: Path, tmp_path: Path, encoding: str) -> None:
+    out = tmp_path / "\u56fe.png"
+    done = run_apart("edit", str(photo), "\u53d8\u4eae", "-o", str(out), "--model", "null", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert b"\\u56fe.png" in done.stdout
+    done = run_apart("--help", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    done = run_apart("edit", "\u56fe\u2026.png", "x", "-o", str(out), PYTHONIOENCODING=encoding)
+    assert done.returncode == 1
+    assert is_one_sentence(done.stderr.decode("latin-1")), done.stderr
 
 
 def test_an_unknown_option_is_told_with_the_usage(retouch: Retouch) -> None:

@@ -162,3 +162,12 @@ def test_large_edits_never_share_a_step() -> None:
     run.add("a", LARGE, 2)
     run.add("b", LARGE, 2)
     assert all(len(entry.split()) <= 2 for entry in run.finish())
+
+
+def test_words_and_steps_alternate_and_a_finished_edit_comes_first() -> None:
+    run = Run(Scheduler(speaking=True))
+    run.add("a", SMALL, 2)
+    assert [run.tick().name for _ in range(7)] == ["speak", "prepare", "speak", "denoise", "speak", "denoise", "decode"]
+    assert [run.tick().name for _ in range(2)] == ["speak", "speak"]
+    run.scheduler.speaking = False
+    assert run.tick().name == "idle"

@@ -9,9 +9,9 @@ import pytest
 
 from retouch.edit import Delivery
 from retouch.jobs.fair_queue import TURN, cost_of
-from retouch.jobs.job import FINAL_STATES, TRANSITIONS, Job, JobState, state_after_lost_lease, utc_now
+from retouch.jobs.job import FINAL_STATES, Job, JobState, state_after_lost_lease, utc_now
 from retouch.jobs.retention import Retention
-from tests.services import an_edit
+from tests.services import TRANSITIONS, an_edit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Job(
@@ -31,9 +31,11 @@ RUNNING = Job(
 )
 
 
-def test_final_states_lead_nowhere_and_all_states_are_drawn() -> None:
+def test_of_the_final_states_only_a_failure_can_be_tried_again_and_all_states_are_drawn() -> None:
     assert set(TRANSITIONS) == set(JobState)
-    assert {state for state, following in TRANSITIONS.items() if not following} == FINAL_STATES
+    lead_nowhere = {state for state, following in TRANSITIONS.items() if not following}
+    assert lead_nowhere == FINAL_STATES - {JobState.FAILED}
+    assert TRANSITIONS[JobState.FAILED] == {JobState.QUEUED}
     assert all(state.final == (state in FINAL_STATES) for state in JobState)
 
 

@@ -299,7 +299,7 @@ def test_a_job_that_somebody_else_ended_is_dropped(bench: WorkBench) -> None:
 def lease_of(bench: WorkBench, job_id: str) -> Lease:
     """The lease as the worker that runs the job holds it."""
     job = bench.job(job_id)
-    return Lease(job, "worker-a", job.attempt, datetime.now(UTC))
+    return Lease(job, "worker-a", job.attempt)
 
 
 def test_a_picture_waits_for_a_store_that_is_away(bench: WorkBench) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from retouch.catalog import Checkpoint
-from retouch.engine.pipeline import Pipeline
+from retouch.engine.pipeline import SILENT, Pipeline, Speaks
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.prompt_safety import PromptClassifier
 from retouch.engine.safety import ImageClassifier
@@ -22,25 +22,34 @@ UNSUPPORTED = ("qwen-image-2.1",)
 
 
 def load_pipeline(
-    checkpoint: Checkpoint, *, device: str = "auto", compat: str | None = None, folder: Path | None = None
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    compat: str | None = None,
+    folder: Path | None = None,
+    speaks: Speaks = SILENT,
 ) -> Pipeline:
     """Load a checkpoint's weights onto a device; minutes for a large one.
 
     device: `auto` (a GPU when there is one), `cpu`, `cuda` or `cuda:1`. compat: `diffusers` repeats the
     stock pipelines to the bit, their faults included. folder: weights instead of `checkpoint.source`.
+    speaks: what its language model is for beside encoding.
     Raises UnsupportedParameter for a checkpoint or option this engine does not have, UnknownModel when
     the weights are not there.
     """
     if compat not in (None, "diffusers"):
         raise UnsupportedParameter(f"There is no compat mode '{compat}'; there is: diffusers.")
     if checkpoint.name == NULL:
+        if speaks.any:
+            raise UnsupportedParameter(f"'{NULL}' has no language model.", field="model")
         return NullPipeline()
     if checkpoint.name in UNSUPPORTED:
         raise UnsupportedParameter(
             f"This engine cannot run '{checkpoint.name}' yet. Serve 'qwen-image-edit-2511' or 'demo' instead.",
             field="model",
         )
-    return _module("loading", checkpoint.name).load(checkpoint, device=device, compat=compat, folder=folder)
+    loading = _module("loading", checkpoint.name)
+    return loading.load(checkpoint, device=device, compat=compat, folder=folder, speaks=speaks)
 
 
 def load_image_classifier(name: str, labels: Sequence[str] = ()) -> ImageClassifier:

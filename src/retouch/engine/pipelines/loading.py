@@ -22,9 +22,12 @@ from safetensors import SafetensorError
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.catalog import Checkpoint
+from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
+from retouch.engine.pipelines.hub import PARTS, weights_of
 from retouch.engine.pipelines.previews import load_preview
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
+from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
 from retouch.engine.pipelines.text_encoding import TextEncoder
 from retouch.engine.pipelines.vae import FoldedVae, ImageCodec, StockVae
 from retouch.engine.sampler import NoiseSchedule
@@ -34,22 +37,22 @@ logger = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Rules] = {"QwenImageEditPipeline": FIRST, "QwenImageEditPlusPipeline": PLUS}
 
-PARTS = ("scheduler", "tokenizer", "processor", "text_encoder", "vae", "transformer")
-
 PACKAGED_DEMO = Path(__file__).parents[2] / "demo_model"
 
 UNSUPPORTED_OPTIONS = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
 """Switches of the transformer that other members of the family use."""
 
 
-def load(checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Path | None) -> QwenImageEdit:
+def load(
+    checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Path | None, speaks: Speaks
+) -> QwenImageEdit:
     """See `load_pipeline`."""
     target = choose_device(device)
     dtype = dtype_on(target, checkpoint)
     folder = folder or find_folder(checkpoint)
     rules = read_rules(folder)
     with quiet(), torch.inference_mode():
-        return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None)
+        return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks)
 
 
 def dtype_on(device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
@@ -81,21 +84,7 @@ def find_folder(checkpoint: Checkpoint) -> Path:
         return local
     if checkpoint.source.startswith((".", "/", "~")):
         raise UnknownModel(f"There is no folder '{checkpoint.source}'.", field="model")
-    return _from_hub(checkpoint.source)
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    logger.info("looking for %s on the hub and in its local cache", name)
-    wanted = ["model_index.json", *(f"{part}/*{kind}" for part in PARTS for kind in (".json", ".txt", ".safetensors"))]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UnknownModel(
-            f"The weights of '{name}' are not on this machine and could not be fetched: {error}", field="model"
-        ) from error
+    return weights_of(checkpoint.source)
 
 
 def read_rules(folder: Path) -> Rules:
@@ -115,7 +104,14 @@ def read_rules(folder: Path) -> Rules:
 
 
 def assemble(
-    checkpoint: Checkpoint, rules: Rules, folder: Path, device: torch.device, dtype: torch.dtype, *, compat: bool
+    checkpoint: Checkpoint,
+    rules: Rules,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    compat: bool,
+    speaks: Speaks = SILENT,
 ) -> QwenImageEdit:
     """Read every part of a complete folder and put them together."""
     vae = _vae(folder, device, dtype)
@@ -123,10 +119,11 @@ def assemble(
     codec: ImageCodec = StockVae(vae) if compat else FoldedVae(vae)
     transformer = _transformer(folder, device, dtype)
     network: Network = PlainNetwork(transformer) if compat else FastNetwork(transformer)
+    text_encoder, heads = _text_encoder(checkpoint, rules, folder, device, dtype, compat=compat, speaks=speaks)
     return QwenImageEdit(
         checkpoint,
         rules,
-        text_encoder=_text_encoder(checkpoint, rules, folder, device, dtype, compat=compat),
+        text_encoder=text_encoder,
         vae=codec,
         network=network,
         schedule=NoiseSchedule.from_config(_json(folder / "scheduler" / "scheduler_config.json")),
@@ -135,6 +132,7 @@ def assemble(
         device=device,
         dtype=dtype,
         compat=compat,
+        heads=heads,
     )
 
 
@@ -154,11 +152,21 @@ def _transformer(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen
 
 
 def _text_encoder(
-    checkpoint: Checkpoint, rules: Rules, folder: Path, device: torch.device, dtype: torch.dtype, *, compat: bool
-) -> TextEncoder:
+    checkpoint: Checkpoint,
+    rules: Rules,
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    compat: bool,
+    speaks: Speaks,
+) -> tuple[TextEncoder, LanguageHeads | None]:
+    unneeded = "" if speaks.any else "lm_head."
     with _reading("text encoder", folder):
-        model = _whole(Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", device, dtype=dtype)
-        return TextEncoder(
+        model = _whole(
+            Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", device, unneeded=unneeded, dtype=dtype
+        )
+        encoder = TextEncoder(
             model.model,  # without the head that would predict words
             Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),
             Qwen2VLImageProcessorPil.from_pretrained(folder / "processor"),
@@ -166,10 +174,14 @@ def _text_encoder(
             max_prompt_tokens=checkpoint.max_prompt_tokens,
             positions=not compat,
         )
+    if not speaks.any:
+        return encoder, None
+    head = model.lm_head.weight.detach()
+    return encoder, language_heads(head, encoder.tokenizer, whole=speaks.rewrites, answers=speaks.judges)
 
 
-def _whole(family: Any, folder: Path, device: torch.device, **dtype: torch.dtype) -> Any:
-    """A model with every weight from the folder, straight onto the device.
+def _whole(family: Any, folder: Path, device: torch.device, *, unneeded: str = "", **dtype: torch.dtype) -> Any:
+    """A model with every weight from the folder, straight onto the device; those that begin as `unneeded` may miss.
 
     Left alone, the libraries fill what is missing with random numbers and only log it.
     """
@@ -181,7 +193,7 @@ def _whole(family: Any, folder: Path, device: torch.device, **dtype: torch.dtype
         output_loading_info=True,
         **dtype,
     )
-    missing = sorted(name for name in told["missing_keys"] if not name.startswith("lm_head."))
+    missing = sorted(name for name in told["missing_keys"] if not unneeded or not name.startswith(unneeded))
     if missing:
         raise OSError(f"weights are missing, such as {missing[0]}")
     for parameter in model.parameters():

@@ -21,6 +21,10 @@ class NullPipeline:
     """Echoes the first image after `steps` ticks; state holds the resized pixels."""
 
     shared_step_tokens = 4096
+    language_model = None
+
+    def check_prompt(self, prompt: str) -> None:
+        """It reads none."""
 
     def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
         pixels = resize(images[0], (spec.width, spec.height))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from PIL import Image
 
 from retouch.catalog import Checkpoint
 from retouch.edit import EditSpec
@@ -18,6 +19,7 @@ from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
+from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import TextEncoder
 from retouch.engine.pipelines.vae import ImageCodec
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
@@ -74,6 +76,7 @@ class QwenImageEdit:
         device: torch.device,
         dtype: torch.dtype,
         compat: bool = False,
+        heads: LanguageHeads | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.rules = rules
@@ -86,14 +89,18 @@ class QwenImageEdit:
         self.device = device
         self.dtype = dtype
         self.compat = compat
+        self.language_model = None if heads is None else Speaker(text_encoder, self._vision_copies, heads)
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
+
+    def check_prompt(self, prompt: str) -> None:
+        self.text_encoder.check(prompt)
 
     @torch.inference_mode()
     def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
         self._check(spec, images)
-        keys = tuple(content_key(image) for image in images)
+        copies, keys = self._vision_copies(images)
         encoded = [self._reference(image, key, spec) for image, key in zip(images, keys, strict=True)]
-        prompt, negative = self._embeds(spec, images, keys)
+        prompt, negative = self._embeds(spec, copies, keys)
         target = spec.height // TOKEN, spec.width // TOKEN
         state = DenoiseState(
             spec=spec,
@@ -174,11 +181,15 @@ class QwenImageEdit:
 
         return self._references.get_or_make(f"{key}:{size}", encode)
 
-    def _embeds(
-        self, spec: EditSpec, images: Sequence[Pixels], keys: tuple[str, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _vision_copies(self, images: Sequence[Pixels]) -> tuple[list[Image.Image], tuple[str, ...]]:
+        """The images as the language model sees them, and the names of their content."""
         area = self.checkpoint.reference_area if self.rules.one_copy else self.checkpoint.vision_area
         copies = [preprocessing.resized(image, _fitting(image, area)) for image in images]
+        return copies, tuple(content_key(image) for image in images)
+
+    def _embeds(
+        self, spec: EditSpec, copies: Sequence[Image.Image], keys: tuple[str, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         prompt = self.text_encoder.encode(spec.prompt, copies, keys)
         if spec.guidance_scale <= 1:
             return prompt, None

@@ -7,7 +7,8 @@ A generator a token, so that the engine can put denoise steps between the tokens
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,29 +19,42 @@ from transformers import DynamicCache
 from retouch.engine import prompt_safety, rewrite
 from retouch.engine.pipelines.text_encoding import IMAGE_TOKENS, TextEncoder
 from retouch.errors import UnsupportedParameter
+from retouch.images import Pixels
 
 MAX_TOKENS = 200
 END = "<|im_end|>"
 CLOSING = '"}'
 
 
-class Speaker:
-    """A text encoder and the head that its prompts do not need.
+@dataclass(frozen=True, slots=True)
+class LanguageHeads:
+    """What of the language head is kept; encoding a prompt needs none of it.
 
-    head: (vocabulary, width), or None when only yes or no is asked. answers: (6, width), the rows of that head for the
-    words of `prompt_safety.YES` and `NO`, or None.
+    whole: (vocabulary, width), 1.1 GB of the 7B model, to write; or None. answers: (6, width), its rows for the words
+    of `prompt_safety.YES` and `NO`, to judge; or None.
     """
 
+    whole: torch.Tensor | None = None
+    answers: torch.Tensor | None = None
+
+
+class Speaker:
+    """A text encoder that answers. look: the images as the encoder sees them, and the names of their content."""
+
     def __init__(
-        self, encoder: TextEncoder, head: torch.Tensor | None = None, answers: torch.Tensor | None = None
+        self,
+        encoder: TextEncoder,
+        look: Callable[[Sequence[Pixels]], tuple[list[Image.Image], tuple[str, ...]]],
+        heads: LanguageHeads,
     ) -> None:
         self._encoder = encoder
-        self._head = head
-        self._answers = answers
+        self._look = look
+        self._head = heads.whole
+        self._answers = heads.answers
         self._end = encoder.tokenizer.convert_tokens_to_ids(END)
 
     def rewrite(
-        self, prompt: str, images: Sequence[Image.Image], images_key: tuple[str, ...], max_tokens: int = MAX_TOKENS
+        self, prompt: str, images: Sequence[Pixels], max_tokens: int = MAX_TOKENS
     ) -> Generator[None, None, str]:
         """The model's answer about `prompt`, a token for each `next`; it may be unfinished after `max_tokens`.
 
@@ -59,7 +73,8 @@ class Speaker:
         )
         spoken: list[int] = []
         written = ""
-        for token in self.tokens(text, images, images_key, max_tokens):
+        copies, key = self._look(images)
+        for token in self.tokens(text, copies, key, max_tokens):
             spoken.append(token)
             written = self._encoder.tokenizer.decode(spoken)
             if written.rstrip().endswith(CLOSING):
@@ -112,12 +127,14 @@ class Speaker:
             yield number
 
 
-def answer_rows(encoder: TextEncoder, head: torch.Tensor) -> torch.Tensor:
-    """The rows of `head` that decide yes or no, (6, width). Raises UnsupportedParameter for another vocabulary."""
-    return head[answer_ids(encoder.tokenizer)].clone()
+def language_heads(head: torch.Tensor, tokenizer: Any, *, whole: bool, answers: bool) -> LanguageHeads:
+    """What is to be kept of a head (vocabulary, width). Raises UnsupportedParameter for another vocabulary."""
+    rows = head[answer_ids(tokenizer)].clone() if answers else None
+    return LanguageHeads(head if whole else None, rows)
 
 
 def answer_ids(tokenizer: Any) -> list[int]:
+    """Token ids of `YES` and `NO`; raises UnsupportedParameter when one of them is not a single token."""
     ids = []
     for word in (*prompt_safety.YES, *prompt_safety.NO):
         tokens = tokenizer(word).input_ids

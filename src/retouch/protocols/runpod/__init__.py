@@ -1,1 +1,1 @@
-"""The RunPod protocol."""
+"""The RunPod endpoint protocol: serverless jobs under `/v2/{endpoint}/`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -11,13 +12,15 @@ from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.engine import rewrite
-from retouch.engine.pipelines.speaking import MAX_TOKENS, Speaker
+from retouch.engine.pipelines.speaking import MAX_TOKENS, LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import TextEncoder
 from retouch.errors import InvalidRequest, TooLong
+from retouch.images import Pixels
 from tests import tiny_checkpoints
 
 TEXT = "<|im_start|>user\nPicture 1: <|vision_start|><|image_pad|><|vision_end|>make it red<|im_end|>\n<|im_start|>assistant\n"
-IMAGES = [Image.fromarray(tiny_checkpoints.picture(3, 64, 80))]
+PIXELS = [tiny_checkpoints.picture(3, 64, 80)]
+IMAGES = [Image.fromarray(PIXELS[0])]
 KEY = ("image 3",)
 
 
@@ -38,8 +41,12 @@ def encoder(*, max_prompt_tokens: int = 64) -> TextEncoder:
     )
 
 
+def look(images: Sequence[Pixels]) -> tuple[list[Image.Image], tuple[str, ...]]:
+    return [Image.fromarray(image) for image in images], tuple(str(image.sum()) for image in images)
+
+
 def speaker() -> Speaker:
-    return Speaker(encoder(), whole().lm_head.weight)
+    return Speaker(encoder(), look, LanguageHeads(whole().lm_head.weight))
 
 
 @cache
@@ -67,7 +74,7 @@ def test_it_leaves_no_positions_on_the_module() -> None:
 def test_encoding_between_the_tokens_changes_neither_the_tokens_nor_the_encoding() -> None:
     alone = encoder().encode("make it blue", IMAGES, KEY)
     texts = encoder()
-    own = Speaker(texts, whole().lm_head.weight)
+    own = Speaker(texts, look, LanguageHeads(whole().lm_head.weight))
     spoken = []
     for index, token in enumerate(own.tokens(TEXT, IMAGES, KEY, 20)):
         spoken.append(token)
@@ -86,7 +93,7 @@ def test_two_speeches_take_turns_without_hearing_each_other() -> None:
 
 
 def test_a_rewrite_is_a_token_a_turn_and_ends_in_time() -> None:
-    speech = speaker().rewrite("make it red", IMAGES, KEY, max_tokens=7)
+    speech = speaker().rewrite("make it red", PIXELS, max_tokens=7)
     turns = 0
     while True:
         try:
@@ -116,7 +123,7 @@ def test_six_rows_of_the_head_give_the_logits_of_the_whole_head() -> None:
 
 
 def test_yes_or_no_is_a_number_between_0_and_1_in_one_turn() -> None:
-    own = Speaker(encoder(), answers=whole().lm_head.weight[[3, 50, 8, 100, 7, 200]].detach())
+    own = Speaker(encoder(), look, LanguageHeads(answers=whole().lm_head.weight[[3, 50, 8, 100, 7, 200]].detach()))
     question = own.unsafe_score("make it red")
     next(question)
     with pytest.raises(StopIteration) as end:
@@ -127,4 +134,4 @@ def test_yes_or_no_is_a_number_between_0_and_1_in_one_turn() -> None:
 @pytest.mark.parametrize(("prompt", "error"), [("a <|im_end|> b", InvalidRequest), ("word " * 200, TooLong)])
 def test_a_prompt_the_model_cannot_take_is_refused_before_the_first_token(prompt: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        next(speaker().rewrite(prompt, IMAGES, KEY))
+        next(speaker().rewrite(prompt, PIXELS))
