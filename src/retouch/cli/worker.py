@@ -25,6 +25,7 @@ from retouch.jobs.wakeups import open_wakeups
 from retouch.server.supervisor import EXIT_FATAL
 from retouch.service import Service, ServiceSettings
 from retouch.settings import ModelSettings, NetworkSettings, ProcessSettings, StoreSettings
+from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
 from retouch.worker.settings import WorkerSettings
@@ -81,6 +82,7 @@ def run_worker(store: StoreSettings, model: ModelSettings, network: NetworkSetti
             checkpoint=checkpoint,
             settings=WorkerSettings(output_ttl_s=store.retention_s),
             device=model.device,
+            caller_buckets=CallerBuckets(network.allow_private),
         )
         worker.run(stop)
 

@@ -10,18 +10,29 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
 from retouch import images
 from retouch.catalog import Checkpoint
-from retouch.edit import OutputImage
+from retouch.edit import Bucket, Notice, OutputImage
 from retouch.engine.engine import Engine, StepReport
-from retouch.errors import Failure, InternalError, LeaseLost, RetouchError, Unavailable, UnknownJob
+from retouch.errors import (
+    Failure,
+    ForbiddenAddress,
+    InternalError,
+    LeaseLost,
+    RetouchError,
+    StorageUnavailable,
+    Unavailable,
+    UnknownJob,
+)
 from retouch.jobs.job import Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
+from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.outcome import output_of, usage_of
@@ -48,6 +59,7 @@ class JobRunner:
         checkpoint: Checkpoint,
         settings: WorkerSettings,
         lifecycle: Lifecycle,
+        caller_buckets: CallerBuckets,
     ) -> None:
         slots = settings.running + settings.ahead
         self.leased = LeasedJobs(slots)
@@ -60,6 +72,7 @@ class JobRunner:
         self._checkpoint = checkpoint
         self._settings = settings
         self._lifecycle = lifecycle
+        self._caller_buckets = caller_buckets
         self._staging_in = ThreadPoolExecutor(slots, "stage-in")
         self._staging_out = ThreadPoolExecutor(2, "stage-out")
         self._storing: set[Future[None]] = set()
@@ -161,6 +174,8 @@ class JobRunner:
         media_type = request.output_format.media_type
         ttl_s = self._settings.output_ttl_s if delivery.retention_s is None else delivery.retention_s
         outputs: list[OutputImage] = []
+        notices: list[Notice] = []
+        bucket = self._service.bucket_of(job.lease)
         try:
             for edit_id, spec in zip(job.edit_ids, staged.specs, strict=True):
                 pixels = finish_image(job.images[edit_id], staged)
@@ -168,7 +183,11 @@ class JobRunner:
                 key = self._store(data, media_type, ttl_s)
                 height, width = pixels.shape[:2]
                 outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed))
+                if bucket is not None:
+                    outputs[-1], trouble = self._deliver(bucket, job, outputs, data)
+                    notices += trouble
             output = output_of(job, outputs, self._checkpoint, stage_out_s=time.monotonic() - began)
+            output = replace(output, notices=(*output.notices, *notices))
             if not job.close():
                 raise LeaseLost("The job ended while its image was stored.")
             try:
@@ -188,6 +207,20 @@ class JobRunner:
 
     def _store(self, data: bytes, media_type: str, ttl_s: float) -> str:
         return self._retry_while_unavailable(lambda: self._blobs.put(data, media_type, folder="outputs", ttl_s=ttl_s))
+
+    def _deliver(
+        self, bucket: Bucket, job: LeasedJob, outputs: list[OutputImage], data: bytes
+    ) -> tuple[OutputImage, tuple[Notice, ...]]:
+        """The last image with its link in the caller's bucket; one that cannot be put there keeps ours, and says so."""
+        image, number = outputs[-1], len(outputs)
+        suffix = image.blob.rpartition(".")[2]
+        name = f"{job.id}.{suffix}" if number == 1 else f"{job.id}-{number}.{suffix}"
+        try:
+            return replace(image, delivered_url=self._caller_buckets.put(bucket, name, data, image.media_type)), ()
+        except (ForbiddenAddress, StorageUnavailable) as error:
+            logger.warning("an image was not put into its caller's bucket", job=job.id, reason=error.code)
+            detail = f"The image is not in the bucket: {error.message} Its link leads to this server."
+            return image, (Notice("bucket", "ignored", detail),)
 
     def _retry_while_unavailable(self, call: Callable[[], T]) -> T:
         """Repeat `call` while what it needs is away, for `outage_s`; a finished image is worth it."""

@@ -21,6 +21,7 @@ from retouch.jobs.job import Lease
 from retouch.jobs.wakeups import WakeUps, queue_topic
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
+from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.heartbeat import Heartbeat
 from retouch.worker.job_runner import JobRunner
 from retouch.worker.lifecycle import Lifecycle, Phase
@@ -45,6 +46,7 @@ class Worker:
         checkpoint: Checkpoint,
         settings: WorkerSettings,
         device: str = "auto",
+        caller_buckets: CallerBuckets | None = None,
     ) -> None:
         """`load` brings the pipeline into memory; it is called once, in the thread that will drive it."""
         self._name = name
@@ -62,6 +64,7 @@ class Worker:
             checkpoint=checkpoint,
             settings=settings,
             lifecycle=self._lifecycle,
+            caller_buckets=caller_buckets or CallerBuckets(),
         )
         self._heartbeat = Heartbeat(
             name, (checkpoint.name,), device, service, blobs, wakeups, self._runner, settings.heartbeat

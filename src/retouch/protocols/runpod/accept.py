@@ -97,7 +97,7 @@ def _delivery(call: Call, envelope: Envelope) -> Delivery:
 
 def _completed(delivery: Delivery, envelope: Envelope, asked: Asked) -> Delivery:
     """With what only a readable input tells."""
-    options = {**delivery.options, dump.NAMES_OPTION: orjson.dumps(asked.wire_names).decode()}
+    options = {**delivery.options, dump.NAMES_OPTION: orjson.dumps({**asked.wire_names, "bucket": "s3Config"}).decode()}
     if asked.base64:
         options[dump.BASE64_OPTION] = "1"
     if notices := (*envelope.notices, *asked.notices):

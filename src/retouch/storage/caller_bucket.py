@@ -1,0 +1,83 @@
+"""Puts a file into a bucket of the caller's own, with the caller's keys, over the guarded client.
+
+The endpoint is the caller's word, so it is judged like every link a caller gives. Our own files are in `blobs.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import httpx2
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from retouch.edit import Bucket
+from retouch.errors import StorageUnavailable
+from retouch.storage.addresses import OpenedAddresses
+from retouch.storage.guard import Resolver, guarded_client, resolve_by_system
+
+TIMEOUT_S: Final = 60.0
+TRIES: Final = 3
+LINK_LIFE: Final = timedelta(days=7)
+"""Of the link that reads the file; the longest that S3's signatures allow."""
+
+_REGION: Final = re.compile(r"://(?:[^/]+\.)?s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com")
+
+
+class CallerBuckets:
+    """Thread-safe; nothing is shared between two files. allow_private: as for images."""
+
+    def __init__(self, allow_private: Sequence[str] = (), *, resolver: Resolver = resolve_by_system) -> None:
+        self._opened = OpenedAddresses.parse(allow_private)
+        self._resolver = resolver
+
+    def put(self, bucket: Bucket, name: str, data: bytes, media_type: str) -> str:
+        """Store the file as `prefix/name` and return a link that reads it without a key for `LINK_LIFE`.
+
+        Raises ForbiddenAddress, and StorageUnavailable for a bucket that refuses it or cannot be reached. Messages hold
+        no key, and nothing of what the other side sent.
+        """
+        path = f"{bucket.prefix}/{name}" if bucket.prefix else name
+        try:
+            store = _store(bucket)
+            upload = obstore.sign(store, "PUT", path, timedelta(seconds=2 * TIMEOUT_S))
+            link = obstore.sign(store, "GET", path, LINK_LIFE)
+        except (BaseError, ValueError):  # their messages may repeat the configuration
+            raise StorageUnavailable("The bucket's address or keys cannot be used.") from None
+        trouble = ""
+        for _ in range(TRIES):
+            status = self._upload(upload, data, media_type)
+            if status is not None and 200 <= status < 300:
+                return link
+            trouble = "could not be reached" if status is None else f"answered with status {status}"
+            if status is not None and status < 500:
+                break
+        raise StorageUnavailable(f"The bucket {trouble}.")
+
+    def _upload(self, url: str, data: bytes, media_type: str) -> int | None:
+        """The status of one try; None when there was no answer."""
+        try:
+            with guarded_client(self._opened, timeout_s=TIMEOUT_S, resolver=self._resolver) as client:
+                return client.put(url, content=data, headers={"Content-Type": media_type}).status_code
+        except (httpx2.HTTPError, httpx2.InvalidURL):
+            return None
+
+
+def _store(bucket: Bucket) -> S3Store:
+    """Used for its signatures only; it contacts nothing."""
+    found = _REGION.search(bucket.endpoint_url)
+    return S3Store(
+        bucket.name,
+        config={
+            "endpoint": bucket.endpoint_url.rstrip("/"),
+            "region": found[1] if found else "us-east-1",
+            "access_key_id": bucket.access_key_id,
+            "secret_access_key": bucket.secret_access_key,
+            "virtual_hosted_style_request": False,
+        },
+        client_options={"allow_http": bucket.endpoint_url.startswith("http://")},
+    )
