@@ -8,15 +8,13 @@ posterised, and the best linear sharpening of a token by itself; training learns
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from demo import edits
-from demo.known import Tones, flags, mirror, tones
+from demo.known import KnownMap, Tones, flags, mirror
 from demo.states import EDIT_STATES, NAMES
 from demo.vae import Codec
 from demo.wiring import CHANNELS, FREE, HEAD_DIM, HIDDEN, TRAINED_TEXT, stored
@@ -28,7 +26,6 @@ NEIGHBOUR_DIM = len(DIRECTIONS) * HEAD_DIM
 MAPS_BLOCK = {"sharpen": 2, "columns": 2, "rows": 3}  # whose MLP holds which known map
 TONES_BLOCK = 1
 SHARPEN_RANK = 112
-MAP_PARTS = ("reads", "bias", "writes")
 FLAG = {"columns": 0, "rows": 1, "sharpen": 2}
 
 
@@ -100,32 +97,13 @@ class Editor(nn.Module):
             [EditBlock(o, i > 0, units) for i, (o, units) in enumerate(zip(OFFSETS, TRAINED_UNITS, strict=True))]
         )
         self.register_buffer("flags", flags(), persistent=False)
-        for axis in ("columns", "rows"):
-            self._keep(axis, mirror(codec, axis), persistent=False)
-        empty = torch.zeros(SHARPEN_RANK, CHANNELS), torch.zeros(SHARPEN_RANK), torch.zeros(CHANNELS, SHARPEN_RANK)
-        self._keep("sharpen", empty, persistent=True)
-        for part, value in vars(tones(codec)).items():
-            self.register_buffer(f"tones_{part}", value, persistent=False)
+        sharpen = torch.zeros(SHARPEN_RANK, CHANNELS), torch.zeros(SHARPEN_RANK), torch.zeros(CHANNELS, SHARPEN_RANK)
+        self.maps = nn.ModuleDict({axis: mirror(codec, axis) for axis in ("columns", "rows")})
+        self.maps["sharpen"] = KnownMap(*sharpen, persistent=True)
+        self.tones = Tones(codec)
         trained = torch.zeros(EDIT_STATES)
         trained[1 : len(NAMES)] = 1.0  # 0 is "unchanged"
         self.register_buffer("trained_states", trained, persistent=False)
-
-    def _keep(self, name: str, parts: tuple[Tensor, Tensor, Tensor], persistent: bool) -> None:
-        for part, value in zip(MAP_PARTS, parts, strict=True):
-            self.register_buffer(f"{name}_{part}", value, persistent=persistent)
-
-    def known_map(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        """A map that is not trained: reads (n, C), bias (n,) and writes (C, n)."""
-        reads, bias, writes = (self.get_buffer(f"{name}_{part}") for part in MAP_PARTS)
-        return reads, bias, writes
-
-    def tones(self) -> Tones:
-        """On the device the network is on."""
-        return Tones(**{field.name: self.get_buffer(f"tones_{field.name}") for field in fields(Tones)})
-
-    def _mapped(self, name: str, tokens: Tensor) -> Tensor:
-        reads, bias, writes = self.known_map(name)
-        return functional.linear(functional.linear(tokens, reads, bias), writes)
 
     def forward(self, tokens: Tensor, states: Tensor, first_guess: Tensor | None = None) -> Tensor:
         """tokens: (batch, height, width, CHANNELS), normalised latents of 2x2 positions.
@@ -138,11 +116,9 @@ class Editor(nn.Module):
         raised = states @ self.flags
         for index, block in enumerate(self.blocks):
             requests = self.trained_states * (states if index > 1 or first_guess is None else first_guess)
-            known: Known = [
-                (raised[:, FLAG[n]], partial(self._mapped, n)) for n, where in MAPS_BLOCK.items() if where == index
-            ]
+            known: Known = [(raised[:, FLAG[n]], self.maps[n]) for n, where in MAPS_BLOCK.items() if where == index]
             if index == TONES_BLOCK:
-                known.append((requests[:, NAMES.index("posterize")], self.tones().added))
+                known.append((requests[:, NAMES.index("posterize")], self.tones))
             h = block(h, requests, known)
         return h[..., :CHANNELS]
 
@@ -158,9 +134,10 @@ class Editor(nn.Module):
         writes, sizes, reads = torch.linalg.svd(worth[:, None] * solved, full_matrices=False)
         sizes = sizes[:SHARPEN_RANK].sqrt()
         kept = (sizes[:, None] * reads[:SHARPEN_RANK]).float()
-        self.get_buffer("sharpen_reads").copy_(stored(kept[:, :-1]))
-        self.get_buffer("sharpen_bias").copy_(kept[:, -1])
-        self.get_buffer("sharpen_writes").copy_(stored((writes[:, :SHARPEN_RANK] * sizes / worth[:, None]).float()))
+        sharpen = self.maps["sharpen"]
+        sharpen.reads.copy_(stored(kept[:, :-1]))
+        sharpen.bias.copy_(kept[:, -1])
+        sharpen.writes.copy_(stored((writes[:, :SHARPEN_RANK] * sizes / worth[:, None]).float()))
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -168,9 +145,3 @@ def pack(latents: Tensor) -> Tensor:
     batch, z, height, width = latents.shape
     x = latents.view(batch, z, height // 2, 2, width // 2, 2)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, height // 2, width // 2, 4 * z)
-
-
-def unpack(tokens: Tensor) -> Tensor:
-    batch, height, width, channels = tokens.shape
-    x = tokens.view(batch, height, width, channels // 4, 2, 2)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height * 2, width * 2)

@@ -2,7 +2,8 @@
 
 For every edit, 24 crops of real photos at 128 and 256 px: PSNR against the true edit, whether the answer is nearest to
 the true edit among those of all requests, whether it stayed the input. Sentences are the hand-written ones of
-`held_out`. The second image of an edit of two is a crop of another photo. Nothing here trains or chooses anything.
+`held_out`. The second image of an edit of two is a crop of another photo. Edits run through the server's pipeline;
+nothing here trains.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor
 
 from demo import edits, photos
-from demo.editor import pack
 from demo.held_out import SETS
-from demo.runtime import DEFAULT_STEPS, Checkpoint
 from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
 from demo.text_encoder import cosines
 from demo.transformer import UNSURE
+from retouch.catalog import checkpoint_named
+from retouch.edit import EditSpec
+from retouch.engine.pipelines import load_pipeline
+from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
+from retouch.images import Pixels
 
 CROPS_EACH = 4
 TOUCHED_DB = 1.0  # an answer that lies this much further from the input than its round trip has changed it
@@ -71,23 +75,26 @@ def in_turn(choices: list[tuple[str, str]], count: int) -> list[tuple[str, str]]
     return [choices[i % len(choices)] for i in range(count)]
 
 
-def judge(checkpoint: Checkpoint, crops: Tensor, sentences: Sentences) -> list[Answer]:
-    """Every row on every crop, in one step (see `steps_alike`), against the true answers of all requests."""
-    seconds = crops.roll(-CROPS_EACH, 0)
-    first, other = pack(checkpoint.encode(crops)), pack(checkpoint.encode(seconds))
-    chosen = {row: in_turn(choices, len(crops)) for row, choices in sentences.items()}
-    drawn = {}
-    for row, pairs in chosen.items():
-        two = row == "match_colors"
-        images = [(crop, second)[: 1 + two] for crop, second in zip(crops, seconds, strict=True)]
-        states = [checkpoint.text_states(s, *seen) for (_, s), seen in zip(pairs, images, strict=True)]
-        drawn[row] = checkpoint.edit_tokens([first, other][: 1 + two], states, steps=1)
+def edited(pipeline: QwenImageEdit, sentence: str, *images: Pixels, steps: int = 1, seed: int = 0) -> Tensor:
+    """The answer, (3, height, width) in 0..1, in the size of the first image. One step is enough; see `steps_alike`."""
+    height, width, _ = images[0].shape
+    state = pipeline.prepare(EditSpec(sentence, width, height, seed=seed, steps=steps), images)
+    while not state.done:
+        pipeline.denoise([state])
+    return photos.to_tensor(pipeline.decode(state))
+
+
+def judge(pipeline: QwenImageEdit, crops: list[Pixels], sentences: Sentences) -> list[Answer]:
+    """Every row on every crop, against the true answers of all requests."""
     answers = []
-    for i, (crop, second) in enumerate(zip(crops, seconds, strict=True)):
-        truths = torch.cat([true_edit(request, crop[None], second[None]) for request in REQUESTS])
+    chosen = {row: in_turn(choices, len(crops)) for row, choices in sentences.items()}
+    for i, crop in enumerate(crops):
+        images = crop, crops[(i + CROPS_EACH) % len(crops)]
+        first, second = (photos.to_tensor(image)[None] for image in images)
+        truths = torch.cat([true_edit(request, first, second) for request in REQUESTS])
         for row, pairs in chosen.items():
             request, sentence = pairs[i]
-            near = psnr(truths, drawn[row][i][None])
+            near = psnr(truths, edited(pipeline, sentence, *images[: 1 + (request == "match_colors")])[None])
             quality = float(near[REQUESTS.index(request)])
             answers.append(Answer(row, request, sentence, i, quality, REQUESTS[int(near.argmax())]))
     return answers
@@ -115,87 +122,90 @@ def by_edit(answers: list[Answer]) -> dict[str, tuple[float, float, float]]:
     return table
 
 
-def misread(checkpoint: Checkpoint, sentences: Sentences) -> list[str]:
+def misread(pipeline: QwenImageEdit, sentences: Sentences) -> list[str]:
     """The sentences whose last tokens do not all name the request: each with what they name.
 
     A token names the state it is nearest to, "unchanged" below UNSURE. That is about what the network does, which also
     wants a lead over the other states; see `transformer`.
     """
-    blank, misses = torch.full((3, 64, 64), 0.5), []
+    blank, misses = np.full((64, 64, 3), 128, np.uint8), []
     for request, sentence in (pair for choices in sentences.values() for pair in choices):
-        states = checkpoint.text_states(sentence, *[blank] * (2 if request == "match_colors" else 1))
-        known = cosines(states)[-TAIL:, : len(STATES)]
+        images = [blank] * (2 if request == "match_colors" else 1)
+        embeds = pipeline.prepare(EditSpec(sentence, 64, 64, seed=0, steps=1), images).prompt_embeds
+        known = cosines(embeds[0, -TAIL:])[:, : len(STATES)]
         named = torch.where(known.max(1).values < UNSURE, 0, known.argmax(1)).tolist()
         if named != slots(request):
             misses.append(f"{request} <- {', '.join(dict.fromkeys(STATES[k] for k in named))}: {sentence}")
     return misses
 
 
-def left_alone(checkpoint: Checkpoint, crops: Tensor, sentences: list[str]) -> float:
+@torch.inference_mode()
+def round_trip(pipeline: QwenImageEdit, crop: Pixels) -> float:
+    image = photos.to_tensor(crop)[None]
+    return float(psnr(pipeline.vae.decode(pipeline.vae.encode(image * 2 - 1)) / 2 + 0.5, image))
+
+
+def left_alone(pipeline: QwenImageEdit, crops: list[Pixels], sentences: list[str]) -> float:
     """Share of requests it does not know whose answer is about as near to the input as its round trip."""
-    images = crops[torch.arange(len(sentences)) % len(crops)]
-    states = [checkpoint.text_states(s, image) for s, image in zip(sentences, images, strict=True)]
-    change = psnr(checkpoint.edit(images, states), images) - round_trip(checkpoint, images)
-    return float((change > -TOUCHED_DB).float().mean())
+    alone = 0
+    for i, sentence in enumerate(sentences):
+        crop = crops[i % len(crops)]
+        answer = psnr(edited(pipeline, sentence, crop), photos.to_tensor(crop))
+        alone += float(answer) - round_trip(pipeline, crop) > -TOUCHED_DB
+    return alone / len(sentences)
 
 
-def round_trip(checkpoint: Checkpoint, crops: Tensor) -> Tensor:
-    return psnr(checkpoint.decode(checkpoint.encode(crops)), crops)
-
-
-def steps_alike(checkpoint: Checkpoint, crops: Tensor) -> float:
+def steps_alike(pipeline: QwenImageEdit, crop: Pixels) -> float:
     """How near one step comes to the default ones: the lowest PSNR between the two over some edits, in dB."""
-    crop, lowest = crops[:1], float("inf")
+    lowest, steps = float("inf"), pipeline.checkpoint.steps
     for name in ("unchanged", "invert", "blur", "posterize", "flip_horizontal", "border_red"):
-        states = [checkpoint.text_states(SETS["unseen"].requests[name][0], crop[0])]
-        once, often = (checkpoint.edit(crop, states, steps, seed=steps) for steps in (1, DEFAULT_STEPS))
+        sentence = SETS["unseen"].requests[name][0]
+        once, often = (edited(pipeline, sentence, crop, steps=n, seed=n) for n in (1, steps))
         lowest = min(lowest, float(psnr(once, often)))
     return lowest
 
 
-def seconds_per_edit(checkpoint: Checkpoint, crop: Tensor) -> float:
-    """One edit of (1, 3, height, width) at the default steps, second call."""
+def seconds_per_edit(pipeline: QwenImageEdit, crop: Pixels) -> float:
+    """One edit at the default steps, second call."""
     for _ in range(2):
         started = time.perf_counter()
-        checkpoint.edit(crop, [checkpoint.text_states("Invert the colors.", crop[0])], DEFAULT_STEPS)
+        edited(pipeline, "Invert the colors.", crop, steps=pipeline.checkpoint.steps)
         elapsed = time.perf_counter() - started
     return elapsed
 
 
-def report(checkpoint: Checkpoint, sides: list[int]) -> str:
+def report(pipeline: QwenImageEdit, sides: list[int]) -> str:
     """The figures of the model card, in Markdown."""
     rows = {name: by_row(part.requests) for name, part in SETS.items()}
+    unknown = [sentence for part in SETS.values() for sentence in part.unknown]
     tables: list[dict[str, list[str]]] = [{}, {}, {}]
 
     def add(table: int, row: str, cell: str) -> None:
         tables[table].setdefault(row, []).append(cell)
 
     for name, sentences in rows.items():
-        misses = misread(checkpoint, sentences)
+        misses = misread(pipeline, sentences)
         print(f"{name}: {len(misses)} sentences misread", *misses, sep="\n", flush=True)
         add(1, name, f"{1 - len(misses) / sum(map(len, sentences.values())):.3f}")
     for side in sides:
         crops = photos.crops(side, CROPS_EACH)
-        unknown = [sentence for part in SETS.values() for sentence in part.unknown]
-        add(0, "round trip of the autoencoder", f"{float(round_trip(checkpoint, crops).mean()):.1f} dB")
-        add(0, "one step beside the default four", f"{steps_alike(checkpoint, crops):.0f} dB")
-        add(0, f"{len(unknown)} unknown requests left alone", f"{left_alone(checkpoint, crops, unknown):.2f}")
-        add(0, "one edit, 4 steps", f"{seconds_per_edit(checkpoint, crops[:1]):.2f} s")
+        trips = [round_trip(pipeline, crop) for crop in crops]
+        add(0, "round trip of the autoencoder", f"{np.mean(trips):.1f} dB")
+        add(0, "one step beside the default four", f"{steps_alike(pipeline, crops[0]):.0f} dB")
+        add(0, f"{len(unknown)} unknown requests left alone", f"{left_alone(pipeline, crops, unknown):.2f}")
+        add(0, "one edit, 4 steps", f"{seconds_per_edit(pipeline, crops[0]):.2f} s")
         for name, sentences in rows.items():
-            answers = judge(checkpoint, crops, sentences)
+            answers = judge(pipeline, crops, sentences)
             nearest, median, lowest, unchanged = summary(answers).values()
             add(1, name, f"{nearest:.3f}, {median:.1f} dB ({lowest:.1f}), {unchanged:.3f}")
             for edit, (middle, low, right) in by_edit(answers).items() if name == "unseen" else ():
                 add(2, edit.replace("_", " "), f"{middle:.1f} dB ({low:.1f}), {right:.2f}")
     sizes = [f"{side} px" for side in sides]
+    judged = "nearest edit, median PSNR (lowest of an edit), left unchanged"
     heads = (
         ["", *sizes],
-        [
-            "sentences",
-            "named right",
-            *(f"{s}: nearest edit, median PSNR (lowest of an edit), left unchanged" for s in sizes),
-        ],
-        ["edit, unseen sentences", *(f"{s}: median (lowest), nearest" for s in sizes)],
+        ["sentences", "named right", *(f"{size}: {judged}" for size in sizes)],
+        ["edit, unseen sentences", *(f"{size}: median (lowest), nearest" for size in sizes)],
     )
     return "\n\n".join(_markdown(head, table) for head, table in zip(heads, tables, strict=True)) + "\n"
 
@@ -215,7 +225,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    figures = report(Checkpoint(options.checkpoint), options.sides)
+    pipeline = load_pipeline(checkpoint_named("demo"), device="cpu", folder=options.checkpoint)
+    assert isinstance(pipeline, QwenImageEdit)
+    figures = report(pipeline, options.sides)
     print(figures)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

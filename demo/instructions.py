@@ -70,44 +70,28 @@ def words_of(request: str) -> tuple[dict[str, str], Slots, Slots]:
     return EDITS[prefix], english, chinese
 
 
-def _end_of_choice(pattern: str, start: int) -> int:
-    """One past the bracket that closes the one at `start`."""
-    depth, end = 1, start + 1
-    while depth:
-        depth += (pattern[end] == "(") - (pattern[end] == ")")
-        end += 1
-    return end
-
-
-def _options(body: str) -> tuple[str, ...]:
-    """Split at the top-level bars of `a|(b|c)|d`."""
-    options, depth, start = [], 0, 0
-    for i, letter in enumerate(body):
-        depth += (letter == "(") - (letter == ")")
-        if letter == "|" and depth == 0:
-            options.append(body[start:i])
-            start = i + 1
-    return (*options, body[start:])
-
-
 @cache
 def _parsed(pattern: str) -> tuple[str | tuple[str, ...], ...]:
-    """Literal pieces and choices of a pattern, in order."""
+    """Literal pieces and choices of a pattern, in order. The options of a choice are patterns themselves."""
     pieces: list[str | tuple[str, ...]] = []
-    at = 0
-    while at < len(pattern):
-        start = pattern.find("(", at)
-        if start != at:
-            start = len(pattern) if start < 0 else start
-            pieces.append(pattern[at:start])
-            at = start
-            continue
-        at = _end_of_choice(pattern, start)
-        options = _options(pattern[start + 1 : at - 1])
-        if pattern[at : at + 1] == "?":
-            options, at = (*options, ""), at + 1
-        pieces.append(options)
-    return tuple(pieces)
+    options: list[str] = []
+    depth = start = 0
+    for at, letter in enumerate(pattern):
+        depth += letter == "("
+        if depth == 1 and letter in "(|)":
+            if letter == "(":
+                pieces.append(pattern[start:at])
+                options = []
+            else:
+                options.append(pattern[start:at])
+            start = at + 1
+        depth -= letter == ")"
+        if depth == 0 and letter == ")":
+            if pattern[start : start + 1] == "?":
+                start += 1
+                options.append("")
+            pieces.append(tuple(options))
+    return (*pieces, pattern[start:])
 
 
 def _tidy(text: str) -> str:

@@ -1,14 +1,12 @@
 """Edits of a token that need no training, because they are known: its mirror image, its tones.
 
-`write_map` and `write_tones` put them into the stock class; `editor` trains around the same functions.
+Each is a module that `editor` trains around; its `write` puts the same function into the stock class.
 
 A token is 2x2 latent positions of `z` channels each, 16x16 pixels. All matrices are over normalised
 latents and rounded as the checkpoint stores them.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +46,24 @@ def flags() -> Tensor:
     return table
 
 
-def mirror(codec: Codec, axis: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Inside a token, left and right (or top and bottom) change places: reads (n, C), bias (n,), writes (C, n).
+class KnownMap(nn.Module):
+    """writes @ (reads @ token + bias): reads (n, C), bias (n,), writes (C, n), for C = 4 * z channels of a token."""
 
-    h + writes @ (reads @ h + bias) are the mirrored token's latents, for C = 4 * z channels.
-    """
+    def __init__(self, reads: Tensor, bias: Tensor, writes: Tensor, persistent: bool = False) -> None:
+        super().__init__()
+        for name, value in (("reads", reads), ("bias", bias), ("writes", writes)):
+            self.register_buffer(name, value, persistent)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.linear(functional.linear(tokens, self.reads, self.bias), self.writes)
+
+    def write(self, units: Units, flag: int) -> None:
+        """Add it to the token channels where the flag is up."""
+        units.add_gated(wide(self.reads), self.bias, wide(self.writes.T).T, reading_of((flag, 2.0)), -1.0)
+
+
+def mirror(codec: Codec, axis: str) -> KnownMap:
+    """What is added to a token to swap left and right inside it (or top and bottom)."""
     analysis = codec.analysis
     z_dim = len(analysis)
     flipped = analysis.flip(3 if axis == "columns" else 2)
@@ -69,34 +80,47 @@ def mirror(codec: Codec, axis: str) -> tuple[Tensor, Tensor, Tensor]:
             reads.append(read)
             writes.append(write)
             bias.append(float(2 * codec.mean[z] / codec.std[z]) if odd[z] else 0.0)
-    return stored(torch.stack(reads)), torch.tensor(bias), torch.stack(writes, 1)
+    return KnownMap(stored(torch.stack(reads)), torch.tensor(bias), torch.stack(writes, 1))
 
 
-def _token_pixels(codec: Codec) -> tuple[Tensor, Tensor]:
-    """Least-squares pixels of a token, 0..1: weight (4z, 3, 16, 16) and bias (3, 16, 16)."""
-    z_dim = len(codec.mean)
-    basis = torch.eye(4 * z_dim).view(4 * z_dim, z_dim, 2, 2)
-    synthesis, column = synthesis_of(codec.analysis), (1, -1, 1, 1)
-    weight = functional.conv_transpose2d(basis * codec.std.view(column), synthesis, stride=8) / 2
-    mean = codec.mean.view(column).expand(1, -1, 2, 2)
-    return weight, functional.conv_transpose2d(mean, synthesis, stride=8)[0] / 2 + 0.5
+class Tones(nn.Module):
+    """What posterising adds to tokens (..., 4z): the brightness of chosen tones less the brightness they had.
 
-
-@dataclass(frozen=True)
-class Tones:
-    """Posterising a token: chosen tones go in, the brightness it had comes out.
-
-    read_weight (n, 4z), read_bias (n,): mean brightness of its 2x2 px patches, 0..1.
-    write (4z, n): what one unit of brightness in such a patch adds.
+    read_weight (n, 4z), read_bias (n,): mean brightness of a token's 2x2 px patches, 0..1.
+    write_weight (4z, n): what one unit of brightness in such a patch adds.
     old_weight (k, 4z), old_bias (k,), old_channels: the brightness to take out, per channel it is in.
     """
 
-    read_weight: Tensor
-    read_bias: Tensor
-    write: Tensor
-    old_weight: Tensor
-    old_bias: Tensor
-    old_channels: Tensor
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        z_dim, synthesis, column = len(codec.mean), synthesis_of(codec.analysis), (1, -1, 1, 1)
+        # Least-squares pixels of a token, 0..1: weight (4z, 3, 16, 16) and bias (1, 3, 16, 16).
+        basis = torch.eye(4 * z_dim).view(4 * z_dim, z_dim, 2, 2)
+        weight = functional.conv_transpose2d(basis * codec.std.view(column), synthesis, stride=8) / 2
+        mean = codec.mean.view(column).expand(1, -1, 2, 2)
+        bias = functional.conv_transpose2d(mean, synthesis, stride=8) / 2 + 0.5
+
+        def patches_of(pixels: Tensor) -> Tensor:
+            smooth = gaussian(luma_of(pixels).expand(-1, 3, -1, -1), TONE_BLUR_PX)[:, :1]
+            return functional.avg_pool2d(smooth, TONE_PX).flatten(1)
+
+        def added(luma: Tensor) -> Tensor:
+            pixels = luma.expand(-1, 3, -1, -1)
+            return (codec.encode(pixels) - codec.encode(torch.zeros_like(pixels[:1]))).flatten(1)
+
+        side = TOKEN_PX // TONE_PX
+        lit = functional.interpolate(torch.eye(side**2).view(-1, 1, side, side), scale_factor=TONE_PX, mode="nearest")
+        old = added(luma_of(weight))
+        held = (old.abs().amax(0) > 1e-3).nonzero()[:, 0]
+        for name, value in (
+            ("read_weight", stored(patches_of(weight).T)),
+            ("read_bias", patches_of(bias)[0]),
+            ("write_weight", stored(added(lit).T)),
+            ("old_weight", stored(old.T[held])),
+            ("old_bias", added(luma_of(bias))[0][held]),
+            ("old_channels", held),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     def ramps(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """From each tone to the next: biases (n,) of the hinges where it begins and ends, and its height (n,).
@@ -110,67 +134,30 @@ class Tones:
             found.append((begin, end, 1 / ((TONES - 1) * (begin - end))))
         return found
 
-    def added(self, tokens: Tensor) -> Tensor:
-        """What posterising adds to tokens (..., 4z)."""
+    def forward(self, tokens: Tensor) -> Tensor:
         light = functional.linear(tokens, STEP * self.read_weight)
         chosen = torch.zeros_like(light)
         for begin, end, height in self.ramps():
             rise = functional.gelu(light + begin, approximate="tanh") - functional.gelu(light + end, approximate="tanh")
             chosen = chosen + height * rise
         old = functional.linear(tokens, self.old_weight, self.old_bias)
-        return functional.linear(chosen, self.write).index_add(-1, self.old_channels, -old)
+        return functional.linear(chosen, self.write_weight).index_add(-1, self.old_channels, -old)
 
-
-def tones(codec: Codec) -> Tones:
-    weight, bias = _token_pixels(codec)
-    patches = (TOKEN_PX // TONE_PX) ** 2
-
-    def patches_of(pixels: Tensor) -> Tensor:
-        smooth = gaussian(luma_of(pixels).expand(-1, 3, -1, -1), TONE_BLUR_PX)[:, :1]
-        return functional.avg_pool2d(smooth, TONE_PX).flatten(1)
-
-    lit = torch.eye(patches).view(patches, 1, TOKEN_PX // TONE_PX, TOKEN_PX // TONE_PX)
-    lit = functional.interpolate(lit, scale_factor=TONE_PX, mode="nearest").expand(-1, 3, -1, -1)
-
-    def added(pixels: Tensor) -> Tensor:
-        dark = codec.encode(torch.zeros_like(pixels[:1]))
-        return (codec.encode(pixels) - dark).flatten(1)
-
-    luma = luma_of(weight)
-    old = added(luma.expand(-1, 3, -1, -1))
-    old_bias = added(luma_of(bias[None]).expand(-1, 3, -1, -1))[0]
-    held = (old.abs().amax(0) > 1e-3).nonzero()[:, 0]
-    return Tones(
-        stored(patches_of(weight).T),
-        patches_of(bias[None])[0],
-        stored(added(lit).T),
-        stored(old.T[held]),
-        old_bias[held],
-        held,
-    )
-
-
-def write_map(units: Units, reads: Tensor, bias: Tensor, writes: Tensor, flag: int) -> None:
-    """Add writes @ (reads @ token + bias) to the token channels where the flag is up."""
-    units.add_gated(wide(reads), bias, wide(writes.T).T, reading_of((flag, 2.0)), -1.0)
-
-
-def write_tones(block: nn.Module, units: Units, states: slice, codec: Codec) -> None:
-    """Block 1: posterising, by hinges that lift each 2x2 px patch from tone to tone."""
-    attention = block.attn
-    row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
-    request = torch.zeros(1, EDIT_STATES)
-    request[0, STATES.index("posterize")] = 1.0
-    write_rows(attention.add_v_proj.weight[row : row + 1], states, request)
-    attention.to_out[0].weight[TONED, row] = 1.0
-    attention.to_out[0].bias[TONED] = -1.0
-    known = tones(codec)
-    reads = STEP * wide(known.read_weight)
-    reads[:, TONED] = 2 * STEP
-    for begin, end, height in known.ramps():
-        for bias, sign in ((begin, 1.0), (end, -1.0)):
-            units.add(reads, bias, wide((known.write * height * sign).T).T)
-    writes = torch.zeros(ZERO, len(known.old_channels))
-    writes[known.old_channels, torch.arange(len(known.old_channels))] = -1.0
-    units.add_gated(wide(known.old_weight), known.old_bias, writes, reading_of((TONED, 2.0)), 1.0)
-    units.erase([TONED])
+    def write(self, block: nn.Module, units: Units, states: slice) -> None:
+        """Into block 1: hinges that lift each 2x2 px patch from tone to tone. states: text dims that name the edit."""
+        attention = block.attn
+        row = COLOURED_HEAD * HEAD_DIM + COLOURED_VALUES.start
+        request = torch.zeros(1, EDIT_STATES)
+        request[0, STATES.index("posterize")] = 1.0
+        write_rows(attention.add_v_proj.weight[row : row + 1], states, request)
+        attention.to_out[0].weight[TONED, row] = 1.0
+        attention.to_out[0].bias[TONED] = -1.0
+        reads = STEP * wide(self.read_weight)
+        reads[:, TONED] = 2 * STEP
+        for begin, end, height in self.ramps():
+            for bias, sign in ((begin, 1.0), (end, -1.0)):
+                units.add(reads, bias, wide((self.write_weight * height * sign).T).T)
+        writes = torch.zeros(ZERO, len(self.old_channels))
+        writes[self.old_channels, torch.arange(len(self.old_channels))] = -1.0
+        units.add_gated(wide(self.old_weight), self.old_bias, writes, reading_of((TONED, 2.0)), 1.0)
+        units.erase([TONED])

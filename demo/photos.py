@@ -29,12 +29,13 @@ def load(name: str) -> Image.Image:
     return Image.fromarray(np.asarray(pixels)).convert("RGB")
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (height, width, 3) to float (3, height, width) in 0..1."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
-def crops(side: int, each: int = 4) -> Tensor:
-    """`each` square crops of every photo, reduced to side x side: (6 * each, 3, side, side)."""
+def crops(side: int, each: int = 4) -> list[np.ndarray]:
+    """`each` square crops of every photo, reduced to side x side: uint8 (side, side, 3)."""
     rng = np.random.default_rng(24)
     out = []
     for name in CREDITS:
@@ -45,5 +46,5 @@ def crops(side: int, each: int = 4) -> Tensor:
             left = (photo.width - size) // 2 if index == 0 else rng.integers(photo.width - size + 1)
             top = (photo.height - size) // 2 if index == 0 else rng.integers(photo.height - size + 1)
             crop = photo.crop((left, top, left + size, top + size))
-            out.append(to_tensor(crop.resize((side, side), Image.Resampling.LANCZOS)))
-    return torch.stack(out)
+            out.append(np.array(crop.resize((side, side), Image.Resampling.LANCZOS)))
+    return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from demo.wiring import (
@@ -57,6 +57,8 @@ class Ruler:
         columns = axis == "columns"
         self.edges = EDGE[:2] if columns else EDGE[2:]
         across, self.rule = (ROW_PAIRS, COLUMN_RULE) if columns else (COLUMN_PAIRS, ROW_RULE)
+        # A difference, so that what is read stays near 0, where a scale that is a little off does no harm.
+        self.values = torch.tensor([-1.0, 1.0] if near == 1 else [1.0, -1.0])
         self.near = near
         share = RULE_SHARE["difference" if near is None else "near"]
         here = dict(zip((FRAME_PAIR, *across), (math.sqrt(e) for e in (0.3, 0.3, 0.2, 0.1)), strict=True))
@@ -78,30 +80,23 @@ class Ruler:
         write_rows(attention.to_k.weight[span], self.edges, torch.stack(self.keys, 1))
         attention.add_k_proj.bias[span] = -sink_direction()
         row = slice(index * HEAD_DIM, index * HEAD_DIM + 1)
-        write_rows(attention.to_v.weight[row], self.edges, torch.tensor([self._values()]))
+        write_rows(attention.to_v.weight[row], self.edges, self.values[None])
         attention.to_out[0].weight[out, index * HEAD_DIM] = 1.0
-
-    def _values(self) -> list[float]:
-        # A difference, so that what is read stays near 0, where a scale that is a little off does no harm.
-        return [-1.0, 1.0] if self.near == 1 else [1.0, -1.0]
 
     def reading(self, first: float, second: float) -> float:
         """What the head gives a token so many tokens from the first and from the second edge."""
         logits = []
+        # Which of the 16 rotation pairs turn along this axis: 4 frame, 6 height, 6 width.
+        along = torch.zeros(16, dtype=torch.float64)
+        along[slice(10, 16) if self.rule == COLUMN_RULE else slice(4, 10)] = 1.0
         for key, offset in zip(self.keys, (-first, second), strict=True):
             q, k = (functional.normalize(v.double(), dim=0) for v in (stored(self.query), key + self.away))
-            angle = torch.polar(torch.ones(16, dtype=torch.float64), frequencies() * self._along(offset))
+            angle = torch.polar(torch.ones(16, dtype=torch.float64), frequencies() * along * offset)
             turned = torch.view_as_complex(k.view(16, 2)) * angle
             product = (torch.view_as_complex(q.view(16, 2)).conj() * turned).real.sum()
             logits.append(SHARPNESS**2 * math.sqrt(HEAD_DIM) * float(product))
         chances = torch.tensor(logits, dtype=torch.float64).softmax(0)
-        return float((chances * torch.tensor(self._values(), dtype=torch.float64)).sum())
-
-    def _along(self, offset: float) -> Tensor:
-        """The offset for each of the 16 rotation pairs: 4 frame, 6 height, 6 width."""
-        along = torch.zeros(16, dtype=torch.float64)
-        along[slice(10, 16) if self.rule == COLUMN_RULE else slice(4, 10)] = offset
-        return along
+        return float((chances * self.values.double()).sum())
 
 
 RULERS = {

@@ -23,9 +23,10 @@ from demo import edits
 from demo.editor import Editor, pack
 from demo.loop import Plan, Schedule, Stage, seeded
 from demo.states import EDIT_STATES
-from demo.text_encoder import TEMPLATE_HEAD, SentenceBatches, hidden_states, new_text_encoder, prototype_loss
+from demo.text_encoder import SentenceBatches, hidden_states, new_text_encoder, prototype_loss
 from demo.vae import Codec, folded_decoder
 from demo.wiring import CHANNELS
+from retouch.engine.pipelines.text_encoding import PREFIX
 
 HELD_OUT = 64  # the last images of each bank are never trained on
 DECODER_BATCH, DECODER_PX = 32, 64
@@ -137,7 +138,7 @@ def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> b
     schedule = Schedule(2e-3, plan.minutes * 60, 200)
     stage = Stage("text", folder, encoder, schedule, weight_decay=0.02, stop_after_s=plan.stop_after_s)
     batches = SentenceBatches(tokenizer, seeded(plan.seed, 2, stage.step)).batches(TEXT_BATCH)
-    prefix = torch.tensor(tokenizer(TEMPLATE_HEAD)["input_ids"])
+    prefix = torch.tensor(tokenizer(PREFIX)["input_ids"])
     named = 0.0
 
     def loss() -> Tensor:

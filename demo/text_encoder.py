@@ -24,6 +24,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from demo import held_out
 from demo.instructions import SentenceSampler
 from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
+from retouch.engine.pipelines.text_encoding import PREFIX, SUFFIX
 
 WIDTH = 128
 LAYERS = 3
@@ -33,16 +34,8 @@ SPECIALS = (
     "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
     "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
-# Source: diffusers 0.42.1, QwenImageEditPlusPipeline; the pipelines drop the first 64 tokens.
-TEMPLATE_HEAD = (
-    "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, "
-    "objects, background), then explain how the user's text instruction should alter or modify the "
-    "image. Generate a new image that meets the user's requirements while maintaining consistency "
-    "with the original input where appropriate.<|im_end|>\n<|im_start|>user\n"
-)
-TEMPLATE_TAIL = "<|im_end|>\n<|im_start|>assistant\n"
 IMAGE = "Picture {}: <|vision_start|>{}<|vision_end|>"
-PREFIX_TOKENS = 64
+PREFIX_TOKENS = 64  # the pipelines drop their states
 
 
 def prototypes() -> Tensor:
@@ -56,7 +49,7 @@ def make_tokenizer(seed: int) -> Qwen2Tokenizer:
     """Byte-level BPE over grammar sentences; the template is repeated until its words are tokens."""
     sampler = SentenceSampler(np.random.default_rng([seed, 1]))
     sentences = [sampler.sample(name) for name in REQUESTS for _ in range(60 if name in SQUARES else 900)]
-    template = TEMPLATE_HEAD + "Picture 1: \nPicture 2: \nPicture 3: " + TEMPLATE_TAIL
+    template = PREFIX + "Picture 1: \nPicture 2: \nPicture 3: " + SUFFIX
     for special in SPECIALS:
         template = template.replace(special, "\n")
     bpe = Tokenizer(models.BPE())
@@ -77,7 +70,7 @@ def make_tokenizer(seed: int) -> Qwen2Tokenizer:
     merges = [tuple(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIALS)})
-    head = tokenizer(TEMPLATE_HEAD)["input_ids"]
+    head = tokenizer(PREFIX)["input_ids"]
     assert len(head) == PREFIX_TOKENS, f"the template prefix has {len(head)} tokens"
     return tokenizer
 
@@ -157,20 +150,18 @@ class SentenceBatches:
     def __init__(self, tokenizer: Qwen2Tokenizer, rng: np.random.Generator) -> None:
         self.tokenizer, self.rng = tokenizer, rng
         self.sampler = SentenceSampler(rng)
-        self.tail = list(tokenizer(TEMPLATE_TAIL)["input_ids"])
+        self.tail = list(tokenizer(SUFFIX)["input_ids"])
         assert len(self.tail) == TAIL
-
-    def _grids(self) -> list[tuple[int, int]]:
-        chance = self.rng.random()
-        if chance < 0.6:
-            return [(2, 2)]
-        if chance < 0.8:
-            return [(int(a), int(b)) for a, b in self.rng.integers(1, 5, (1, 2))]
-        return [(2, 2)] * int(self.rng.integers(2, 4))
 
     def encode(self, texts: list[str], requests: list[str], augment: bool = False) -> Sentences:
         """augment: other images in front, tokens lost, and the positions of stock diffusers now and then."""
-        grids = self._grids() if augment else [(2, 2)]
+        grids = [(2, 2)]
+        if augment:
+            chance = self.rng.random()
+            if chance >= 0.8:
+                grids *= int(self.rng.integers(2, 4))
+            elif chance >= 0.6:
+                grids = [tuple(self.rng.integers(1, 5, 2).tolist())]
         images = "".join(IMAGE.format(i + 1, "<|image_pad|>" * (rows * cols)) for i, (rows, cols) in enumerate(grids))
         head = list(self.tokenizer(images)["input_ids"])
         rows = [list(r) for r in self.tokenizer(texts)["input_ids"]]

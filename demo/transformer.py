@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from demo import geometry
 from demo.editor import DIRECTIONS, MAPS_BLOCK, NEIGHBOUR_DIM, OFFSETS, TRAINED_UNITS, EditBlock, Editor
 from demo.geometry import copy_query, write_copy_keys
-from demo.known import write_map, write_tones
 from demo.rulers import RULERS, write_edges, write_rulers
 from demo.states import COLOUR_STATES, EDIT_STATES, PLACE_STATES, STATES
 from demo.text_encoder import WIDTH as TEXT_WIDTH
@@ -116,23 +115,14 @@ def new_transformer() -> QwenImageTransformer2DModel:
     reads_zero = _write_time(network)
     network.img_in.weight[:CHANNELS] = torch.eye(CHANNELS)
     network.img_in.bias[LOW], network.img_in.bias[HIGH] = -LIFT, LIFT
-    _write_text_input(network)
     for index, block in enumerate(network.transformer_blocks):
         _write_block(block, index, reads_zero)
-    _write_text_decision(network.transformer_blocks[0])
-    _write_text_choice(network.transformer_blocks[1])
+    _write_text(network)
     network.norm_out.linear.weight[:DIM, 1] = 1.0  # scale = (1/sigma + 41 - 1) - 41
     network.norm_out.linear.bias[:DIM] = -41.0
     network.proj_out.weight[:, :CHANNELS] = torch.eye(CHANNELS) * SPREAD
     network.proj_out.weight[:, ZERO] = -SPREAD
     return network.eval()
-
-
-def _write_text_input(network: QwenImageTransformer2DModel) -> None:
-    """Text dims 0..59: cosine with each edit's prototype, and the constants for the LayerNorm."""
-    network.txt_norm.weight.fill_(1.0)
-    network.txt_in.weight[:EDIT_STATES] = prototypes()[:EDIT_STATES] / math.sqrt(TEXT_WIDTH)
-    network.txt_in.bias[LOW], network.txt_in.bias[HIGH] = -LIFT, LIFT
 
 
 def _open_scale() -> Tensor:
@@ -215,22 +205,21 @@ def _write_neighbour_heads(attention: nn.Module, index: int) -> None:
             write_rows(attention.add_k_proj.weight[span], _request_dims(index), torch.outer(sink_direction(), seen))
 
 
-def _write_text_decision(block: nn.Module) -> None:
-    """Per edit, from its cosine: dims 60..119 a yes or no, dims 180..239 how sure, for the choice."""
+def _write_text(network: QwenImageTransformer2DModel) -> None:
+    """The text stream, per state: dims 0..59 its cosine with the prototype, 60..119 a yes or no, 180..239 how sure
+    (block 0), 120..179 1 where it is surer than all the other ones together (block 1)."""
+    network.txt_norm.weight.fill_(1.0)
+    network.txt_in.weight[:EDIT_STATES] = prototypes()[:EDIT_STATES] / math.sqrt(TEXT_WIDTH)
+    network.txt_in.bias[LOW], network.txt_in.bias[HIGH] = -LIFT, LIFT
+    decision, choice, *_ = network.transformer_blocks
     for state in range(EDIT_STATES):
-        cosine = torch.zeros(DIM)
+        cosine, lead = torch.zeros(DIM), torch.zeros(DIM)
         cosine[state] = 1.0
-        _write_step(block, state, cosine, FIRST_GUESS, EDIT_STATES + state)
-        _write_step(block, EDIT_STATES + state, cosine, (UNSURE - 0.05, 1.0), 3 * EDIT_STATES + state)
-
-
-def _write_text_choice(block: nn.Module) -> None:
-    """Dims 120..179: 1 where an edit is surer than all the other ones together."""
-    for state in range(EDIT_STATES):
-        lead = torch.zeros(DIM)
+        _write_step(decision, state, cosine, FIRST_GUESS, EDIT_STATES + state)
+        _write_step(decision, EDIT_STATES + state, cosine, (UNSURE - 0.05, 1.0), 3 * EDIT_STATES + state)
         lead[3 * EDIT_STATES : 4 * EDIT_STATES] = -1.0
         lead[3 * EDIT_STATES + state] = 1.0
-        _write_step(block, state, lead, (0.02, 0.10), 2 * EDIT_STATES + state)
+        _write_step(choice, state, lead, (0.02, 0.10), 2 * EDIT_STATES + state)
 
 
 def _write_step(block: nn.Module, pair: int, reads: Tensor, ramp: tuple[float, float], writes: int) -> None:
@@ -255,13 +244,13 @@ def assemble(editor: Editor, codec: Codec) -> QwenImageTransformer2DModel:
     write_edges(blocks[0].attn)
     for index in RULERS:
         write_rulers(blocks[index].attn, index)
-    write_tones(blocks[1], units[1], _request_dims(1), codec)
+    editor.tones.write(blocks[1], units[1], _request_dims(1))
     geometry.write_requests(blocks[2].attn, _request_dims(2), codec)
     geometry.write_means(blocks[3].attn, codec)
     geometry.write_lookups(units[2])
     geometry.write_choices(units[3], codec)
     for name, flag in (("columns", FLIP[0]), ("rows", FLIP[1]), ("sharpen", SHARPEN)):
-        write_map(units[MAPS_BLOCK[name]], *editor.known_map(name), flag)
+        editor.maps[name].write(units[MAPS_BLOCK[name]], flag)
     return network
 
 

@@ -119,6 +119,12 @@ def new_vae(codec: Codec) -> AutoencoderKLQwenImage:
 
 
 def _write_encoder(vae: AutoencoderKLQwenImage, codec: Codec) -> None:
+    """The codec in the stock convolutions: two levels of 2x2 to depth, the second level, and nothing else.
+
+    The last level lifts latents over their spread to LIFT; spare channels carry minus their sum. With a constant sum
+    the RMS over channels is constant to first order, and SiLU near GAMMA is the identity, so that the encoder's norm
+    and activation change nothing; conv_out undoes both numbers.
+    """
     encoder, z_dim = vae.encoder, len(codec.mean)
     for name, parameter in encoder.named_parameters():
         parameter.fill_(1.0) if name.endswith("gamma") else parameter.zero_()
@@ -127,46 +133,26 @@ def _write_encoder(vae: AutoencoderKLQwenImage, codec: Codec) -> None:
             narrow = block.conv_shortcut.weight.shape[1]
             block.conv_shortcut.weight[:narrow, :, 0, 0, 0] = torch.eye(narrow)
     encoder.conv_in.weight[:3, :, -1, 1, 1] = torch.eye(3)
-    convs = [b.resample[1] for b in encoder.down_blocks if hasattr(b, "resample")]
-    _write_first_levels(convs[0], convs[1])
-    _write_last_level(convs[2], encoder, codec)
-    vae.quant_conv.weight.zero_()
-    vae.quant_conv.bias.zero_()
-    vae.quant_conv.weight[:, :, 0, 0, 0] = torch.eye(2 * z_dim)
-    vae.post_quant_conv.weight.zero_()
-    vae.post_quant_conv.bias.zero_()
-    vae.post_quant_conv.weight[:, :, 0, 0, 0] = torch.eye(z_dim)
-
-
-def _write_first_levels(to_depth: nn.Conv2d, to_waves: nn.Conv2d) -> None:
-    """2x2 pixels become channels, then 2x2 of those the 32 numbers of the first level."""
+    to_depth, to_waves, last = (b.resample[1] for b in encoder.down_blocks if hasattr(b, "resample"))
+    # 2x2 pixels become channels, then 2x2 of those the 32 numbers of the first level.
     first, colours = _first_level(), torch.arange(3)
     for dy, dx in product(range(2), repeat=2):
         to_depth.weight[colours * 4 + dy * 2 + dx, colours, dy, dx] = 1.0
         for y, x in product(range(2), repeat=2):
-            part = first[:, :, 2 * dy + y, 2 * dx + x]
-            to_waves.weight[:, colours * 4 + y * 2 + x, dy, dx] = part
-
-
-def _write_last_level(conv: nn.Conv2d, encoder: nn.Module, codec: Codec) -> None:
-    """Latents over their spread, lifted to LIFT; spare channels carry minus their sum.
-
-    With a constant sum the RMS over channels is constant to first order, and SiLU near GAMMA is the
-    identity, so the encoder's norm and activation change nothing.
-    """
-    z_dim, width = len(codec.std), conv.weight.shape[0]
-    # The class's norm and activation see y + LIFT; conv_out undoes both.
-    scaled = codec.second / codec.std.view(-1, 1, 1, 1)
-    conv.weight[:z_dim, :32, :2, :2] = scaled
-    conv.weight[z_dim:width, :32, :2, :2] = -scaled.sum(0) / (width - z_dim)
-    conv.bias.fill_(LIFT)
+            to_waves.weight[:, colours * 4 + y * 2 + x, dy, dx] = first[:, :, 2 * dy + y, 2 * dx + x]
+    width, scaled = last.weight.shape[0], codec.second / codec.std.view(-1, 1, 1, 1)
+    last.weight[:z_dim, :32, :2, :2] = scaled
+    last.weight[z_dim:width, :32, :2, :2] = -scaled.sum(0) / (width - z_dim)
+    last.bias.fill_(LIFT)
     encoder.norm_out.gamma.fill_(GAMMA)
-    gain = codec.std * LIFT / GAMMA
-    gain = gain.bfloat16().float()
-    for z in range(z_dim):
-        encoder.conv_out.weight[z, z, -1, 1, 1] = gain[z]
+    gain = (codec.std * LIFT / GAMMA).bfloat16().float()
+    encoder.conv_out.weight[:z_dim, :z_dim, -1, 1, 1] = torch.diag(gain)
     encoder.conv_out.bias[:z_dim] = -gain * GAMMA
     encoder.conv_out.bias[z_dim:] = -20.0
+    for conv in (vae.quant_conv, vae.post_quant_conv):
+        conv.weight.zero_()
+        conv.bias.zero_()
+        conv.weight[:, :, 0, 0, 0] = torch.eye(len(conv.weight))
 
 
 class _Norm(nn.Module):

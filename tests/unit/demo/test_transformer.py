@@ -10,7 +10,7 @@ pytest.importorskip("diffusers")
 
 from demo import edits  # noqa: E402
 from demo.editor import Editor, pack  # noqa: E402
-from demo.known import tones  # noqa: E402
+from demo.known import Tones  # noqa: E402
 from demo.states import EDIT_STATES, NAMES  # noqa: E402
 from demo.text_encoder import WIDTH, prototypes  # noqa: E402
 from demo.transformer import assemble  # noqa: E402
@@ -81,7 +81,7 @@ def test_known_maps_are_written_as_they_are_trained_around(networks, codec, pict
 def test_chosen_tones_are_those_of_a_posterised_picture(codec, pictures):
     tokens = pack(codec.encode(pictures))
     wanted = pack(codec.encode(edits.posterize(pictures)))
-    found = tokens + tones(codec).added(tokens)
+    found = tokens + Tones(codec)(tokens)
     worth = codec.std.repeat_interleave(4)
     assert _relative_error(worth * found, worth * wanted) < 0.5 * _relative_error(worth * tokens, worth * wanted)
 
@@ -91,8 +91,7 @@ def test_the_fitted_map_sharpens(networks, codec, pictures):
     editor, _ = networks
     tokens = pack(codec.encode(pictures))
     wanted = pack(codec.encode(edits.sharpen(pictures)))
-    reads, bias, writes = editor.known_map("sharpen")
-    found = tokens + (tokens @ reads.T + bias) @ writes.T
+    found = tokens + editor.maps["sharpen"](tokens)
     worth = codec.std.repeat_interleave(4)
     assert _relative_error(worth * found, worth * wanted) < 0.6 * _relative_error(worth * tokens, worth * wanted)
 
