@@ -1,6 +1,6 @@
 """What a caller wants, in the one form that every protocol is turned into.
 
-Frozen values only: `EditRequest` (asked), `Delivery` (how to answer), `EditSpec` (one image to make,
+Frozen values only: `EditRequest` (what to do), `Delivery` (how to answer), `EditSpec` (one image to make,
 everything decided), `EditOutput` and `Usage` (done). What is true of every edit is checked here, in
 `EditRequest.check`; a model's own limits are checked by its row in `catalog/`. This module does not
 know HTTP, bytes of files, or pixels.
@@ -23,7 +23,7 @@ MAX_PROMPT_CHARACTERS = 32_000
 MAX_SEED = 2**63 - 1
 
 MAX_RETENTION_S = 10 * 365 * 86_400.0
-"""Ten years: nobody means more, and a date beyond the calendar would keep a job from ending."""
+"""Ten years: more is surely a mistake, and a date beyond the calendar would keep a job from ending."""
 
 
 class Acceleration(StrEnum):
@@ -65,11 +65,11 @@ class ImageInput:
 
 @dataclass(frozen=True, slots=True)
 class SizeRequest:
-    """What was said about the size of the answer, not yet decided (see `sizes.py`).
+    """What the caller wants of the size of the answer, not yet decided (see `sizes.py`).
 
     `width`, `height`: an exact size in pixels, both or neither.
-    `aspect_ratio`: width / height, when only a shape was asked for.
-    `pixels`: an area, when only a scale was asked for.
+    `aspect_ratio`: width / height, when only a shape was given.
+    `pixels`: an area, when only a scale was given.
     `reference_image`: index of the input whose shape is followed; None means the rule of `sizes.py`.
     `like_reference`: that input's own size, not only its shape.
     `words`: the request as the caller wrote it, for the answer's metadata.
@@ -98,7 +98,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class EditRequest:
-    """One edit as asked. Fields left None are filled with the model's defaults by `catalog.Model.complete`.
+    """One edit as its caller wants it. Fields left None are filled with defaults by `catalog.Route.complete`.
 
     model: id of a catalogue row. prompt: the instruction. images: 1 to 16, in the caller's order.
     mask: transparent (alpha 0) means "edit here". seed: of the first image; image i uses seed + i.

@@ -27,7 +27,7 @@
     │   ├── UnknownFile
     │   └── UnknownUrl
     ├── IdempotencyKeyReused        same key, other body
-    ├── JobNotFinished              the result was asked for too early
+    ├── JobNotFinished              its result is not there yet
     ├── JobFinished                 too late to cancel
     ├── QueueFull                   the caller's own limit on waiting jobs is reached
     ├── LeaseLost                   this worker no longer owns the job (internal to workers)

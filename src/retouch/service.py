@@ -57,7 +57,7 @@ CANCELLED_AT_ONCE = 50
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """retention_s: life of an ended job and its files, when the caller did not say. shortest_retention_s: its
+    """retention_s: life of an ended job and its files, when the caller named none. shortest_retention_s: its
     row stays at least this long, so that its caller can read how it ended. max_wait_s: a job that no worker
     has taken by then fails. max_waiting_per_account: jobs, in all queues together. run_timeout_s: of one
     attempt. delete_every_s: between two looks for what has expired.
@@ -327,8 +327,9 @@ class Service:
     def lease(self, worker: str, queues: Sequence[str], lease_s: float) -> Lease | None:
         """The next job of the first queue that has one, or None."""
         for queue in queues:
-            if not self._has_waiting(queue):
-                continue
+            with self._database.read() as connection:  # so that idle workers do not take the writer's turn
+                if not store.any_waiting(connection, queue):
+                    continue
             with self._database.transaction(durability="eventual") as connection:
                 lease = store.claim(connection, queue, worker, self._clock(), lease_s)
             if lease is not None:
@@ -344,14 +345,14 @@ class Service:
             return caller_buckets.read(connection, lease.job.id)
 
     def renew(self, lease: Lease, lease_s: float) -> bool:
-        """Keep the lease for `lease_s` from now. True when the owner asked to cancel; LeaseLost."""
+        """Keep the lease for `lease_s` from now. True when the owner wants it cancelled; LeaseLost."""
         with self._database.transaction(durability="eventual") as connection:
             return store.renew(connection, lease, self._clock() + timedelta(seconds=lease_s))
 
     def progress(
         self, lease: Lease, *, step: int, steps: int, logs: Sequence[str] = (), previews: Sequence[Preview] = ()
     ) -> bool:
-        """Tell how far the edit is, at most four times a second. True when the owner asked to cancel; LeaseLost."""
+        """Record how far it is, at most four times a second. True when the owner wants it cancelled; LeaseLost."""
         new: list[events.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
         new.append(("step", {"step": step, "steps": steps}))
         new += [("preview", {"blob": each.blob, "image": each.image, "step": each.step}) for each in previews]
@@ -395,7 +396,7 @@ class Service:
     def release(self, lease: Lease) -> None:
         """Give the job back, as if it had not been leased: its old place, no attempt used. LeaseLost.
 
-        A job whose owner asked to cancel ends here.
+        A job whose owner wants it cancelled ends here.
         """
         now = self._clock()
         with self._database.transaction(durability="eventual") as connection:
@@ -424,7 +425,7 @@ class Service:
     # --- housekeeping
 
     def sweep(self) -> Swept:
-        """End or requeue what nobody else will, and delete what has expired. About once a second.
+        """Rescue jobs of dead workers, enforce deadlines, delete what has expired. About once a second.
 
         Several processes may sweep one database; each job is moved by one of them.
         """
@@ -449,10 +450,6 @@ class Service:
         """The account's jobs in a queue by state, and how the workers of that queue are."""
         with self._database.read() as connection:
             return liveness.load_of(connection, account.id, queue, self._clock())
-
-    def _has_waiting(self, queue: str) -> bool:
-        with self._database.read() as connection:
-            return store.any_waiting(connection, queue)
 
     # --- what several verbs do
 

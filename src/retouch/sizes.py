@@ -81,7 +81,7 @@ def parse(  # noqa: PLR0917 - six words a caller may say, all optional
     height: int | None = None,
     reference_image: int | None = None,
 ) -> SizeRequest:
-    """What a caller's words on size ask for; "", auto, null and none count as not said.
+    """What a caller's words on size ask for; "", auto, null and none count as absent.
 
     `size` wins: WxH or a name in NAMED_SIZES settles everything, W:H replaces `aspect_ratio`, a scale (1K,
     0.25, 512) replaces `resolution`. Next comes `width` with `height`, then the other two together. What
@@ -121,7 +121,7 @@ def resolve(
 ) -> Sizes:
     """Decide canvas and output for one model.
 
-    reference: (width, height) of the upright input whose shape is followed when no shape was asked for;
+    reference: (width, height) of the upright input whose shape is followed when the request names none;
     None is a square. strict: raise InvalidRequest where the nearest possible would be taken instead.
     The canvas is on the model's grid, within max_area and max_side.
     """

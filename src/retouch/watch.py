@@ -23,7 +23,7 @@ from retouch.jobs.wakeups import JOB_TOPIC, Subscription
 from retouch.service import Service
 
 TICK_S = 1.0
-"""Longest time between two looks while somebody waits: what a lost wake-up costs."""
+"""Longest time between two looks while there are waiters: what a lost wake-up costs."""
 
 PAUSE_S = 0.002
 REST = 2
@@ -32,10 +32,10 @@ database busy for at most a third of the time, and a single edit is not kept wai
 """
 
 FRESH_S = 0.05
-"""How long a snapshot is shown again to whoever else asks."""
+"""How long a snapshot answers further readers."""
 
 PATIENCE_S = 5.0
-"""How long waiters are kept waiting while the database is away, before they are told."""
+"""How long waiters are kept waiting while the database is away, before that is raised."""
 
 logger = structlog.get_logger(__name__)
 
@@ -85,7 +85,7 @@ class Watch:
         self._ticker = asyncio.create_task(self._tick_for_ever())
 
     async def stop(self) -> None:
-        """Stop ticking; who still waits is told so by Unavailable. Stopping twice is no error."""
+        """Stop ticking; those who still wait get Unavailable. Stopping twice is no error."""
         if self._ticker is None:
             return
         assert self._subscription is not None
@@ -97,7 +97,7 @@ class Watch:
             await ticker
         self._stopped.set()
         self._subscription.close()
-        self._tell_everybody(Unavailable("The server is stopping; the job goes on without it."))
+        self._raise_in_all(Unavailable("The server is stopping; the job goes on without it."))
         await asyncio.to_thread(self._listener.join)
         self._threads.shutdown(wait=False)
 
@@ -165,11 +165,14 @@ class Watch:
                 await self._tick()
                 self._failing_since = None
             except DatabaseUnavailable as error:
-                self._bear(error)
+                if self._failing_since is None:
+                    self._failing_since = began
+                if time.monotonic() - self._failing_since >= PATIENCE_S:
+                    self._raise_in_all(error)
             except Exception:
                 # A ticker that died of a bug would leave every later caller waiting for ever.
                 logger.exception("a look at the waited jobs failed by a bug")
-                self._tell_everybody(InternalError("Something went wrong inside the server; it has been logged."))
+                self._raise_in_all(InternalError("Something went wrong inside the server; it has been logged."))
             await asyncio.sleep(max(PAUSE_S, REST * (time.monotonic() - began)))
 
     async def _tick(self) -> None:
@@ -184,9 +187,12 @@ class Watch:
             for wait in self._waits.get(job_id, ()):
                 if not wait.done():
                     wait.set_exception(UnknownJob("There is no such job."))
-        for job_id, batch in _by_job(news).items():
+        by_job: dict[str, list[JobEvent]] = {}
+        for event in news:
+            by_job.setdefault(event.job_id, []).append(event)
+        for job_id, batch in by_job.items():
             for follower in self._followers.get(job_id, ()):
-                follower.news.put_nowait(batch)
+                follower.news.put_nowait(tuple(batch))
 
     def _look(
         self, waited: tuple[str, ...], followed: Mapping[str, int]
@@ -197,15 +203,7 @@ class Watch:
         missing = tuple(job_id for job_id in waited if job_id not in known)
         return tuple(job for job, _ in ended.values()), missing, self._service.events_many(followed)
 
-    def _bear(self, error: DatabaseUnavailable) -> None:
-        """A database that is away for a moment is borne; after PATIENCE_S everybody is told."""
-        now = time.monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since >= PATIENCE_S:
-            self._tell_everybody(error)
-
-    def _tell_everybody(self, error: RetouchError) -> None:
+    def _raise_in_all(self, error: RetouchError) -> None:
         for waits in self._waits.values():
             for wait in waits:
                 if not wait.done():
@@ -216,39 +214,39 @@ class Watch:
 
 
 class _Snapshots:
-    """Answers many readers of jobs with few queries: what is asked while a query runs shares the next one."""
+    """Answers many readers of jobs with few queries: those who come while a query runs share the next one."""
 
     def __init__(self, read: Callable[[list[str]], Awaitable[Mapping[str, tuple[Job, int]]]]) -> None:
         self._read = read
         self._fresh: dict[str, tuple[float, tuple[Job, int]]] = {}
-        self._asked: dict[str, asyncio.Future[tuple[Job, int]]] = {}
+        self._wanted: dict[str, asyncio.Future[tuple[Job, int]]] = {}
         self._reader: asyncio.Task[None] | None = None
 
     async def get(self, job_id: str) -> tuple[Job, int]:
-        until, shown = self._fresh.get(job_id, (0.0, None))
-        if shown is not None and time.monotonic() < until:
-            return shown
-        asked = self._asked.get(job_id)
-        if asked is None:
-            asked = self._asked[job_id] = asyncio.get_running_loop().create_future()
+        until, snapshot = self._fresh.get(job_id, (0.0, None))
+        if snapshot is not None and time.monotonic() < until:
+            return snapshot
+        answer = self._wanted.get(job_id)
+        if answer is None:
+            answer = self._wanted[job_id] = asyncio.get_running_loop().create_future()
             if self._reader is None:
-                self._reader = asyncio.create_task(self._read_what_is_asked())
-        return await asyncio.shield(asked)
+                self._reader = asyncio.create_task(self._read_wanted())
+        return await asyncio.shield(answer)
 
-    async def _read_what_is_asked(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
+    async def _read_wanted(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, {}
             try:
-                found = await self._read(list(asked))
-            except Exception as error:  # noqa: BLE001 - handed to everybody who asked; dropping it would leave them waiting
-                for waiting in asked.values():
+                found = await self._read(list(wanted))
+            except Exception as error:  # noqa: BLE001 - handed to all readers; dropping it would leave them waiting
+                for waiting in wanted.values():
                     waiting.set_exception(error)
                     waiting.exception()  # seen, even when every reader has left
                 continue
             now = time.monotonic()
             self._fresh = {job_id: old for job_id, old in self._fresh.items() if old[0] > now}
-            self._fresh |= {job_id: (now + FRESH_S, shown) for job_id, shown in found.items()}
-            for job_id, waiting in asked.items():
+            self._fresh |= {job_id: (now + FRESH_S, snapshot) for job_id, snapshot in found.items()}
+            for job_id, waiting in wanted.items():
                 if job_id in found:
                     waiting.set_result(found[job_id])
                 else:
@@ -261,13 +259,6 @@ def _discard(groups: dict[str, set[_Member]], job_id: str, member: _Member) -> N
     groups[job_id].discard(member)
     if not groups[job_id]:
         del groups[job_id]
-
-
-def _by_job(news: Iterable[JobEvent]) -> dict[str, tuple[JobEvent, ...]]:
-    grouped: dict[str, list[JobEvent]] = {}
-    for event in news:
-        grouped.setdefault(event.job_id, []).append(event)
-    return {job_id: tuple(batch) for job_id, batch in grouped.items()}
 
 
 def _says_ended(news: Iterable[JobEvent]) -> bool:

@@ -1,7 +1,7 @@
 """API keys: make, verify, list, revoke. A key belongs to an account; jobs and usage belong to the account.
 
 Only the SHA-256 of a secret is stored. A slow password hash would protect nothing here: a secret is 256
-random bits, so nobody can guess it from its hash however fast the hash is, and it would cost every request a
+random bits, so it cannot be guessed from its hash however fast the hash is, and it would cost every request a
 hundred milliseconds. Which address needs a key at all is decided by the server.
 """
 
@@ -40,12 +40,12 @@ class Account:
 
 
 ANONYMOUS = Account("anonymous", "anonymous", "")
-"""Everybody, while no key exists and the server listens on the loopback address only."""
+"""Every caller, while no key exists and the server listens on the loopback address only."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
-    """What may be shown of a key; never its secret."""
+    """What may be printed of a key; never its secret."""
 
     id: str
     name: str
@@ -141,7 +141,7 @@ class Keys:
         )
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
-        # An index is not searched in constant time, but what it compares is a hash nobody can steer; the
+        # An index is not searched in constant time, but what it compares is a hash no caller can steer; the
         # last comparison is constant-time all the same.
         if row is None or not hmac.compare_digest(row[0], digest):
             raise InvalidKey("This API key is not valid.")

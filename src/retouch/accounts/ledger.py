@@ -18,7 +18,7 @@ from retouch.edit import Usage
 
 @dataclass(frozen=True, slots=True)
 class UsageEntry:
-    """One line of the ledger. key_id: which of the account's keys asked; empty for the anonymous account."""
+    """One line of the ledger. key_id: which of the account's keys was used; empty for the anonymous account."""
 
     job_id: str
     account_id: str

@@ -1,4 +1,4 @@
-"""Signs what this server sends of its own accord, so that receivers can tell it from anybody else's.
+"""Signs what this server sends of its own accord, so that receivers can tell it from forgeries.
 
 Ed25519: receivers hold only the public key, which the server publishes. When and to whom something is sent is
 decided by the sender.

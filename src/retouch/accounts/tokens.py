@@ -46,7 +46,7 @@ class Tokens:
 
     @classmethod
     def of_this_process(cls) -> Tokens:
-        """Tokens nobody else can read and that end with this process."""
+        """Tokens that no other process can read and that end with this one."""
         return cls(token_bytes(SECRET_BYTES))
 
     def issue(self, account: Account, purpose: str, ttl_s: float, **claims: object) -> str:

@@ -64,11 +64,11 @@ class Model:
 
     def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
         """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
-        shown = f"The image in '{field}' has {width} × {height} pixels"
+        seen = f"The image in '{field}' has {width} × {height} pixels"
         high, most = self.max_side, self.max_image_bytes
         if high is not None and max(width, height) > high:
             raise ImageTooLarge(
-                f"{shown}; each side must be at most {high}.", field=field, max_width=high, max_height=high
+                f"{seen}; each side must be at most {high}.", field=field, max_width=high, max_height=high
             )
         if most is not None and size_bytes > most:
             raise ImageTooLarge(

@@ -1,4 +1,4 @@
-"""`retouch worker`: builds one worker and runs it until it is told to stop.
+"""`retouch worker`: builds one worker and runs it until it is stopped.
 
 The exit code tells `serve` whether starting it again can help.
 """
@@ -59,7 +59,7 @@ def work(
         sys.stderr.write(f"retouch: {error.message}\n")
         code = EXIT_FATAL if attached else 1
     sys.stderr.flush()
-    # A device may be inside a step that takes minutes; everything else has ended, so nobody waits for it.
+    # A device may be inside a step that takes minutes; everything else has ended, so it is not waited for.
     os._exit(code)
 
 

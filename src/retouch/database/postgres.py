@@ -50,7 +50,7 @@ class Postgres:
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
     def sync(self) -> None:
-        """The server has flushed each commit that asked for it, many at a time."""
+        """Nothing to wait for: the server has flushed each commit that was not `eventual`, many at a time."""
 
     def unavailable_reason(self, error: DBAPIError) -> str | None:
         state = getattr(error.orig, "sqlstate", None)

@@ -148,7 +148,7 @@ class Engine:
         return self._pipeline.preview(edit.state)
 
     def step(self) -> StepReport:
-        """One tick: the scheduler decides, the pipeline acts, the report tells."""
+        """One tick: the scheduler decides, the pipeline acts, the report says what was done."""
         with self._lock:
             action = self._scheduler.next()
             edits = {edit_id: self._edits[edit_id] for edit_id in action.edit_ids}

@@ -2,14 +2,14 @@
 
 The policy, in order of weight:
 
-1. *decode* an edit that has all its steps: somebody waits for it and it holds memory;
+1. *decode* an edit that has all its steps: its caller waits for it and it holds memory;
 2. *speak*, continue a language model's answer for about as long as a step takes, in every second tick: a job waits
    for it before it is an edit at all, and those that run lose at most half their speed for a few seconds;
 3. *prepare* the oldest waiting edit when there is room, but never twice in a row while others could take
    a step, so that a burst of arrivals does not stop those that run;
 4. *denoise* the running edit that has had the least device work so far, one step at a time. Work is
    counted by tokens, so a small edit gets more steps in the same time than a large one, and a short edit
-   is through after its own share instead of after everybody before it. A newcomer starts at the least
+   is through after its own share instead of after every edit before it. A newcomer starts at the least
    work of those that run: it neither waits for them to catch up nor owes them anything.
 
 Admission is first come, first served: an edit that does not fit waits, and nothing overtakes it. Turns are
@@ -89,7 +89,7 @@ class Scheduler:
         return bool(self._waiting or self._running)
 
     def next(self) -> Action:
-        """What to do now. The caller does it, then tells `prepared`, `stepped` or `remove`."""
+        """What to do now. The caller does it, then calls `prepared`, `stepped` or `remove`."""
         action = self._choose()
         self._last = action.name
         return action

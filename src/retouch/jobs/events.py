@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select
+from sqlalchemy import Connection, and_, delete, insert, or_, select
 
 from retouch.jobs.job import JobEvent
 from retouch.jobs.tables import job_event
@@ -39,7 +39,8 @@ def read(connection: Connection, after: Mapping[str, int]) -> tuple[JobEvent, ..
     jobs = iter(after.items())
     while some := list(itertools.islice(jobs, _AT_ONCE)):
         news = or_(*(and_(job_event.c.job_id == job_id, job_event.c.id > seen) for job_id, seen in some))
-        found += map(_event_of, connection.execute(select(job_event).where(news)))
+        rows = connection.execute(select(job_event).where(news))
+        found += (JobEvent(row.id, row.job_id, row.kind, row.data, row.created_at) for row in rows)
     return tuple(sorted(found, key=lambda event: event.id))
 
 
@@ -50,14 +51,10 @@ def previews(connection: Connection, job_ids: Iterable[str]) -> tuple[str, ...]:
 
 
 def forget(connection: Connection, job_id: str) -> None:
-    """Remove what the events tell of the images: log lines and previews. States and steps stay."""
+    """Remove what the events hold of the images: log lines and previews. States and steps stay."""
     connection.execute(delete(job_event).where(job_event.c.job_id == job_id, job_event.c.kind.in_(("log", "preview"))))
 
 
 def forget_all(connection: Connection, job_id: str) -> None:
     """Remove a job's history, because it begins anew."""
     connection.execute(delete(job_event).where(job_event.c.job_id == job_id))
-
-
-def _event_of(row: Row[Any]) -> JobEvent:
-    return JobEvent(row.id, row.job_id, row.kind, row.data, row.created_at)

@@ -176,8 +176,8 @@ def untidy(connection: Connection) -> tuple[str, ...]:
 def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
     """Join neighbouring blocks that together are at most half full; returns how many went.
 
-    Blocks are locked from the front to the back, and whoever holds a single one waits for no other lock of
-    the line, so this cannot lock itself out with anybody.
+    Blocks are locked from the front to the back, and a transaction that holds a single one waits for no other lock of
+    the line, so this cannot deadlock.
     """
     gone = 0
     kept: _Block | None = None

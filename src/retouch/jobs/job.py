@@ -34,7 +34,7 @@ class JobState(StrEnum):
     RUNNING = "running"  #: a worker holds its lease
     SUCCEEDED = "succeeded"  #: has an output and a usage entry
     FAILED = "failed"  #: has a failure with a code
-    CANCELLED = "cancelled"  #: its owner changed their mind; nothing is billed
+    CANCELLED = "cancelled"  #: by its owner; nothing is billed
 
     @property
     def final(self) -> bool:
@@ -51,7 +51,7 @@ class Job:
     sequence: order of submission, unique. priority: smaller first. fair_tag: its account's turn within the
     priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the anonymous account.
     attempt: 0 while it never ran. notices: what the submit answered about parameters.
-    cancel_requested: the owner asked to stop while it was running. step, steps: progress of the edit
+    cancel_requested: the owner wants it stopped while it is running. step, steps: progress of the edit
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
     removed on the owner's wish. worker: who runs it, or ran it last. run_timeout_s: of one run, where its caller set

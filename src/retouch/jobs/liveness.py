@@ -45,10 +45,10 @@ class QueueStatistics:
 
 def beat(connection: Connection, alive: LiveWorker) -> None:
     """Note that a worker is alive."""
-    said = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
-    said["seconds"] = dict(alive.seconds)
-    row = insert_into(connection, worker).values(name=alive.name, **said)
-    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=said))
+    facts = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
+    facts["seconds"] = dict(alive.seconds)
+    row = insert_into(connection, worker).values(name=alive.name, **facts)
+    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))
 
 
 def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:

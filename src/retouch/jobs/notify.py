@@ -35,13 +35,13 @@ class PostgresWakeUps:
         self._closed = threading.Event()
 
     def publish(self, topic: str) -> None:
-        """Tell every process. After a restart of the server the first try fails, hence the second."""
+        """Wake every process. After a restart of the server the first try fails, hence the second."""
         with self._publishing:
             if not self._try_to_publish(topic):
                 self._try_to_publish(topic)
 
     def subscribe(self, topics: Sequence[str]) -> PostgresSubscription:
-        """Listen from now on; waits a moment until the server has heard that we do."""
+        """Listen from now on; waits a moment until the server has acknowledged it."""
         subscription = PostgresSubscription(self, topics)
         with self._lock:
             self._subscriptions.add(subscription)
@@ -60,7 +60,7 @@ class PostgresWakeUps:
             self._drop_publisher()
 
     def leave(self, subscription: PostgresSubscription) -> None:
-        """Stop telling this subscription."""
+        """Stop waking this subscription."""
         with self._lock:
             self._subscriptions.discard(subscription)
 
@@ -88,18 +88,15 @@ class PostgresWakeUps:
                     connection.execute(f"LISTEN {_CHANNEL}")
                     self._listening.set()
                     pause_s = 0.1
-                    self._wake(None)  # whatever was sent while nobody listened is made up for
-                    self._deliver(connection)
+                    self._wake(None)  # for whatever was sent while this did not listen
+                    while not self._closed.is_set():
+                        for notification in connection.notifies(timeout=_LOOK_S):
+                            if self._closed.is_set():
+                                return
+                            self._wake(notification.payload)
             except psycopg.Error:
                 self._closed.wait(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
-    def _deliver(self, connection: psycopg.Connection[Any]) -> None:
-        while not self._closed.is_set():
-            for notification in connection.notifies(timeout=_LOOK_S):
-                if self._closed.is_set():
-                    return
-                self._wake(notification.payload)
 
     def _wake(self, topic: str | None) -> None:
         with self._lock:

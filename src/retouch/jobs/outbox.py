@@ -1,6 +1,6 @@
 """The webhooks that ended jobs owe their callers, one row per job, written where the job ends.
 
-A row is a promise, not a message: it names the job and the address, and the answer is put together when it is
+A row holds no message: it names the job and the address, and the answer is put together when it is
 sent. Putting it together, signing and sending are not here; when to try again is.
 """
 
@@ -45,9 +45,9 @@ class WebhookDelivery:
 
 
 def enqueue(connection: Connection, ended: Job, now: datetime) -> None:
-    """Note that the caller of a job that has just ended wants to be told, if it said so.
+    """Owe the caller of a job that has just ended its webhook, if the submit named one.
 
-    A job that was retried and ends again is told again.
+    A job that was retried and ends again owes it again.
     """
     if ended.delivery.webhook_url is None:
         return
@@ -65,7 +65,7 @@ def any_due(connection: Connection, now: datetime) -> bool:
 def take_due(connection: Connection, now: datetime, limit: int, busy_s: float) -> tuple[WebhookDelivery, ...]:
     """Deliveries whose time has come, marked as being tried.
 
-    Who dies while trying does not settle it; it is due again after `busy_s`. So a webhook may arrive twice
+    What a process leaves behind that dies while trying is due again after `busy_s`. So a webhook may arrive twice
     and is never lost.
     """
     due = (
@@ -111,7 +111,7 @@ def failed(
 
 
 def given_up(connection: Connection) -> tuple[WebhookDelivery, ...]:
-    """Deliveries that will not be tried again although nobody acknowledged them, oldest first."""
+    """Deliveries that will not be tried again although they were never acknowledged, oldest first."""
     table = webhook_outbox.c
     query = select(webhook_outbox).where(table.next_attempt_at.is_(None), table.delivered_at.is_(None))
     return tuple(_delivery_of(row) for row in connection.execute(query.order_by(table.id)))

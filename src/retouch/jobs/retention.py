@@ -18,7 +18,7 @@ from retouch.jobs.job import Job
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long an ended job is kept, in seconds, when its caller did not say; and how long at the least, so
+    """How long an ended job is kept, in seconds, when its caller named no time; and how long at the least, so
     that its caller can still read how it ended.
     """
 
@@ -26,8 +26,8 @@ class Retention:
     shortest_s: float
 
     def expiry(self, job: Job, ended_at: datetime) -> datetime:
-        asked_s = job.delivery.retention_s
-        life_s = self.default_s if asked_s is None else asked_s
+        wanted_s = job.delivery.retention_s
+        life_s = self.default_s if wanted_s is None else wanted_s
         return ended_at + timedelta(seconds=max(life_s, self.shortest_s))
 
 

@@ -177,7 +177,7 @@ def waiting_of(connection: Connection, account_id: str, protocol: str, endpoint:
 
 
 def any_waiting(connection: Connection, queue: str) -> bool:
-    """Whether a claim has a chance; a cheap look, so that idle workers do not take the writer's turn."""
+    """Whether a claim has a chance; a cheap look."""
     return connection.execute(_ANY_WAITING, {"of_queue": queue}).first() is not None
 
 
@@ -262,12 +262,12 @@ def held(connection: Connection, lease: Lease) -> Job:
 
 
 def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
-    """Move the end of the lease; True when the owner asked to cancel."""
+    """Move the end of the lease; True when the owner wants it cancelled."""
     return bool(_fenced(connection, lease, {"lease_until": until}).cancel_requested)
 
 
 def progress(connection: Connection, lease: Lease, *, step: int, steps: int) -> bool:
-    """Write how far the edit is; True when the owner asked to cancel."""
+    """Write how far the edit is; True when the owner wants it cancelled."""
     return bool(_fenced(connection, lease, {"step": step, "steps": steps}).cancel_requested)
 
 
@@ -293,7 +293,7 @@ def cancel_running(connection: Connection, lease: Lease, *, now: datetime, expir
 
 
 def request_cancel(connection: Connection, running: Job) -> Job:
-    """Leave word for the worker. The caller has locked the row and seen that it is running."""
+    """Mark it for the worker. The caller has locked the row and seen that it is running."""
     changed = update(job).where(job.c.id == running.id).values(cancel_requested=True)
     return job_of(connection.execute(changed.returning(job)).one())
 
@@ -384,7 +384,7 @@ def find_expired(connection: Connection, lease: Lease, now: datetime) -> Job | N
 
 
 def overdue(connection: Connection, now: datetime, run_timeout_s: float, limit: int) -> tuple[Lease, ...]:
-    """Leases of jobs past the server's limit of one run, or past their own deadlines, whatever their workers say."""
+    """Leases of jobs past the server's limit of one run, or past their own deadlines, whatever their workers report."""
     begun_too_early = job.c.started_at < now - timedelta(seconds=run_timeout_s)
     past = or_(begun_too_early, job.c.run_by <= now, job.c.end_by <= now)
     query = select(job).where(RUNNING, past).limit(limit)
@@ -404,7 +404,7 @@ def expired(connection: Connection, now: datetime, limit: int) -> tuple[Job, ...
 
 
 def forget_payload(connection: Connection, finished: Job) -> Job:
-    """Blank the request and drop the output; who asked, when, and what it cost remain."""
+    """Blank the request and drop the output; its owner, its times and its price remain."""
     blank = replace(finished.request, prompt="", negative_prompt=None, images=(), mask=None)
     changed = update(job).where(job.c.id == finished.id)
     values = {"request": blank.to_json(), "output": None, "payload_deleted": True}
@@ -428,7 +428,7 @@ def place_of(waiting: Job) -> Place:
 
 
 def job_of(row: Row[Any]) -> Job:
-    """The job a row of the table says."""
+    """The job of a row."""
     return Job(
         id=row.id,
         account_id=row.account_id,

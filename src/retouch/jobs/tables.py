@@ -15,7 +15,7 @@ job = Table(
     Column("sequence", Number, Identity(), primary_key=True),  # order of submission, never reused
     Column("id", Text, nullable=False, unique=True),
     Column("account_id", Text, nullable=False),
-    Column("key_id", Text, nullable=False),  # which of the account's keys asked
+    Column("key_id", Text, nullable=False),  # which of the account's keys submitted it
     Column("queue", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("priority", Integer, nullable=False),
@@ -173,7 +173,7 @@ caller_bucket = Table(  # where an image is to be put, with its caller's keys; g
     Column("bucket", Json, nullable=False),
 )
 
-webhook_outbox = Table(  # one row per job that asked for a webhook, written when the job ends
+webhook_outbox = Table(  # one row per job whose caller wants a webhook, written when the job ends
     "webhook_outbox",
     metadata,
     Column("id", Number, Identity(), primary_key=True),

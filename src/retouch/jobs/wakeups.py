@@ -1,6 +1,6 @@
 """Wake-ups between processes: publish a topic, subscribe to topics, wait.
 
-They only save latency. A wake-up may be lost or come twice; whoever waits looks at the database after every
+They only save latency. A wake-up may be lost or come twice; every waiter looks at the database after every
 wait, also when the time ran out, so a job never depends on one. No data travels.
 
 Topics: `queue:<name>` (a job became ready to lease) and `job` (something about a job changed).
@@ -25,7 +25,7 @@ from retouch.database import Database
 
 JOB_TOPIC = "job"
 CANCEL_TOPIC = "cancel"
-"""The owner of a running job changed their mind; workers listen to this rather than to every change of a job."""
+"""The owner of a running job wants it cancelled; workers listen to this rather than to every change of a job."""
 
 
 def queue_topic(queue: str) -> str:
@@ -77,9 +77,13 @@ class LocalWakeUps:
 
     def publish(self, topic: str) -> None:
         folder = self._folder / _folder_name(topic)
-        with contextlib.suppress(OSError):  # nobody listens, or nobody can
+        with contextlib.suppress(OSError):  # there is no subscription, or sockets cannot be made here
             for name in os.listdir(folder):
-                self._send(folder / name)
+                try:
+                    self._sender.sendto(b"!", str(folder / name))
+                except OSError as error:
+                    if error.errno == errno.ECONNREFUSED:  # bound by a process that is gone
+                        (folder / name).unlink(missing_ok=True)
 
     def subscribe(self, topics: Sequence[str]) -> LocalSubscription:
         name = f"{os.getpid()}-{next(self._numbers)}"
@@ -87,13 +91,6 @@ class LocalWakeUps:
 
     def close(self) -> None:
         self._sender.close()
-
-    def _send(self, path: Path) -> None:
-        try:
-            self._sender.sendto(b"!", str(path))
-        except OSError as error:
-            if error.errno == errno.ECONNREFUSED:  # bound by a process that is gone
-                path.unlink(missing_ok=True)
 
 
 class LocalSubscription:
@@ -117,10 +114,12 @@ class LocalSubscription:
         try:
             listeners = [key.data for key, _ in self._selector.select(timeout_s) if key.data is not None]
             for listener in listeners:
-                _drain(listener)
+                with contextlib.suppress(BlockingIOError):
+                    while listener.recv(16):
+                        pass
             return bool(listeners)
         finally:
-            self._leave()
+            self._end_wait()
 
     def close(self) -> None:
         with self._lock:
@@ -133,7 +132,7 @@ class LocalSubscription:
             if not self._waiting:
                 self._free()
 
-    def _leave(self) -> None:
+    def _end_wait(self) -> None:
         with self._lock:
             self._waiting = False
             if self._stopped:
@@ -157,12 +156,6 @@ class LocalSubscription:
         listener.settimeout(0)
         self._paths.append(path)
         self._selector.register(listener, selectors.EVENT_READ, data=listener)
-
-
-def _drain(listener: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            listener.recv(16)
 
 
 def _folder_name(topic: str) -> str:

@@ -36,7 +36,7 @@ _SUFFIXES: Final = {
     "text/plain": "txt",
     "application/octet-stream": "bin",
 }
-"""Every other type is kept as `bin`: a page or an SVG handed in by a stranger must not be served as one."""
+"""Every other type is kept as `bin`: a page or an SVG from a caller must not be served as one."""
 
 _MEDIA_TYPES: Final = {suffix: media_type for media_type, suffix in _SUFFIXES.items()}
 
@@ -71,7 +71,11 @@ def new_key(folder: str, media_type: str, name: str | None, expires_at: datetime
         place = hour_of(datetime.fromtimestamp(seconds, UTC))
         label = f"{seconds}-{label}"
     suffix = _SUFFIXES.get(media_type.partition(";")[0].strip().lower(), "bin")
-    return f"{folder}/{place}/{label}{_clean(name)}.{suffix}"
+    stem = (name or "").rpartition(".")[0] or (name or "")
+    word = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64].rstrip("-_")
+    if word:
+        label += f"_{word}"
+    return f"{folder}/{place}/{label}.{suffix}"
 
 
 def part_key(key: str, number: int, expires_at: datetime) -> str:
@@ -95,9 +99,3 @@ def read_key(key: str) -> KeyFacts:
 def hour_of(moment: datetime) -> str:
     """The UTC hour as keys write it; hours compare as text in the order of time."""
     return moment.astimezone(UTC).strftime("%Y%m%d%H")
-
-
-def _clean(name: str | None) -> str:
-    stem = (name or "").rpartition(".")[0] or (name or "")
-    word = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64].rstrip("-_")
-    return f"_{word}" if word else ""

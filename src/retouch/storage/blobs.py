@@ -72,7 +72,7 @@ class Blobs(Protocol):
         """
 
     def key_of_link(self, url: str, *, base_url: str | None = None) -> str | None:
-        """The key behind one of our own links, or None for anybody else's URL or a bad signature."""
+        """The key behind one of our own links, or None for any other URL or a bad signature."""
 
     def sweep(self, now: datetime) -> int:
         """Delete what has expired by `now`; returns how many blobs went."""
@@ -81,4 +81,4 @@ class Blobs(Protocol):
 
 
 DEFAULT_TTL_S = timedelta(days=7).total_seconds()
-"""Life of outputs and uploads when nobody said otherwise (DESIGN 1)."""
+"""Life of outputs and uploads when neither the caller nor a setting names one."""

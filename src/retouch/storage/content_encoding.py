@@ -1,7 +1,7 @@
 """Undoes the Content-Encoding of an answer, within a limit of bytes.
 
-Servers write things there that are no coding (S3 keeps whatever was said at upload) and send codings that nobody
-asked for. Knows neither HTTP nor what the bytes are.
+Servers write things there that are no coding (S3 keeps whatever the upload named) and send codings that were
+not accepted. Knows neither HTTP nor what the bytes are.
 """
 
 from __future__ import annotations

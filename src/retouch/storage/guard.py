@@ -35,7 +35,7 @@ def resolve_by_system(host: str, port: int) -> Sequence[str]:
 def guarded_client(
     opened: OpenedAddresses, *, timeout_s: float, resolver: Resolver = resolve_by_system
 ) -> httpx2.Client:
-    """A client for one exchange with a stranger's server; ForbiddenAddress comes out of its requests.
+    """A client for one exchange with a server of the caller's choice; ForbiddenAddress comes out of its requests.
 
     All it does together, from now on, ends after `timeout_s`, however slowly the other side drips. It takes
     no proxy or credentials from the environment, follows no redirect by itself and keeps no connection.

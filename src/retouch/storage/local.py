@@ -25,7 +25,7 @@ from obstore.store import LocalStore
 
 from retouch.errors import StorageUnavailable
 from retouch.storage.blob_keys import KEY, read_key
-from retouch.storage.objects import StoredObjects, told_kindly, utc_now
+from retouch.storage.objects import StoredObjects, storage_errors, utc_now
 
 SECRET_BYTES: Final = 32
 
@@ -56,16 +56,13 @@ class LocalBlobs(StoredObjects):
     def sync(self, keys: Iterable[str]) -> None:
         for key in keys:
             read_key(key)
-            with told_kindly("written"), suppress(FileNotFoundError):
-                self._sync_file(self._folder / key)
-
-    def _sync_file(self, file: Path) -> None:
-        """Wait until the disk has the file, its name, and the name of its hour when that one is new."""
-        _fsync(file)
-        _fsync(file.parent)
-        if file.parent != self._synced_hour:
-            _fsync(file.parent.parent)
-            self._synced_hour = file.parent
+            with storage_errors("written"), suppress(FileNotFoundError):
+                file = self._folder / key
+                _fsync(file)
+                _fsync(file.parent)  # the file's name
+                if file.parent != self._synced_hour:
+                    _fsync(file.parent.parent)  # and the name of its hour, when that one is new
+                    self._synced_hour = file.parent
 
     def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
         read_key(key)

@@ -58,7 +58,7 @@ class StoredObjects:
         return key
 
     def sync(self, keys: Iterable[str]) -> None:
-        """A bucket's answer to a put says that it is kept."""
+        """Nothing to wait for: a bucket answers a put when the blob is kept."""
 
     def reserve(self, media_type: str, *, folder: str, name: str | None = None, ttl_s: float | None = None) -> str:
         expires_at = None if ttl_s is None else self._clock() + timedelta(seconds=ttl_s)
@@ -73,7 +73,7 @@ class StoredObjects:
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
         kept = {"Content-Type": facts.media_type} if self._keeps_media_types else None
-        with told_kindly("written"):
+        with storage_errors("written"):
             # One part for bytes: an upload in parts could be left half done in a bucket, and blobs are small.
             # A file may be large and is read piece by piece.
             obstore.put(self._store, key, data, attributes=kept, use_multipart=isinstance(data, Path))
@@ -82,7 +82,7 @@ class StoredObjects:
         facts = read_key(key)
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
-        with told_kindly("read"):
+        with storage_errors("read"):
             try:
                 data = self._read(key)
             except FileNotFoundError as error:
@@ -96,18 +96,18 @@ class StoredObjects:
 
     def delete(self, key: str) -> None:
         read_key(key)
-        with told_kindly("changed"):
+        with storage_errors("changed"):
             self._delete([key])
 
     def keys(self, folder: str) -> Iterator[str]:
         assert folder in FOLDERS, folder
-        with told_kindly("read"):
+        with storage_errors("read"):
             yield from self._keys_under(f"{folder}/")
 
     def sweep(self, now: datetime) -> int:
         swept = 0
         this_hour = hour_of(now)
-        with told_kindly("changed"):
+        with storage_errors("changed"):
             for folder in FOLDERS:
                 for hour in self._hours(folder):
                     if hour == KEEP or hour > this_hour:
@@ -142,13 +142,13 @@ class StoredObjects:
         try:
             obstore.delete(self._store, keys)
         except FileNotFoundError:
-            for key in keys:  # somebody else was quicker with one of them; the others still have to go
+            for key in keys:  # another process was quicker with one of them; the others still have to go
                 with suppress(FileNotFoundError):
                     obstore.delete(self._store, key)
 
 
 @contextmanager
-def told_kindly(done: str) -> Iterator[None]:
+def storage_errors(action: str) -> Iterator[None]:
     """Turn a store's own failure into StorageUnavailable; its text may hold paths and stays in the cause."""
     try:
         yield
@@ -156,5 +156,5 @@ def told_kindly(done: str) -> Iterator[None]:
         if _DISK_FULL.search(str(error)):
             message = "The disk that stores images is full; nothing was stored."
         else:
-            message = f"The store of images cannot be {done} right now."
+            message = f"The store of images cannot be {action} right now."
         raise StorageUnavailable(message) from error

@@ -1,4 +1,4 @@
-"""What the service is told about a finished job: the output and the usage. Prices are not known here."""
+"""What the service records of a finished job: the output and the usage. Prices are not known here."""
 
 from __future__ import annotations
 

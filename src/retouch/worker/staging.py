@@ -128,7 +128,7 @@ def _specs(request: EditRequest, sizes: Sizes) -> tuple[EditSpec, ...]:
 
 
 def _decode(data: bytes, model: Model | None, field: str, notices: list[Notice]) -> Pixels:
-    """The image of a file, after a look at its header; what is to be said of it is added to `notices`."""
+    """The image of a file, after a look at its header; what was not taken literally is added to `notices`."""
     if model is not None:
         header = images.probe(data, field=field)
         notices += model.check_image(header.width, header.height, len(data), field=field)

@@ -24,7 +24,7 @@ class TensorCache:
     _held_bytes: int = 0
 
     def get_or_make(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The tensor of `key`; `make` runs only when it is not held. Nobody may change it in place."""
+        """The tensor of `key`; `make` runs only when it is not held. It must not be changed in place."""
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)

@@ -2,7 +2,7 @@
 
 `PlainNetwork` is the stock forward and the reference. `FastNetwork` computes the same through the same
 weights without what is computed in vain: the projections of text and references once per edit, the
-modulation once per timestep, references and target told apart by slices, and of the last block only what
+modulation once per timestep, references and target separated by slices, and of the last block only what
 is read. A test holds the two together. Neither knows guidance nor the sampler.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody reads
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
@@ -257,7 +257,7 @@ def _modulated(tokens: torch.Tensor, rows: tuple[torch.Tensor, ...], first: int,
 
 
 def _gated(tokens: torch.Tensor, rows: tuple[torch.Tensor, ...], first: int, offset: int = 0) -> torch.Tensor:
-    """Weigh freshly made tokens in place, told apart as in `_modulated`."""
+    """Weigh freshly made tokens in place, separated as in `_modulated`."""
     for row, part in zip(rows, (tokens[:, :first], tokens[:, first:]), strict=False):
         part.mul_(row[offset + GATE])
     return tokens

@@ -1,4 +1,4 @@
-"""Latents to a small image by one linear map, so that progress can be shown without the decoder.
+"""Latents to a small image by one linear map, so that progress can be seen without the decoder.
 
 The map comes from `preview.json` beside the weights, or is fitted once: the best
 straight line from the latents of made-up images to their colours. Does not know steps or noise.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody reads
+import torch.nn.functional as F  # noqa: N812 - its usual name
 
 from retouch.engine.pipelines.preprocessing import to_pixels
 from retouch.engine.pipelines.vae import ImageCodec

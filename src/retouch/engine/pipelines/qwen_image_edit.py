@@ -111,7 +111,7 @@ class QwenImageEdit:
             prompt_embeds=prompt,
             negative_embeds=negative,
         )
-        self._settle()
+        self._wait_for_device()
         return state
 
     @torch.inference_mode()
@@ -119,7 +119,7 @@ class QwenImageEdit:
         assert len({state.key for state in states}) == 1, "only edits with equal keys may share a step"
         for state in states:
             self._denoise_one(state)
-        self._settle()
+        self._wait_for_device()
 
     @torch.inference_mode()
     def decode(self, state: DenoiseState) -> Pixels:
@@ -134,7 +134,7 @@ class QwenImageEdit:
 
     @cached_property
     def preview_map(self) -> PreviewMap:
-        """The checkpoint's own, or one fitted when the first preview is asked for."""
+        """The checkpoint's own, or one fitted for the first preview."""
         return self._given_preview_map or fit_preview(self.vae, self.device)
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
@@ -214,7 +214,7 @@ class QwenImageEdit:
         state.velocity = velocity
         state.step_index += 1
 
-    def _settle(self) -> None:
+    def _wait_for_device(self) -> None:
         """Wait for the device, so that progress is true and a cancelled edit costs no queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

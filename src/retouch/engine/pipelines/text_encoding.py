@@ -89,8 +89,8 @@ class TextEncoder:
 
         def encoded() -> torch.Tensor:
             announced = (f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
-            shown = "".join(announced) if self.numbered else IMAGE_TOKENS
-            return self._encoded(self.inputs(PREFIX + shown + prompt + SUFFIX, images), images_key)
+            tokens = "".join(announced) if self.numbered else IMAGE_TOKENS
+            return self._encoded(self.inputs(PREFIX + tokens + prompt + SUFFIX, images), images_key)
 
         return self._cache.get_or_make((prompt, images_key), encoded)
 

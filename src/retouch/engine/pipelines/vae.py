@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name everybody reads
+import torch.nn.functional as F  # noqa: N812 - its usual name
 from diffusers import AutoencoderKLQwenImage
 from diffusers.models.autoencoders import autoencoder_kl_qwenimage as stock
 from torch import nn
