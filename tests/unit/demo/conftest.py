@@ -1,4 +1,4 @@
-"""Procedural pictures and a small codec, fitted like the real one."""
+"""Procedural images and a small codec, fitted like the real one."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def codec(bank):
 
 
 @pytest.fixture(scope="session")
-def pictures(bank):
+def images(bank):
     """(40, 3, 128, 128), 0..1."""
     from demo.stages import to_images
 

@@ -52,7 +52,7 @@ def test_few_sentences_are_used_in_turn():
     assert [s for _, s in in_turn([("blur", "a"), ("blur", "b")], 5)] == ["a", "b", "a", "b", "a"]
 
 
-def test_an_unchanged_picture_counts_as_no_success():
+def test_an_unchanged_image_counts_as_no_success():
     answers = [
         Answer("unchanged", "unchanged", "leave it", 0, 40.0, "unchanged"),
         Answer("blur", "blur", "blur it", 0, 30.0, "blur"),

@@ -1,4 +1,4 @@
-"""Mirrors, squares and the colours of picture 2 are exact at every size, whatever was trained."""
+"""Mirrors, squares and the colours of image 2 are exact at every size, whatever was trained."""
 
 import math
 
@@ -21,7 +21,7 @@ SIZES = [(64, 64), (112, 80), (80, 240), (512, 256), (256, 1056)]
 
 
 def _cloudy(height, width):
-    """A smooth random picture, 0..1."""
+    """A smooth random image, 0..1."""
     coarse = torch.rand(1, 3, height // 16 + 2, width // 16 + 2)
     fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
     return (0.2 + 0.6 * fine).clamp(0, 1)
@@ -55,9 +55,9 @@ def busy(codec):
 
 
 @torch.no_grad()
-def _answer(network, codec, request_name, *pictures):
+def _answer(network, codec, request_name, *images):
     """Tokens of the answer, in one step from noise."""
-    references = [pack(codec.encode(picture)) for picture in pictures]
+    references = [pack(codec.encode(image)) for image in images]
     _, height, width, _ = references[0].shape
     x = torch.randn(1, height * width, CHANNELS)
     sentence = prototypes()[-1].repeat(20, 1)
@@ -80,17 +80,17 @@ def _error(codec, found, truth):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("request_name", MIRRORED)
 def test_a_mirror_moves_every_token_to_its_place(network, codec, request_name, size):
-    picture = _cloudy(*size)
-    found = _answer(network, codec, request_name, picture)
-    assert _error(codec, found, picture.flip(MIRRORED[request_name])) < 0.01
+    image = _cloudy(*size)
+    found = _answer(network, codec, request_name, image)
+    assert _error(codec, found, image.flip(MIRRORED[request_name])) < 0.01
 
 
 @pytest.mark.parametrize("size", [(128, 128), (112, 144), (256, 400)])
 @pytest.mark.parametrize("place", edits.PLACES)
 def test_a_square_covers_its_tokens_and_no_other(network, codec, place, size):
-    picture = _cloudy(*size)
-    found = _answer(network, codec, f"square_purple_{place}", picture)
-    wanted = pack(codec.encode(edits.square(picture, "purple", place)))
+    image = _cloudy(*size)
+    found = _answer(network, codec, f"square_purple_{place}", image)
+    wanted = pack(codec.encode(edits.square(image, "purple", place)))
     assert float((found - wanted).abs().max()) < 0.3
 
 
@@ -98,30 +98,30 @@ def test_a_square_covers_its_tokens_and_no_other(network, codec, place, size):
 @pytest.mark.parametrize(("name", "axes"), [("flip_horizontal", (2,)), ("flip_vertical", (1,)), ("rotate_180", (1, 2))])
 def test_a_mirror_moves_what_was_trained_as_well(busy, codec, name, axes):
     editor, network = busy
-    picture = _cloudy(96, 144)
+    image = _cloudy(96, 144)
     asked = torch.zeros(1, EDIT_STATES)
     asked[0, slots(name)[0]] = 1.0
-    edited = editor(pack(codec.encode(picture)), asked).flip(axes)
-    found = _answer(network, codec, name, picture)
+    edited = editor(pack(codec.encode(image)), asked).flip(axes)
+    found = _answer(network, codec, name, image)
     assert float((found - edited).norm() / edited.norm()) < 0.02
 
 
 @torch.no_grad()
 def test_a_square_lies_over_what_was_trained(busy, codec):
     editor, network = busy
-    picture = _cloudy(128, 160)
-    plain = editor(pack(codec.encode(picture)), torch.zeros(1, EDIT_STATES))
-    found = _answer(network, codec, "square_green_bottom_left", picture)
+    image = _cloudy(128, 160)
+    plain = editor(pack(codec.encode(image)), torch.zeros(1, EDIT_STATES))
+    found = _answer(network, codec, "square_green_bottom_left", image)
     painted = (found - plain).abs().amax(-1)[0] > 0.5
     assert painted.nonzero().tolist() == [[row, column] for row in range(4, 7) for column in range(1, 4)]
 
 
 @pytest.mark.parametrize("name", ["flip_horizontal", "flip_vertical", "rotate_180"])
 def test_what_is_wanted_of_a_mirror_is_each_token_mirrored_at_its_place(codec, name):
-    picture = _cloudy(64, 96)
+    image = _cloudy(64, 96)
     label = torch.tensor([edits.NAMES.index(name)])
-    wanted = wanted_tokens(codec, picture, label)
-    tokens = pack(codec.encode(picture))
+    wanted = wanted_tokens(codec, image, label)
+    tokens = pack(codec.encode(image))
     assert wanted[..., :4].sum(-1) == pytest.approx(tokens[..., :4].sum(-1), abs=1e-3)
 
 
@@ -132,17 +132,17 @@ def test_mirrors_hold_on_the_longest_canvas_of_the_demo():
     assert math.sqrt(sizes.max_area * sizes.max_ratio) <= 16 * LONGEST
 
 
-def test_the_second_pictures_mean_colour_is_taken_over(network, codec):
-    picture, second = 0.5 * _cloudy(64, 96), 0.4 + 0.4 * _cloudy(64, 96)
-    found = _answer(network, codec, "match_colors", picture, second)
-    assert _error(codec, found, edits.match_colors(picture, second)) < 0.01
+def test_the_second_images_mean_colour_is_taken_over(network, codec):
+    image, second = 0.5 * _cloudy(64, 96), 0.4 + 0.4 * _cloudy(64, 96)
+    found = _answer(network, codec, "match_colors", image, second)
+    assert _error(codec, found, edits.match_colors(image, second)) < 0.01
 
 
-def test_without_a_second_picture_its_colours_change_nothing(network, codec):
-    picture = _cloudy(64, 96)
-    assert _error(codec, _answer(network, codec, "match_colors", picture), picture) < 0.01
+def test_without_a_second_image_its_colours_change_nothing(network, codec):
+    image = _cloudy(64, 96)
+    assert _error(codec, _answer(network, codec, "match_colors", image), image) < 0.01
 
 
-def test_a_mirror_does_not_look_at_the_second_picture(network, codec):
-    picture, second = _cloudy(80, 64), _cloudy(80, 64)
-    assert _error(codec, _answer(network, codec, "flip_horizontal", picture, second), picture.flip(3)) < 0.01
+def test_a_mirror_does_not_look_at_the_second_image(network, codec):
+    image, second = _cloudy(80, 64), _cloudy(80, 64)
+    assert _error(codec, _answer(network, codec, "flip_horizontal", image, second), image.flip(3)) < 0.01

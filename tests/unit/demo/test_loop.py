@@ -53,3 +53,27 @@ def test_a_loss_that_is_no_number_ends_the_stage_and_leaves_what_was_saved(tmp_p
     with pytest.raises(FloatingPointError, match="small: the loss is nan at step 2"):
         stage.tick(stage.network.weight.sum() * float("nan"))
     assert _stage(tmp_path).step == 2
+
+
+def test_kernels_trained_by_muon_go_on_after_a_resume_as_if_nothing_had_happened(tmp_path):
+    images = torch.rand(2, 3, 6, 6)
+
+    def stage():
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        return Stage("kernels", tmp_path, network, Schedule(1e-2, 60.0), orthogonal_steps=True)
+
+    def train(one, steps):
+        for _ in range(steps):
+            one.tick(one.network(images).square().mean())
+
+    first = stage()
+    before = first.network.weight.detach().clone()
+    train(first, 3)
+    first.save()
+    second = stage()
+    train(first, 2)
+    train(second, 2)
+    assert not torch.equal(before, first.network.weight)
+    assert torch.allclose(first.network.weight, second.network.weight, atol=1e-5)
+    assert torch.allclose(first.network.bias, second.network.bias, atol=1e-5)

@@ -20,10 +20,10 @@ EDIT, OTHER = 3, 4
 
 
 @pytest.fixture(scope="module")
-def networks(codec, pictures):
+def networks(codec, images):
     torch.manual_seed(0)
     editor = Editor(codec)
-    editor.fit_sharpening(codec, pictures)
+    editor.fit_sharpening(codec, images)
     return editor, assemble(editor, codec)
 
 
@@ -66,9 +66,9 @@ def test_the_stock_class_gives_the_editors_answer_at_any_sigma_and_size(networks
 
 @pytest.mark.parametrize("name", ["sharpen", "posterize"])
 @torch.no_grad()
-def test_known_maps_are_written_as_they_are_trained_around(networks, codec, pictures, name):
+def test_known_maps_are_written_as_they_are_trained_around(networks, codec, images, name):
     editor, network = networks
-    tokens = pack(codec.encode(pictures[:1]))
+    tokens = pack(codec.encode(images[:1]))
     state = NAMES.index(name)
     asked = torch.nn.functional.one_hot(torch.tensor([state]), EDIT_STATES).float()
     found = _edited(network, tokens, _sentence(prototypes()[state]), 0.9)
@@ -78,19 +78,19 @@ def test_known_maps_are_written_as_they_are_trained_around(networks, codec, pict
 
 
 @torch.no_grad()
-def test_chosen_tones_are_those_of_a_posterised_picture(codec, pictures):
-    tokens = pack(codec.encode(pictures))
-    wanted = pack(codec.encode(edits.posterize(pictures)))
+def test_chosen_tones_are_those_of_a_posterised_image(codec, images):
+    tokens = pack(codec.encode(images))
+    wanted = pack(codec.encode(edits.posterize(images)))
     found = tokens + Tones(codec)(tokens)
     worth = codec.std.repeat_interleave(4)
     assert _relative_error(worth * found, worth * wanted) < 0.5 * _relative_error(worth * tokens, worth * wanted)
 
 
 @torch.no_grad()
-def test_the_fitted_map_sharpens(networks, codec, pictures):
+def test_the_fitted_map_sharpens(networks, codec, images):
     editor, _ = networks
-    tokens = pack(codec.encode(pictures))
-    wanted = pack(codec.encode(edits.sharpen(pictures)))
+    tokens = pack(codec.encode(images))
+    wanted = pack(codec.encode(edits.sharpen(images)))
     found = tokens + editor.maps["sharpen"](tokens)
     worth = codec.std.repeat_interleave(4)
     assert _relative_error(worth * found, worth * wanted) < 0.6 * _relative_error(worth * tokens, worth * wanted)
@@ -116,7 +116,7 @@ def test_a_sentence_that_names_no_edit_is_read_as_no_edit(networks):
 
 @torch.no_grad()
 def test_a_state_that_is_named_is_heard_as_exactly_one(networks):
-    """Block 1 gates steep hinges with it: at 1.04 the tones of a posterised picture were others."""
+    """Block 1 gates steep hinges with it: at 1.04 the tones of a posterised image were others."""
     _, network = networks
     stored = copy.deepcopy(network).to(torch.bfloat16).float()
     heard = {}
