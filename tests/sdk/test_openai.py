@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import gc
 import io
+import itertools
+import socket
 import struct
 import threading
 import zlib
@@ -194,6 +198,12 @@ class TestInputs:
                 "invalid_image_url",
                 "images[0].image_url",
             )
+
+    def test_links_do_not_follow_what_any_caller_says_about_the_address(self, http: httpx2.Client, server: LiveServer):
+        forged = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
+        body = {"image": data_uri(picture()), "prompt": "x", "size": SIZE, "response_format": "url"}
+        answer = http.post("/v1/images/edits", json=body, headers=forged)
+        assert answer.json()["data"][0]["url"].startswith(f"{server.url}/files/")
 
     def test_an_answers_own_link_is_an_input_again(self, client: OpenAI):
         link = edit(client, image=picture(BLUE), response_format="url").data[0].url
@@ -420,6 +430,7 @@ class TestErrors:
         assert estimate["components"][0]["quantity"] == 2
         assert estimate["resolved"]["output"] == SIZE
         assert estimate["resolved"]["ignored_parameters"] == ["frobnicate"]
+        assert estimate["resolved"]["acceleration"] == edit(client).metadata["applied"]["acceleration"]
         followed = edit(client, image=picture(RED, (256, 128)), size="auto", extra_query=query).model_extra
         width, height = followed["resolved"]["output"].split("x")
         assert int(width) > 1.9 * int(height)
@@ -481,6 +492,23 @@ class TestStreaming:
         assert isinstance(completed, ImageEditCompletedEvent)
         assert close_to(colour_of(completed), RED)
 
+    def test_28_partial_images_of_several_images_say_which_they_are_of(self, tmp_path: Path):
+        wanted, steps = 2, 8
+        with (
+            gated_server(tmp_path / "two", running=2) as gated,
+            OpenAI(base_url=f"{gated.url}/v1", api_key="any", max_retries=0) as client,
+        ):
+            stream = edit(client, stream=True, n=2, partial_images=wanted, extra_body={"steps": steps})
+            walker = threading.Thread(target=_walk, args=(gated, 2 * steps))
+            walker.start()
+            events = list(stream)
+            walker.join()
+        partials = [event for event in events if isinstance(event, ImageEditPartialImageEvent)]
+        for image in (0, 1):
+            own = [event.partial_image_index for event in partials if event.image_index == image]
+            assert own == list(range(wanted)), image
+        assert [event.image_index for event in events[len(partials) :]] == [0, 1]
+
     def test_29_a_waiting_stream_speaks_at_once(self, gated: GatedServer):
         body = {"image": data_uri(picture()), "prompt": "x", "stream": True}
         with ThreadPoolExecutor(1) as pool, httpx2.Client(base_url=gated.url, timeout=20) as http:
@@ -530,6 +558,52 @@ def _walk(gated: GatedServer, steps: int) -> None:
         gated.pipeline.let_pass()
         if step < steps:
             gated.newest_once(lambda job, step=step: job.step >= step or job.state.final)
+
+
+def large_buffers() -> list[bytes | bytearray | str]:
+    """Everything of a megabyte or more that some object of this process refers to, running coroutines among them."""
+    gc.collect()
+    found = {
+        id(buffer): buffer
+        for holder in gc.get_objects()
+        for buffer in gc.get_referents(holder)
+        if isinstance(buffer, bytes | bytearray | str) and len(buffer) > 1 << 20
+    }
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def cutting_proxy(target: str, cut: tuple[int, ...]) -> Iterator[str]:
+    """An address that leads to `target`; the connections with these numbers break within the upload."""
+    host, port = target.removeprefix("http://").split(":")
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve(client: socket.socket, number: int) -> None:
+        with client, socket.create_connection((host, int(port))) as server:
+            if number in cut:
+                server.sendall(client.recv(4096))
+                return
+            back = threading.Thread(target=pump, args=(server, client), daemon=True)
+            back.start()
+            pump(client, server)
+            back.join()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                client, _ = listener.accept()
+                threading.Thread(target=serve, args=(client, number), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 class TestRetries:
@@ -604,6 +678,57 @@ class TestRetries:
                 assert call.result().data
         assert sent == ["0", "1"]
         assert [job.state for job in gated.jobs()] == [JobState.SUCCEEDED]
+
+    @pytest.mark.parametrize("cut", [(), (0, 2, 3)], ids=["every upload arrives", "some uploads are cut off"])
+    def test_an_impatient_client_with_many_retries_starts_one_edit(self, gated: GatedServer, cut: tuple[int, ...]):
+        """Its pauses grow to 8 s, and what it repeats is kept for as long."""
+        sent: list[str] = []
+        hooks = {"request": [lambda request: sent.append(request.headers["x-stainless-retry-count"])]}
+        with (
+            cutting_proxy(gated.url, cut) as url,
+            httpx2.Client(event_hooks=hooks) as http,
+            OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=6, timeout=0.5, http_client=http) as client,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            call = pool.submit(edit, client, image=picture() + bytes(100_000))
+            until(lambda: "4" in sent)
+            gated.pipeline.gate.set()
+            assert call.result().data
+        assert [job.state for job in gated.jobs()] == [JobState.SUCCEEDED]
+
+    @pytest.mark.parametrize("form", [True, False], ids=["form", "json"])
+    def test_a_waiting_call_holds_no_image(self, gated: GatedServer, tmp_path: Path, form: bool):
+        """The client reads its body from a file, so whatever is as large as the upload is the server's."""
+        noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(noise).save(out, "PNG")
+        body, content_type = tmp_path / "body", "application/json"
+        if form:
+            content_type = "multipart/form-data; boundary=b"
+            head = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nx\r\n--b\r\n'
+            head += b'Content-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+            body.write_bytes(head + out.getvalue() + b"\r\n--b--\r\n")
+        else:
+            body.write_text(f'{{"prompt": "x", "image": "{data_uri(out.getvalue())}"}}')
+        del out, noise
+
+        def post() -> int:
+            with body.open("rb") as file:
+                pieces = iter(lambda: file.read(1 << 16), b"")
+                headers = {"content-type": content_type, "x-stainless-retry-count": "0"}
+                url = f"{gated.url}/v1/images/edits"
+                return httpx2.post(url, content=pieces, headers=headers, timeout=20).status_code
+
+        before = {id(buffer) for buffer in large_buffers()}
+        with ThreadPoolExecutor(1) as pool:
+            call = pool.submit(post)
+            gated.running()
+            gated.pipeline.let_pass()
+            gated.newest_once(lambda job: job.step >= 1)
+            held = [len(buffer) for buffer in large_buffers() if id(buffer) not in before]
+            gated.pipeline.gate.set()
+            assert call.result() == 200
+        assert held == []
 
     def test_an_answer_that_takes_too_long_names_the_job_that_goes_on(
         self, gated: GatedServer, monkeypatch: pytest.MonkeyPatch

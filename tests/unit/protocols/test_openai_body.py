@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -102,6 +103,52 @@ def test_a_cut_off_body_is_told_apart_from_a_whole_one():
     body = encoded([Part("prompt", None, b"x")])
     with pytest.raises(InvalidRequest, match="closing boundary"):
         parts_of([body[:-6]])
+
+
+PNG = b"\x89PNG\r\n\x1a\n pixels"
+
+
+@pytest.mark.parametrize("name", ["image", "image[]", "mask"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        '"\r\nContent-Type: image/png',
+        '"\r\nContent-Type: application/octet-stream',
+        '"',
+        '"; filename=""',
+        "\"; filename*=UTF-8''cat.png\r\nContent-Type: image/png",
+    ],
+)
+def test_an_image_without_a_file_name_is_an_image(name: str, headers: str):
+    body = f'--b\r\nContent-Disposition: form-data; name="{name}{headers}\r\n\r\n'.encode() + PNG + b"\r\n--b--\r\n"
+    found = body_of(cut(body, 7), "multipart/form-data; boundary=b")
+    assert [image.source for image in (*found.images, *([found.mask] if found.mask else []))] == [PNG]
+
+
+def test_bytes_without_a_file_name_that_are_no_image_are_not_called_bad_text():
+    body = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n\x00\xfe\xff\r\n--b--\r\n'
+    assert body_of([body], "multipart/form-data; boundary=b").images[0].source == b"\x00\xfe\xff"
+
+
+@pytest.mark.parametrize("encoding", ["", "Content-Transfer-Encoding: base64\r\n"])
+def test_base64_of_an_image_is_the_image(encoding: str):
+    text = base64.encodebytes(PNG * 20).decode()
+    body = f'--b\r\nContent-Disposition: form-data; name="image"\r\n{encoding}\r\n{text}\r\n--b--\r\n'.encode()
+    assert body_of([body], "multipart/form-data; boundary=b").images[0].source == PNG * 20
+
+
+@pytest.mark.parametrize(
+    "preamble", [b"\r\n", b"This is a multipart message.\r\n", b"a --b c\r\n--bear\r\n\r\n", b"x\n"]
+)
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_text_before_the_first_boundary_is_passed_over(preamble: bytes, size: int):
+    body = b'--b\r\nContent-Disposition: form-data; name="prompt"\r\n\r\npaint it\r\n--b--\r\n'
+    assert body_of(cut(preamble + body, size), "multipart/form-data; boundary=b").values == {"prompt": "paint it"}
+
+
+def test_text_before_the_first_boundary_has_an_end():
+    with pytest.raises(InvalidRequest, match="boundary"):
+        body_of([bytes(10_000)] * 100, "multipart/form-data; boundary=b")
 
 
 def test_a_boundary_may_be_quoted():

@@ -410,6 +410,18 @@ class TestMeaning:
         assert parsed.request.guidance_scale == 4
         assert ignored(parsed) == ["guidance_scale"]
 
+    def test_the_name_that_was_used_is_not_among_the_ignored_ones(self):
+        parsed = call(true_cfg_scale="4", guidance_scale="1", num_inference_steps="4", steps="5")
+        body = dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), (DeliveredImage("AAAA"),))
+        assert body["metadata"]["ignored_parameters"] == ["steps", "guidance_scale"]
+        headers = dump.answer_headers(resolve(parsed, route(DEMO)), a_job(parsed), replayed=False)
+        assert headers["x-ignored-parameters"] == "steps, guidance_scale"
+
+    def test_what_is_said_of_a_shape_names_the_parameter_that_gave_it(self):
+        assert call(size="16:9").wire_name("aspect_ratio") == "size"
+        assert call(image_size="2K").wire_name("resolution") == "image_size"
+        assert call(aspect_ratio="16:9").wire_name("aspect_ratio") == "aspect_ratio"
+
     @pytest.mark.parametrize(("word", "acceleration"), [("true", Acceleration.HIGH), ("false", Acceleration.NONE)])
     def test_go_fast_is_acceleration(self, word: str, acceleration: Acceleration):
         assert call(go_fast=word).request.acceleration is acceleration
@@ -420,6 +432,13 @@ class TestMeaning:
         assert not call(disable_safety_checker="true").request.enable_safety_checker
         with pytest.raises(InvalidRequest, match="contradict"):
             call(enable_safety_checker="true", disable_safety_checker="true")
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("enable_safety_checker", "true"), ("disable_safety_checker", "false")]
+    )
+    def test_who_asks_for_the_safety_checker_is_told_that_there_is_none(self, name: str, value: str):
+        assert ignored(call(**{name: value})) == [name]
+        assert ignored(call(moderation="low")) == ["moderation"]
 
     def test_jpg_is_jpeg_and_compression_is_the_encoders_quality(self):
         edit = call(output_format="jpg", output_compression="80").request
@@ -547,6 +566,12 @@ class TestResolving:
         assert failure.field == param
         assert f"'{param}'" in failure.message
 
+    def test_a_limit_is_printed_in_full(self):
+        parsed = call(seed=str(2**63))
+        with pytest.raises(errors.OutOfRange) as raised:
+            complete(parsed, route())
+        assert f"from 0 to {2**63 - 1}, not {2**63}." in raised.value.message
+
     def test_too_many_pictures_are_refused_before_anything_is_stored(self):
         parsed = parse_call(decode_form([text("prompt", "x"), *(file("image[]") for _ in range(9))]))
         with pytest.raises(errors.TooManyImages) as raised:
@@ -649,6 +674,20 @@ class TestAnswers:
         square = sizes.resolve(completed.size, QWEN.sizes, None)
         body = dump.dump_estimate(resolved, completed, route(), square, notices, size_known=False)
         compare("estimate", body, golden)
+
+    def test_seconds_are_told_to_a_tenth_of_a_millisecond_and_prices_to_a_billionth(self):
+        parsed = call(n="3")
+        job = a_job(parsed)
+        assert job.output is not None
+        job = dataclasses.replace(job, output=dataclasses.replace(job.output, timings={"inference": 1 / 3}))
+        body = dump.dump_response(resolve(parsed, route(DEMO)), job, (DeliveredImage("AAAA"),) * 3)
+        assert body["timings"] == {"inference": 0.3333}
+        completed, notices = route(DEMO).complete(resolve(parsed, route(DEMO)).request, image_count=1)
+        square = sizes.resolve(completed.size, DEMO.sizes, None)
+        estimate = dump.dump_estimate(parsed, completed, route(DEMO), square, notices, size_known=True)
+        component = estimate["components"][0]
+        assert component["unit_price"] == round(component["unit_price"], 9)
+        assert component["total_cost"] * 1e6 == pytest.approx(estimate["total_cost_micros"])
 
     def test_avif_is_told_beside_the_types_of_the_sdk(self):
         parsed = call(output_format="avif")
