@@ -97,6 +97,17 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Expansion:
+    """The prompt that is used instead of the caller's, decided once for a job.
+
+    reason: why it is the caller's own after all, as a part of a sentence; empty when it was rewritten.
+    """
+
+    prompt: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EditRequest:
     """One edit as its caller wants it. Fields left None are filled with defaults by `catalog.Route.complete`.
 
@@ -105,6 +116,7 @@ class EditRequest:
     steps: denoise steps. guidance_scale: strength of classifier-free guidance, 1 is off.
     output_quality: encoder quality from 0 to 100 for jpeg, webp and avif.
     strict: refuse a size that cannot be given exactly instead of taking the nearest.
+    expansion: set by the first worker that rewrites the prompt, so that a later attempt uses the same words.
     """
 
     model: str
@@ -123,6 +135,7 @@ class EditRequest:
     enable_safety_checker: bool = True
     enable_prompt_expansion: bool = False
     strict: bool = False
+    expansion: Expansion | None = None
 
     @property
     def inputs(self) -> tuple[ImageInput, ...]:
@@ -168,6 +181,8 @@ class EditRequest:
         values["size"] = SizeRequest(**data["size"])
         values["acceleration"] = None if data["acceleration"] is None else Acceleration(data["acceleration"])
         values["output_format"] = OutputFormat(data["output_format"])
+        expansion = data.get("expansion")
+        values["expansion"] = None if expansion is None else Expansion(**expansion)
         return cls(**values)
 
 

@@ -19,7 +19,7 @@ from retouch.accounts import ledger
 from retouch.accounts.keys import Account
 from retouch.catalog import Catalog
 from retouch.database import Database
-from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Notice, Usage
+from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
 from retouch.errors import (
     DatabaseUnavailable,
     Failure,
@@ -362,6 +362,12 @@ class Service:
         self.wakeups.publish(JOB_TOPIC)
         return cancel
 
+    def keep_expansion(self, lease: Lease, expansion: Expansion) -> None:
+        """The words that are used instead of the prompt, before the first step is taken with them. LeaseLost."""
+        with self._database.transaction(durability="deferred") as connection:
+            store.keep_expansion(connection, lease, expansion)
+        self._database.sync()
+
     def finish(self, lease: Lease, output: EditOutput, usage: Usage) -> Job:
         """The edit is done: state, price, usage entry and webhook in one transaction. LeaseLost."""
         route = self._catalog.route(lease.job.request.model)
@@ -416,9 +422,11 @@ class Service:
         state: str,
         *,
         seconds: Mapping[str, float] | None = None,
+        checks: Mapping[str, int] | None = None,
+        problem: str | None = None,
     ) -> None:
-        """A worker is alive; state `loading` or `ready`; seconds by stage since it started. Every few seconds."""
-        alive = LiveWorker(worker, tuple(queues), device, state, self._clock(), seconds or {})
+        """A worker is alive, see `LiveWorker`. Every few seconds."""
+        alive = LiveWorker(worker, tuple(queues), device, state, self._clock(), seconds or {}, checks or {}, problem)
         with self._database.transaction(durability="eventual") as connection:
             liveness.beat(connection, alive)
 

@@ -4,7 +4,7 @@ Nothing here loads anything.
 """
 
 from retouch.catalog.checkpoints import CHECKPOINTS, DEMO_SIZES, QWEN_SIZES, Checkpoint, checkpoint_named
-from retouch.catalog.models import MODELS, Limits, Model, Price, model_named
+from retouch.catalog.models import MODELS, Checks, Limits, Model, Price, checks_of, model_named
 from retouch.catalog.routing import Catalog, Route
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "QWEN_SIZES",
     "Catalog",
     "Checkpoint",
+    "Checks",
     "Limits",
     "Model",
     "Price",
     "Route",
     "checkpoint_named",
+    "checks_of",
     "model_named",
 ]

@@ -23,7 +23,7 @@ class Checkpoint:
     model's eyes. distilled: trained to run without classifier-free guidance, so guidance and negative
     prompt do nothing and are reported as converted. full_precision: runs in float32 on a GPU too, where
     others run in bfloat16. research_only: the licence forbids commercial use; the operator must accept it
-    by name.
+    by name. speaks: its text encoder is a whole language model that can answer in words.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Checkpoint:
     distilled: bool = False
     full_precision: bool = False
     research_only: bool = False
+    speaks: bool = True
     licence: str = "Apache-2.0"
 
 
@@ -76,6 +77,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         vision_area=64 * 64,
         distilled=True,
         full_precision=True,  # its encoder lifts numbers by 1024, and bfloat16 has eight bits
+        speaks=False,
     ),
     Checkpoint(
         "qwen-image-edit",
@@ -114,7 +116,16 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         licence="Qwen Research License",
     ),
     # For measurements: echoes the first image, so that what is around a model can be timed without one.
-    Checkpoint("null", source=None, sizes=NULL_SIZES, max_images=16, steps=4, guidance_scale=1.0, distilled=True),
+    Checkpoint(
+        "null",
+        source=None,
+        sizes=NULL_SIZES,
+        max_images=16,
+        steps=4,
+        guidance_scale=1.0,
+        distilled=True,
+        speaks=False,
+    ),
 )
 
 

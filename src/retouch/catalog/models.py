@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from retouch.edit import Acceleration, Notice, OutputFormat
 from retouch.errors import ImageTooLarge
@@ -34,6 +35,13 @@ class Price:
         return (flat + by_area) / 100_000_000
 
 
+class Checks(StrEnum):
+    """What the safety checker looks at, and what a caller gets whose images are all flagged."""
+
+    OUTPUT = "output"  #: outputs only; a flagged one is delivered in black and marked, as fal's own toolkit does
+    INPUT_AND_OUTPUT = "input+output"  #: an error when an input or every output is flagged
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """A public model id: what its callers may send. The numbers are the vendors' published ones.
@@ -61,6 +69,7 @@ class Model:
     max_side: int | None = None
     max_image_bytes: int | None = None
     aliases: tuple[str, ...] = ()
+    checks: Checks = Checks.INPUT_AND_OUTPUT
 
     def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
         """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
@@ -133,6 +142,7 @@ MODELS: tuple[Model, ...] = (
         guidance=Limits(0, 20, 4),
         price=FAL_EDIT_PRICE,
         output_formats=(OutputFormat.JPEG, OutputFormat.PNG),
+        checks=Checks.OUTPUT,
     ),
     Model(
         "fal-ai/qwen-image-edit-plus",
@@ -143,6 +153,7 @@ MODELS: tuple[Model, ...] = (
         guidance=Limits(0, 20, 4),
         price=HOSTED_PRICE,
         output_formats=(OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.WEBP),
+        checks=Checks.OUTPUT,
     ),
     Model(
         "fal-ai/qwen-image-2/edit",
@@ -167,3 +178,9 @@ MODELS: tuple[Model, ...] = (
 def model_named(model_id: str) -> Model | None:
     """The row of a public id, whether or not anything serves it."""
     return next((model for model in MODELS if model.id == model_id), None)
+
+
+def checks_of(model_id: str) -> Checks:
+    """What is checked for a public id; for one without a row, such as the command line's, everything."""
+    model = model_named(model_id)
+    return Checks.INPUT_AND_OUTPUT if model is None else model.checks

@@ -112,6 +112,10 @@ class Engine:
             self._lock.notify_all()
         return edit_id
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise InvalidRequest for a prompt that the model cannot take."""
+        self._pipeline.check_prompt(prompt)
+
     def interleave(self, words: Generator[None, None, T]) -> Future[T]:
         """Advance `words` in the thread that calls `step`, in turns between denoise steps; its result or its error.
 

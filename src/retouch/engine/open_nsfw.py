@@ -34,6 +34,7 @@ class OpenNsfw:
     """The classifier with its weights in memory (24 MB); `score` may be called from several threads at once."""
 
     name = "open_nsfw"
+    category = "sexual"
     default_threshold = 0.8
     """Its authors: above it an image is very likely unsafe. No harmless image of ours came near half of it."""
 

@@ -35,8 +35,11 @@ class LanguageModel(Protocol):
     Only the thread that drives the engine may advance one, see `Engine.interleave`.
     """
 
-    def rewrite(self, prompt: str, images: Sequence[Pixels]) -> Generator[None, None, str]:
-        """What it answers to `rewrite.RULES`, not yet judged. Raises InvalidRequest for a prompt it cannot take."""
+    def rewrite(self, prompt: str, images: Sequence[Pixels], rules: str) -> Generator[None, None, str]:
+        """What it answers when it is told `rules`, not yet judged.
+
+        Raises InvalidRequest for a prompt it cannot take, Unavailable when it takes too long.
+        """
 
     def unsafe_score(self, prompt: str) -> Generator[None, None, float]:
         """How likely it calls the prompt forbidden, 0 to 1. Raises InvalidRequest for a prompt it cannot take."""

@@ -13,7 +13,7 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -80,8 +80,11 @@ class Rewriter(Protocol):
     @property
     def name(self) -> str: ...
 
-    def answer(self, prompt: str, images: Sequence[Pixels]) -> str:
-        """Its answer, not yet judged. Raises Unavailable, whose message is a part of a sentence."""
+    def answer(self, prompt: str, images: Sequence[Pixels], cancelled: Callable[[], bool]) -> str:
+        """Its answer, not yet judged. Raises Unavailable, whose message is a part of a sentence.
+
+        cancelled: says whether anyone still needs it.
+        """
 
 
 class PromptExpander:
@@ -92,7 +95,13 @@ class PromptExpander:
         self._accepted: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def expand(self, prompt: str, images: Sequence[Pixels], check: PromptCheck) -> Rewrite:
+    def expand(
+        self,
+        prompt: str,
+        images: Sequence[Pixels],
+        check: PromptCheck,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Rewrite:
         """The words to use instead of `prompt`, or why there are none; never an error because of the rewriter.
 
         Raises what the rewriter raises when `prompt` itself cannot be used.
@@ -103,7 +112,7 @@ class PromptExpander:
                 self._accepted.move_to_end(key)
                 return Rewrite(self._accepted[key])
         try:
-            answer = self._rewriter.answer(prompt, images)
+            answer = self._rewriter.answer(prompt, images, cancelled)
         except Unavailable as error:
             logger.warning("no rewritten prompt: %s", error.message)
             return Rewrite(None, error.message)

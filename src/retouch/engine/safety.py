@@ -46,12 +46,15 @@ GRADES = frozenset({"medium", "high"})
 class ImageClassifier(Protocol):
     """Anything that scores one image; called from several threads at once.
 
-    name: for logs. default_threshold: from which score on an image is unsafe when the operator sets no threshold.
+    name: for logs. category: a general word for what it flags, or None. default_threshold: from which score on an image
+    is unsafe when the operator sets no threshold.
     timeout_s: how long one image may take, or None for a classifier that always returns.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def category(self) -> str | None: ...
     @property
     def default_threshold(self) -> float: ...
     @property
@@ -83,6 +86,7 @@ class ImageChecker:
         counted: Callable[[Stage, str, float], None] = lambda _stage, _verdict, _seconds: None,
     ) -> None:
         self.threshold = classifier.default_threshold if threshold is None else threshold
+        self.category = classifier.category
         self._classifier = classifier
         self._counted = counted
         self._scores: OrderedDict[bytes, float] = OrderedDict()

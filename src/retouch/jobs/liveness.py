@@ -25,7 +25,11 @@ READY, LOADING = "ready", "loading"
 
 @dataclass(frozen=True, slots=True)
 class LiveWorker:
-    """A worker that was heard of lately. state: `loading` or `ready`. seconds: spent by stage since it started."""
+    """A worker that was heard of lately.
+
+    state: `loading` or `ready`. seconds: spent by stage since it started. checks: safety checks since then by
+    `stage verdict`. problem: why it cannot get ready, in a sentence.
+    """
 
     name: str
     queues: tuple[str, ...]
@@ -33,6 +37,8 @@ class LiveWorker:
     state: str
     seen_at: datetime
     seconds: Mapping[str, float] = field(default_factory=dict)
+    checks: Mapping[str, int] = field(default_factory=dict)
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class QueueStatistics:
 def beat(connection: Connection, alive: LiveWorker) -> None:
     """Note that a worker is alive."""
     facts = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
-    facts["seconds"] = dict(alive.seconds)
+    facts |= {"seconds": dict(alive.seconds), "checks": dict(alive.checks), "problem": alive.problem}
     row = insert_into(connection, worker).values(name=alive.name, **facts)
     connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))
 
@@ -55,7 +61,10 @@ def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:
     query = select(worker).where(worker.c.seen_at > now - timedelta(seconds=ALIVE_S)).order_by(worker.c.name)
     rows = connection.execute(query)
     return tuple(
-        LiveWorker(row.name, tuple(row.queues), row.device, row.state, row.seen_at, row.seconds) for row in rows
+        LiveWorker(
+            row.name, tuple(row.queues), row.device, row.state, row.seen_at, row.seconds, row.checks, row.problem
+        )
+        for row in rows
     )
 
 
@@ -68,8 +77,12 @@ def unready_reason(workers: Iterable[LiveWorker], queues: Iterable[str]) -> str 
     """Why a job of some queue would not be run now, or None."""
     alive = tuple(workers)
     for queue in queues:
-        states = {each.state for each in alive if queue in each.queues}
+        serving = [each for each in alive if queue in each.queues]
+        states = {each.state for each in serving}
         if READY not in states:
+            problem = next((each.problem for each in serving if each.problem), None)
+            if problem is not None:
+                return problem
             return f"The model '{queue}' is loading." if LOADING in states else f"No worker serves '{queue}'."
     return None
 

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from retouch.database import insert_of
-from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
+from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
 from retouch.jobs import caller_buckets, fair_queue, outbox
 from retouch.jobs.events import append, forget_all
@@ -269,6 +269,12 @@ def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
 def progress(connection: Connection, lease: Lease, *, step: int, steps: int) -> bool:
     """Write how far the edit is; True when the owner wants it cancelled."""
     return bool(_fenced(connection, lease, {"step": step, "steps": steps}).cancel_requested)
+
+
+def keep_expansion(connection: Connection, lease: Lease, expansion: Expansion) -> Job:
+    """Write the words that are used instead of the prompt; every later attempt reads them."""
+    changed = replace(lease.job.request, expansion=expansion)
+    return job_of(_fenced(connection, lease, {"request": changed.to_json()}))
 
 
 def finish(

@@ -202,5 +202,7 @@ worker = Table(  # which workers say they are alive
     Column("state", Text, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
     Column("seconds", Json, nullable=False, server_default=text("'{}'")),  # by stage, since it started
+    Column("checks", Json, nullable=False, server_default=text("'{}'")),  # by stage and verdict, since it started
+    Column("problem", Text),  # why it cannot get ready
     CheckConstraint("state IN ('loading', 'ready')", name="state"),
 )

@@ -53,6 +53,7 @@ class _JobTable(Collector):
         yield from _jobs(statistics)
         yield _workers(statistics)
         yield _seconds(statistics)
+        yield from _safety(statistics)
 
 
 def _jobs(statistics: QueueStatistics) -> Iterator[Metric]:
@@ -72,9 +73,24 @@ def _seconds(statistics: QueueStatistics) -> Metric:
     )
     for worker in statistics.workers:
         for stage, spent in worker.seconds.items():
-            if stage != "inference":  # the sum of three others
+            if stage not in ("inference", "safety"):  # the sum of three others; a metric of its own
                 seconds.add_metric([worker.name, worker.queues[0], stage], spent)
     return seconds
+
+
+def _safety(statistics: QueueStatistics) -> Iterator[Metric]:
+    """What the checkers found: counts and time, never a score, a prompt or an image."""
+    checks = CounterMetricFamily(
+        "retouch_safety_checks", "Safety checks, by what was checked and found.", labels=["worker", "stage", "verdict"]
+    )
+    seconds = CounterMetricFamily("retouch_safety_seconds", "Time spent on safety checks.", labels=["worker"])
+    for worker in statistics.workers:
+        for name, count in worker.checks.items():
+            stage, _, verdict = name.partition(" ")
+            checks.add_metric([worker.name, stage, verdict], count)
+        seconds.add_metric([worker.name], worker.seconds.get("safety", 0.0))
+    yield checks
+    yield seconds
 
 
 def _workers(statistics: QueueStatistics) -> Metric:

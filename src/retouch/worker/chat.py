@@ -6,7 +6,7 @@ is followed. What the server answers is in no log and no message. Which answer m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -55,7 +55,12 @@ class ChatRewriter:
         self._timeout_s = timeout_s
         self.name = f"{base_url} {model} {rules}"
 
-    def answer(self, prompt: str, images: Sequence[Pixels]) -> str:
+    def answer(
+        self,
+        prompt: str,
+        images: Sequence[Pixels],
+        cancelled: Callable[[], bool] = lambda: False,  # noqa: ARG002 - an exchange ends by its own time limit
+    ) -> str:
         """What the model wrote. Raises Unavailable when there is no complete answer."""
         status, body = self._post(self._message(prompt, images))
         if status in NO_IMAGES:

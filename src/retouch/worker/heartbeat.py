@@ -71,11 +71,26 @@ class Heartbeat:
                 subscription.wait(self.settings.progress_s)
                 lifecycle.wait(Phase.STOPPED, began + SHORTEST_ROUND_S - time.monotonic())
 
+    def report_problem(self, problem: str) -> None:
+        """Let `/ready` say why this worker, which is about to end, cannot get ready."""
+        try:
+            self.service.beat(self.worker, self.queues, self.device, "loading", problem=problem)
+        except Unavailable as error:
+            logger.warning("the service is out of reach", reason=error.message)
+
     def _round(self, now: float) -> None:
         """Attend to every leased job once, and beat when it is due or the state has changed."""
         state = "loading" if self.runner.engine is None else "ready"
         if state != self._beat_state or now - self._beat_at >= self.settings.beat_s:
-            self.service.beat(self.worker, self.queues, self.device, state, seconds=dict(self.runner.seconds))
+            tally = self.runner.policy.moderation.tally
+            self.service.beat(
+                self.worker,
+                self.queues,
+                self.device,
+                state,
+                seconds=dict(self.runner.seconds) | {"safety": tally.seconds},
+                checks=tally.checks,
+            )
             self._beat_at, self._beat_state = now, state
         jobs = self.runner.leased.all()
         self._reported = {job.key: self._reported.get(job.key) or _Reported(now, now, now) for job in jobs}

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TypeVar
 
+import numpy as np
 import structlog
 
-from retouch import images
 from retouch.catalog import Checkpoint
-from retouch.edit import Bucket, Notice, OutputImage
+from retouch.edit import Bucket, Expansion, Notice, OutputImage
 from retouch.engine.engine import Engine, StepReport
 from retouch.errors import (
+    ContentRefused,
     Failure,
     ForbiddenAddress,
     InternalError,
@@ -29,6 +30,7 @@ from retouch.errors import (
     Unavailable,
     UnknownJob,
 )
+from retouch.images import Pixels
 from retouch.jobs.job import Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -36,6 +38,7 @@ from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.outcome import output_of, usage_of
+from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import ReadInput, finish_image, stage_in
 
@@ -43,9 +46,14 @@ logger = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+EXPANSION = "enable_prompt_expansion"
+
+PREVIEWS_CHECKED = 4
+"""Previews that may wait for the checker; with more, the next one is taken later."""
+
 
 class JobRunner:
-    """Runs leased jobs. `engine` is set once the model is loaded, before the first job is leased.
+    """Runs leased jobs. `engine` and `policy` are set once the model is loaded, before the first job is leased.
 
     seconds: device and staging time by stage since the start, of all finished jobs.
     """
@@ -64,6 +72,7 @@ class JobRunner:
         slots = settings.running + settings.ahead
         self.leased = LeasedJobs(slots)
         self.engine: Engine | None = None
+        self.policy = JobPolicy()
         self.seconds: dict[str, float] = {}
         self._seconds_lock = threading.Lock()
         self._service = service
@@ -75,6 +84,8 @@ class JobRunner:
         self._caller_buckets = caller_buckets
         self._staging_in = ThreadPoolExecutor(slots, "stage-in")
         self._staging_out = ThreadPoolExecutor(2, "stage-out")
+        self._checking_previews = ThreadPoolExecutor(1, "preview")
+        self._preview_slots = threading.Semaphore(PREVIEWS_CHECKED)
         self._storing: set[Future[None]] = set()
 
     def begin(self, lease: Lease) -> None:
@@ -97,11 +108,10 @@ class JobRunner:
             if job is not None:
                 job.steps_done[progress.edit_id] = progress.step
                 image = int(progress.edit_id.rpartition("/")[2])
-                if image in job.previews_wanted:
+                if image in job.previews_wanted and self._preview_slots.acquire(blocking=False):
                     job.previews_wanted.discard(image)
                     pixels = self.engine.preview(progress.edit_id)
-                    if pixels is not None:
-                        job.previews[image] = pixels, progress.step
+                    self._checking_previews.submit(self._check_preview, job, image, pixels, progress.step)
         for finished in report.finished:
             job = self.leased.of_edit(finished.edit_id)
             if job is not None:
@@ -130,6 +140,7 @@ class JobRunner:
                 self._give_back(job)
         self._staging_in.shutdown(wait=False, cancel_futures=True)
         self._staging_out.shutdown(wait=False, cancel_futures=True)
+        self._checking_previews.shutdown(wait=False, cancel_futures=True)
 
     # -- stages ----------------------------------------------------------------------------------------
 
@@ -154,8 +165,18 @@ class JobRunner:
             self._fail(job, InternalError("Something went wrong inside the server; it has been logged.").failure)
 
     def _stage_in(self, job: LeasedJob) -> None:
+        """Fetch and decode, check, rewrite, and hand the edits to the engine; a refusal costs no time of the device."""
         began = time.monotonic()
-        staged = stage_in(job.lease.job.request, self._checkpoint, self._read)
+        request, moderation = job.lease.job.request, self.policy.moderation
+        notices = [*moderation.notices(request), *moderation.check_prompt(request, request.prompt, job=job.id)]
+        staged = stage_in(request, self._checkpoint, self._read)
+        try:
+            notices += moderation.check_inputs(request, staged.images, job=job.id)
+        except ContentRefused as refusal:
+            self._delete([image.blob for image in request.images if image.blob and image.field == refusal.field])
+            raise
+        expansion, more = self._expand(job, staged.images)
+        staged = staged.with_prompt(expansion, (*notices, *more))
         job.stage_in_s = time.monotonic() - began
         job.staged = staged
         assert self.engine is not None, "jobs are leased after the engine is loaded"
@@ -166,28 +187,69 @@ class JobRunner:
         if job.closed:  # by another thread, whose own drop may have come before the last `add`
             self._drop_edits(job)
 
+    def _expand(self, job: LeasedJob, inputs: Sequence[Pixels]) -> tuple[str, tuple[Notice, ...]]:
+        """The words to use, decided once for all attempts of the job, and what is to be said of them."""
+        request = job.lease.job.request
+        if not request.enable_prompt_expansion:
+            return request.prompt, ()
+        if self.policy.expander is None:
+            detail = "This server has no prompt expansion; the prompt was used."
+            return request.prompt, (Notice(EXPANSION, "ignored", detail),)
+        expansion = request.expansion
+        if expansion is None:
+            assert self.engine is not None, "jobs are leased after the engine is loaded"
+            rewrite = self.policy.expander.expand(
+                request.prompt, inputs, self.engine.check_prompt, cancelled=lambda: job.closed
+            )
+            expansion = Expansion(rewrite.prompt or request.prompt, rewrite.reason)
+            if rewrite.prompt is not None:
+                try:
+                    self.policy.moderation.check_prompt(request, rewrite.prompt, job=job.id)
+                except ContentRefused:
+                    expansion = Expansion(request.prompt, "the safety checker refused the rewritten prompt")
+            self._service.keep_expansion(job.lease, expansion)
+        if expansion.reason:
+            detail = f"The prompt was used as it is: {expansion.reason}."
+            return expansion.prompt, (Notice(EXPANSION, "ignored", detail),)
+        return expansion.prompt, (Notice(EXPANSION, "converted", expansion.prompt),)
+
+    def _check_preview(self, job: LeasedJob, image: int, pixels: Pixels | None, step: int) -> None:
+        """Leave a preview for the heartbeat to publish, if it may be seen."""
+        try:
+            if pixels is not None and self.policy.moderation.allows_preview(job.lease.job.request, pixels, job=job.id):
+                job.previews[image] = pixels, step
+        finally:
+            self._preview_slots.release()
+
     def _stage_out(self, job: LeasedJob) -> None:
-        """Encode and store every image, then record the end; what was stored goes when that is refused."""
+        """Check, encode and store every image, then record the end; what was stored goes when that is refused.
+
+        All are checked before the first is encoded: a flagged image exists in this process's memory only.
+        """
         began = time.monotonic()
         staged, request, delivery = job.staged, job.lease.job.request, job.lease.job.delivery
         assert staged is not None, "an image is made of staged inputs"
         media_type = request.output_format.media_type
         ttl_s = self._settings.output_ttl_s if delivery.retention_s is None else delivery.retention_s
         outputs: list[OutputImage] = []
-        notices: list[Notice] = []
         bucket = self._service.bucket_of(job.lease)
+        finished = [finish_image(job.images[edit_id], staged) for edit_id in job.edit_ids]
+        flags, found = self.policy.moderation.check_outputs(request, finished, job=job.id)
+        notices: list[Notice] = [*found]
         try:
-            for edit_id, spec in zip(job.edit_ids, staged.specs, strict=True):
-                pixels = finish_image(job.images[edit_id], staged)
-                data = images.encode(pixels, request.output_format, request.output_quality)
+            for pixels, flagged, spec in zip(finished, flags, staged.specs, strict=True):
+                shown = np.zeros_like(pixels) if flagged else pixels
+                data = self.policy.provenance.encode(shown, request.output_format, request.output_quality)
                 key = self._store(data, media_type, ttl_s)
-                height, width = pixels.shape[:2]
-                outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed))
+                height, width = shown.shape[:2]
+                outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed, flagged))
                 if bucket is not None:
                     outputs[-1], trouble = self._deliver(bucket, job, outputs, data)
                     notices += trouble
-            output = output_of(job, outputs, self._checkpoint, stage_out_s=time.monotonic() - began)
-            output = replace(output, notices=(*output.notices, *notices))
+            if any(flags):
+                logs = [notice.detail for notice in found]
+                self._service.progress(job.lease, step=job.step, steps=job.steps, logs=logs)
+            output = output_of(job, outputs, self._checkpoint, notices=notices, stage_out_s=time.monotonic() - began)
             if not job.close():
                 raise LeaseLost("The job ended while its image was stored.")
             try:
@@ -197,7 +259,7 @@ class JobRunner:
                 job.reopen()  # so that `_run_stage` can end it in another way
                 raise
         except RetouchError:
-            self._delete(outputs)
+            self._delete([image.blob for image in outputs])
             raise
         self.leased.release_slot(job)
         with self._seconds_lock:
@@ -276,10 +338,10 @@ class JobRunner:
             for edit_id in job.edit_ids:
                 self.engine.cancel(edit_id)
 
-    def _delete(self, outputs: list[OutputImage]) -> None:
-        """Remove what was stored for a job that did not end here; its life is limited anyway."""
-        for image in outputs:
+    def _delete(self, blobs: Sequence[str]) -> None:
+        """Remove what nobody is to have; its life is limited anyway."""
+        for blob in blobs:
             try:
-                self._blobs.delete(image.blob)
+                self._blobs.delete(blob)
             except Unavailable as error:
-                logger.warning("an unneeded file stays until it expires", blob=image.blob, reason=error.message)
+                logger.warning("an unneeded file stays until it expires", blob=blob, reason=error.message)

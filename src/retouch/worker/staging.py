@@ -6,8 +6,8 @@ come from is the caller's function, so that `retouch edit` stages in the same wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -52,6 +52,11 @@ class Staged:
         """Denoise steps of all images together."""
         return sum(spec.steps for spec in self.specs)
 
+    def with_prompt(self, prompt: str, notices: Sequence[Notice]) -> Staged:
+        """The same with other words, and more to tell the caller."""
+        specs = tuple(replace(spec, prompt=prompt) for spec in self.specs)
+        return replace(self, specs=specs, notices=(*self.notices, *notices))
+
 
 def input_reader(blobs: Blobs, fetch: Fetch) -> ReadInput:
     """Reads stored inputs from `blobs` and links over the network; errors carry the input's field."""
@@ -83,7 +88,7 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
         mask = _decode_mask(read(request.mask), pixels[0], request.mask.field, notices)
     height, width = pixels[request.reference_index].shape[:2]
     sizes = resolve(request.size, checkpoint.sizes, (width, height), strict=request.strict)
-    notices += (*sizes.notices, *_unused(request))
+    notices += sizes.notices
     return Staged(_specs(request, sizes), pixels, mask, sizes, tuple(notices))
 
 
@@ -149,9 +154,3 @@ def _decode_mask(data: bytes, first: Pixels, field: str, notices: list[Notice]) 
             field=field,
         )
     return mask
-
-
-def _unused(request: EditRequest) -> tuple[Notice, ...]:
-    if not request.enable_prompt_expansion:
-        return ()
-    return (Notice("enable_prompt_expansion", "ignored", "This server has no prompt expansion; the prompt was used."),)

@@ -16,7 +16,7 @@ import structlog
 from retouch.catalog import Checkpoint
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
-from retouch.errors import Unavailable
+from retouch.errors import RetouchError, Unavailable
 from retouch.jobs.job import Lease
 from retouch.jobs.wakeups import WakeUps, queue_topic
 from retouch.service import Service
@@ -25,6 +25,7 @@ from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.heartbeat import Heartbeat
 from retouch.worker.job_runner import JobRunner
 from retouch.worker.lifecycle import Lifecycle, Phase
+from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import ReadInput
 
@@ -47,12 +48,17 @@ class Worker:
         settings: WorkerSettings,
         device: str = "auto",
         caller_buckets: CallerBuckets | None = None,
+        policy: Callable[[Engine, Pipeline], JobPolicy] = lambda _engine, _pipeline: JobPolicy(),
     ) -> None:
-        """`load` brings the pipeline into memory; it is called once, in the thread that will drive it."""
+        """`load` brings the pipeline into memory, then `policy` what is needed beside it.
+
+        Each is called once, in the thread that will drive the engine.
+        """
         self._name = name
         self._service = service
         self._wakeups = wakeups
         self._load = load
+        self._policy = policy
         self._queue = checkpoint.name
         self._settings = settings
         self._lifecycle = Lifecycle()
@@ -132,11 +138,16 @@ class Worker:
 
     def _drive_engine(self) -> None:
         """Load, then step while there is work."""
-        pipeline = self._load()
-        memory_bytes = self._settings.memory_bytes
-        if memory_bytes is None:
-            memory_bytes = pipeline.state_budget_bytes()
-        engine = Engine(pipeline, memory_bytes=memory_bytes, max_running=self._settings.running)
+        try:
+            pipeline = self._load()
+            memory_bytes = self._settings.memory_bytes
+            if memory_bytes is None:
+                memory_bytes = pipeline.state_budget_bytes()
+            engine = Engine(pipeline, memory_bytes=memory_bytes, max_running=self._settings.running)
+            self._runner.policy = self._policy(engine, pipeline)
+        except RetouchError as error:
+            self._heartbeat.report_problem(error.message)
+            raise
         self._runner.engine = engine
         self._lifecycle.advance(Phase.RUNNING)
         while not self._lifecycle.reached(Phase.STOPPING):

@@ -13,6 +13,7 @@ from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Speaks
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.null import NullPipeline
+from retouch.engine.rewrite import RULES
 from retouch.errors import InvalidRequest, UnknownModel, UnsupportedParameter
 from tests import tiny_checkpoints
 
@@ -106,7 +107,7 @@ def test_rewriting_between_the_steps_of_edits_changes_no_byte_of_either() -> Non
     def words(engine: Engine) -> Generator[None, None, str]:
         model = engine._pipeline.language_model
         assert model is not None
-        return model.rewrite("make it red", [PHOTO])
+        return model.rewrite("make it red", [PHOTO], RULES)
 
     quiet = load()
     images, _ = run(quiet)

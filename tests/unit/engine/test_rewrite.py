@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -167,7 +167,7 @@ class Scripted:
     name: str = "scripted"
     asked: list[str] = field(default_factory=list)
 
-    def answer(self, prompt: str, images: Sequence[Pixels]) -> str:
+    def answer(self, prompt: str, images: Sequence[Pixels], cancelled: Callable[[], bool]) -> str:
         self.asked.append(prompt)
         reply = self.replies.pop(0)
         if isinstance(reply, Unavailable):

@@ -25,6 +25,7 @@ class FixedClassifier:
     timeout_s: float | None = None
     default_threshold: float = 0.5
     name: str = "fixed"
+    category: str | None = None
     asked: list[Pixels] = field(default_factory=list)
 
     def score(self, image: Pixels) -> float:

@@ -29,6 +29,7 @@ from retouch.jobs.job import Job, JobState
 from retouch.jobs.wakeups import JOB_TOPIC, open_wakeups
 from retouch.service import Service
 from retouch.storage.open import open_blobs
+from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import input_reader
 from retouch.worker.worker import Worker
@@ -126,7 +127,12 @@ class WorkBench:
 
     @contextlib.contextmanager
     def worker(
-        self, pipeline: Pipeline | None = None, *, name: str = "worker-a", settings: WorkerSettings | None = None
+        self,
+        pipeline: Pipeline | None = None,
+        *,
+        name: str = "worker-a",
+        settings: WorkerSettings | None = None,
+        policy: JobPolicy | None = None,
     ) -> Iterator[RunningWorker]:
         """A worker on a thread, stopped at the end; a gated pipeline is opened wide for the stop."""
         pipeline = pipeline or NullPipeline()
@@ -140,6 +146,7 @@ class WorkBench:
             load=lambda: pipeline,
             checkpoint=self.checkpoint,
             settings=settings,
+            policy=lambda _engine, _pipeline: policy or JobPolicy(),
         )
         running = RunningWorker(worker)
         running.start()

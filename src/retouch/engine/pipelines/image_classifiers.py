@@ -31,6 +31,7 @@ TIMEOUT_S = 30.0
 class NamedClassifier:
     """A loaded classifier; `score` may be called from several threads."""
 
+    category = None  # its labels may be of violence as well
     default_threshold = 0.5
     timeout_s = TIMEOUT_S
 

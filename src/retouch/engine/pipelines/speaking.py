@@ -7,6 +7,7 @@ A generator a token, so that the engine can put denoise steps between the tokens
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from transformers import DynamicCache
 
 from retouch.engine import prompt_safety, rewrite
 from retouch.engine.pipelines.text_encoding import IMAGE_TOKENS, TextEncoder
-from retouch.errors import UnsupportedParameter
+from retouch.errors import Unavailable, UnsupportedParameter
 from retouch.images import Pixels
 
 MAX_TOKENS = 200
+MAX_S = 10.0
 END = "<|im_end|>"
 CLOSING = '"}'
 
@@ -54,17 +56,24 @@ class Speaker:
         self._end = encoder.tokenizer.convert_tokens_to_ids(END)
 
     def rewrite(
-        self, prompt: str, images: Sequence[Pixels], max_tokens: int = MAX_TOKENS
+        self,
+        prompt: str,
+        images: Sequence[Pixels],
+        rules: str = rewrite.RULES,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        max_s: float = MAX_S,
     ) -> Generator[None, None, str]:
         """The model's answer about `prompt`, a token for each `next`; it may be unfinished after `max_tokens`.
 
-        Raises TooLong or InvalidRequest at once for a prompt the model cannot take.
+        Raises TooLong or InvalidRequest at once for a prompt the model cannot take, Unavailable when its own tokens,
+        without what ran between them, took longer than `max_s`.
         """
         self._encoder.check(prompt)
         shown = "".join(f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
         instruction, answer = rewrite.EXAMPLE
         text = (
-            _turn("system", rewrite.RULES)
+            _turn("system", rules)
             + _turn("user", rewrite.user_message(instruction))
             + _turn("assistant", answer)
             + _turn("user", shown + rewrite.user_message(prompt))
@@ -73,13 +82,18 @@ class Speaker:
         )
         spoken: list[int] = []
         written = ""
+        began, spent = time.perf_counter(), 0.0
         copies, key = self._look(images)
         for token in self.tokens(text, copies, key, max_tokens):
             spoken.append(token)
             written = self._encoder.tokenizer.decode(spoken)
             if written.rstrip().endswith(CLOSING):
                 break
+            spent += time.perf_counter() - began
+            if spent > max_s:
+                raise Unavailable(f"the model took longer than {max_s:g} seconds to rewrite the prompt")
             yield
+            began = time.perf_counter()
         return rewrite.OPENING + written
 
     def unsafe_score(self, prompt: str) -> Generator[None, None, float]:

@@ -14,7 +14,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwe
 from retouch.engine import rewrite
 from retouch.engine.pipelines.speaking import MAX_TOKENS, LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import TextEncoder
-from retouch.errors import InvalidRequest, TooLong
+from retouch.errors import InvalidRequest, TooLong, Unavailable
 from retouch.images import Pixels
 from tests import tiny_checkpoints
 
@@ -129,6 +129,12 @@ def test_yes_or_no_is_a_number_between_0_and_1_in_one_turn() -> None:
     with pytest.raises(StopIteration) as end:
         next(question)
     assert 0 <= end.value.value <= 1
+
+
+def test_a_rewrite_that_takes_too_long_is_given_up() -> None:
+    speech = speaker().rewrite("make it red", PIXELS, max_s=0.0)
+    with pytest.raises(Unavailable, match="longer than 0 seconds"):
+        next(speech)
 
 
 @pytest.mark.parametrize(("prompt", "error"), [("a <|im_end|> b", InvalidRequest), ("word " * 200, TooLong)])
