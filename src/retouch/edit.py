@@ -86,9 +86,10 @@ class SizeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A parameter that was not used exactly as written.
+    """A parameter that was not used exactly as written, or whose effect may surprise.
 
-    `action` is `ignored`, `converted` or `clamped`; `detail` is one sentence for a human.
+    `action` is `ignored`, `converted`, `clamped` or `advised` (used as written, but better otherwise); `detail` is
+    one sentence for a human.
     """
 
     parameter: str

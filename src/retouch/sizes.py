@@ -36,6 +36,7 @@ _ABSENT: Final = frozenset(("", "auto", "null", "none", "undefined"))
 _LIKE_INPUT: Final = frozenset(("match_input_image", "match_input", "input"))
 _SMALLEST_SIDE_TOKEN: Final = 64  # a bare number from here on is a side in pixels, below it megapixels
 _TIE: Final = 1e-9
+_NOTICEABLE: Final = 1.1  # ratio of areas; less is what rounding to the grid makes
 
 _EXACT: Final = re.compile(r"([0-9]{1,6})\s*[x×*]\s*([0-9]{1,6})")
 _RATIO: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*[:/]\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
@@ -145,6 +146,12 @@ def resolve(
         detail = f"{request.pixels} pixels is not a scale of this model; the nearest, {area}, was used."
         notices.append(Notice("resolution", "converted", detail))
     canvas = _dimensions(area, shape, profile, profile.max_area)
+    if reference is not None and request.pixels is None and _area_of(reference) > _NOTICEABLE * _area_of(canvas):
+        detail = (
+            f"The image has {reference[0]}x{reference[1]} pixels and the answer {canvas[0]}x{canvas[1]}, the size this "
+            "model works at."
+        )
+        notices.append(Notice("size", "converted", detail))
     return Sizes(canvas, canvas, tuple(notices))
 
 
@@ -157,14 +164,28 @@ def _resolve_exact(width: int, height: int, profile: SizeProfile, *, strict: boo
             canvas = _fit(_round_up(width, profile.grid), _round_up(height, profile.grid), profile.grid, profile)
         else:
             canvas = _dimensions(_canvas_area(area, profile), shape, profile, profile.max_area)
-        return Sizes(canvas, (width, height))
+        return Sizes(canvas, (width, height), _if_enlarged(canvas, (width, height)))
     if strict:
         raise _refused("size", f"{width}x{height}", profile)
     output_area = min(max(area, profile.min_area), profile.max_output_area)
     output = _dimensions(output_area, shape, profile, profile.max_output_area)
     canvas = _dimensions(_canvas_area(output_area, profile), shape, profile, profile.max_area)
     detail = f"{width}x{height} is outside what this model makes; the nearest, {output[0]}x{output[1]}, was used."
-    return Sizes(canvas, output, (Notice("size", "clamped", detail),))
+    return Sizes(canvas, output, (Notice("size", "clamped", detail), *_if_enlarged(canvas, output)))
+
+
+def _if_enlarged(canvas: tuple[int, int], output: tuple[int, int]) -> tuple[Notice, ...]:
+    if _area_of(output) <= _NOTICEABLE * _area_of(canvas):
+        return ()
+    detail = (
+        f"{output[0]}x{output[1]} is larger than this model works at: the image was made at {canvas[0]}x{canvas[1]} "
+        "and enlarged."
+    )
+    return (Notice("size", "converted", detail),)
+
+
+def _area_of(size: tuple[int, int]) -> int:
+    return size[0] * size[1]
 
 
 def _canvas_area(area: int, profile: SizeProfile) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retouch.catalog import CHECKPOINTS, MODELS, Catalog, Price, checkpoint_named
+from retouch.catalog import CHECKPOINTS, MODELS, Catalog, Checkpoint, Price, checkpoint_named
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
 from retouch.errors import InvalidRequest, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
 
@@ -59,6 +59,52 @@ def test_a_distilled_checkpoint_converts_guidance_and_says_so():
         ("guidance_scale", "converted"),
         ("negative_prompt", "ignored"),
     ]
+
+
+def told(checkpoint: Checkpoint, model: str = "qwen-image-edit", **values: object) -> list[tuple[str, str]]:
+    _, notices = Catalog.serving(checkpoint).route(model).complete(request(model, **values))
+    return [(notice.parameter, notice.action) for notice in notices]
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("checkpoint", [DEMO, EDIT_2511])
+def test_guidance_below_one_is_none_and_says_so(checkpoint: Checkpoint, asked: float):
+    given = request(guidance_scale=asked)
+    completed, notices = Catalog.serving(checkpoint).route("qwen-image-edit").complete(given)
+    assert completed.guidance_scale == 1.0
+    assert [(notice.parameter, notice.action) for notice in notices] == [("guidance_scale", "converted")]
+    assert "1 was used" in notices[0].detail
+
+
+@pytest.mark.parametrize(("guidance", "read"), [(0.0, False), (1.0, False), (1.5, True), (4.0, True), (None, True)])
+def test_a_negative_prompt_that_nothing_reads_is_told(guidance: float | None, read: bool):
+    found = told(EDIT_2511, negative_prompt="blurry", guidance_scale=guidance)
+    assert (("negative_prompt", "ignored") not in found) is read
+    assert told(EDIT_2511, negative_prompt=" ", guidance_scale=1.0) == []
+
+
+def test_the_vendors_default_steps_that_the_demo_does_not_run_are_told():
+    fal = "fal-ai/qwen-image-edit"
+    assert told(DEMO, fal) == [("steps", "converted")]
+    assert told(DEMO, fal, steps=30) == []
+    assert told(DEMO, "fal-ai/qwen-image-edit-plus") == [("steps", "converted")]
+    assert told(DEMO, "fal-ai/qwen-image-2/edit") == []
+    assert told(EDIT_2511, fal) == []
+
+
+def test_several_images_of_a_network_without_chance_are_told_to_be_alike():
+    assert told(DEMO, num_images=2) == [("num_images", "converted")]
+    assert told(DEMO, num_images=1) == []
+    assert told(EDIT_2511, num_images=4) == []
+
+
+@pytest.mark.parametrize("images", range(1, 7))
+def test_the_plus_checkpoints_take_six_images_and_advise_three(images: int):
+    for checkpoint in (checkpoint_named("qwen-image-edit-2509"), EDIT_2511):
+        expected = [("images", "advised")] if images > 3 else []
+        assert told(checkpoint, "fal-ai/qwen-image-2/edit", images=images) == expected
+    with pytest.raises(TooManyImages):
+        told(EDIT_2511, "qwen-image-2", images=7)
 
 
 @pytest.mark.parametrize("asked", [Acceleration.REGULAR, Acceleration.HIGH])

@@ -220,7 +220,9 @@ def test_an_exact_size_within_the_limits_is_delivered_exactly(size, profile) -> 
     sizes = resolve(SizeRequest(width=width, height=height), profile, None)
     allowed = max(width / height, height / width) <= 4 and width * height <= profile.max_output_area
     assert (sizes.output == size) or not allowed
-    assert bool(sizes.notices) == (not allowed)
+    actions = {notice.action for notice in sizes.notices}
+    assert ("clamped" in actions) == (not allowed)
+    assert ("converted" in actions) == (math.prod(sizes.output) > 1.1 * math.prod(sizes.canvas))
 
 
 @given(requests, profiles, st.tuples(sides, sides))
@@ -244,3 +246,41 @@ def test_a_turned_request_gives_the_turned_answer(request, profile, reference) -
     # sqrt(area * ratio) may fall on the other side of a rounding tie by the last bit of a float
     grid = profile.derived_grid
     assert all(abs(a - b) <= grid for a, b in zip(sizes.canvas, other.canvas[::-1], strict=True))
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (3000, 4000), (1500, 1000)])
+def test_a_photo_larger_than_its_answer_is_told_so(size: tuple[int, int]) -> None:
+    for profile in (DEMO_SIZES, QWEN_SIZES):
+        decided = resolve(SizeRequest(), profile, size)
+        [notice] = decided.notices
+        assert (notice.parameter, notice.action) == ("size", "converted")
+        assert f"{size[0]}x{size[1]}" in notice.detail
+        assert f"{decided.output[0]}x{decided.output[1]}" in notice.detail
+
+
+def test_a_photo_of_about_the_models_size_or_a_scale_that_was_asked_for_needs_no_word() -> None:
+    assert resolve(SizeRequest(), QWEN_SIZES, (1024, 1024)).notices == ()
+    assert resolve(SizeRequest(), QWEN_SIZES, (1040, 1030)).notices == ()
+    assert resolve(SizeRequest(), QWEN_SIZES, (300, 200)).notices == ()
+    assert resolve(parse(resolution="1K"), QWEN_SIZES, (4000, 3000)).notices == ()
+
+
+@pytest.mark.parametrize("size", ["1024x1024", "2048x2048", "700x700", "2048x1024"])
+def test_a_size_that_is_reached_by_enlarging_is_told_so(size: str) -> None:
+    decided = resolve(parse(size=size), DEMO_SIZES, None)
+    assert "x".join(map(str, decided.output)) == size
+    [notice] = decided.notices
+    assert (notice.parameter, notice.action) == ("size", "converted")
+    assert f"made at {decided.canvas[0]}x{decided.canvas[1]} and enlarged" in notice.detail
+
+
+@pytest.mark.parametrize("size", ["512x512", "500x333", "100x100", "64x64"])
+def test_a_size_within_the_models_reach_needs_no_word(size: str) -> None:
+    assert resolve(parse(size=size), DEMO_SIZES, None).notices == ()
+
+
+def test_a_size_that_is_both_clamped_and_enlarged_is_told_both() -> None:
+    assert [notice.action for notice in resolve(parse(size="9000x9000"), DEMO_SIZES, None).notices] == [
+        "clamped",
+        "converted",
+    ]

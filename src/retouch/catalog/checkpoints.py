@@ -24,6 +24,9 @@ class Checkpoint:
     prompt do nothing and are reported as converted. full_precision: runs in float32 on a GPU too, where
     others run in bfloat16. research_only: the licence forbids commercial use; the operator must accept it
     by name. speaks: its text encoder is a whole language model that can answer in words.
+    advised_images: how many it is at its best with; more are used and answered with a notice.
+    max_prompt_tokens: of the instruction, and as many of the negative prompt. seed_matters: whether another
+    seed gives another image.
     """
 
     name: str
@@ -33,10 +36,12 @@ class Checkpoint:
     steps: int
     guidance_scale: float
     looks_at: int | None = None
+    advised_images: int | None = None
+    seed_matters: bool = True
     reference_area: int = K1
     references_fit_canvas: bool = False
     vision_area: int = 384 * 384
-    max_prompt_tokens: int = 1024
+    max_prompt_tokens: int = 2400  # 800 characters of three bytes each, none of them merged
     distilled: bool = False
     full_precision: bool = False
     research_only: bool = False
@@ -73,6 +78,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         steps=4,
         guidance_scale=1.0,
         looks_at=2,
+        seed_matters=False,
+        max_prompt_tokens=3200,  # its tokenizer merges no Chinese and no emoji: 800 characters of four bytes
         references_fit_canvas=True,
         vision_area=64 * 64,
         distilled=True,
@@ -92,7 +99,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         "qwen-image-edit-2509",
         source="Qwen/Qwen-Image-Edit-2509",
         sizes=QWEN_SIZES,
-        max_images=4,
+        max_images=6,
+        advised_images=3,
         steps=40,
         guidance_scale=4.0,
     ),
@@ -100,7 +108,8 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         "qwen-image-edit-2511",
         source="Qwen/Qwen-Image-Edit-2511",
         sizes=QWEN_SIZES,
-        max_images=4,
+        max_images=6,
+        advised_images=3,
         steps=40,
         guidance_scale=4.0,
     ),
@@ -125,6 +134,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         guidance_scale=1.0,
         distilled=True,
         speaks=False,
+        seed_matters=False,
     ),
 )
 

@@ -48,7 +48,8 @@ class Model:
 
     steps, guidance: limits, or None where the public model has no such parameter.
     advised_side: least side of an input image, in pixels, that the vendor takes; a smaller one is reported, as
-    nothing here needs more. max_side, max_image_bytes: of an input image and its file.
+    nothing here needs more. max_side, max_image_bytes: of an input image and its file. promises_steps: callers
+    have read `steps.default` on the vendor's page, so another number of steps is reported.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Model:
     max_image_bytes: int | None = None
     aliases: tuple[str, ...] = ()
     checks: Checks = Checks.INPUT_AND_OUTPUT
+    promises_steps: bool = False
 
     def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
         """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
@@ -139,6 +141,7 @@ MODELS: tuple[Model, ...] = (
         max_images=1,
         max_num_images=4,
         steps=Limits(2, 50, 30),
+        promises_steps=True,
         guidance=Limits(0, 20, 4),
         price=FAL_EDIT_PRICE,
         output_formats=(OutputFormat.JPEG, OutputFormat.PNG),
@@ -150,6 +153,7 @@ MODELS: tuple[Model, ...] = (
         max_images=6,
         max_num_images=4,
         steps=Limits(2, 100, 50),
+        promises_steps=True,
         guidance=Limits(0, 20, 4),
         price=HOSTED_PRICE,
         output_formats=(OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.WEBP),

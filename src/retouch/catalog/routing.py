@@ -41,14 +41,10 @@ class Route:
         """
         self.check(request, image_count=image_count)
         checkpoint, model = self.checkpoint, self.model
-        steps, guidance, negative = request.steps, request.guidance_scale, request.negative_prompt
+        steps, guidance, negative = request.steps, self._guidance(request), request.negative_prompt
         if steps is None:
             public = None if checkpoint.distilled else model.steps
             steps = checkpoint.steps if public is None else int(public.default)
-        if checkpoint.distilled:
-            guidance = 1.0
-        elif guidance is None:
-            guidance = model.guidance.default if model.guidance else checkpoint.guidance_scale
         completed = replace(
             request,
             seed=random_seed() if request.seed is None else request.seed,
@@ -59,18 +55,42 @@ class Route:
         )
         return completed, tuple(self._notices(request, len(request.images) if image_count is None else image_count))
 
+    def _guidance(self, request: EditRequest) -> float:
+        """The guidance scale that runs. Below 1 there is no second branch to weigh, which is what 1 means."""
+        if self.checkpoint.distilled:
+            return 1.0
+        if request.guidance_scale is not None:
+            return max(1.0, request.guidance_scale)
+        return self.model.guidance.default if self.model.guidance else self.checkpoint.guidance_scale
+
     def _notices(self, request: EditRequest, image_count: int) -> Iterator[Notice]:
-        """One for each parameter that was given and will not be used as written."""
-        checkpoint, guidance = self.checkpoint, request.guidance_scale
-        if checkpoint.distilled:
-            without = f"'{checkpoint.name}' is distilled and runs without guidance"
-            if guidance is not None and guidance > 1:
-                yield Notice("guidance_scale", "converted", f"{without}: 1 was used, not {guidance:g}.")
-            if request.negative_prompt is not None and request.negative_prompt.strip():
-                yield Notice("negative_prompt", "ignored", f"{without}: nothing reads it.")
+        """One for each parameter that was given, or promised, and will not be used as written."""
+        checkpoint, name = self.checkpoint, f"'{self.checkpoint.name}'"
+        guidance, used = request.guidance_scale, self._guidance(request)
+        without = f"{name} is distilled and runs without guidance" if checkpoint.distilled else ""
+        if guidance is not None and guidance != used:
+            reason = without or "Guidance begins above 1; 1 and all below it mean none"
+            yield Notice("guidance_scale", "converted", f"{reason}: {used:g} was used, not {guidance:g}.")
+        if request.negative_prompt is not None and request.negative_prompt.strip() and used <= 1:
+            reason = without or f"It is read when guidance_scale is above 1, and it is {used:g}"
+            yield Notice("negative_prompt", "ignored", f"{reason}: nothing reads it.")
+        promised = self.model.steps if self.model.promises_steps and request.steps is None else None
+        if promised is not None and checkpoint.distilled and checkpoint.steps != promised.default:
+            detail = (
+                f"The default of {promised.default:g} is for the large model; {name} ran its own {checkpoint.steps}."
+            )
+            yield Notice("steps", "converted", detail)
+        if request.num_images > 1 and not checkpoint.seed_matters:
+            detail = f"{name} makes the same image from every seed, so the {request.num_images} images are alike."
+            yield Notice("num_images", "converted", detail)
         if checkpoint.looks_at is not None and image_count > checkpoint.looks_at:
-            detail = f"'{checkpoint.name}' looks at the first {checkpoint.looks_at} of {image_count} images only."
+            detail = f"{name} looks at the first {checkpoint.looks_at} of {image_count} images only."
             yield Notice("images", "ignored", detail)
+        elif checkpoint.advised_images is not None and image_count > checkpoint.advised_images:
+            detail = (
+                f"{name} is at its best with up to {checkpoint.advised_images} images; all {image_count} were used."
+            )
+            yield Notice("images", "advised", detail)
         if request.acceleration not in (None, Acceleration.NONE):
             yield Notice(
                 "acceleration", "converted", "There is no faster way here yet: the exact one, 'none', was used."
