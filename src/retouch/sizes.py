@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from retouch.edit import Notice, SizeRequest
-from retouch.errors import InvalidRequest, OutOfRange
+from retouch.errors import InvalidImage, InvalidRequest, OutOfRange
 
 K: Final = 1024
 MEGAPIXEL: Final = K * K
@@ -153,6 +153,16 @@ def resolve(
         )
         notices.append(Notice("size", "converted", detail))
     return Sizes(canvas, canvas, tuple(notices))
+
+
+def check_mask(mask: tuple[int, int], first: tuple[int, int], *, field: str) -> None:
+    """Raise InvalidImage unless a mask is as large as the first image; both as (width, height), upright."""
+    if mask != first:
+        raise InvalidImage(
+            f"The mask has {mask[0]} x {mask[1]} pixels but the first image has {first[0]} x {first[1]}; "
+            "they must be equal.",
+            field=field,
+        )
 
 
 def _resolve_exact(width: int, height: int, profile: SizeProfile, *, strict: bool) -> Sizes:

@@ -436,6 +436,12 @@ class TestErrors:
         assert int(width) > 1.9 * int(height)
         assert refused(client, n=0, extra_query=query).param == "n"
         assert refused(client, image=b"no picture", extra_query=query).code == "invalid_image"
+        assert refused(client, mask=picture((0, 0, 0, 0), (64, 64)), extra_query=query).param == "mask"
+        link = {"image_url": "https://example.com/a.png", "resolution": "0.5K"}
+        hidden = edit(client, image=[], size="auto", extra_body=link, extra_query=query).model_extra
+        square = edit(client, size="512x512", extra_query=query).model_extra
+        assert (hidden["resolved"]["output"], square["resolved"]["output"]) == (None, "512x512")
+        assert hidden["total_cost_micros"] == square["total_cost_micros"] > 0
 
     def test_38_39_both_prefixes_with_and_without_a_slash_and_never_a_redirect(
         self, server: LiveServer, http: httpx2.Client

@@ -60,21 +60,19 @@ async def body_chunks(request: Request, max_bytes: int, *, glance_bytes: int = 0
     glance_bytes: so much of a body that is announced as too long still comes, for a reader who may find a better
     reason to refuse it than its size.
     """
-    too_large = BodyTooLarge(
-        f"The request body is larger than {max_bytes} bytes, which is all that is read here.", max_bytes=max_bytes
-    )
     announced = request.headers.get("content-length", "")
     announced_too_large = announced.isdecimal() and int(announced) > max_bytes
-    if announced_too_large and not glance_bytes:
-        raise too_large
     left = min(glance_bytes, max_bytes) if announced_too_large else max_bytes
-    async for chunk in request.stream():
-        left -= len(chunk)
-        if left < 0:
-            raise too_large
-        yield chunk
-    if announced_too_large:
-        raise too_large
+    if glance_bytes or not announced_too_large:
+        async for chunk in request.stream():
+            left -= len(chunk)
+            if left < 0:
+                break
+            yield chunk
+    if announced_too_large or left < 0:
+        raise BodyTooLarge(
+            f"The request body is larger than {max_bytes} bytes, which is all that is read here.", max_bytes=max_bytes
+        )
 
 
 def json_response(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -15,9 +15,9 @@ import numpy as np
 from retouch import images
 from retouch.catalog import Checkpoint, Model, model_named
 from retouch.edit import MAX_SEED, EditRequest, EditSpec, ImageInput, Notice
-from retouch.errors import InvalidImage, UnknownFile
+from retouch.errors import UnknownFile
 from retouch.images import Mask, Pixels
-from retouch.sizes import Sizes, resolve
+from retouch.sizes import Sizes, check_mask, resolve
 from retouch.storage.blobs import Blobs
 
 ReadInput: TypeAlias = Callable[[ImageInput], bytes]
@@ -147,10 +147,5 @@ def _decode_mask(data: bytes, first: Pixels, field: str, notices: list[Notice]) 
     remarks: list[str] = []
     mask = images.decode_mask(data, field=field, remarks=remarks)
     notices += (Notice(field, "converted", remark) for remark in remarks)
-    if mask.shape != first.shape[:2]:
-        raise InvalidImage(
-            f"The mask has {mask.shape[1]} x {mask.shape[0]} pixels but the first image has "
-            f"{first.shape[1]} x {first.shape[0]}; they must be equal.",
-            field=field,
-        )
+    check_mask((mask.shape[1], mask.shape[0]), (first.shape[1], first.shape[0]), field=field)
     return mask

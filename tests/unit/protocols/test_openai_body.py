@@ -13,8 +13,7 @@ from starlette.requests import Request
 
 from retouch.errors import ImageTooLarge, InvalidRequest, InvalidType, RetouchError, UnsupportedMediaType
 from retouch.protocols.http import body_chunks
-from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
-from retouch.protocols.openai.multipart import MAX_PARTS, Part, read_parts
+from retouch.protocols.openai.form import GLANCE_BYTES, MAX_PARTS, Body, Part, decode_body, read_parts
 
 BOUNDARY = b"0123456789abcdef0123456789abcdef"
 

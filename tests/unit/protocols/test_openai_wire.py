@@ -23,8 +23,7 @@ from retouch.protocols.field_names import failure_in_wire_names, notices_in_wire
 from retouch.protocols.openai import dump
 from retouch.protocols.openai.dump import DeliveredImage
 from retouch.protocols.openai.errors import ROWS, dump_error
-from retouch.protocols.openai.form import Body, decode_form, decode_json, nest
-from retouch.protocols.openai.multipart import Part
+from retouch.protocols.openai.form import Body, Part, decode_form, decode_json, nest
 from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "openai"

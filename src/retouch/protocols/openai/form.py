@@ -1,7 +1,8 @@
-"""Takes the body of a call apart, form or JSON: named values here, images there, in the caller's order.
+"""Takes the body of a call apart as it arrives, form or JSON: named values here, images there, in the caller's order.
 
 The two bodies of one call give equal values. Both SDKs' bracket names (`loras[][path]`, `image[]`,
-`image_size[width]`) and every alias of the image fields are known here; what a value means is not.
+`image_size[width]`) and every alias of the image fields are known here; what a value means is not. Memory is bounded,
+and a JavaScript buffer that arrives as one part per byte is recognised after a few parts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 
 import orjson
 import pybase64
-from python_multipart.multipart import parse_options_header
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from retouch.errors import (
     BodyTooLarge,
@@ -25,7 +27,15 @@ from retouch.errors import (
     UnsupportedParameter,
 )
 from retouch.images.formats import sniff
-from retouch.protocols.openai.multipart import IMAGE_NAME, Part, RawBuffer, is_byte_of_buffer, read_parts
+
+MAX_PARTS = 400
+"""Sixteen images and every parameter fit several times; a buffer sent byte by byte does not."""
+
+MAX_PREAMBLE_BYTES = 64 * 1024
+"""Text before the first boundary, which RFC 2046 lets a sender write and a reader ignore."""
+
+MAX_BYTES_OF_BUFFER = 32
+"""After this many parts of one byte each the rest need not be seen."""
 
 MAX_DEPTH = 6
 """Brackets in one name; no documented parameter needs more than three."""
@@ -33,8 +43,43 @@ MAX_DEPTH = 6
 GLANCE_BYTES = 1 << 20
 """How much of a body that is too large anyway is looked at, to name a better reason than its size."""
 
+_IMAGE_NAME = re.compile(r"(image|images|image_url|image_urls|url)(?:\[(\d{0,9})\])?")
+
+_NUMBERED = re.compile(r"(?:image|images|image_url|image_urls|url|mask)\[\d{1,9}\]")
+_BYTE_OF_BUFFER = re.compile(rb"\d{1,3}")
 _MASK_NAME = re.compile(r"(mask|mask_url|mask_image)(?:\[0?\])?")
 _BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a multipart body.
+
+    filename: None where there is none. content_type: without options, in small letters, or empty. encoding: the
+    Content-Transfer-Encoding in small letters, or empty.
+    """
+
+    name: str
+    filename: str | None
+    data: bytes
+    content_type: str = ""
+    encoding: str = ""
+
+
+class RawBuffer(InvalidType):
+    """A JavaScript buffer was passed without a file around it, and arrived as one part per byte."""
+
+    def __init__(self) -> None:
+        super().__init__("image", "file", "the bytes of a buffer, one by one")
+        self.message += " Wrap the buffer in a file first: await toFile(buffer, 'image.png')."
+        self.args = (self.message,)
+
+
+def is_byte_of_buffer(part: Part) -> bool:
+    """Whether this part is one byte of a JavaScript buffer that was passed as a plain value."""
+    if part.filename is not None or not _BYTE_OF_BUFFER.fullmatch(part.data):
+        return False
+    return _NUMBERED.fullmatch(part.name) is not None and int(part.data) <= 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +133,109 @@ async def decode_body(content_type: str, chunks: AsyncIterator[bytes]) -> Body:
     )
 
 
+async def read_parts(chunks: AsyncIterator[bytes], boundary: bytes) -> list[Part]:
+    """The parts of a multipart body, in order; raises InvalidRequest for a broken one."""
+    collector = _Collector()
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": collector.on_part_begin,
+                "on_part_data": collector.on_part_data,
+                "on_part_end": collector.on_part_end,
+                "on_header_field": collector.on_header_field,
+                "on_header_value": collector.on_header_value,
+                "on_header_end": collector.on_header_end,
+                "on_headers_finished": collector.on_headers_finished,
+                "on_end": collector.on_end,
+            },
+        )
+        async for chunk in _from_first_boundary(chunks, boundary):
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError as error:
+        raise InvalidRequest(f"The multipart body cannot be read: {error}.") from None
+    if not collector.ended:
+        raise InvalidRequest("The multipart body ends before its closing boundary.")
+    return collector.parts
+
+
+async def _from_first_boundary(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
+    """The body without what stands before its first boundary line; the parser takes none of that."""
+    line = re.compile(rb"(?:^|\n)(--" + re.escape(boundary) + rb"(?:[ \t]*\r?\n|--))")
+    head: bytes | None = b""
+    async for chunk in chunks:
+        if head is None:
+            yield chunk
+            continue
+        head += chunk
+        found = line.search(head)
+        if found is not None:
+            yield head[found.start(1) :]
+            head = None
+        elif len(head) > MAX_PREAMBLE_BYTES:
+            break
+    if head is not None:
+        raise InvalidRequest("The multipart body does not hold the boundary that its Content-Type names.")
+
+
+class _Collector:
+    """Gathers the parser's callbacks into parts."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.ended = False
+        self._bytes_of_buffer = 0
+        self.on_part_begin()
+
+    def on_part_begin(self) -> None:
+        self._data: list[bytes] = []
+        self._header, self._value = b"", b""
+        self._headers: dict[bytes, bytes] = {}
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        self._headers[self._header.lower()] = self._value
+        self._header, self._value = b"", b""
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        name = options.get(b"name")
+        if name is None:
+            raise InvalidRequest("A part of the multipart body has no name.")
+        filename = options.get(b"filename")
+        self._name = name.decode(errors="replace")
+        self._filename = None if filename is None else filename.decode(errors="replace")
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
+
+    def on_part_end(self) -> None:
+        content_type, _ = parse_options_header(self._headers.get(b"content-type", b""))
+        encoding = self._headers.get(b"content-transfer-encoding", b"").strip().lower()
+        part = Part(
+            self._name,
+            self._filename,
+            b"".join(self._data),
+            content_type.decode("latin-1"),
+            encoding.decode("latin-1"),
+        )
+        self.parts.append(part)
+        self._bytes_of_buffer += is_byte_of_buffer(part)
+        if self._bytes_of_buffer > MAX_BYTES_OF_BUFFER:
+            raise RawBuffer
+        if len(self.parts) > MAX_PARTS:
+            raise InvalidRequest(f"The multipart body has more than {MAX_PARTS} parts.")
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
 def decode_form(parts: Sequence[Part]) -> Body:
     """Take a multipart form apart; raises InvalidRequest and its kinds."""
     pairs: list[tuple[str, object]] = []
@@ -96,7 +244,7 @@ def decode_form(parts: Sequence[Part]) -> Body:
     for part in parts:
         if is_byte_of_buffer(part):
             raise RawBuffer
-        if match := IMAGE_NAME.fullmatch(part.name):
+        if match := _IMAGE_NAME.fullmatch(part.name):
             index = int(match[2]) if match[2] else None
             images += [(match[1], index, source) for source in _sources(part)]
         elif _MASK_NAME.fullmatch(part.name):

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import orjson
 import pybase64
 import structlog
 from fastapi import FastAPI
@@ -216,7 +217,7 @@ class Edits:
             if job is None:
                 self._leave(accepted, answered=False)
                 return Response(status_code=CLIENT_DISCONNECTED)
-            body = dump.dump_response(call, job, await run_in_threadpool(self._deliver, accepted, job))
+            content = await run_in_threadpool(self._render, accepted, job)
         except asyncio.CancelledError:
             self._leave(accepted, answered=False)
             raise
@@ -236,7 +237,7 @@ class Edits:
                 await run_in_threadpool(self._dependencies.service.forget_payload, job.id)
 
         headers = dump.answer_headers(call, job, replayed=accepted.replayed)
-        return TrackedResponse(json_response(body, headers=headers), sent)
+        return TrackedResponse(Response(content, headers=headers, media_type="application/json"), sent)
 
     async def _stream(self, accepted: AcceptedEdit) -> Response:
         """Answer with events while the job runs."""
@@ -253,6 +254,10 @@ class Edits:
             dump.answer_headers(call, job, replayed=accepted.replayed),
             on_close=lambda: self._leave(accepted, answered=stream.ended),
         )
+
+    def _render(self, accepted: AcceptedEdit, job: Job) -> bytes:
+        """The body of the answer; on a thread, because it may have many megabytes."""
+        return orjson.dumps(dump.dump_response(accepted.call, job, self._deliver(accepted, job)))
 
     def _deliver(self, accepted: AcceptedEdit, job: Job) -> Sequence[DeliveredImage]:
         """The images of an ended job in the form the call wants; raises what it failed with. Blocking."""
@@ -285,13 +290,18 @@ class Edits:
         return dump.dump_estimate(parsed.call, completed, route, found, notices, size_known=known is not None)
 
     def _check_images(self, request: EditRequest, route: Route) -> tuple[Notice, ...]:
-        """What the worker will say of the stored images; those behind links are seen when they are fetched."""
+        """What the worker will find in the headers of the images; those behind links are seen when they are fetched."""
         notices: list[Notice] = []
-        for image in request.images:
+        found: dict[str, tuple[int, int]] = {}
+        for image in request.inputs:
             if image.blob is not None:
                 data = self._dependencies.blobs.get(image.blob).data
                 header = images.probe(data, field=image.field)
-                notices += route.model.check_image(header.width, header.height, len(data), field=image.field)
+                found[image.field] = (header.width, header.height)
+                if image is not request.mask:
+                    notices += route.model.check_image(header.width, header.height, len(data), field=image.field)
+        if "mask" in found and "images[0]" in found:
+            sizes.check_mask(found["mask"], found["images[0]"], field="mask")
         return tuple(notices)
 
     def _sizes_of(self, request: EditRequest, route: Route) -> Sizes | None:
