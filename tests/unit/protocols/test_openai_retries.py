@@ -12,6 +12,7 @@ import pytest
 from retouch.accounts.keys import Account
 from retouch.database import Database
 from retouch.jobs.job import Job
+from retouch.protocols.openai import retries
 from retouch.protocols.openai.retries import MARGIN_S, Retries, pause_before_retry_s
 from tests.services import ANNE, BEN, World
 
@@ -103,6 +104,16 @@ async def test_no_edit_is_given_up_while_a_retry_of_its_account_is_uploaded(call
             pass
         assert calls.timers.pending_s() == []
     assert calls.timers.pending_s() == [pause_before_retry_s(3) + MARGIN_S]
+
+
+async def test_uploads_of_others_do_not_keep_an_edit_for_ever(calls: Calls, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retries, "LONGEST_KEPT_S", 0.5)
+    job = await calls.arrive(0)
+    calls.retries.leave(job, answered=False)
+    with calls.retries.uploading(ANNE, 1):
+        pass
+    [seconds] = calls.timers.pending_s()
+    assert seconds <= 0.5
 
 
 async def test_a_caller_who_leaves_during_another_upload_is_waited_for_from_its_end(calls: Calls):

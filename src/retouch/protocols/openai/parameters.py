@@ -267,7 +267,7 @@ def read_size(fields: Fields) -> SizeRequest:
         _, value = fields.take(name)
         if ignored and not is_absent(value) and str(value).strip().lower() != "auto":
             fields.notice(name, "ignored", "The size that was given is more specific.")
-    # What is said later of the shape or the scale is said of the parameter that gave it.
+    # Later notices about the shape or the scale name the parameter that gave it.
     if by_size.aspect_ratio is not None:
         fields.written["aspect_ratio"] = fields.written["size"]
     if by_size.pixels is not None:

@@ -23,6 +23,9 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 MARGIN_S = 3.0
 """Time for the next try to connect and to send its headers, beyond its pause."""
 
+LONGEST_KEPT_S = 60.0
+"""How long an edit without a caller is kept in all; further uploads of its account do not prolong that."""
+
 
 def pause_before_retry_s(attempt: int) -> float:
     """The longest pause of the SDKs after the try with the number `attempt`, counted from 0."""
@@ -31,13 +34,17 @@ def pause_before_retry_s(attempt: int) -> float:
 
 @dataclass(slots=True)
 class _Edit:
-    """digest: of the call's body, None where no retry of it can be told. attempt: number of its latest try."""
+    """digest: of the call's body, None where a retry cannot be recognised. attempt: number of its latest try.
+
+    left_at: when its last caller hung up, in the loop's time.
+    """
 
     account: Account
     job_id: str
     digest: str | None
     attempt: int = 0
     waiting: int = 0
+    left_at: float = 0.0
     stop: asyncio.TimerHandle | None = None
 
 
@@ -107,6 +114,7 @@ class Retries:
         edit.waiting -= 1
         if edit.waiting:
             return
+        edit.left_at = asyncio.get_running_loop().time()
         if answered:
             self._forget(edit)
         elif edit.digest is None:
@@ -123,8 +131,9 @@ class Retries:
             edit.stop = None
 
     def _stop_later(self, edit: _Edit) -> None:
-        kept_s = pause_before_retry_s(edit.attempt) + MARGIN_S
-        edit.stop = asyncio.get_running_loop().call_later(kept_s, self._stop, edit)
+        loop = asyncio.get_running_loop()
+        left_s = max(0.0, edit.left_at + LONGEST_KEPT_S - loop.time())
+        edit.stop = loop.call_later(min(pause_before_retry_s(edit.attempt) + MARGIN_S, left_s), self._stop, edit)
 
     def _stop(self, edit: _Edit) -> None:
         self._forget(edit)

@@ -197,7 +197,7 @@ class Edits:
                 return submitted.job
 
             if repeatable:
-                assert attempt is not None, "only counted tries can be told apart"
+                assert attempt is not None, "only counted tries are repeatable"
                 job_id = await self._retries.join_or_submit(account, digest, attempt, submit_new)
                 job = await run_in_threadpool(self._dependencies.service.get, account, job_id)
             else:
