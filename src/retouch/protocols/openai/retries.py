@@ -40,7 +40,7 @@ class _Edit:
     """
 
     account: Account
-    job_id: str
+    job: Job
     digest: str | None
     attempt: int = 0
     waiting: int = 0
@@ -87,8 +87,8 @@ class Retries:
 
     async def join_or_submit(
         self, account: Account, digest: str, attempt: int, submit: Callable[[], Awaitable[Job]]
-    ) -> str:
-        """The id of the job that a retry repeats, else of a new one; the caller counts as waiting for it.
+    ) -> Job:
+        """The job that a retry repeats, as it was submitted, else a new one; the caller counts as waiting for it.
 
         One at a time for each body, so that a retry also finds an edit which is being submitted.
         """
@@ -97,16 +97,16 @@ class Retries:
         async with lock:
             edit = self._by_digest.get(key) if attempt else None
             if edit is None:
-                edit = _Edit(account, (await submit()).id, digest)
-                self._edits[edit.job_id] = self._by_digest[key] = edit
+                edit = _Edit(account, await submit(), digest)
+                self._edits[edit.job.id] = self._by_digest[key] = edit
             self._keep(edit)
             edit.waiting += 1
             edit.attempt = attempt
-            return edit.job_id
+            return edit.job
 
-    def wait_once(self, account: Account, job_id: str) -> None:
+    def wait_once(self, account: Account, job: Job) -> None:
         """The caller waits for a job that no retry can find."""
-        self._edits[job_id] = _Edit(account, job_id, None, waiting=1)
+        self._edits[job.id] = _Edit(account, job, None, waiting=1)
 
     def leave(self, job_id: str, *, answered: bool) -> None:
         """A caller got its answer, or hung up; when it was the last one, the edit is stopped, if need be later."""
@@ -137,12 +137,12 @@ class Retries:
 
     def _stop(self, edit: _Edit) -> None:
         self._forget(edit)
-        task = asyncio.ensure_future(self._cancel(edit.account, edit.job_id))
+        task = asyncio.ensure_future(self._cancel(edit.account, edit.job.id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _forget(self, edit: _Edit) -> None:
         self._keep(edit)
-        del self._edits[edit.job_id]
+        del self._edits[edit.job.id]
         if edit.digest is not None and self._by_digest.get((edit.account.id, edit.digest)) is edit:
             del self._by_digest[edit.account.id, edit.digest]

@@ -198,12 +198,11 @@ class Edits:
 
             if repeatable:
                 assert attempt is not None, "only counted tries are repeatable"
-                job_id = await self._retries.join_or_submit(account, digest, attempt, submit_new)
-                job = await run_in_threadpool(self._dependencies.service.get, account, job_id)
+                job = await self._retries.join_or_submit(account, digest, attempt, submit_new)
             else:
                 job = await submit_new()
                 if key is None:
-                    self._retries.wait_once(account, job.id)
+                    self._retries.wait_once(account, job)
         user = parsed.call.user
         hashed_user = None if user is None else hashlib.sha256(user.encode()).hexdigest()[:16]
         log.info("edit accepted", job=job.id, account=account.id, model=job.request.model, user=hashed_user)
