@@ -116,6 +116,11 @@ class Hands:
         self.database.close()
 
 
+def uploads(server: LiveServer) -> set[Path]:
+    """The files that callers have sent to a server."""
+    return {path for path in (server.data / "files" / "uploads").rglob("*") if path.is_file()}
+
+
 def eventually(fact: Callable[[], Any], within_s: float = 10) -> Any:
     """The first true value of `fact`."""
     until = time.monotonic() + within_s

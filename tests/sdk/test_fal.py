@@ -7,6 +7,7 @@ at, the server has no worker and the test leases the job itself, through the sam
 from __future__ import annotations
 
 import io
+import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,10 @@ from tests.sdk.fal import (
     photo,
     picture_at,
     pointed_at,
+    uploads,
 )
+
+NO_FASTER_WAY = "There is no faster way here yet: the exact one, 'none', was used."
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +87,9 @@ def hands(idle_server: LiveServer) -> Iterator[Hands]:
     ],
 )
 def test_run_answers_with_the_bare_output(client: fal_client.SyncClient, endpoint: str, keys: list[str]):
-    """Checklist 1 and 43."""
+    """Checklist 1 and 43: the vendor's members, and ours behind them."""
     result = client.run(endpoint, arguments(endpoint, image_size={"width": 640, "height": 512}))
-    assert list(result) == keys
+    assert list(result) == [*keys, "notices"]
     (image,) = result["images"]
     assert image["content_type"] == "image/png"
     assert image["file_size"] > 0
@@ -98,6 +102,38 @@ def test_a_run_has_a_request_id_and_says_what_was_not_done(server: LiveServer):
     assert answer.status_code == 200
     assert answer.headers[HEADER]
     assert "enable_safety_checker" in answer.headers["x-retouch-notices"]
+    assert json.loads(answer.headers["x-retouch-notices"]) == answer.json()["notices"]
+    size = answer.json()["images"][0]
+    assert float(answer.headers["x-fal-billable-units"]) == pytest.approx(size["width"] * size["height"] / 1e6)
+
+
+def test_a_caller_who_wants_all_as_it_is_gets_no_notices(client: fal_client.SyncClient):
+    result = client.run(EDIT, arguments(enable_safety_checker=False, num_inference_steps=4))
+    assert "notices" not in result
+    assert result["has_nsfw_concepts"] == [False]
+
+
+def test_the_vendors_own_snippet_prints_what_was_not_done(
+    idle: fal_client.SyncClient, hands: Hands, capsys: pytest.CaptureFixture[str]
+):
+    """It prints the log lines of updates while the edit runs, and no other."""
+    printed: list[str] = []
+
+    def on_queue_update(update: fal_client.Status) -> None:
+        if isinstance(update, fal_client.InProgress):
+            for log in update.logs or []:
+                print(log["message"])
+                printed.append(log["message"])
+
+    with ThreadPoolExecutor(1) as pool:
+        body = arguments(PLUS, acceleration="high")
+        done = pool.submit(lambda: idle.subscribe(PLUS, body, with_logs=True, on_queue_update=on_queue_update))
+        lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
+        eventually(lambda: printed)
+        hands.finish(lease)
+        result = done.result(20)
+    assert "acceleration converted: There is no faster way here yet" in capsys.readouterr().out
+    assert "acceleration" in [notice["parameter"] for notice in result["notices"]]
 
 
 def test_seeds_are_echoed_repeated_and_made_up(client: fal_client.SyncClient):
@@ -396,6 +432,21 @@ def test_an_idempotency_key_joins_the_request_it_repeats(idle_server: LiveServer
     assert (other.status_code, other.json()["error_type"]) == (400, "bad_request")
 
 
+def test_a_submit_that_makes_no_job_leaves_no_upload(idle_server: LiveServer, hands: Hands):
+    """Repeats by idempotency key, the same key with another body, and a queue that is full."""
+    before = uploads(idle_server)
+    body, headers = arguments(seed=1), {"Idempotency-Key": "uploads"}
+    ids = {call(idle_server, "POST", f"/queue/{EDIT}", json=body, headers=headers).json()["request_id"] for _ in "123"}
+    assert len(ids) == 1
+    assert len(uploads(idle_server) - before) == 1
+    assert call(idle_server, "POST", f"/queue/{EDIT}", json=arguments(seed=2), headers=headers).status_code == 400
+    full = call(idle_server, "POST", f"/queue/{EDIT}?fal_max_queue_length=0", json=arguments())
+    assert full.status_code == 429
+    two = arguments(PLUS, image_urls=[DATA_URI, "data:image/png;base64,AAAA"])
+    assert call(idle_server, "POST", f"/queue/{PLUS}", json=two).status_code == 422
+    assert len(uploads(idle_server) - before) == 1
+
+
 def test_fifty_subscribers_at_the_default_interval(client: fal_client.SyncClient, server: LiveServer):
     """Checklist 34: nobody is refused, and everybody gets a result."""
     with ThreadPoolExecutor(50) as pool:
@@ -605,7 +656,7 @@ def test_a_stream_shows_the_picture_getting_clearer(idle: fal_client.SyncClient,
 
 def test_a_status_stream_tells_each_change_once(idle_server: LiveServer, idle: fal_client.SyncClient, hands: Hands):
     """Checklist 32."""
-    handle = idle.submit(EDIT, arguments())
+    handle = idle.submit(EDIT, arguments(acceleration="regular", num_inference_steps=4))
     headers = {"Authorization": f"Key {idle_server.key}"}
     seen: list[dict[str, Any]] = []
     with httpx.stream("GET", f"{handle.status_url}/stream?logs=1", headers=headers, timeout=20) as answer:
@@ -620,5 +671,5 @@ def test_a_status_stream_tells_each_change_once(idle_server: LiveServer, idle: f
     assert seen[0]["status"] == "IN_QUEUE"
     assert seen[-1]["status"] == "COMPLETED"
     told = [entry["message"] for event in seen for entry in event["logs"]]
-    assert told[:4] == ["a", "Step 1 of 4", "b", "Step 2 of 4"]
+    assert told[:5] == ["acceleration converted: " + NO_FASTER_WAY, "a", "Step 1 of 4", "b", "Step 2 of 4"]
     assert len(told) == len(set(told))

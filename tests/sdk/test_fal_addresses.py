@@ -45,7 +45,7 @@ def by_proxy(server: LiveServer, method: str, target: str, **more: Any) -> httpx
 def test_the_vendors_hosts_are_this_face(server: LiveServer, suffix: str):
     """Checklist 4: one path, told apart by host; the answers name the same hosts."""
     run = by_host(server, f"fal.run{suffix}", "POST", f"/{TWO}", json=arguments(TWO))
-    assert list(run.json()) == ["images", "seed"]
+    assert list(run.json()) == ["images", "seed", "notices"]
     queued = by_host(server, f"queue.fal.run{suffix}", "POST", f"/{TWO}", json=arguments(TWO)).json()
     base = f"http://queue.fal.run{suffix}/fal-ai/qwen-image-2/requests/{queued['request_id']}"
     assert queued["response_url"] == base

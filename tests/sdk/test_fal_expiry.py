@@ -6,19 +6,21 @@ import json
 from pathlib import Path
 
 import httpx
-import pytest
 
-from retouch.server import housekeeping
+from retouch.service import ServiceSettings
 from tests.sdk.fal import EDIT, arguments, eventually, photo
 from tests.sdk.gated import gated_server
 
+SWEPT_AT_ONCE = ServiceSettings(delete_every_s=0.0)
 ONE_SECOND = {"X-Fal-Object-Lifecycle-Preference": json.dumps({"expiration_duration_seconds": 1})}
 
 
-def test_the_sweeper_deletes_what_has_expired_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_sweeper_deletes_what_has_expired_and_nothing_else(tmp_path: Path):
     """Checklist 45: outputs and uploads of a second's life, beside an output that stays."""
-    monkeypatch.setattr(housekeeping, "FILES_EVERY_S", 0.0)
-    with gated_server(tmp_path) as server, httpx.Client(base_url=f"{server.url}/fal", timeout=30) as client:
+    with (
+        gated_server(tmp_path, settings=SWEPT_AT_ONCE) as server,
+        httpx.Client(base_url=f"{server.url}/fal", timeout=30) as client,
+    ):
         server.pipeline.gate.set()
         kept = client.post(f"/run/{EDIT}", json=arguments()).json()["images"][0]["file_name"]
         stored = set(files(tmp_path))
@@ -32,10 +34,12 @@ def test_the_sweeper_deletes_what_has_expired_and_nothing_else(tmp_path: Path, m
         assert httpx.get(upload).status_code == 404
 
 
-def test_parts_that_are_never_put_together_expire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_parts_that_are_never_put_together_expire(tmp_path: Path):
     """Checklist 36 and 45: an upload that was given up leaves nothing behind."""
-    monkeypatch.setattr(housekeeping, "FILES_EVERY_S", 0.0)
-    with gated_server(tmp_path) as server, httpx.Client(base_url=f"{server.url}/fal", timeout=30) as client:
+    with (
+        gated_server(tmp_path, settings=SWEPT_AT_ONCE) as server,
+        httpx.Client(base_url=f"{server.url}/fal", timeout=30) as client,
+    ):
         answer = client.post("/rest/storage/upload/initiate-multipart", json={}, headers=ONE_SECOND).json()
         assert client.put(f"{answer['upload_url']}/1", content=b"x" * 1000).status_code == 200
         eventually(lambda: not files(tmp_path))

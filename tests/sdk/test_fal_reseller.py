@@ -11,7 +11,7 @@ import pytest
 
 from retouch.errors import Failure
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import PLUS, TWO, Hands, arguments, eventually
+from tests.sdk.fal import PLUS, TWO, Hands, arguments, eventually, uploads
 
 KEYS = {
     "status",
@@ -95,6 +95,7 @@ def test_a_caller_who_polls_the_status(server: LiveServer, hands: Hands):
     done = eventually(lambda: (a := ask(server, "GET", path)).status_code == 200 and a).json()
     assert done["status"] == "COMPLETED"
     assert done["images"][0]["url"]
+    assert "enable_safety_checker" in [notice["parameter"] for notice in done["notices"]]
     assert "images" not in ask(server, "GET", path, "Key").json()
     other = ask(server, "POST", f"/{PLUS}", json=arguments(PLUS)).json()
     assert ask(server, "PUT", httpx.URL(other["cancel_url"]).path).status_code == 202
@@ -111,6 +112,16 @@ def test_a_failed_edit_is_never_a_success(server: LiveServer, hands: Hands):
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["body", "image_urls", 0]
     assert isinstance(answer.json()["error"], str)
+
+
+def test_a_submit_that_makes_no_job_leaves_no_upload(server: LiveServer, hands: Hands):
+    before = uploads(server)
+    headers = {"Authorization": f"Bearer {server.key}", "Idempotency-Key": "reseller"}
+    for _ in range(3):
+        assert httpx.post(f"{server.url}/{PLUS}", json=arguments(PLUS, seed=1), headers=headers).status_code == 200
+    assert ask(server, "POST", f"/{PLUS}?fal_max_queue_length=0", json=arguments(PLUS)).status_code == 429
+    assert len(uploads(server) - before) == 1
+    hands.finish(hands.lease())
 
 
 def test_fals_own_rules_hold_for_fals_own_scheme(server: LiveServer, hands: Hands):

@@ -92,7 +92,10 @@ def test_the_python_client_uploads_in_parts(client: fal_client.SyncClient, tmp_p
         chunk_size=MIB,
     )
     assert "?" not in address
-    answer = httpx.get(address, follow_redirects=True)
+    answer = httpx.get(address)  # the file at once: not every reader follows a redirect
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert httpx.get(address, headers={"Range": "bytes=0-3"}).content == data[:4]
+    assert httpx.head(address).headers["content-length"] == str(len(data))
     assert hashlib.sha256(answer.content).digest() == hashlib.sha256(data).digest()
     assert client.run(PLUS, arguments(PLUS, image_urls=[address]))["images"]
 

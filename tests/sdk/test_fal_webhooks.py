@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.live_server import LiveServer, clean_environment, live_server, retouch
-from tests.sdk.fal import EDIT, arguments, eventually, pointed_at
+from tests.sdk.fal import EDIT, arguments, eventually, pointed_at, uploads
 from tests.webhook_receiver import Delivery, Receiver, webhook_receiver
 
 
@@ -53,6 +53,9 @@ def test_a_webhook_survives_failures_and_a_restart(tmp_path_factory: pytest.Temp
             assert first == second == third
             assert third["request_id"] == request_id
             assert third["status"] == "OK"
+            payload = third["payload"]
+            assert isinstance(payload, dict)
+            assert "enable_safety_checker" in [notice["parameter"] for notice in payload["notices"]]
             eventually(lambda: server.log().count("trouble=None") >= 1)
             assert receiver.came.empty()
 
@@ -61,12 +64,26 @@ def test_a_webhook_survives_failures_and_a_restart(tmp_path_factory: pytest.Temp
             assert (failed["status"], failed["error"]) == ("ERROR", "Invalid status code: 422")
 
 
-def test_a_webhook_to_a_private_address_is_not_sent(tmp_path_factory: pytest.TempPathFactory):
-    """Checklist 46: unless the operator has opened it."""
+def test_a_webhook_to_a_private_address_is_refused_at_submit(tmp_path_factory: pytest.TempPathFactory):
+    """Checklist 46: unless the operator has opened it; what a name leads to is judged when it is sent."""
     with webhook_receiver() as receiver, live_server(tmp_path_factory.mktemp("fal")) as server:
-        submit(server, receiver)
-        eventually(lambda: "not a public address" in server.log())
+        with pytest.raises(fal_client.FalClientHTTPError) as refused:
+            submit(server, receiver)
+        assert (refused.value.status_code, refused.value.error_type) == (400, "bad_request")
+        assert "'127.0.0.1' is not a public address" in str(refused.value)
         assert receiver.came.empty()
+        path = f"{server.url}/fal/queue/{EDIT}"
+        for url in (
+            "http://localhost/x",
+            "http://[::1]/",
+            "http://10.0.0.1:80/",
+            "http://2130706433/",
+            "http://",
+            "http://[/",
+        ):
+            answer = httpx.post(path, json=arguments(), params={"fal_webhook": url})
+            assert (answer.status_code, answer.json()["error_type"]) == (400, "bad_request"), url
+        assert not uploads(server)
 
 
 def test_an_operator_sees_what_was_given_up_and_sends_it_again(tmp_path_factory: pytest.TempPathFactory):

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import structlog
 import uvicorn
@@ -46,6 +46,7 @@ from retouch.settings import (
     ProcessSettings,
     StoreSettings,
 )
+from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
 
@@ -68,7 +69,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(http.host, http.port, "--port"))
         database = stack.enter_context(open_database(store))
-        dependencies = stack.enter_context(open_dependencies(http, store, checkpoint, database))
+        dependencies = stack.enter_context(open_dependencies(http, store, checkpoint, database, network.allow_private))
         dependencies.authenticator.refuse_unauthenticated(http.host)
         webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
@@ -100,7 +101,11 @@ def serve(
 
 @contextlib.contextmanager
 def open_dependencies(
-    http: HttpSettings, store: StoreSettings, checkpoint: Checkpoint, database: Database
+    http: HttpSettings,
+    store: StoreSettings,
+    checkpoint: Checkpoint,
+    database: Database,
+    allow_private: Sequence[str] = (),
 ) -> Iterator[AppDependencies]:
     """Everything the application is made of, closed at the end."""
     blobs = open_blobs(store.storage, store.data)
@@ -119,6 +124,7 @@ def open_dependencies(
             link_ttl_s=store.retention_s,
             tokens=Tokens(server_secret_named(database, tokens.SECRET_NAME, _random)),
             signer=Signer(server_secret_named(database, signing.SECRET_NAME, _random)),
+            opened_addresses=OpenedAddresses.parse(allow_private),
         )
     finally:
         wakeups.close()

@@ -12,6 +12,7 @@ from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
 from retouch.protocols.authentication import Authenticator
 from retouch.service import Service
+from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.watch import Watch
 
@@ -26,7 +27,8 @@ class AppDependencies:
     public_url: the operator's own name for this server without a trailing slash, or None to take it from each
     request. max_body_bytes: the largest request body that is read. link_ttl_s: life of the links to output files, in
     seconds. tokens: short rights made from a key. signer: of what the server sends of its own accord; both are those
-    of one process unless the caller has secrets that all processes share.
+    of one process unless the caller has secrets that all processes share. opened_addresses: private ones that
+    a webhook may go to.
     """
 
     service: Service
@@ -39,3 +41,4 @@ class AppDependencies:
     max_body_bytes: int = MAX_BODY_BYTES
     tokens: Tokens = field(default_factory=Tokens.of_this_process)
     signer: Signer = field(default_factory=Signer.of_this_process)
+    opened_addresses: OpenedAddresses = field(default_factory=OpenedAddresses)

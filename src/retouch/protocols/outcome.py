@@ -16,9 +16,10 @@ from starlette.types import Receive, Scope, Send
 
 from retouch import images
 from retouch.edit import OutputImage
-from retouch.errors import EditCancelled, EditFailed, Failure, UnknownFile
-from retouch.jobs.job import Job, JobState
+from retouch.errors import EditFailed, Failure, UnknownFile
+from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.failure import failure_of
 
 
 class JobFailed(EditFailed):
@@ -31,15 +32,6 @@ class JobFailed(EditFailed):
     @property
     def failure(self) -> Failure:
         return self._failure
-
-
-def failure_of(job: Job) -> Failure | None:
-    """Why an ended job has no image; None for one that succeeded or has not ended."""
-    if job.state is JobState.CANCELLED:
-        return EditCancelled(f"The edit was cancelled (job {job.id}).").failure
-    if job.state is JobState.FAILED:
-        return job.failure or Failure("internal_error", "The edit failed.")
-    return None
 
 
 def raise_for_failure(job: Job) -> None:
@@ -68,6 +60,13 @@ def output_images(job: Job) -> tuple[OutputImage, ...]:
     if job.payload_deleted or job.output is None:
         raise UnknownFile("The result was delivered once and, as asked, not kept.")
     return tuple(job.output.images)
+
+
+def output_urls(dependencies: AppDependencies, job: Job, origin: str) -> list[str]:
+    """A link or, for an inline delivery, a data URI for each image; raises UnknownFile once they are gone."""
+    if job.delivery.inline:
+        return [output_data_uri(dependencies, image) for image in output_images(job)]
+    return [output_link(dependencies, job, image, origin) for image in output_images(job)]
 
 
 def forgotten_on_delivery(job: Job) -> bool:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 
 from retouch import images
 from retouch.accounts.keys import Account
 from retouch.edit import Bucket, Delivery, EditRequest, ImageInput
-from retouch.errors import ImageTooLarge, InvalidImage, JobFinished, UnknownJob
+from retouch.errors import ForbiddenAddress, ImageTooLarge, InvalidImage, InvalidRequest, JobFinished, UnknownJob
 from retouch.jobs.job import PRIORITY_NORMAL, Idempotency
 from retouch.protocols.data_uri import decode_data_uri, is_data_uri
 from retouch.protocols.dependencies import AppDependencies
 from retouch.service import Submitted
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+from retouch.storage.guard import check_host
 
 MAX_IMAGE_BYTES = 50 * 1024 * 1024
 """The vendors' own limit for one input image."""
@@ -59,6 +61,8 @@ def submit(dependencies: AppDependencies, account: Account, submission: Submissi
 
     Raises UnknownModel, InvalidRequest and its kinds, QueueFull, IdempotencyKeyReused, Unavailable.
     """
+    if submission.delivery.webhook_url is not None:
+        check_webhook_address(dependencies, submission.delivery.webhook_url)
     route = dependencies.catalog.route(submission.request.model)
     # Before anything is stored: most calls that are refused are refused here.
     route.check(submission.request, image_count=len(submission.images))
@@ -78,6 +82,23 @@ def submit(dependencies: AppDependencies, account: Account, submission: Submissi
         if not submitted.replayed:
             stored.keep()
     return submitted
+
+
+def check_webhook_address(dependencies: AppDependencies, url: str) -> None:
+    """Raise ForbiddenAddress for what needs no look-up to be refused; the sender judges each address again."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise InvalidRequest(f"The webhook's address '{url[:60]}' is not a URL.", field="webhook_url") from None
+    try:
+        check_host(host, port, dependencies.opened_addresses)
+    except ForbiddenAddress:
+        raise ForbiddenAddress(
+            f"The webhook's host '{host[:100]}' is not a public address; the operator of this server can open it with "
+            "--allow-private.",
+            field="webhook_url",
+        ) from None
 
 
 class StoredImages:
@@ -129,7 +150,8 @@ def _image_input(
             raise InvalidImage(
                 f"The field '{field}' must be an http(s) link or a data URI; it begins '{text[:20]}'.", field=field
             )
-        source = decode_data_uri(text, field=field)
+        # A blank at the end may have been a '+', so only the decoder may take it away.
+        source = decode_data_uri(source.lstrip(), field=field)
     if len(source) > MAX_IMAGE_BYTES:
         raise ImageTooLarge(
             f"The image in '{field}' has {len(source)} bytes; at most {MAX_IMAGE_BYTES} are allowed.",

@@ -9,9 +9,9 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from retouch.errors import RetouchError
-from retouch.protocols.fal import pages, wire
+from retouch.protocols.fal import api_docs
+from retouch.protocols.fal.parse import parse_edit
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint
-from retouch.protocols.fal.values import check_body
 
 FACE = "https://edits.example/fal"
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "fal"
@@ -24,7 +24,7 @@ def minimal(endpoint: Endpoint) -> dict[str, object]:
 
 def accepted(endpoint: Endpoint, body: dict[str, object]) -> bool:
     try:
-        wire.request_of(endpoint, check_body(endpoint, body))
+        parse_edit(endpoint, body)
     except RetouchError:
         return False
     return True
@@ -32,7 +32,7 @@ def accepted(endpoint: Endpoint, body: dict[str, object]) -> bool:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.id)
 def test_the_text_names_every_parameter(endpoint: Endpoint, golden: bool):
-    text = pages.describe(endpoint, FACE)
+    text = api_docs.describe(endpoint, FACE)
     for parameter in endpoint.parameters:
         assert f"**`{parameter.name}`**" in text
     path = GOLDEN / f"{endpoint.id.replace('/', '_')}.llms.txt"
@@ -43,11 +43,11 @@ def test_the_text_names_every_parameter(endpoint: Endpoint, golden: bool):
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.id)
 def test_the_document_is_openapi(endpoint: Endpoint):
-    validate(pages.document((endpoint,), FACE))
+    validate(api_docs.document((endpoint,), FACE))
 
 
 def test_all_endpoints_fit_in_one_document():
-    document = pages.document(tuple(ENDPOINTS.values()), FACE)
+    document = api_docs.document(tuple(ENDPOINTS.values()), FACE)
     validate(document)
     assert f"/queue/{'fal-ai/qwen-image-2'}/requests/{{request_id}}/status" in document["paths"]
 
@@ -74,7 +74,7 @@ def test_all_endpoints_fit_in_one_document():
     ids=str,
 )
 def test_the_document_allows_what_the_parser_allows(endpoint: Endpoint, change: dict[str, object]):
-    document = pages.document((endpoint,), FACE)
-    schema = {**pages.input_schema(endpoint), "components": document["components"]}
+    document = api_docs.document((endpoint,), FACE)
+    schema = {**api_docs.input_schema(endpoint), "components": document["components"]}
     body = {**minimal(endpoint), **change}
     assert Draft202012Validator(schema).is_valid(body) == accepted(endpoint, body)

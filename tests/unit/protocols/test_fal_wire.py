@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retouch import errors
-from retouch.edit import Acceleration, Delivery, EditOutput, EditRequest, ImageInput, Notice, OutputImage
+from retouch.edit import Acceleration, Delivery, EditOutput, EditRequest, ImageInput, Notice, OutputImage, Usage
 from retouch.errors import Failure, RetouchError
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Job, JobEvent, JobState
-from retouch.protocols.fal import wire
-from retouch.protocols.fal.errors import BadCall, InvalidBody, answer_to, answer_to_failure
+from retouch.protocols.fal import dump
+from retouch.protocols.fal.errors import BadRequest, InvalidBody, answer_to, answer_to_failure
+from retouch.protocols.fal.headers import parse_submit_options
+from retouch.protocols.fal.parse import ParsedEdit, parse_edit, parse_json, parse_query, parse_request_path
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind, endpoint_named
-from retouch.protocols.fal.terms import parse_terms
-from retouch.protocols.fal.values import check_body, from_query
 
 EDIT = ENDPOINTS["fal-ai/qwen-image-edit"]
 PLUS = ENDPOINTS["fal-ai/qwen-image-edit-plus"]
@@ -30,13 +30,9 @@ AT = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LINK = "https://example.com/a.png"
 
 
-def parse(endpoint: Endpoint, body: dict[str, Any]) -> wire.Asked:
-    return wire.request_of(endpoint, check_body(endpoint, body))
-
-
 def problems(endpoint: Endpoint, body: dict[str, Any]) -> list[dict[str, Any]]:
     with pytest.raises(InvalidBody) as refused:
-        parse(endpoint, body)
+        parse_edit(endpoint, body)
     detail: list[dict[str, Any]] = answer_to(refused.value, endpoint).body["detail"]
     return detail
 
@@ -75,8 +71,8 @@ def job(state: JobState = JobState.SUCCEEDED, endpoint: Endpoint = EDIT, **chang
     return replace(made, **changes)
 
 
-def urls(endpoint: Endpoint) -> wire.RequestUrls:
-    return wire.RequestUrls.under("https://edits.example/fal/queue", endpoint.app, job().id)
+def urls(endpoint: Endpoint) -> dump.RequestUrls:
+    return dump.RequestUrls.under("https://edits.example/fal/queue", endpoint.app, job().id)
 
 
 # --- bodies
@@ -85,15 +81,15 @@ def urls(endpoint: Endpoint) -> wire.RequestUrls:
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.id)
 def test_a_minimal_body_takes_the_published_defaults(endpoint: Endpoint):
     """Checklist 43."""
-    asked = parse(endpoint, minimal(endpoint))
-    assert asked.image_texts == (LINK,)
-    assert asked.inline is False
-    assert asked.request.num_images == 1
-    assert asked.request.output_format == "png"
-    assert asked.request.enable_safety_checker is True
-    assert asked.request.seed is None
+    edit = parse_edit(endpoint, minimal(endpoint))
+    assert edit.images == (LINK,)
+    assert edit.inline is False
+    assert edit.request.num_images == 1
+    assert edit.request.output_format == "png"
+    assert edit.request.enable_safety_checker is True
+    assert edit.request.seed is None
     # The model's row fills these, so that a distilled checkpoint can use its own.
-    assert (asked.request.steps, asked.request.guidance_scale, asked.request.acceleration) == (None, None, None)
+    assert (edit.request.steps, edit.request.guidance_scale, edit.request.acceleration) == (None, None, None)
 
 
 def test_the_schemas_are_the_published_ones():
@@ -145,18 +141,57 @@ def test_the_schemas_are_the_published_ones():
     ],
 )
 def test_sizes_are_names_or_objects(name: object, size: tuple[int, int]):
-    asked = parse(PLUS, minimal(PLUS, image_size=name))
-    assert (asked.request.size.width, asked.request.size.height) == size
+    edit = parse_edit(PLUS, minimal(PLUS, image_size=name))
+    assert (edit.request.size.width, edit.request.size.height) == size
 
 
 def test_numbers_may_come_as_text_and_null_counts_as_absent():
     body = minimal(EDIT, num_images="2", guidance_scale="3.5", sync_mode="true", seed=None, num_inference_steps=8.0)
-    asked = parse(EDIT, body)
-    assert asked.request.num_images == 2
-    assert asked.request.guidance_scale == 3.5
-    assert asked.inline is True
-    assert asked.request.seed is None
-    assert asked.request.steps == 8
+    edit = parse_edit(EDIT, body)
+    assert edit.request.num_images == 2
+    assert edit.request.guidance_scale == 3.5
+    assert edit.inline is True
+    assert edit.request.seed is None
+    assert edit.request.steps == 8
+
+
+@pytest.mark.parametrize("seed", [42.0, "42", "42.0", " 42.00 ", "4.2e1", "+42"])
+def test_a_whole_number_may_come_with_a_fraction_of_nothing(seed: object):
+    assert parse_edit(EDIT, minimal(EDIT, seed=seed, image_size={"width": "640.0"})).request.seed == 42
+
+
+def test_no_digit_of_a_large_seed_is_lost():
+    assert parse_edit(EDIT, minimal(EDIT, seed="9007199254740993.0")).request.seed == 9_007_199_254_740_993
+    assert parse_edit(EDIT, minimal(EDIT, seed=str(2**63 - 1))).request.seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"),
+    [
+        ("42.5", "int_from_float"),
+        ("NaN", "int_parsing"),
+        ("Infinity", "int_parsing"),
+        ("1e999999", "int_parsing"),
+        ("0" * 50 + "1", "int_parsing"),
+        ("", "int_parsing"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused(seed: str, kind: str):
+    (problem,) = problems(EDIT, minimal(EDIT, seed=seed))
+    assert (problem["loc"], problem["type"]) == (["body", "seed"], kind)
+
+
+def test_limits_are_told_in_full():
+    (problem,) = problems(EDIT, minimal(EDIT, seed=2**63))
+    assert problem["msg"] == "Input should be less than or equal to 9223372036854775807"
+    assert problem["ctx"] == {"le": 2**63 - 1}
+
+
+@pytest.mark.parametrize(("word", "format_"), [("jpg", "jpeg"), ("JPG", "jpeg"), ("PNG", "png"), ("Jpeg", "jpeg")])
+def test_a_word_may_be_written_in_capitals(word: str, format_: str):
+    body = minimal(EDIT, output_format=word, acceleration="None", image_size="Square_HD")
+    request = parse_edit(EDIT, body).request
+    assert (request.output_format, request.acceleration, request.size.width) == (format_, "none", 1024)
 
 
 def test_a_body_in_the_query_string_is_read_the_same_way():
@@ -166,14 +201,14 @@ def test_a_body_in_the_query_string_is_read_the_same_way():
         ("image_urls", "https://a.example/2.png"),
         ("seed", "3"),
     ]
-    asked = parse(PLUS, from_query(PLUS, query))
-    assert asked.image_texts == ("https://a.example/1.png", "https://a.example/2.png")
-    assert asked.request.seed == 3
+    edit = parse_edit(PLUS, parse_query(PLUS, query))
+    assert edit.images == ("https://a.example/1.png", "https://a.example/2.png")
+    assert edit.request.seed == 3
 
 
 def test_missing_fields_are_all_named_at_once():
     """Checklist 25 and 27."""
-    detail = problems(EDIT, dict(wire.parse_json(b"")))
+    detail = problems(EDIT, dict(parse_json(b"")))
     assert [(p["loc"], p["msg"], p["type"]) for p in detail] == [
         (["body", "prompt"], "Field required", "missing"),
         (["body", "image_url"], "Field required", "missing"),
@@ -246,10 +281,18 @@ def test_an_unknown_input_is_refused_with_a_suggestion():
     assert "num_inference_steps" in problem["msg"]
 
 
+def test_a_suggestion_ends_as_a_question():
+    with pytest.raises(InvalidBody) as refused:
+        parse_edit(EDIT, {"promt": "p", "image_url": LINK})
+    for text in (refused.value.message, answer_to(refused.value).body["message"]):
+        assert "did you mean 'prompt'? prompt: Field required." in text
+        assert "?." not in text
+
+
 @pytest.mark.parametrize("data", [b"{", b"[1]", b'"text"', b"nul", b"\xff\xfe", b'{"prompt": NaN}'])
 def test_what_is_no_json_object_is_refused(data: bytes):
     with pytest.raises(InvalidBody) as refused:
-        wire.parse_json(data)
+        parse_json(data)
     (problem,) = answer_to(refused.value).body["detail"]
     assert problem["loc"][0] == "body"
     assert problem["type"] in ("json_invalid", "dict_type")
@@ -262,10 +305,31 @@ def test_an_edit_survives_being_dumped_and_parsed(data: st.DataObject):
     for p in endpoint.parameters:
         if p.required or data.draw(st.booleans()):
             body[p.name] = data.draw(_value(p.kind, p))
-    asked = parse(endpoint, body)
-    again = parse(endpoint, json.loads(json.dumps(wire.dump_input(endpoint, asked))))
-    words = replace(again.request.size, words=asked.request.size.words)
-    assert replace(again, request=replace(again.request, size=words)) == asked
+    edit = parse_edit(endpoint, body)
+    again = parse_edit(endpoint, json.loads(json.dumps(body_of(endpoint, edit))))
+    words = replace(again.request.size, words=edit.request.size.words)
+    assert replace(again, request=replace(again.request, size=words)) == edit
+
+
+def body_of(endpoint: Endpoint, edit: ParsedEdit) -> dict[str, Any]:
+    """The body that asks for the same edit."""
+    request, size = edit.request, edit.request.size
+    values: dict[str, Any] = {
+        "prompt": request.prompt,
+        "images": edit.images[0] if endpoint is EDIT else list(edit.images),
+        "negative_prompt": request.negative_prompt,
+        "size": None if size.width is None else {"width": size.width, "height": size.height},
+        "steps": request.steps,
+        "guidance_scale": request.guidance_scale,
+        "seed": request.seed,
+        "inline": edit.inline,
+        "num_images": request.num_images,
+        "enable_safety_checker": request.enable_safety_checker,
+        "enable_prompt_expansion": request.enable_prompt_expansion,
+        "output_format": request.output_format.value,
+        "acceleration": None if request.acceleration is None else request.acceleration.value,
+    }
+    return {p.name: values[p.canonical] for p in endpoint.parameters if values[p.canonical] is not None}
 
 
 def _value(kind: Kind, p: Any) -> st.SearchStrategy[Any]:
@@ -287,7 +351,7 @@ def _value(kind: Kind, p: Any) -> st.SearchStrategy[Any]:
 
 def refusal(endpoint: Endpoint, body: dict[str, Any]) -> int | None:
     try:
-        parse(endpoint, body)
+        parse_edit(endpoint, body)
     except RetouchError as error:
         return answer_to(error, endpoint).status
     return None
@@ -322,7 +386,7 @@ def test_whatever_a_field_holds_the_answer_is_an_edit_or_a_422(value: object):
 )
 def test_request_paths_in_every_form_seen(path: str, expected: tuple[str, str, str] | None):
     """Checklist 3 and 50."""
-    parsed = wire.parse_request_path(path)
+    parsed = parse_request_path(path)
     assert (parsed and (parsed.base, parsed.request_id, parsed.action)) == expected
 
 
@@ -333,7 +397,7 @@ def test_the_urls_of_a_request_leave_the_endpoints_own_path_out():
 
 def test_headers_say_priority_deadline_and_retention():
     """Checklist 19, 21, 22, 24 and 45."""
-    terms = parse_terms(
+    options = parse_submit_options(
         {
             "x-fal-queue-priority": "low",
             "x-fal-request-timeout": "30.0",
@@ -343,20 +407,20 @@ def test_headers_say_priority_deadline_and_retention():
         },
         {"fal_webhook": "https://example.com/hook?a=1&b=2", "fal_max_queue_length": "3"},
     )
-    assert terms.priority == PRIORITY_LOW
-    assert terms.start_timeout_s == 30
-    assert terms.keep_payload is False
-    assert terms.retention_s == 3600
-    assert terms.webhook_url == "https://example.com/hook?a=1&b=2"
-    assert terms.max_queue_length == 3
-    assert [n.parameter for n in terms.notices] == ["initial_acl"]
-    assert parse_terms({"x-fal-queue-priority": "normal"}, {}).priority == PRIORITY_NORMAL
+    assert options.priority == PRIORITY_LOW
+    assert options.start_timeout_s == 30
+    assert options.keep_payload is False
+    assert options.retention_s == 3600
+    assert options.webhook_url == "https://example.com/hook?a=1&b=2"
+    assert options.max_queue_length == 3
+    assert [n.parameter for n in options.notices] == ["initial_acl"]
+    assert parse_submit_options({"x-fal-queue-priority": "normal"}, {}).priority == PRIORITY_NORMAL
 
 
 @pytest.mark.parametrize("seconds", ["null", "0"])
 def test_no_expiry_means_the_servers_own(seconds: str):
     header = {"x-fal-object-lifecycle": f'{{"expiration_duration_seconds": {seconds}}}'}
-    assert parse_terms(header, {}).retention_s is None
+    assert parse_submit_options(header, {}).retention_s is None
 
 
 @pytest.mark.parametrize(
@@ -380,8 +444,8 @@ def test_no_expiry_means_the_servers_own(seconds: str):
 )
 def test_a_known_header_with_an_impossible_value_is_a_bad_request(headers: dict[str, str], query: dict[str, str]):
     """Checklist 20."""
-    with pytest.raises(BadCall) as refused:
-        parse_terms(headers, query)
+    with pytest.raises(BadRequest) as refused:
+        parse_submit_options(headers, query)
     answer = answer_to(refused.value)
     assert (answer.status, answer.body["error_type"]) == (400, "bad_request")
 
@@ -439,40 +503,89 @@ def test_status_has_three_words_and_all_keys():
     }
     for state, (code, word) in states.items():
         made = job(state, failure=failure if state is JobState.FAILED else None)
-        status, body = wire.dump_status(made, urls(EDIT), 3, None, EDIT)
+        status, body = dump.dump_status(made, urls(EDIT), 3, None)
         assert (status, body["status"]) == (code, word)
         assert {"request_id", "response_url", "status_url", "cancel_url", "logs", "metrics"} <= body.keys()
         assert ("queue_position" in body) == (word == "IN_QUEUE")
         assert ("error" in body) == (state in (JobState.FAILED, JobState.CANCELLED))
         if code == 200:
             assert isinstance(body["metrics"]["inference_time"], float)
-    assert wire.dump_status(job(JobState.CANCELLED), urls(EDIT), 0, None, EDIT)[1]["error_type"] == "client_cancelled"
+    assert dump.dump_status(job(JobState.CANCELLED), urls(EDIT), 0, None)[1]["error_type"] == "client_cancelled"
+
+
+EVENTS = (
+    JobEvent(1, "j", "state", {"state": "running"}, AT),
+    JobEvent(2, "j", "log", {"level": "WARN", "message": "hello"}, AT),
+    JobEvent(3, "j", "step", {"step": 1, "steps": 4}, AT),
+)
+CLAMPED = (Notice("seed", "clamped", "It was."),)
 
 
 def test_logs_tell_steps_and_what_was_not_done():
-    """Checklist 7."""
-    events = (
-        JobEvent(1, "j", "state", {"state": "running"}, AT),
-        JobEvent(2, "j", "log", {"level": "WARN", "message": "hello"}, AT),
-        JobEvent(3, "j", "step", {"step": 1, "steps": 4}, AT),
-    )
-    logs = wire.dump_logs(events, wire.notices_of(job(notices=(Notice("seed", "clamped", "It was."),))))
+    """Checklist 7: first what was known at submit, at the end what the work has found."""
+    logs = dump.dump_logs(job(notices=CLAMPED), EVENTS)
     assert [entry["message"] for entry in logs] == [
+        "seed clamped: It was.",
         "hello",
         "Step 1 of 4",
-        "seed clamped: It was.",
-        "enable_safety_checker ignored: No safety checker is installed here: the pictures were not checked.",
+        "enable_safety_checker ignored: No safety checker is installed here: the images were not checked.",
     ]
-    assert logs[0] == {"message": "hello", "level": "WARN", "source": "USER", "timestamp": "2026-03-01T12:00:00+00:00"}
+    assert logs[1] == {"message": "hello", "level": "WARN", "source": "USER", "timestamp": "2026-03-01T12:00:00+00:00"}
+
+
+def test_notices_known_at_submit_are_the_first_lines_of_a_running_edit():
+    """The vendor's own snippets print the lines of running edits only."""
+    logs = {
+        state: [entry["message"] for entry in dump.dump_logs(job(state, notices=CLAMPED), EVENTS[:1])]
+        for state in (JobState.QUEUED, JobState.RUNNING)
+    }
+    assert logs == {JobState.QUEUED: [], JobState.RUNNING: ["seed clamped: It was."]}
+    assert dump.dump_logs(job(JobState.RUNNING, notices=CLAMPED), EVENTS[:1], known_notices=False) == []
 
 
 def test_nothing_is_said_of_a_checker_that_ran_or_was_not_wanted():
     checked = job()
     assert checked.output is not None
     image = replace(checked.output.images[0], unsafe=False)
-    assert wire.notices_of(replace(checked, output=replace(checked.output, images=(image,)))) == ()
+    assert dump.notices_of(replace(checked, output=replace(checked.output, images=(image,)))) == ()
     request = replace(checked.request, enable_safety_checker=False, acceleration=Acceleration.NONE)
-    assert wire.notices_of(replace(checked, request=request)) == ()
+    assert dump.notices_of(replace(checked, request=request)) == ()
+
+
+def test_a_result_names_what_was_not_done_as_its_caller_wrote_it():
+    late = Notice("images[0]", "converted", "It is small.")
+    made = job(notices=(Notice("steps", "clamped", "At most 50."),))
+    assert made.output is not None
+    result = dump.dump_result(replace(made, output=replace(made.output, notices=(late,))), ["x"])
+    named = [(notice["parameter"], notice["action"]) for notice in result["notices"]]
+    assert named[:2] == [("num_inference_steps", "clamped"), ("image_url", "converted")]
+    request = replace(made.request, enable_safety_checker=False)
+    assert "notices" not in dump.dump_result(replace(made, notices=(), request=request), ["x"])
+
+
+@pytest.mark.parametrize(
+    ("unsafe", "wanted", "answer"), [(None, True, None), (None, False, False), (False, True, False), (True, True, True)]
+)
+def test_an_image_that_nothing_has_checked_is_not_called_safe(unsafe: bool | None, wanted: bool, answer: bool | None):
+    made = job()
+    assert made.output is not None
+    output = replace(made.output, images=(replace(made.output.images[0], unsafe=unsafe),))
+    made = replace(made, output=output, request=replace(made.request, enable_safety_checker=wanted))
+    assert dump.dump_result(made, ["x"])["has_nsfw_concepts"] == [answer]
+
+
+def test_seconds_are_rounded_to_milliseconds():
+    output = job().output
+    assert output is not None
+    made = job(output=replace(output, timings={"denoise": 1.23456789, "inference": 2.000499}))
+    assert dump.dump_result(made, ["x"])["timings"] == {"denoise": 1.235, "inference": 2.0}
+    assert dump.inference_s(made) == 2.0
+    assert dump.inference_s(job(finished_at=AT + timedelta(seconds=4.00049), output=None)) == 3.0
+
+
+def test_billable_units_are_megapixels_of_output():
+    assert dump.billable_units(job()) == "0.786432"
+    assert dump.billable_units(job(usage=Usage(1, 2_000_000, 4, 100))) == "2"
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.id)
@@ -481,11 +594,11 @@ def test_the_answers_are_as_the_golden_files_say(endpoint: Endpoint, golden: boo
     failure = Failure("image_unreachable", "The link in 'images[0]' could not be fetched.", "images[0]")
     failed = job(JobState.FAILED, endpoint, failure=failure)
     answers = {
-        "submit": wire.dump_submitted(job(JobState.QUEUED, endpoint), urls(endpoint), 0),
-        "status_queued": wire.dump_status(job(JobState.QUEUED, endpoint), urls(endpoint), 2, None, endpoint)[1],
-        "status_completed": wire.dump_status(job(endpoint=endpoint), urls(endpoint), 0, [], endpoint)[1],
-        "status_failed": wire.dump_status(failed, urls(endpoint), 0, None, endpoint)[1],
-        "result": wire.dump_result(job(endpoint=endpoint), endpoint, ["https://edits.example/files/x.png"]),
+        "submit": dump.dump_submitted(job(JobState.QUEUED, endpoint), urls(endpoint), 0),
+        "status_queued": dump.dump_status(job(JobState.QUEUED, endpoint), urls(endpoint), 2, None)[1],
+        "status_completed": dump.dump_status(job(endpoint=endpoint), urls(endpoint), 0, [])[1],
+        "status_failed": dump.dump_status(failed, urls(endpoint), 0, None)[1],
+        "result": dump.dump_result(job(endpoint=endpoint), ["https://edits.example/files/x.png"]),
         "result_failed": answer_to_failure(failure, endpoint).body,
         "result_cancelled": answer_to_failure(Failure("cancelled", "It was cancelled."), endpoint).body,
         "missing_fields": {"detail": problems(endpoint, {})},

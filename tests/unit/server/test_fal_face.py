@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import tracemalloc
+
 import httpx2
 import orjson
 import pytest
+from PIL import Image
 
+from retouch import images
+from retouch.accounts.keys import ANONYMOUS
+from retouch.jobs.job import JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import realtime, streaming
 
@@ -22,7 +30,7 @@ async def test_a_bug_is_no_page_of_html(
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(dependencies.service, "submit", broken)
-    answer = await client.post(QUEUE, json=BODY)
+    answer = await client.post(QUEUE, json=BODY, headers={"origin": "http://localhost:3000"})
     assert answer.status_code == 500
     assert answer.json()["detail"][0]["type"] == "internal_server_error"
     assert "ZeroDivisionError" not in answer.text
@@ -34,7 +42,7 @@ async def test_a_silent_status_stream_is_kept_alive(
     client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checklist 32: comments while nothing changes, which both clients skip."""
-    monkeypatch.setattr(streaming, "PING_S", 0.02)
+    monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.02)
     monkeypatch.setattr(streaming, "POSITION_S", 0.01)
     made = (await client.post(QUEUE, json=BODY)).json()
     path = f"{QUEUE}/requests/{made['request_id']}"
@@ -76,13 +84,52 @@ def test_what_a_socket_holds_is_bounded_in_bytes_too() -> None:
     assert [message for message, _ in inbox.waiting] == [{"n": 4}]
 
 
-async def ask(client: httpx2.AsyncClient, path: str, send: object) -> None:
-    """A GET whose answer is seen as it comes; the client of the tests hands it over whole."""
+async def test_the_bytes_of_an_image_do_not_outlive_the_submit(
+    client: httpx2.AsyncClient, dependencies: AppDependencies
+) -> None:
+    """A waiting caller costs no memory but what a connection needs."""
+    image = io.BytesIO()
+    Image.effect_noise((2000, 1500), 100).save(image, "PNG", compress_level=0)
+    body = orjson.dumps({"prompt": "p", "image_url": images.data_uri(image.getvalue(), "image/png")})
+    pieces = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]
+    assert len(body) > 3_000_000
+    job_id, gone = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, object]:
+        if pieces:
+            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+        job_id.set()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: dict[str, object]) -> None:
+        pass
+
+    await dependencies.watch.start()
+    tracemalloc.start()
+    waiting = asyncio.create_task(ask(client, "/fal/run/fal-ai/qwen-image-edit", send, "POST", receive))
+    await job_id.wait()
+    held = tracemalloc.get_traced_memory()[0]
+    async with asyncio.timeout(10):
+        # The thread that has submitted lets go of its arguments a moment after it has answered.
+        while held > len(body) / 4:
+            await asyncio.sleep(0)
+            held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    gone.set()
+    await waiting
+    await dependencies.watch.stop()
+    (job,) = dependencies.service.recent(ANONYMOUS, 2)
+    assert job.state is JobState.CANCELLED
+
+
+async def ask(client: httpx2.AsyncClient, path: str, send: object, method: str = "GET", receive: object = None) -> None:
+    """A call whose answer is seen as it comes; the client of the tests hands it over whole."""
     transport = client._transport
     assert isinstance(transport, httpx2.ASGITransport)
     scope = {
         "type": "http",
-        "method": "GET",
+        "method": method,
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
@@ -91,7 +138,7 @@ async def ask(client: httpx2.AsyncClient, path: str, send: object) -> None:
         "asgi": {"version": "3.0", "spec_version": "2.4"},
     }
 
-    async def receive() -> dict[str, object]:
+    async def receive_nothing() -> dict[str, object]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    await transport.app(scope, receive, send)  # type: ignore[arg-type]
+    await transport.app(scope, receive or receive_nothing, send)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from retouch.errors import InvalidSetting
-from retouch.protocols.fal.hosts import SERVICES
+from retouch.protocols.fal.vendor_hosts import SERVICES
 from retouch.server.certificates import (
     RENEW_BEFORE,
     SERVER_LIFE,

@@ -8,7 +8,7 @@ knows HTTP: an `Answer` is a status, a body and headers as plain values.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +38,11 @@ class InvalidBody(InvalidRequest):
     """A body that does not fit its endpoint's schema; carries every problem found, in order."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__(" ".join(f"{problem.sentence}." for problem in problems))
+        super().__init__(_sentences(problems))
         self.problems = problems
 
 
-class BadCall(InvalidRequest):
+class BadRequest(InvalidRequest):
     """A header or query value that is not what it must be; the body was not looked at."""
 
 
@@ -54,6 +54,12 @@ class MethodNotAllowed(RetouchError):
     def __init__(self, method: str, path: str, allowed: str) -> None:
         super().__init__(f"{method} is not possible on {path[:200]}; use {allowed}.")
         self.allowed = allowed
+
+
+def check_method(method: str, path: str, *allowed: str) -> None:
+    """Raise MethodNotAllowed unless `method` is one of `allowed`; HEAD goes with GET."""
+    if (method if method != "HEAD" else "GET") not in allowed:
+        raise MethodNotAllowed(method, path, ", ".join(allowed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ def answer_to(error: RetouchError, endpoint: Endpoint | None = None) -> Answer:
     """The answer to an error raised while a request was handled. `endpoint` gives fields their wire names."""
     if isinstance(error, InvalidBody):
         return _input_answer(422, error.problems)
-    if isinstance(error, BadCall):
+    if isinstance(error, BadRequest):
         return _request_answer(400, "bad_request", error.message)
     if isinstance(error, MethodNotAllowed):
         body = {"detail": error.message, "message": error.message}
@@ -167,8 +173,10 @@ def answer_to_failure(failure: Failure, endpoint: Endpoint | None = None) -> Ans
     """The same for what a job row keeps."""
     code = failure.code
     text = _HOSTED_TEXTS.get(code, failure.message)
-    if code in _REQUEST_ERRORS:
-        return _request_answer(*_REQUEST_ERRORS[code], text)
+    # A webhook's address is no input: both clients send it in the query.
+    request_error = (400, "bad_request") if failure.field == "webhook_url" else _REQUEST_ERRORS.get(code)
+    if request_error is not None:
+        return _request_answer(*request_error, text)
     if code == "unknown_file" and failure.field is not None:
         # An input that was uploaded here and is gone by now.
         return _input_answer(422, (_problem(failure, endpoint, "file_download_error"),))
@@ -183,8 +191,13 @@ def answer_to_failure(failure: Failure, endpoint: Endpoint | None = None) -> Ans
     return _input_answer(status, (_problem(failure, endpoint, kind),))
 
 
+def _sentences(problems: Sequence[Problem]) -> str:
+    """The problems as text; a message may end as a question."""
+    return " ".join(p.sentence if p.sentence.endswith((".", "?")) else f"{p.sentence}." for p in problems)
+
+
 def _input_answer(status: int, problems: tuple[Problem, ...]) -> Answer:
-    text = " ".join(f"{problem.sentence.rstrip('.')}." for problem in problems)
+    text = _sentences(problems)
     detail = [
         {
             "loc": ["body", *problem.loc],
@@ -228,7 +241,7 @@ def _input_type(failure: Failure) -> str:
     if failure.code == "invalid_type":
         return _VALUE_TYPES.get(str(failure.context.get("expected_type")), "value_error")
     if failure.code == "out_of_range":
-        # Which side was broken is in the table-driven check of `wire.py`; a limit found later has one.
+        # Which side was broken is in the table-driven check of `validation.py`; a limit found later has one.
         return "greater_than_equal" if "le" not in failure.context else "less_than_equal"
     if failure.code == "image_too_large" and "max_bytes" in failure.context:
         return "file_too_large"

@@ -6,11 +6,12 @@ import re
 from urllib.parse import urlsplit
 
 from retouch.protocols.face import ClientAddress, Face, Mount, export_lines
-from retouch.protocols.fal.exchange import NOTICES_HEADER, REQUEST_ID_HEADER
-from retouch.protocols.fal.hosts import SERVICES, ByHost
+from retouch.protocols.fal.headers import BILLABLE_UNITS_HEADER, NOTICES_HEADER, REQUEST_ID_HEADER
 from retouch.protocols.fal.reseller import ID_HEADERS, create_usage_face
 from retouch.protocols.fal.reseller import create_face as create_reseller_face
 from retouch.protocols.fal.routes import create_face
+from retouch.protocols.fal.submit import PROTOCOL
+from retouch.protocols.fal.vendor_hosts import SERVICES, ByHost
 from retouch.protocols.fal.webhooks import message
 
 MOUNT = "/fal"
@@ -44,7 +45,7 @@ def _client_exports(client: ClientAddress) -> str:
 
 
 FACE = Face(
-    name="fal",
+    name=PROTOCOL,
     mounts=(
         Mount(MOUNT, create_face, (REQUEST_ID_HEADER,)),
         Mount("/fal-ai", create_reseller_face, ID_HEADERS),
@@ -57,7 +58,7 @@ FACE = Face(
     exposed_headers=(
         "x-fal-request-timeout-type",
         "x-fal-error-type",
-        "x-fal-billable-units",
+        BILLABLE_UNITS_HEADER,
         "x-fal-needs-retry",
         NOTICES_HEADER,
     ),

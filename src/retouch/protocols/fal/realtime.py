@@ -22,12 +22,17 @@ from retouch.accounts.keys import Account
 from retouch.errors import RetouchError
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal import wire
-from retouch.protocols.fal.accept import Accepted, Call, accept, caller_of, cancel_quietly
-from retouch.protocols.fal.errors import Answer, BadCall, InvalidBody, Problem, answer_to, answer_to_failure
-from retouch.protocols.fal.exchange import error_response, files_base_of
-from retouch.protocols.fal.results import dump_output, endpoint_of, forgets
+from retouch.protocols.failure import failure_of
+from retouch.protocols.fal.dump import dump_result, endpoint_of
+from retouch.protocols.fal.errors import Answer, BadRequest, InvalidBody, Problem, answer_to, answer_to_failure
+from retouch.protocols.fal.parse import parse_json
 from retouch.protocols.fal.schemas import Endpoint, endpoint_named
+from retouch.protocols.fal.submit import caller_of, submit_input
+from retouch.protocols.fal.vendor_hosts import files_origin_of
+from retouch.protocols.http import json_response
+from retouch.protocols.outcome import forgotten_on_delivery, output_urls
+from retouch.protocols.submit import cancel_abandoned
+from retouch.service import Submitted
 
 SUFFIX = "/realtime"
 MAX_BUFFERING = 60
@@ -40,7 +45,7 @@ _Input: TypeAlias = Mapping[str, Any] | RetouchError
 class _Inbox:
     """Inputs that wait for their turn, at most `most` of them and `max_bytes` in all.
 
-    When there are too many, the oldest goes and its sender is told. One input is always taken, whatever its size.
+    When there are too many, the oldest goes and its sender is informed. One input is always taken, whatever its size.
     """
 
     most: int
@@ -75,40 +80,37 @@ class _Inbox:
         return None if self.closed else self.waiting.popleft()[0]
 
 
-async def handle(context: AppDependencies, socket: WebSocket) -> None:
+async def handle(dependencies: AppDependencies, socket: WebSocket) -> None:
     """One connection, from the handshake to its end. A bad key or name is refused with its HTTP status."""
     try:
         path: str = socket.path_params["path"].rstrip("/")
         endpoint = endpoint_named(path.removesuffix(SUFFIX))
-        account = await caller_of(context, socket, endpoint)
-        inbox = _Inbox(_buffering(socket.query_params.get("max_buffering")), context.max_body_bytes)
+        account = await caller_of(dependencies, socket, endpoint)
+        inbox = _Inbox(_buffering(socket.query_params.get("max_buffering")), dependencies.max_body_bytes)
     except RetouchError as error:
-        await socket.send_denial_response(error_response(answer_to(error)))
+        answer = answer_to(error)
+        await socket.send_denial_response(json_response(answer.body, answer.status, answer.headers))
         return
     await socket.accept()
     reader = asyncio.create_task(_read(socket, inbox))
     try:
-        while (message := await inbox.next()) is not None:
-            await _answer(context, socket, inbox, Caller(account, endpoint), message)
+        while (submitted := await _submit_next(dependencies, socket, inbox, account, endpoint)) is not None:
+            job = await _ended_unless_gone(dependencies, inbox, submitted.job.id)
+            if job is None:
+                await cancel_abandoned(dependencies, account, submitted)
+                return
+            await _send_outcome(dependencies, socket, job)
     finally:
         reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who is connected, and to what."""
-
-    account: Account
-    endpoint: Endpoint
-
-
 def _buffering(text: str | None) -> int:
     if text is None:
         return MAX_BUFFERING
     if not text.isdecimal() or not 1 <= int(text[:4]) <= MAX_BUFFERING:
-        raise BadCall(f"max_buffering must be a whole number from 1 to {MAX_BUFFERING}, not '{text[:20]}'.")
+        raise BadRequest(f"max_buffering must be a whole number from 1 to {MAX_BUFFERING}, not '{text[:20]}'.")
     return int(text)
 
 
@@ -118,7 +120,7 @@ async def _read(socket: WebSocket, inbox: _Inbox) -> None:
         data: bytes = message.get("bytes") or (message.get("text") or "").encode()
         parsed = await run_in_threadpool(_parsed, data, is_text=message.get("bytes") is None)
         if inbox.put(parsed, len(data)):
-            # Both clients skip messages of this type; somebody who looks at the wire sees why.
+            # Both clients skip messages of this type; whoever looks at the wire sees why.
             words = "An older input was dropped: max_buffering, or what a socket may hold, was reached."
             notice = {"type": "x-fal-message", "message": words}
             await socket.send_text(orjson.dumps(notice).decode())
@@ -128,7 +130,7 @@ async def _read(socket: WebSocket, inbox: _Inbox) -> None:
 def _parsed(data: bytes, *, is_text: bool) -> _Input:
     try:
         if is_text:
-            return wire.parse_json(data)
+            return parse_json(data)
         found = msgpack.unpackb(data, strict_map_key=True)
     except RetouchError as error:
         return error
@@ -139,38 +141,29 @@ def _parsed(data: bytes, *, is_text: bool) -> _Input:
     return found
 
 
-async def _answer(context: AppDependencies, socket: WebSocket, inbox: _Inbox, caller: Caller, message: _Input) -> None:
-    """Work on one input and send what came of it."""
-    try:
-        if isinstance(message, RetouchError):
-            raise message
-        base = files_base_of(context, socket)
-        query = socket.query_params.multi_items()
-        call = Call(caller.account, caller.endpoint, dict(socket.headers), query, None, base, given=message)
-        accepted = await run_in_threadpool(accept, context, call)
-        job = await _ended_unless_gone(context, inbox, accepted)
-        if job is None:
-            return
-        failure = wire.failure_of(job)
-        if failure is not None:
-            await _send_error(socket, answer_to_failure(failure, endpoint_of(job)))
-            return
-        output = await run_in_threadpool(dump_output, context, job, base)
-    except RetouchError as error:
-        await _send_error(socket, answer_to(error, caller.endpoint))
-        return
-    await socket.send_bytes(msgpack.packb(output))
-    if forgets(job):
-        await run_in_threadpool(context.service.forget_payload, job.id)
+async def _submit_next(
+    dependencies: AppDependencies, socket: WebSocket, inbox: _Inbox, account: Account, endpoint: Endpoint
+) -> Submitted | None:
+    """The job of the next input that makes one, what is wrong with those before sent back; None once the caller left.
+
+    The input itself, with the images in it, is gone when this returns.
+    """
+    while (message := await inbox.next()) is not None:
+        try:
+            if isinstance(message, RetouchError):
+                raise message
+            return await run_in_threadpool(submit_input, dependencies, account, endpoint, socket, message)
+        except RetouchError as error:
+            await _send_error(socket, answer_to(error, endpoint))
+    return None
 
 
-async def _ended_unless_gone(context: AppDependencies, inbox: _Inbox, accepted: Accepted) -> Job | None:
-    """The job when it has ended; None, and the job cancelled, when the caller has left first."""
-    ended = asyncio.ensure_future(context.watch.wait(accepted.job.id))
+async def _ended_unless_gone(dependencies: AppDependencies, inbox: _Inbox, job_id: str) -> Job | None:
+    """The job when it has ended; None when the caller has left first."""
+    ended = asyncio.ensure_future(dependencies.watch.wait(job_id))
     try:
         while not ended.done():
             if inbox.closed:
-                await cancel_quietly(context, accepted)
                 return None
             inbox.came.clear()
             news = asyncio.ensure_future(inbox.came.wait())
@@ -179,6 +172,21 @@ async def _ended_unless_gone(context: AppDependencies, inbox: _Inbox, accepted: 
         return ended.result()
     finally:
         ended.cancel()
+
+
+async def _send_outcome(dependencies: AppDependencies, socket: WebSocket, job: Job) -> None:
+    failure = failure_of(job)
+    if failure is not None:
+        await _send_error(socket, answer_to_failure(failure, endpoint_of(job)))
+        return
+    try:
+        urls = await run_in_threadpool(output_urls, dependencies, job, files_origin_of(dependencies, socket))
+    except RetouchError as error:
+        await _send_error(socket, answer_to(error))
+        return
+    await socket.send_bytes(msgpack.packb(dump_result(job, urls)))
+    if forgotten_on_delivery(job):
+        await run_in_threadpool(dependencies.service.forget_payload, job.id)
 
 
 async def _send_error(socket: WebSocket, answer: Answer) -> None:

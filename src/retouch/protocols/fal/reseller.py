@@ -7,31 +7,22 @@ and a failure never is. It adds no way to submit or to pay.
 
 from __future__ import annotations
 
-from typing import Any
-
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from retouch.errors import UnknownUrl
-from retouch.jobs.job import Job, JobState
+from retouch.jobs.job import JobState
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal import queue, wire
-from retouch.protocols.fal.errors import Answer, answer_to_failure
-from retouch.protocols.fal.exchange import (
-    QUEUE_BASE,
-    REQUEST_ID_HEADER,
-    account_of,
-    allow,
-    error_response,
-    files_base_of,
-    json_response,
-    name_request,
-    origin_of,
-)
-from retouch.protocols.fal.results import dump_output, endpoint_of, own_job, result_response
-from retouch.protocols.fal.routes import add_manners, route
+from retouch.protocols.failure import failure_of
+from retouch.protocols.fal import dump, routes
+from retouch.protocols.fal.errors import Answer, answer_to_failure, check_method
+from retouch.protocols.fal.headers import REQUEST_ID_HEADER
+from retouch.protocols.fal.parse import RequestPath, parse_request_path
+from retouch.protocols.fal.vendor_hosts import QUEUE_URL, files_origin_of
+from retouch.protocols.http import account_of, json_response, origin_of, set_request_id
+from retouch.protocols.outcome import output_urls
 
 HOLD_S = 2.0
 """How long a result that is not there yet is waited for: some callers poll without a pause."""
@@ -45,64 +36,53 @@ QUOTA_PER_DOLLAR = 500_000
 ID_HEADERS = (REQUEST_ID_HEADER, "x-oneapi-request-id")
 
 
-def create_face(context: AppDependencies) -> FastAPI:
+def create_face(dependencies: AppDependencies) -> Starlette:
     """The reseller shape as an application to be mounted at `/fal-ai`."""
-    app = FastAPI(title="Retouch, reseller shape", openapi_url=None, docs_url=None, redoc_url=None)
-    app.router.redirect_slashes = False
-    route(app, context, "/{path:path}", _handle)
-    add_manners(app, _respond, ID_HEADERS)
-    return app
+    return routes.create_app([routes.route(dependencies, "/{path:path}", _queue)], _respond)
 
 
-def create_usage_face(context: AppDependencies) -> FastAPI:
+def create_usage_face(dependencies: AppDependencies) -> Starlette:
     """What a key has used, as an application to be mounted at `/api/usage`."""
-    app = FastAPI(title="Retouch, usage of a key", openapi_url=None, docs_url=None, redoc_url=None)
-    app.router.redirect_slashes = False
-    route(app, context, "/{path:path}", _usage)
-    add_manners(app, _respond, ID_HEADERS)
-    return app
+    return routes.create_app([routes.route(dependencies, "/{path:path}", _usage)], _respond)
 
 
-async def _handle(context: AppDependencies, request: Request) -> Response:
-    request.scope[QUEUE_BASE] = origin_of(context, request)
+async def _queue(dependencies: AppDependencies, request: Request) -> Response:
+    request.scope[QUEUE_URL] = origin_of(dependencies, request)
     path = f"{OWNER}/{request.path_params['path']}"
     request.path_params["path"] = path
-    named = wire.parse_request_path(path)
+    named = parse_request_path(path)
     if named is None or not _is_bearer(request) or named.action not in ("result", "status"):
-        return await queue.handle(context, request)
-    name_request(request, named.request_id)
-    allow(request, "GET")
+        return await routes.queue(dependencies, request)
+    set_request_id(request, named.request_id)
+    check_method(request.method, path, "GET")
     if named.action == "result":
-        return await _result(context, request, named)
-    return await _status(context, request, named)
+        return await _result(dependencies, request, named)
+    return await _status(dependencies, request, named)
 
 
-async def _result(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
+async def _result(dependencies: AppDependencies, request: Request, named: RequestPath) -> Response:
     """The output, an error, or after a moment the word that it is not there yet."""
-    job = await own_job(context, await account_of(context, request), named)
+    job = await routes.own_job(dependencies, await account_of(dependencies, request), named)
     if not job.state.final:
         try:
-            job = await context.watch.wait(job.id, timeout_s=HOLD_S)
+            job = await dependencies.watch.wait(job.id, timeout_s=HOLD_S)
         except TimeoutError:
-            urls = wire.RequestUrls.under(origin_of(context, request), endpoint_of(job).app, job.id)
-            return json_response({**wire.dump_status(job, urls, 0, None, endpoint_of(job))[1], "status": "IN_QUEUE"})
-    failure = wire.failure_of(job)
+            urls = dump.RequestUrls.under(origin_of(dependencies, request), dump.endpoint_of(job).app, job.id)
+            return json_response({**dump.dump_status(job, urls, 0, None)[1], "status": "IN_QUEUE"})
+    failure = failure_of(job)
     if failure is not None:
-        return _respond(request, answer_to_failure(failure, endpoint_of(job)))
-    return await result_response(context, request, job)
+        return _respond(request, answer_to_failure(failure, dump.endpoint_of(job)))
+    return await routes.result_response(dependencies, request, job)
 
 
-async def _status(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
-    """fal's status, and the pictures beside it once they are there: some callers look no further."""
-    job, status, body = await queue.status_now(context, request, named)
-    return json_response({**body, **await _pictures(context, request, job)}, status)
-
-
-async def _pictures(context: AppDependencies, request: Request, job: Job) -> dict[str, Any]:
-    if job.state is not JobState.SUCCEEDED or job.payload_deleted:
-        return {}
-    output = await run_in_threadpool(dump_output, context, job, files_base_of(context, request))
-    return {"images": output["images"]}
+async def _status(dependencies: AppDependencies, request: Request, named: RequestPath) -> Response:
+    """fal's status, and the images beside it once they are there: some callers look no further."""
+    job, status, body = await routes.status_now(dependencies, request, named)
+    if job.state is JobState.SUCCEEDED and not job.payload_deleted:
+        urls = await run_in_threadpool(output_urls, dependencies, job, files_origin_of(dependencies, request))
+        result = dump.dump_result(job, urls)
+        body |= {name: result[name] for name in ("images", "notices") if name in result}
+    return json_response(body, status)
 
 
 def _is_bearer(request: Request) -> bool:
@@ -112,7 +92,7 @@ def _is_bearer(request: Request) -> bool:
 def _respond(request: Request, answer: Answer) -> Response:
     """fal's body with an `error` beside it: a sentence for a failed edit, else an object as gateways send it."""
     if not _is_bearer(request) and "authorization" in request.headers:
-        return error_response(answer)
+        return routes.error_response(answer)
     error: object = answer.text
     if isinstance(answer.body["detail"], str):
         message = f"{answer.text} (request id: {request.state.request_id})"
@@ -120,13 +100,13 @@ def _respond(request: Request, answer: Answer) -> Response:
     return json_response({**answer.body, "error": error}, answer.status, answer.headers)
 
 
-async def _usage(context: AppDependencies, request: Request) -> Response:
+async def _usage(dependencies: AppDependencies, request: Request) -> Response:
     """`GET /token/`: this server sets no limit, so the quota is unlimited and what counts is what was used."""
     if request.path_params["path"].strip("/") != "token":
         raise UnknownUrl(f"Path {request.url.path[:200]} not found")
-    allow(request, "GET")
-    account = await account_of(context, request)
-    reports = await run_in_threadpool(context.service.usage, account)
+    check_method(request.method, request.url.path, "GET")
+    account = await account_of(dependencies, request)
+    reports = await run_in_threadpool(dependencies.service.usage, account)
     used = sum(report.usage.price_microusd for report in reports) * QUOTA_PER_DOLLAR // 1_000_000
     data = {
         "object": "token_usage",

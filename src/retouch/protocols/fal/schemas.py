@@ -1,7 +1,7 @@
 """The three fal endpoints as one table: what may be sent, with which default, within which limits.
 
-The table is read by `wire.py` to parse, by `errors.py` to name a field as its caller wrote it, and by
-`pages.py` to describe the endpoints. Numbers come from the catalogue's rows. Nothing here reads a request.
+The table is read by `validation.py` to check a body, by `errors.py` to name a field as its caller wrote it, and by
+`api_docs.py` to describe the endpoints. Numbers come from the catalogue's rows. Nothing here reads a request.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from retouch.catalog import MODELS, QWEN_SIZES, Limits, Model
+from retouch.edit import OutputFormat
 from retouch.errors import UnknownModel
 from retouch.sizes import NAMED_SIZES
 
@@ -64,7 +65,7 @@ class Endpoint:
     """One endpoint id and its schema.
 
     app: the id without a path behind owner and alias; status, result and cancel live under it.
-    output: the keys of the answer, in order. image_keys: the keys of each picture in it. keeps_size: an answer
+    output: the keys of the answer, in order. image_keys: the keys of each image in it. keeps_size: an answer
     whose size was not asked for is as large as the last input, not only of its shape.
     """
 
@@ -91,6 +92,10 @@ class Endpoint:
         if parameter.kind is Kind.LINKS and index.isdecimal():
             return (parameter.name, int(index))
         return (parameter.name,)
+
+    def wire_name(self, canonical: str) -> str:
+        """The field as its caller wrote it: `images[1]` is `image_urls.1`."""
+        return ".".join(str(part) for part in self.location(canonical)) or canonical
 
 
 PRESET_ALIASES: Mapping[str, str] = {"portrait_3_4": "portrait_4_3", "portrait_9_16": "portrait_16_9"}
@@ -171,7 +176,7 @@ def _image_size(model: Model, default: str | None, absent: str) -> Parameter:
 
 
 def _common(model: Model) -> tuple[Parameter, ...]:
-    """What all three endpoints take besides pictures, size, steps and guidance."""
+    """What all three endpoints take besides images, size, steps and guidance."""
     return (
         Parameter(
             "seed",
@@ -211,6 +216,7 @@ def _common(model: Model) -> tuple[Parameter, ...]:
             "File format of the answer.",
             default="png",
             choices=tuple(f.value for f in model.output_formats),
+            also={"jpg": OutputFormat.JPEG.value},
         ),
         Parameter(
             "negative_prompt",
@@ -307,8 +313,3 @@ def endpoint_named(name: str) -> Endpoint:
     near = difflib.get_close_matches(name[:100], ENDPOINTS, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(ENDPOINTS)}."
     raise UnknownModel(f"There is no endpoint '{name[:100]}' here. {hint}", field="model")
-
-
-def apps() -> frozenset[str]:
-    """Everything a request's own URLs may begin with: the apps, and defensively the full ids."""
-    return frozenset(e.app for e in ENDPOINTS.values()) | frozenset(ENDPOINTS)

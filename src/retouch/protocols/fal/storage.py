@@ -1,41 +1,51 @@
 """fal's file storage: the calls of both clients that end in a link, single and in parts.
 
-REST begins an upload and hands out tokens; the CDN takes the bytes. Downloads go to the server's own signed
-links; only the addresses of uploads in parts are served here, by sending readers on to such a link.
+REST begins an upload and hands out tokens; the CDN takes the bytes. An upload's place is reserved before its first
+byte, so that its address can be told at once. Parts are blobs with derived keys: any process of the server can put
+them together, and what is never completed expires. Downloads go to the server's own signed links; only the addresses
+of uploads in parts, which must have no query, are served here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from retouch.accounts.keys import Account
-from retouch.errors import InvalidKey, UnknownUrl
+from retouch.accounts.tokens import Token
+from retouch.errors import InvalidKey, UnknownFile, UnknownUrl
+from retouch.protocols.authentication import credential_of
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal import uploads
-from retouch.protocols.fal.accept import REALTIME
-from retouch.protocols.fal.errors import BadCall
-from retouch.protocols.fal.exchange import (
-    NOTICES_HEADER,
-    account_of,
-    allow,
-    body_up_to,
-    cdn_base_of,
-    credential_of,
-    files_base_of,
-    json_response,
-    read_body,
-)
-from retouch.protocols.fal.terms import parse_lifecycle
-from retouch.protocols.fal.wire import dump_notices, parse_json
+from retouch.protocols.fal.dump import notices_header
+from retouch.protocols.fal.errors import BadRequest, check_method
+from retouch.protocols.fal.headers import NOTICES_HEADER, parse_lifecycle
+from retouch.protocols.fal.parse import parse_json
+from retouch.protocols.fal.vendor_hosts import cdn_url_of, files_origin_of
+from retouch.protocols.file_response import file_response
+from retouch.protocols.http import account_of, body_chunks, json_response, read_body
+from retouch.storage.blob_keys import part_key
+
+MAX_UPLOAD_BYTES = 128 * 1024 * 1024
+"""More than twice the largest image that an edit may have; a reader is sent a file from memory."""
+
+MAX_PARTS = 10_000
+WRITE_S = 3600.0
+"""How long an upload may take from its announcement to its last byte."""
+
+REALTIME = "realtime"
+WRITE, READ, BEGIN = "upload", "file", "cdn"
+"""Purposes of tokens: to open a stream or socket; to write one file, to read one, to begin any upload."""
 
 CDN_TOKEN_S = 600.0
 """The vendor's client asks for another one when this is over."""
@@ -45,50 +55,59 @@ MAX_REALTIME_S, DEFAULT_REALTIME_S = 3600, 120
 _CHUNK = 1024 * 1024
 
 
-async def rest(context: AppDependencies, request: Request) -> Response:
+async def rest(dependencies: AppDependencies, request: Request) -> Response:
     """Every path under `rest`."""
     path = request.path_params["path"].strip("/")
     if path == ".well-known/jwks.json":
-        allow(request, "GET")
-        return json_response(context.signer.key_set, headers={"cache-control": "public, max-age=86400"})
+        check_method(request.method, request.url.path, "GET")
+        return json_response(dependencies.signer.key_set, headers={"cache-control": "public, max-age=86400"})
     handler = _REST.get(path)
     if handler is None:
         raise UnknownUrl(f"Path /{path[:200]} not found")
-    allow(request, "POST")
-    account = await account_of(context, request)
+    check_method(request.method, request.url.path, "POST")
+    account = await account_of(dependencies, request)
     body = parse_json(await read_body(request, _CHUNK))
-    return await handler(context, request, account, body)
+    return await handler(dependencies, request, account, body)
 
 
-async def _realtime_token(context: AppDependencies, _: Request, account: Account, body: Mapping[str, Any]) -> Response:
+async def _realtime_token(
+    dependencies: AppDependencies, _: Request, account: Account, body: Mapping[str, Any]
+) -> Response:
     """A token that may be shown to a browser: good for a few apps and a short time."""
     apps = body.get("allowed_apps")
     seconds = body.get("token_expiration", DEFAULT_REALTIME_S)
     if not isinstance(apps, list) or not apps or not all(isinstance(app, str) for app in apps) or len(apps) > 50:
-        raise BadCall("'allowed_apps' must be a list of app names.")
+        raise BadRequest("'allowed_apps' must be a list of app names.")
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= MAX_REALTIME_S:
-        raise BadCall(f"'token_expiration' must be a number of seconds up to {MAX_REALTIME_S}.")
-    return json_response(context.tokens.issue(account, REALTIME, seconds, apps=apps))
+        raise BadRequest(f"'token_expiration' must be a number of seconds up to {MAX_REALTIME_S}.")
+    return json_response(dependencies.tokens.issue(account, REALTIME, seconds, apps=apps))
 
 
-async def _cdn_token(context: AppDependencies, request: Request, account: Account, _: Mapping[str, Any]) -> Response:
+async def _cdn_token(
+    dependencies: AppDependencies, request: Request, account: Account, _: Mapping[str, Any]
+) -> Response:
     ends = datetime.now(UTC) + timedelta(seconds=CDN_TOKEN_S)
     body = {
-        "token": context.tokens.issue(account, uploads.ANY, CDN_TOKEN_S),
+        "token": dependencies.tokens.issue(account, BEGIN, CDN_TOKEN_S),
         "token_type": "Bearer",
-        "base_url": cdn_base_of(context, request),
+        "base_url": cdn_url_of(dependencies, request),
         "expires_at": ends.isoformat(timespec="seconds"),
     }
     return json_response(body)
 
 
-async def _initiate(context: AppDependencies, request: Request, account: Account, body: Mapping[str, Any]) -> Response:
+async def _initiate(
+    dependencies: AppDependencies, request: Request, account: Account, body: Mapping[str, Any]
+) -> Response:
     """Where the bytes go and where they will be read; the same for one piece and for parts."""
-    kind, name = (body.get(field) or default for field, default in _DEFAULT_FILE.items())
-    if not isinstance(kind, str) or not isinstance(name, str):
-        raise BadCall("'content_type' and 'file_name' must be strings.")
-    upload, headers = await _begin(context, request, account, kind, name)
-    answer = {"upload_url": f"{cdn_base_of(context, request)}/uploads/{upload.write_token}", "file_url": upload.link}
+    content_type, name = (body.get(field) or default for field, default in _DEFAULT_FILE.items())
+    if not isinstance(content_type, str) or not isinstance(name, str):
+        raise BadRequest("'content_type' and 'file_name' must be strings.")
+    upload, headers = await _begin(dependencies, request, account, content_type, name)
+    answer = {
+        "upload_url": f"{cdn_url_of(dependencies, request)}/uploads/{upload.write_token}",
+        "file_url": upload.link,
+    }
     return json_response(answer, headers=headers)
 
 
@@ -103,89 +122,93 @@ _REST: Mapping[str, Callable[[AppDependencies, Request, Account, Mapping[str, An
 
 
 async def _begin(
-    context: AppDependencies, request: Request, account: Account, kind: str, name: str
-) -> tuple[uploads.Upload, Mapping[str, str]]:
-    ttl_s, notices = parse_lifecycle(dict(request.headers))
-    base = files_base_of(context, request)
-    upload = await run_in_threadpool(
-        uploads.begin, context, account, content_type=kind, name=name, ttl_s=ttl_s, files_base=base
+    dependencies: AppDependencies, request: Request, account: Account, content_type: str, name: str
+) -> tuple[Upload, Mapping[str, str]]:
+    """Reserve a place for a file that lives as long as was asked, or as outputs do; and the headers of the answer."""
+    ttl_s, notices = parse_lifecycle(request.headers)
+    life_s = dependencies.link_ttl_s if ttl_s is None else ttl_s
+    reserve, origin = dependencies.blobs.reserve, files_origin_of(dependencies, request)
+    key = await run_in_threadpool(reserve, content_type, folder="uploads", name=name, ttl_s=life_s)
+    upload = Upload(
+        key,
+        link=dependencies.blobs.link(key, ttl_s=life_s, base_url=origin),
+        write_token=dependencies.tokens.issue(account, WRITE, min(life_s, WRITE_S), key=key),
+        read_token=dependencies.tokens.issue(account, READ, life_s, key=key),
     )
-    return upload, {NOTICES_HEADER: dump_notices(notices)} if notices else {}
+    return upload, {NOTICES_HEADER: notices_header(notices)} if notices else {}
 
 
-async def cdn(context: AppDependencies, request: Request) -> Response:
+async def cdn(dependencies: AppDependencies, request: Request) -> Response:
     """Every path under `cdn`."""
     path = request.path_params["path"].strip("/")
     match path.split("/"):
         case ["files", "upload"]:
-            return await _upload(context, request)
+            return await _upload(dependencies, request)
         case ["files", "upload", "multipart"]:
-            return await _begin_parts(context, request)
+            return await _begin_parts(dependencies, request)
         case ["files", "m", token]:
-            return await _read(context, request, token)
+            return await _read(dependencies, request, token)
         case ["uploads", token]:
-            allow(request, "PUT")
-            await _receive(context, request, uploads.write_right(context, token).claims["key"])
+            check_method(request.method, request.url.path, "PUT")
+            await _receive(dependencies, request, _right(dependencies, token, WRITE).claims["key"])
             return json_response({})
         case ["uploads", token, last] | ["files", "m", _, "multipart", token, last]:
-            return await _part_or_end(context, request, token, last)
+            return await _part_or_end(dependencies, request, token, last)
     raise UnknownUrl(f"Path /{path[:200]} not found")
 
 
-async def _cdn_account(context: AppDependencies, request: Request) -> Account:
+async def _cdn_account(dependencies: AppDependencies, request: Request) -> Account:
     """The owner of the upload token or of the key itself; raises InvalidKey."""
     secret = credential_of(request)
     if secret is not None and secret.count(".") == 2:
         with contextlib.suppress(InvalidKey):
-            return context.tokens.read(secret, uploads.ANY).account
-    return await context.authenticator.authenticate(secret)
+            return dependencies.tokens.read(secret, BEGIN).account
+    return await dependencies.authenticator.authenticate(secret)
 
 
-async def _upload(context: AppDependencies, request: Request) -> Response:
+async def _upload(dependencies: AppDependencies, request: Request) -> Response:
     """The whole file in one call."""
-    allow(request, "POST")
-    account = await _cdn_account(context, request)
-    upload, headers = await _begin(context, request, account, _kind(request), _name(request))
-    await _receive(context, request, upload.key)
+    check_method(request.method, request.url.path, "POST")
+    account = await _cdn_account(dependencies, request)
+    upload, headers = await _begin(dependencies, request, account, _content_type(request), _name(request))
+    await _receive(dependencies, request, upload.key)
     return json_response({"access_url": upload.link}, headers=headers)
 
 
-async def _begin_parts(context: AppDependencies, request: Request) -> Response:
+async def _begin_parts(dependencies: AppDependencies, request: Request) -> Response:
     """The client appends paths to the address it gets here, so it must not have a query."""
-    allow(request, "POST")
-    account = await _cdn_account(context, request)
-    upload, headers = await _begin(context, request, account, _kind(request), _name(request))
-    address = f"{cdn_base_of(context, request)}/files/m/{upload.read_token}"
+    check_method(request.method, request.url.path, "POST")
+    account = await _cdn_account(dependencies, request)
+    upload, headers = await _begin(dependencies, request, account, _content_type(request), _name(request))
+    address = f"{cdn_url_of(dependencies, request)}/files/m/{upload.read_token}"
     return json_response({"access_url": address, "uploadId": upload.write_token}, headers=headers)
 
 
-async def _part_or_end(context: AppDependencies, request: Request, text: str, last: str) -> Response:
+async def _part_or_end(dependencies: AppDependencies, request: Request, text: str, last: str) -> Response:
     if last == "complete":
-        allow(request, "POST")
-        token = uploads.write_right(context, text)
-        parts = uploads.parse_parts(parse_json(await read_body(request, _CHUNK)))
-        await run_in_threadpool(uploads.complete, context, token, parts)
+        check_method(request.method, request.url.path, "POST")
+        token = _right(dependencies, text, WRITE)
+        parts = parse_parts(parse_json(await read_body(request, _CHUNK)))
+        await run_in_threadpool(complete, dependencies, token, parts)
         return json_response({})
-    allow(request, "PUT")
-    token = uploads.write_right(context, text)
+    check_method(request.method, request.url.path, "PUT")
+    token = _right(dependencies, text, WRITE)
     if not last.isdecimal() or len(last) > 6:
         raise UnknownUrl(f"Path {request.url.path[:100]} not found")
-    data = await read_body(request, context.max_body_bytes)
-    tag = await run_in_threadpool(uploads.put_part, context, token, int(last), data)
+    data = await read_body(request, dependencies.max_body_bytes)
+    tag = await run_in_threadpool(put_part, dependencies, token, int(last), data)
     return json_response({"partNumber": int(last), "etag": tag}, headers={"ETag": tag})
 
 
-async def _read(context: AppDependencies, request: Request, token: str) -> Response:
-    allow(request, "GET")
-    right = uploads.read_right(context, token)
-    left_s = right.expires_at - datetime.now(UTC).timestamp()
-    link = context.blobs.link(right.claims["key"], ttl_s=left_s, base_url=files_base_of(context, request))
-    return RedirectResponse(link, 307)
+async def _read(dependencies: AppDependencies, request: Request, token: str) -> Response:
+    check_method(request.method, request.url.path, "GET")
+    key = _right(dependencies, token, READ).claims["key"]
+    return file_response(await run_in_threadpool(dependencies.blobs.get, key), request)
 
 
-async def _receive(context: AppDependencies, request: Request, key: str) -> None:
-    async with _received(request, uploads.MAX_UPLOAD_BYTES) as path:
-        await run_in_threadpool(context.blobs.fill, key, path)
+async def _receive(dependencies: AppDependencies, request: Request, key: str) -> None:
+    async with _received(request, MAX_UPLOAD_BYTES) as path:
+        await run_in_threadpool(dependencies.blobs.fill, key, path)
 
 
 @contextlib.asynccontextmanager
@@ -193,7 +216,7 @@ async def _received(request: Request, limit: int) -> AsyncIterator[Path]:
     """The body as a temporary file, in bounded memory; raises BodyTooLarge."""
     with tempfile.NamedTemporaryFile() as file:
         waiting = bytearray()
-        async for chunk in body_up_to(request, limit):
+        async for chunk in body_chunks(request, limit):
             waiting += chunk
             if len(waiting) >= _CHUNK:
                 await run_in_threadpool(file.write, bytes(waiting))
@@ -203,9 +226,106 @@ async def _received(request: Request, limit: int) -> AsyncIterator[Path]:
         yield Path(file.name)
 
 
-def _kind(request: Request) -> str:
+def _content_type(request: Request) -> str:
     return request.headers.get("content-type") or _DEFAULT_FILE["content_type"]
 
 
 def _name(request: Request) -> str:
     return request.headers.get("x-fal-file-name") or _DEFAULT_FILE["file_name"]
+
+
+# --- what an upload is
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A reserved place. link: reads the file, later. write_token: whoever has it may send the bytes."""
+
+    key: str
+    link: str
+    write_token: str
+    read_token: str
+
+
+def key_of_upload(dependencies: AppDependencies, url: str) -> str | None:
+    """The key behind the address of an upload in parts; None for any other link."""
+    path = _READ_PATH.search(url.partition("?")[0])
+    if path is None:
+        return None
+    with contextlib.suppress(UnknownFile):
+        return str(_right(dependencies, path[1], READ).claims["key"])
+    return None
+
+
+_READ_PATH = re.compile(r"/files/m/([A-Za-z0-9_.-]{1,4096})$")
+
+
+def _right(dependencies: AppDependencies, text: str, purpose: str) -> Token:
+    """The token of one file; raises UnknownFile, because its address leads to nothing then."""
+    try:
+        return dependencies.tokens.read(text, purpose)
+    except InvalidKey as error:
+        raise UnknownFile(f"There is no such upload: {error.message}") from None
+
+
+def put_part(dependencies: AppDependencies, token: Token, number: int, data: bytes) -> str:
+    """Store one part and return its tag, quoted as an ETag header has it."""
+    if not 1 <= number <= MAX_PARTS:
+        raise BadRequest(f"A part's number must be from 1 to {MAX_PARTS}, not {number}.")
+    dependencies.blobs.fill(_part_key(token, number), data)
+    return _tag_of(data)
+
+
+def complete(dependencies: AppDependencies, token: Token, parts: Sequence[tuple[int, str]]) -> None:
+    """Join the parts in the order of their numbers. Doing it again after success is no error.
+
+    Raises BadRequest for a part that is missing, was sent differently, or makes the file too large.
+    """
+    key = str(token.claims["key"])
+    with tempfile.NamedTemporaryFile() as joined:
+        for number, tag in sorted(parts):
+            try:
+                data = dependencies.blobs.get(_part_key(token, number)).data
+            except UnknownFile:
+                if _is_there(dependencies, key):
+                    return
+                raise BadRequest(f"Part {number} of the upload has not arrived.") from None
+            if tag.strip('"') != _tag_of(data).strip('"'):
+                raise BadRequest(f"Part {number} of the upload has another tag.")
+            joined.write(data)
+            if joined.tell() > MAX_UPLOAD_BYTES:
+                raise BadRequest(f"An upload may have at most {MAX_UPLOAD_BYTES} bytes.")
+        joined.flush()
+        dependencies.blobs.fill(key, Path(joined.name))
+    for number, _ in parts:
+        dependencies.blobs.delete(_part_key(token, number))
+
+
+def parse_parts(body: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
+    """The list both clients send; numbers in any order. Raises BadRequest."""
+    listed = body.get("parts")
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_PARTS:
+        raise BadRequest(f"'parts' must be a list of 1 to {MAX_PARTS} parts.")
+    parts = {}
+    for part in listed:
+        number, tag = (part.get("partNumber"), part.get("etag")) if isinstance(part, dict) else (None, None)
+        if isinstance(number, bool) or not isinstance(number, int) or not isinstance(tag, str):
+            raise BadRequest("Each part must have a 'partNumber' and an 'etag'.")
+        parts[number] = tag
+    return tuple(parts.items())
+
+
+def _tag_of(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+
+
+def _part_key(token: Token, number: int) -> str:
+    return part_key(str(token.claims["key"]), number, datetime.fromtimestamp(token.expires_at, UTC))
+
+
+def _is_there(dependencies: AppDependencies, key: str) -> bool:
+    try:
+        dependencies.blobs.get(key)
+    except UnknownFile:
+        return False
+    return True

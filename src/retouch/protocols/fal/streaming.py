@@ -10,26 +10,33 @@ import asyncio
 import mimetypes
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from retouch import images
+from retouch.accounts.keys import Account
 from retouch.errors import UnknownFile
-from retouch.jobs.job import Job, JobEvent
+from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal import wire
-from retouch.protocols.fal.accept import accept_request, cancel_quietly
+from retouch.protocols.events import (
+    KEEP_ALIVE_S,
+    EventStreamResponse,
+    has_ended,
+    history,
+    sse_comment,
+    sse_data,
+)
+from retouch.protocols.failure import failure_of
+from retouch.protocols.fal import dump
 from retouch.protocols.fal.errors import answer_to_failure
-from retouch.protocols.fal.exchange import account_of, files_base_of, queue_base_of, wants_logs
-from retouch.protocols.fal.results import dump_output, endpoint_of, own_job, result_response
-
-PING_S = 10.0
-"""Proxies close a connection that is silent for long; both clients skip comments."""
+from retouch.protocols.fal.vendor_hosts import files_origin_of
+from retouch.protocols.outcome import output_urls
+from retouch.protocols.submit import cancel_abandoned
+from retouch.service import Submitted
 
 POSITION_S = 1.0
 """How often a waiting caller's position is looked at; it changes without an event of its own job."""
@@ -40,163 +47,120 @@ is answered with its own HTTP status. Some clients give up on an answer without 
 
 SUFFIX = "/stream"
 
-_Item = TypeVar("_Item")
 
-
-async def status_stream(context: AppDependencies, request: Request, named: wire.RequestPath) -> Response:
+def status_stream(dependencies: AppDependencies, job: Job, urls: dump.RequestUrls, *, logs: bool) -> Response:
     """The status objects of a request, one at once and one at each change, the completed one last."""
-    job = await own_job(context, await account_of(context, request), named)
-    base = queue_base_of(context, request)
-    return _events(_statuses(context, job, base, logs=wants_logs(request)))
+    return EventStreamResponse(_statuses(dependencies, job.id, urls, logs=logs))
 
 
-async def _statuses(context: AppDependencies, job: Job, base: str, *, logs: bool) -> AsyncIterator[bytes]:
-    endpoint = endpoint_of(job)
-    urls = wire.RequestUrls.under(base, endpoint.app, job.id)
+async def _statuses(
+    dependencies: AppDependencies, job_id: str, urls: dump.RequestUrls, *, logs: bool
+) -> AsyncIterator[bytes]:
     last: dict[str, Any] = {}
+    notices_sent = False
 
-    def dump(job: Job, position: int, news: Sequence[JobEvent]) -> bytes:
+    def frame(job: Job, position: int, news: Sequence[JobEvent]) -> bytes:
         """The event for a state, or nothing when it says the same as the one before."""
-        nonlocal last
-        lines = wire.dump_logs(news, wire.notices_of(job) if job.state.final else ()) if logs else None
-        body = wire.dump_status(job, urls, position, lines, endpoint)[1]
+        nonlocal last, notices_sent
+        lines = dump.dump_logs(job, news, known_notices=not notices_sent) if logs else None
+        notices_sent = notices_sent or (bool(news) and job.state is not JobState.QUEUED)
+        body = dump.dump_status(job, urls, position, lines)[1]
         before, last = last, {**body, "logs": None}
-        return _event(body) if lines or last != before else b""
+        return sse_data(body) if lines or last != before else b""
 
-    known = await run_in_threadpool(context.service.events, job.id)
-    job = await run_in_threadpool(context.service.get_any, job.id)
-    yield dump(job, await run_in_threadpool(context.service.position, job), known)
+    service, watch = dependencies.service, dependencies.watch
+    known = await run_in_threadpool(service.events, job_id)
+    job = await run_in_threadpool(service.get_any, job_id)
+    yield frame(job, await run_in_threadpool(service.position, job), known)
     if job.state.final:
         return
-    after = known[-1].id if known else 0
     silent_s = 0.0
-    async for news in _with_pauses(context.watch.changes(job.id, after), POSITION_S):
-        seen = await context.watch.snapshot(job.id)
-        if news and wire.ends(news):
-            seen = await run_in_threadpool(context.service.get_any, job.id), 0
-        said = dump(*seen, news or ())
-        silent_s = 0.0 if said else silent_s + POSITION_S
-        if silent_s >= PING_S:
-            said, silent_s = b": ping\n\n", 0.0
-        if said:
-            yield said
+    async for news in history(watch, job_id, pause_s=POSITION_S, after=known[-1].id if known else 0):
+        job, position = await watch.snapshot(job_id)
+        if has_ended(news):
+            # The shared snapshot may be older than the event that ended the job.
+            job, position = await run_in_threadpool(service.get_any, job_id), 0
+        data = frame(job, position, news)
+        silent_s = 0.0 if data else silent_s + POSITION_S
+        if silent_s >= KEEP_ALIVE_S:
+            data, silent_s = sse_comment("ping"), 0.0
+        if data:
+            yield data
 
 
-async def stream(context: AppDependencies, request: Request, path: str) -> Response:
-    """An edit with its pictures as they get clearer; the last event is the output object.
+async def stream(
+    dependencies: AppDependencies, request: Request, account: Account, submitted: Submitted
+) -> Response | None:
+    """An edit with its images as they get clearer; the last event is the output object.
 
-    The caller's hanging up cancels the edit.
+    A caller who hangs up cancels the edit. None for an edit that failed before it showed anything.
     """
-    accepted = await accept_request(context, request, path)
-    news = _with_pauses(context.watch.changes(accepted.job.id), PING_S)
-    first = await _begun(news)
-    job = await run_in_threadpool(context.service.get, accepted.account, accepted.job.id)
-    if wire.failure_of(job) is not None:
-        return await result_response(context, request, job)
-    inline = job.delivery.inline
-    response = _events(_pictures(context, job, first, news, files_base_of(context, request), inline=inline))
-    response.background = BackgroundTask(cancel_quietly, context, accepted)
+    job_id = submitted.job.id
+    batches = history(dependencies.watch, job_id)
+    first: list[JobEvent] = []
+    until = asyncio.get_running_loop().time() + FIRST_NEWS_S
+    async for batch in batches:
+        first += batch
+        begun = any(event.kind in ("step", "preview") for event in first)
+        if begun or has_ended(first) or asyncio.get_running_loop().time() >= until:
+            break
+    if failure_of(await run_in_threadpool(dependencies.service.get_any, job_id)) is not None:
+        return None
+    frames = _edit_frames(dependencies, submitted.job, first, batches, files_origin_of(dependencies, request))
+    response = EventStreamResponse(frames)
+    response.background = BackgroundTask(cancel_abandoned, dependencies, account, submitted)
     return response
 
 
-async def _begun(news: AsyncIterator[tuple[JobEvent, ...] | None]) -> list[JobEvent]:
-    """What has happened by the first step, the end, or `FIRST_NEWS_S`, whichever is first."""
-    found: list[JobEvent] = []
-    until = asyncio.get_running_loop().time() + FIRST_NEWS_S
-    async for batch in news:
-        found += batch or ()
-        worked = any(event.kind in ("step", "preview") for event in found)
-        if worked or wire.ends(found) or asyncio.get_running_loop().time() >= until:
-            break
-    return found
-
-
-async def _pictures(
-    context: AppDependencies,
+async def _edit_frames(
+    dependencies: AppDependencies,
     job: Job,
     first: Sequence[JobEvent],
-    news: AsyncIterator[tuple[JobEvent, ...] | None],
-    base: str,
-    *,
-    inline: bool,
+    batches: AsyncIterator[tuple[JobEvent, ...]],
+    origin: str,
 ) -> AsyncIterator[bytes]:
-    batch: Sequence[JobEvent] | None = first
-    while True:
-        if batch is None:
-            yield b": ping\n\n"
-        else:
-            for body in await run_in_threadpool(_partials, context, batch, base, inline):
-                yield _event(body)
-            if wire.ends(batch):
-                break
-        batch = await anext(news, first)
-        if batch is first:
-            break
-    job = await run_in_threadpool(context.service.get_any, job.id)
-    failure = wire.failure_of(job)
+    for body in await run_in_threadpool(_partials, dependencies, job, first, origin):
+        yield sse_data(body)
+    if not has_ended(first):
+        async for batch in batches:
+            if not batch:
+                yield sse_comment("ping")
+            for body in await run_in_threadpool(_partials, dependencies, job, batch, origin):
+                yield sse_data(body)
+    job = await run_in_threadpool(dependencies.service.get_any, job.id)
+    failure = failure_of(job)
     if failure is None:
-        yield _event(await run_in_threadpool(dump_output, context, job, base))
+        yield sse_data(dump.dump_result(job, await run_in_threadpool(output_urls, dependencies, job, origin)))
     else:
-        answer = answer_to_failure(failure, endpoint_of(job))
-        yield _event({**answer.body, "error": answer.text, "error_type": answer.kind})
+        answer = answer_to_failure(failure, dump.endpoint_of(job))
+        yield sse_data({**answer.body, "error": answer.text, "error_type": answer.kind})
 
 
-def _partials(context: AppDependencies, news: Sequence[JobEvent], base: str, inline: bool) -> list[dict[str, Any]]:
-    """One event for each preview, one for the steps after the last of them."""
-    found: list[dict[str, Any]] = []
+def _partials(dependencies: AppDependencies, job: Job, news: Sequence[JobEvent], origin: str) -> list[dict[str, Any]]:
+    """One event for each preview, with the index of the image it shows; one for the steps after the last of them."""
+    partials: list[dict[str, Any]] = []
     progress: dict[str, Any] = {}
     for event in news:
         if event.kind == "step":
             progress = {"step": event.data["step"], "steps": event.data["steps"]}
         elif event.kind == "preview":
-            picture = _preview(context, str(event.data["blob"]), base, inline)
-            found.append({"images": [picture] if picture else [], "partial": True, "progress": progress})
+            preview = _preview(dependencies, str(event.data["blob"]), origin, inline=job.delivery.inline)
+            shown = {"images": [preview] if preview else [], "partial": True, "progress": progress}
+            partials.append({**shown, "index": event.data.get("image", 0)})
             progress = {}
     if progress:
-        found.append({"images": [], "partial": True, "progress": progress})
-    return found
+        partials.append({"images": [], "partial": True, "progress": progress})
+    return partials
 
 
-def _preview(context: AppDependencies, key: str, base: str, inline: bool) -> dict[str, Any] | None:
-    """A preview as a picture of the answer; None when it is gone already."""
+def _preview(dependencies: AppDependencies, key: str, origin: str, *, inline: bool) -> dict[str, Any] | None:
+    """A preview as an image of the answer; None when it is gone already."""
     media_type = mimetypes.guess_type(key)[0] or "image/jpeg"
     try:
-        blob = context.blobs.get(key)
+        blob = dependencies.blobs.get(key)
     except UnknownFile:
         return None
     if inline:
         return {"url": images.data_uri(blob.data, media_type), "content_type": media_type}
     left_s = 600.0 if blob.expires_at is None else (blob.expires_at - datetime.now(UTC)).total_seconds()
-    return {"url": context.blobs.link(key, ttl_s=left_s, base_url=base), "content_type": media_type}
-
-
-async def _with_pauses(source: AsyncIterator[_Item], pause_s: float) -> AsyncIterator[_Item | None]:
-    """The items of `source`, and None whenever none came for `pause_s`."""
-    pending: asyncio.Future[_Item | None] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(_next(source))
-            done, _ = await asyncio.wait((pending,), timeout=pause_s)
-            if not done:
-                yield None
-                continue
-            item, pending = pending.result(), None
-            if item is None:
-                return
-            yield item
-    finally:
-        if pending is not None:
-            pending.cancel()
-
-
-async def _next(source: AsyncIterator[_Item]) -> _Item | None:
-    return await anext(source, None)
-
-
-def _event(body: object) -> bytes:
-    return b"data: " + orjson.dumps(body) + b"\n\n"
-
-
-def _events(source: AsyncIterator[bytes]) -> StreamingResponse:
-    headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
-    return StreamingResponse(source, media_type="text/event-stream", headers=headers)
+    return {"url": dependencies.blobs.link(key, ttl_s=left_s, base_url=origin), "content_type": media_type}

@@ -1,4 +1,4 @@
-"""What a fal webhook says and how it is signed. It is sent elsewhere, and again when nobody answers."""
+"""What a fal webhook says and how it is signed. It is sent elsewhere, and again until it is acknowledged."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from retouch.errors import UnknownFile
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.face import WebhookMessage
-from retouch.protocols.fal import wire
+from retouch.protocols.failure import failure_of
+from retouch.protocols.fal.dump import FILES_ORIGIN_OPTION, dump_result, endpoint_of
 from retouch.protocols.fal.errors import answer_to_failure
-from retouch.protocols.fal.results import dump_output, endpoint_of
+from retouch.protocols.outcome import output_urls
 
 
-def message(context: AppDependencies, job: Job, now: datetime) -> WebhookMessage:
+def message(dependencies: AppDependencies, job: Job, now: datetime) -> WebhookMessage:
     """The message about an ended job; the signature names the moment, so each attempt makes its own."""
-    body = orjson.dumps(_body(context, job))
+    body = orjson.dumps(_body(dependencies, job))
     timestamp = str(int(now.timestamp()))
     signed = "\n".join((job.id, job.account_id, timestamp, hashlib.sha256(body).hexdigest()))
     headers = {
@@ -26,19 +27,19 @@ def message(context: AppDependencies, job: Job, now: datetime) -> WebhookMessage
         "X-Fal-Webhook-Request-Id": job.id,
         "X-Fal-Webhook-User-Id": job.account_id,
         "X-Fal-Webhook-Timestamp": timestamp,
-        "X-Fal-Webhook-Signature": context.signer.sign(signed.encode()).hex(),
+        "X-Fal-Webhook-Signature": dependencies.signer.sign(signed.encode()).hex(),
     }
     return WebhookMessage(body, headers)
 
 
-def _body(context: AppDependencies, job: Job) -> dict[str, object]:
+def _body(dependencies: AppDependencies, job: Job) -> dict[str, object]:
     ids = {"request_id": job.id, "gateway_request_id": job.id}
-    failure = wire.failure_of(job)
+    failure = failure_of(job)
     if failure is not None:
         answer = answer_to_failure(failure, endpoint_of(job))
         return {**ids, "status": "ERROR", "error": f"Invalid status code: {answer.status}", "payload": answer.body}
     try:
-        payload = dump_output(context, job, job.delivery.options[wire.FILES_BASE_OPTION])
+        payload = dump_result(job, output_urls(dependencies, job, job.delivery.options[FILES_ORIGIN_OPTION]))
     except UnknownFile as error:
         return {**ids, "status": "OK", "payload": None, "payload_error": error.message}
     return {**ids, "status": "OK", "payload": payload}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, NoReturn, TypeAlias
 
 from retouch.protocols.fal.errors import InvalidBody, Problem
@@ -16,6 +17,9 @@ from retouch.protocols.fal.schemas import DEFAULT_SIDE, Endpoint, Kind, Paramete
 
 Size: TypeAlias = str | tuple[int, int]
 Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Size
+
+MAX_DIGITS = 40
+"""Of a number that comes as text; none that is allowed is longer."""
 
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
@@ -80,14 +84,18 @@ def _integer(parameter: Parameter, raw: object) -> int:
 def _as_integer(raw: object) -> int:
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
         _refuse_type("integer", "int_type")
-    if isinstance(raw, str):
-        try:
-            return int(raw.strip()[:40])
-        except ValueError:
-            _refuse_type("integer", "int_parsing")
-    if isinstance(raw, float) and not raw.is_integer():
+    if isinstance(raw, int):
+        return raw
+    try:
+        # Exact where a float would round: the largest seeds have 19 digits.
+        number = Decimal(raw.strip() if isinstance(raw, str) else raw)
+    except ArithmeticError:
+        _refuse_type("integer", "int_parsing")
+    if not number.is_finite() or number.adjusted() > MAX_DIGITS or (isinstance(raw, str) and len(raw) > MAX_DIGITS):
+        _refuse_type("integer", "int_parsing")
+    if number != number.to_integral_value():
         raise _Refused("int_from_float", "Input should be a valid integer, got a number with a fractional part")
-    return int(raw)
+    return int(number)
 
 
 def _number(parameter: Parameter, raw: object) -> float:
@@ -105,9 +113,9 @@ def _number(parameter: Parameter, raw: object) -> float:
 def _in_range(parameter: Parameter, number: float) -> float:
     low, high = parameter.minimum, parameter.maximum
     if low is not None and number < low:
-        raise _Refused("greater_than_equal", f"Input should be greater than or equal to {low:.15g}", ge=low)
+        raise _Refused("greater_than_equal", f"Input should be greater than or equal to {low}", ge=low)
     if high is not None and number > high:
-        raise _Refused("less_than_equal", f"Input should be less than or equal to {high:.19g}", le=high)
+        raise _Refused("less_than_equal", f"Input should be less than or equal to {high}", le=high)
     return number
 
 
@@ -123,10 +131,11 @@ def _boolean(_: Parameter, raw: object) -> bool:
 
 
 def _word(parameter: Parameter, raw: object) -> str:
-    if isinstance(raw, str) and raw in parameter.choices:
-        return raw
-    if isinstance(raw, str) and parameter.also and raw in parameter.also:
-        return parameter.also[raw]
+    if isinstance(raw, str):
+        word = raw.strip().lower()
+        word = (parameter.also or {}).get(word, word)
+        if word in parameter.choices:
+            return word
     words = ", ".join(f"'{word}'" for word in parameter.choices)
     raise _Refused("one_of", f"Input should be one of {words}", expected=list(parameter.choices))
 
@@ -192,15 +201,3 @@ _READERS: Mapping[Kind, Callable[[Parameter, object], Value]] = {
     Kind.LINKS: _links,
     Kind.IMAGE_SIZE: _image_size,
 }
-
-
-def from_query(endpoint: Endpoint, query: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """A body that came as a query string; a list's name may be repeated."""
-    body: dict[str, Any] = {}
-    for name, value in query:
-        parameter = endpoint.parameter(name)
-        if parameter is not None and parameter.kind is Kind.LINKS:
-            body.setdefault(name, []).append(value)
-        else:
-            body[name] = value
-    return body

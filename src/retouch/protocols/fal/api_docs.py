@@ -14,33 +14,30 @@ from starlette.responses import PlainTextResponse, Response
 
 from retouch.errors import UnknownUrl
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal.exchange import allow, json_response, origin_of
+from retouch.protocols.fal.errors import check_method
 from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter, endpoint_named
+from retouch.protocols.fal.vendor_hosts import face_url_of
+from retouch.protocols.http import json_response
 
 LLMS_SUFFIX = "/llms.txt"
 
 
-async def llms(context: AppDependencies, request: Request) -> Response:
+async def llms(dependencies: AppDependencies, request: Request) -> Response:
     """`GET /models/{id}/llms.txt`."""
     path: str = request.path_params["path"]
     if not path.endswith(LLMS_SUFFIX):
         raise UnknownUrl(f"Path /models/{path[:200]} not found")
-    allow(request, "GET")
+    check_method(request.method, request.url.path, "GET")
     endpoint = endpoint_named(path.removesuffix(LLMS_SUFFIX))
-    return PlainTextResponse(describe(endpoint, face_of(context, request)))
+    return PlainTextResponse(describe(endpoint, face_url_of(dependencies, request)))
 
 
-async def openapi(context: AppDependencies, request: Request) -> Response:
+async def openapi(dependencies: AppDependencies, request: Request) -> Response:
     """`GET /openapi.json?endpoint_id={id}`; without an id, of all endpoints."""
-    allow(request, "GET")
+    check_method(request.method, request.url.path, "GET")
     name = request.query_params.get("endpoint_id")
     endpoints = tuple(ENDPOINTS.values()) if name is None else (endpoint_named(name),)
-    return json_response(document(endpoints, face_of(context, request)))
-
-
-def face_of(context: AppDependencies, request: Request) -> str:
-    """Where this face is mounted, as the caller sees it."""
-    return f"{origin_of(context, request)}{request.scope.get('root_path', '')}"
+    return json_response(document(endpoints, face_url_of(dependencies, request)))
 
 
 # --- text
@@ -80,7 +77,7 @@ def describe(endpoint: Endpoint, face: str) -> str:
 
 ## Output
 
-{"".join(_OUTPUT_LINES[key] for key in endpoint.output)}
+{"".join(_OUTPUT_LINES[key] for key in (*endpoint.output, "notices"))}
 Each picture has {", ".join(f"`{key}`" for key in endpoint.image_keys)}.
 
 ## Usage
@@ -129,9 +126,9 @@ def _line(parameter: Parameter) -> str:
     if parameter.default is not None:
         parts.append(f"  - Default: `{json.dumps(parameter.default)}`")
     if parameter.kind is Kind.IMAGE_SIZE:
-        parts.append(f"  - Each side up to `{parameter.maximum:g}`")
+        parts.append(f"  - Each side up to `{parameter.maximum}`")
     elif parameter.minimum is not None:
-        parts.append(f"  - Range: `{parameter.minimum:g}` to `{int(parameter.maximum or 0)}`")
+        parts.append(f"  - Range: `{parameter.minimum}` to `{parameter.maximum}`")
     if parameter.min_pixels is not None:
         parts.append(f"  - Pixels: `{parameter.min_pixels}` to `{parameter.max_pixels}`")
     if parameter.max_length is not None:
@@ -151,9 +148,10 @@ _OUTPUT_LINES: Mapping[str, str] = {
     "images": "- **`images`** (`list<Image>`): the pictures, in the order of their seeds.\n",
     "timings": "- **`timings`** (`object`): seconds by stage.\n",
     "seed": "- **`seed`** (`integer`): of the first picture; the next has the next seed.\n",
-    "has_nsfw_concepts": "- **`has_nsfw_concepts`** (`list<boolean>`): false also where nothing was checked; "
-    "the header `x-retouch-notices` says so then.\n",
+    "has_nsfw_concepts": "- **`has_nsfw_concepts`** (`list<boolean | null>`): null where a check was "
+    "wanted and there was none.\n",
     "prompt": "- **`prompt`** (`string`): the instruction that was used.\n",
+    "notices": "- **`notices`** (`list<{parameter, action, detail}>`, _optional_): what was not used as written.\n",
 }
 
 
@@ -210,10 +208,11 @@ def output_schema(endpoint: Endpoint) -> dict[str, Any]:
         "images": {"type": "array", "items": image},
         "timings": {"type": "object", "additionalProperties": {"type": "number"}},
         "seed": {"type": "integer"},
-        "has_nsfw_concepts": {"type": "array", "items": {"type": "boolean"}},
+        "has_nsfw_concepts": {"type": "array", "items": {"type": "boolean", "nullable": True}},
         "prompt": {"type": "string"},
+        "notices": {"type": "array", "items": {"$ref": "#/components/schemas/Notice"}},
     }
-    chosen = {key: properties[key] for key in endpoint.output}
+    chosen = {key: properties[key] for key in (*endpoint.output, "notices")}
     return {"type": "object", "properties": chosen, "required": list(endpoint.output)}
 
 
@@ -308,6 +307,7 @@ _SHARED_SCHEMAS: Mapping[str, Any] = {
         error=_TEXT,
         error_type=_TEXT,
     ),
+    "Notice": _object(("parameter", "action", "detail"), parameter=_TEXT, action=_TEXT, detail=_TEXT),
     "Cancelled": _object(("status",), status=_TEXT),
     "Error": _object(("detail",), detail=_TEXT, error_type=_TEXT, message=_TEXT),
     "InvalidInput": _object(

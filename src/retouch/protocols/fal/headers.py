@@ -1,4 +1,4 @@
-"""What a request's headers and query ask for, beside its body: priority, deadlines, retention, webhook.
+"""What headers and query say beside the body: priority, deadlines, retention, webhook, idempotency.
 
 Unknown headers are left alone, as the vendor promises; a known one with a value that cannot be meant is
 refused. Reads plain mappings, knows no HTTP library.
@@ -14,9 +14,14 @@ import orjson
 
 from retouch.edit import MAX_RETENTION_S, Notice
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL
-from retouch.protocols.fal.errors import BadCall
+from retouch.protocols.fal.errors import BadRequest
+
+REQUEST_ID_HEADER = "x-fal-request-id"
+NOTICES_HEADER = "x-retouch-notices"
+BILLABLE_UNITS_HEADER = "x-fal-billable-units"
 
 MAX_WEBHOOK_URL = 8192
+MAX_IDEMPOTENCY_KEY = 255
 MAX_SECONDS = MAX_RETENTION_S
 """For every length of time a caller may name."""
 
@@ -26,8 +31,8 @@ _ACL_NOTICE = Notice(
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What headers and query say about a request; none of it changes the picture.
+class SubmitOptions:
+    """None of it changes the image.
 
     start_timeout_s counts from submit. max_queue_length: refuse when more jobs than that are waiting.
     """
@@ -38,19 +43,26 @@ class Terms:
     webhook_url: str | None = None
     retention_s: float | None = None
     keep_payload: bool = True
+    idempotency_key: str | None = None
     notices: tuple[Notice, ...] = ()
 
 
-def parse_terms(headers: Mapping[str, str], query: Mapping[str, str]) -> Terms:
-    """What headers (names in lower case) and query ask for. Unknown ones are left alone. Raises BadCall."""
+def parse_submit_options(headers: Mapping[str, str], query: Mapping[str, str]) -> SubmitOptions:
+    """What headers (names in lower case) and query ask for. Unknown ones are left alone. Raises BadRequest."""
     retention_s, notices = parse_lifecycle(headers)
-    return Terms(
+    idempotency_key = headers.get("idempotency-key")
+    if idempotency_key and len(idempotency_key) > MAX_IDEMPOTENCY_KEY:
+        raise BadRequest(
+            f"Idempotency-Key has {len(idempotency_key)} characters; at most {MAX_IDEMPOTENCY_KEY} are allowed."
+        )
+    return SubmitOptions(
         priority=_priority(headers.get("x-fal-queue-priority")),
         start_timeout_s=_positive_seconds("X-Fal-Request-Timeout", headers.get("x-fal-request-timeout")),
         max_queue_length=_count("fal_max_queue_length", query.get("fal_max_queue_length")),
         webhook_url=_web_address("fal_webhook", query.get("fal_webhook")),
         retention_s=retention_s,
         keep_payload=headers.get("x-fal-store-io", "").strip() != "0",
+        idempotency_key=idempotency_key or None,
         notices=notices,
     )
 
@@ -60,7 +72,7 @@ def _priority(text: str | None) -> int:
         return PRIORITY_NORMAL
     if text.strip().lower() == "low":
         return PRIORITY_LOW
-    raise BadCall(f"X-Fal-Queue-Priority must be normal or low, not '{text[:40]}'.")
+    raise BadRequest(f"X-Fal-Queue-Priority must be normal or low, not '{text[:40]}'.")
 
 
 def _positive_seconds(name: str, text: str | None) -> float | None:
@@ -71,7 +83,7 @@ def _positive_seconds(name: str, text: str | None) -> float | None:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= MAX_SECONDS:
-        raise BadCall(f"{name} must be a number of seconds above 0 and up to {MAX_SECONDS:g}, not '{text[:40]}'.")
+        raise BadRequest(f"{name} must be a number of seconds above 0 and up to {MAX_SECONDS:g}, not '{text[:40]}'.")
     return seconds
 
 
@@ -79,7 +91,7 @@ def _count(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or len(text) > 9:
-        raise BadCall(f"{name} must be a whole number from 0, not '{text[:40]}'.")
+        raise BadRequest(f"{name} must be a whole number from 0, not '{text[:40]}'.")
     return int(text)
 
 
@@ -88,7 +100,7 @@ def _web_address(name: str, text: str | None) -> str | None:
         return None
     usable = text.isascii() and text.isprintable() and len(text) <= MAX_WEBHOOK_URL
     if not usable or not text.lower().startswith(("http://", "https://")):
-        raise BadCall(f"{name} must be an absolute http(s) address in ASCII, not '{text[:60]}'.")
+        raise BadRequest(f"{name} must be an absolute http(s) address in ASCII, not '{text[:60]}'.")
     return text
 
 
@@ -103,10 +115,10 @@ def parse_lifecycle(headers: Mapping[str, str]) -> tuple[float | None, tuple[Not
     except ValueError:
         wanted = None
     if not isinstance(wanted, dict):
-        raise BadCall(f"{name} must be a JSON object.")
+        raise BadRequest(f"{name} must be a JSON object.")
     seconds = wanted.get("expiration_duration_seconds")
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if seconds is not None and not (number and 0 <= seconds <= MAX_SECONDS):
-        raise BadCall(f"{name}: expiration_duration_seconds must be from 0 to {MAX_SECONDS:g}, not {seconds!r:.40}.")
+        raise BadRequest(f"{name}: expiration_duration_seconds must be from 0 to {MAX_SECONDS:g}, not {seconds!r:.40}.")
     acl = wanted.get("initial_acl")
     return (float(seconds) if seconds else None), (_ACL_NOTICE,) if acl else ()

@@ -1,7 +1,7 @@
-"""The vendor's host names as paths of this face: for callers who reach us by those names, and for the proxy path.
+"""The vendor's host names as paths of this face, and the addresses a caller knows this server's services by.
 
-Somebody who maps `queue.fal.run` and its siblings to this server needs no other change. No name is resolved
-and nothing is sent to any of these hosts.
+A caller who maps `queue.fal.run` and its siblings to this server needs no other change: answers name the same hosts.
+The proxy path leads there too. No name is resolved and nothing is sent to any of these hosts.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retouch.protocols.fal.errors import BadCall
-from retouch.protocols.fal.exchange import CDN_BASE, FILES_BASE, QUEUE_BASE
+from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.fal.errors import BadRequest
+from retouch.protocols.http import origin_of
 
 SERVICES: Mapping[str, str] = {
     "fal.run": "/run",
@@ -30,6 +32,31 @@ SERVICES: Mapping[str, str] = {
 """Host names of old and new clients, their backups included, and the service each stands for."""
 
 TARGET_HEADER = "x-fal-target-url"
+
+QUEUE_URL, FILES_ORIGIN, CDN_URL = "fal.queue_url", "fal.files_origin", "fal.cdn_url"
+"""Keys of the ASGI scope under which `ByHost` keeps the addresses of a caller who used one of the vendor's names."""
+
+
+def files_origin_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
+    """What links to files begin with, without a trailing slash; raises InvalidRequest."""
+    if dependencies.public_url is not None:
+        return dependencies.public_url
+    return connection.scope.get(FILES_ORIGIN) or origin_of(dependencies, connection)
+
+
+def queue_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
+    """What the three addresses of a request begin with; raises InvalidRequest."""
+    return connection.scope.get(QUEUE_URL) or f"{face_url_of(dependencies, connection)}/queue"
+
+
+def cdn_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
+    """What the addresses of uploads begin with; raises InvalidRequest."""
+    return connection.scope.get(CDN_URL) or f"{face_url_of(dependencies, connection)}/cdn"
+
+
+def face_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
+    """Where this face is mounted, as the caller sees it; raises InvalidRequest."""
+    return f"{origin_of(dependencies, connection)}{connection.scope.get('root_path', '')}"
 
 
 class ByHost:
@@ -57,9 +84,9 @@ def _known_as(scheme: str, port: str) -> dict[str, str]:
     """The addresses such a caller is given: the vendor's names, so that they come back here."""
     scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
     return {
-        QUEUE_BASE: f"{scheme}://queue.fal.run{port}",
-        CDN_BASE: f"{scheme}://v3.fal.media{port}",
-        FILES_BASE: f"{scheme}://v3.fal.media{port}",
+        QUEUE_URL: f"{scheme}://queue.fal.run{port}",
+        CDN_URL: f"{scheme}://v3.fal.media{port}",
+        FILES_ORIGIN: f"{scheme}://v3.fal.media{port}",
     }
 
 
@@ -93,7 +120,7 @@ class Proxy:
         except ValueError:
             service = None
         if service is None:
-            raise BadCall(f"Invalid request: {TARGET_HEADER} must be an address of one of fal's hosts.")
+            raise BadRequest(f"Invalid request: {TARGET_HEADER} must be an address of one of fal's hosts.")
         del headers[TARGET_HEADER]
         path = f"{scope.get('root_path', '')}{service}{unquote(url.path)}"
         await self._routes(_at(scope, path, url.query.encode()), receive, send)
