@@ -64,20 +64,21 @@ def _accept(dependencies: AppDependencies, call: Call) -> Job:
     delivery = _delivery(call, envelope)
     delivery.check()
     try:
-        return _submit(dependencies, call, envelope, delivery)
+        asked = parse_input(call.endpoint, envelope.input)
+        delivery = _completed(delivery, envelope, asked)
+        return _submit(dependencies, call, envelope, asked, delivery)
     except InvalidRequest as error:
         nothing = EditRequest(model=call.endpoint.model, prompt="", images=())
         told = replace(delivery, retention_s=REFUSAL_KEPT_S)
         return dependencies.service.submit_failed(call.account, nothing, told, error.failure)
 
 
-def _submit(dependencies: AppDependencies, call: Call, envelope: Envelope, delivery: Delivery) -> Job:
-    asked = parse_input(call.endpoint, envelope.input)
+def _submit(dependencies: AppDependencies, call: Call, envelope: Envelope, asked: Asked, delivery: Delivery) -> Job:
     policy, blobs = envelope.policy, dependencies.blobs
     submission = Submission(
         request=asked.request,
         images=asked.images,
-        delivery=_completed(delivery, envelope, asked),
+        delivery=delivery,
         key_of_link=lambda link: blobs.key_of_link(link, base_url=call.origin),
         priority=PRIORITY_LOW if policy.low_priority else PRIORITY_NORMAL,
         run_timeout_s=policy.execution_timeout_s,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from retouch.errors import InternalError, JobFinished, RetouchError, UnknownUrl
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.draining import DrainRefusedUploads
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
     account_of,
@@ -69,7 +70,7 @@ def create_face(dependencies: AppDependencies) -> ASGIApp:
     app.add_exception_handler(RetouchError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(Exception, _answer_bug)
-    return SingleSlashes(app)
+    return SingleSlashes(DrainRefusedUploads(app))
 
 
 async def _run(dependencies: AppDependencies, request: Request) -> Response:
