@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retouch.errors import InvalidSetting
@@ -153,12 +153,55 @@ class ProcessSettings(_Component):
     log_level: LogLevel = Field("info", description="debug, info, warning or error")
 
 
+class SafetySettings(_Component):
+    """What is checked before an edit is made and before it is delivered."""
+
+    safety_checker: str = Field("auto", description="auto: the packaged one; off; or an image classifier by name")
+    safety_threshold: float | None = Field(
+        None, ge=0, le=1, description="an image is flagged at this score; default: 0.8, or 0.5 for a classifier by name"
+    )
+    safety_labels: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="labels of the classifier that mean unsafe; default: decided by their names"
+    )
+    safety_failure: Literal["refuse", "pass"] = Field("refuse", description="what happens when a checker fails")
+    safety_enforce: bool = Field(default=False, description="callers may not switch the checks off")
+    prompt_checker: str = Field("off", description="off; resident: the loaded model; or a guard model by name")
+    prompt_threshold: float | None = Field(
+        None, ge=0, le=1, description="a prompt is flagged at this score of the resident checker; default: 0.5"
+    )
+
+    @field_validator("safety_labels", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return split_commas(value)
+
+
+class RewriterSettings(_Component):
+    """Who rewrites prompts for callers that ask for it. The key is a variable only, never an option."""
+
+    rewriter: str = Field("auto", description="auto, off, resident, or the /v1 address of a chat server")
+    rewriter_model: str | None = Field(None, description="the chat server's model; default: default")
+    rewriter_prompt: Path | None = Field(None, description="file with other rules for the rewriter")
+    rewriter_key: SecretStr | None = Field(None, description="the chat server's key")
+
+
+class ProvenanceSettings(_Component):
+    """What output files say of their making."""
+
+    provenance: Literal["metadata", "off", "c2pa"] = Field("metadata", description="how output files are marked")
+    provenance_cert: Path | None = Field(None, description="PEM file: the signer's certificate and its chain")
+    provenance_key: Path | None = Field(None, description="PEM file: the signer's private key")
+
+
 COMPONENTS: tuple[type[_Component], ...] = (
     HttpSettings,
     StoreSettings,
     ModelSettings,
     NetworkSettings,
     ProcessSettings,
+    SafetySettings,
+    RewriterSettings,
+    ProvenanceSettings,
 )
 
 _Settings = TypeVar("_Settings", bound=_Component)

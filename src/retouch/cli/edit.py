@@ -6,19 +6,22 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from retouch import images, sizes
+from retouch import sizes
 from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
+from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
 from retouch.edit import EditRequest, ImageInput, OutputFormat
 from retouch.engine.engine import Engine
+from retouch.engine.pipeline import Pipeline, Speaks
 from retouch.engine.pipelines import load_pipeline
 from retouch.errors import InvalidSetting, NotOneOf
 from retouch.images import Pixels
-from retouch.settings import ModelSettings
+from retouch.settings import ModelSettings, ProvenanceSettings, SafetySettings
 from retouch.worker.staging import Staged, finish_image, stage_in
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif", ".gif": "gif"}
@@ -26,6 +29,8 @@ FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".av
 
 def edit(
     model: ModelSettings,
+    safety: SafetySettings,
+    provenance: ProvenanceSettings,
     arguments: Sequence[str],
     out: Path,
     *,
@@ -34,7 +39,7 @@ def edit(
     size: str | None,
     guidance_scale: float | None,
 ) -> None:
-    """Write the edited picture to `out` and print its seed. Raises RetouchError."""
+    """Write the edited picture to `out` and print its seed. Raises RetouchError, and then writes nothing."""
     *pictures, instruction = arguments
     if not pictures:
         raise InvalidSetting(
@@ -44,6 +49,8 @@ def edit(
     output_format = format_of(out)
     check_place(out)
     checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    check_safety(safety, checkpoint)
+    marks = provenance_of(provenance)
     asked = EditRequest(
         model=checkpoint.name,
         prompt=instruction,
@@ -59,10 +66,25 @@ def edit(
     staged = stage_in(request, checkpoint, lambda image: read_picture(image.blob or ""))
     for notice in (*notices, *staged.notices):
         console.print(notice.detail, style="dim", highlight=False)
-    with console.status(f"Loading {checkpoint.name} …"):
-        engine = Engine(load_pipeline(checkpoint, device=model.device), max_running=1)
-    picture = finish_image(run(engine, staged, console), staged)
-    write_picture(out, images.encode(picture, request.output_format, request.output_quality))
+
+    @cache
+    def loaded() -> Pipeline:
+        with console.status(f"Loading {checkpoint.name} …"):
+            wanted = Speaks(judges=safety.prompt_checker == RESIDENT)
+            return load_pipeline(checkpoint, device=model.device, speaks=wanted)
+
+    # Before the model is loaded, unless the model itself is to judge.
+    checks = moderation(safety, model.device, lambda: partial(judge, loaded()))
+    for notice in (
+        *checks.check_prompt(request, request.prompt, job="edit"),
+        *checks.check_inputs(request, staged.images, job="edit"),
+    ):
+        console.print(notice.detail, style="dim", highlight=False)
+    picture = finish_image(run(Engine(loaded(), max_running=1), staged, console), staged)
+    _, remarks = checks.check_outputs(request, [picture], job="edit")
+    for notice in remarks:
+        console.print(notice.detail, style="dim", highlight=False)
+    write_picture(out, marks.encode(picture, request.output_format, request.output_quality))
     sys.stdout.write(f"{out}  {picture.shape[1]}x{picture.shape[0]}  seed {request.seed}\n")
 
 
@@ -82,6 +104,17 @@ def run(engine: Engine, staged: Staged, console: Console) -> Pixels:
             for finished in report.finished:
                 return finished.pixels
     raise AssertionError("an edit ends finished or failed")
+
+
+def judge(pipeline: Pipeline, prompt: str) -> float:
+    """What the loaded model says of a prompt; here no engine's thread has to be waited for."""
+    assert pipeline.language_model is not None, "it was loaded to judge"
+    answer = pipeline.language_model.unsafe_score(prompt)
+    while True:
+        try:
+            next(answer)
+        except StopIteration as end:
+            return float(end.value)
 
 
 def format_of(out: Path) -> OutputFormat:

@@ -81,6 +81,66 @@ AcceptLicence = Annotated[
     bool | None, typer.Option("--accept-research-licence", help="Allow weights that are licensed for research only.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>. [default: auto]")]
+SafetyChecker = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|off|NAME",
+        help="auto: the packaged image classifier; else a hub id or folder of one. [default: auto]",
+    ),
+]
+SafetyThreshold = Annotated[
+    float | None,
+    typer.Option(metavar="0..1", help="An image is flagged at this score or more. [default: 0.8, or 0.5 for a NAME]"),
+]
+SafetyLabels = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Labels of the classifier that mean unsafe. [default: decided by their names]"),
+]
+SafetyFailure = Annotated[
+    str | None,
+    typer.Option(metavar="refuse|pass", help="What happens to an edit when a checker fails. [default: refuse]"),
+]
+SafetyEnforce = Annotated[
+    bool | None, typer.Option("--safety-enforce", help="Callers may not switch the safety checks off.")
+]
+PromptCheckerName = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt-checker",
+        metavar="off|resident|NAME",
+        help="resident: the loaded model judges; else a hub id or folder of Qwen3Guard-Gen or Llama Guard. "
+        "[default: off]",
+    ),
+]
+PromptThreshold = Annotated[
+    float | None,
+    typer.Option(metavar="0..1", help="A prompt is flagged at this score of the resident checker. [default: 0.5]"),
+]
+RewriterName = Annotated[
+    str | None,
+    typer.Option(
+        "--rewriter",
+        metavar="auto|off|resident|URL",
+        help="Who expands prompts: the loaded model, or the /v1 address of a chat server, whose key is in "
+        "RETOUCH_REWRITER_KEY. [default: auto, the loaded model on a GPU]",
+    ),
+]
+RewriterModel = Annotated[str | None, typer.Option(metavar="NAME", help="Model of the chat server. [default: default]")]
+RewriterPrompt = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="File with other rules for the rewriter. [default: our own]")
+]
+ProvenanceMode = Annotated[
+    str | None,
+    typer.Option(
+        "--provenance",
+        metavar="metadata|off|c2pa",
+        help="How output files are marked as made with a model. [default: metadata]",
+    ),
+]
+ProvenanceCert = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="PEM of the certificate and its chain, for c2pa.")
+]
+ProvenanceKey = Annotated[Path | None, typer.Option(metavar="FILE", help="PEM of the private key, for c2pa.")]
 LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")]
 
 
@@ -147,6 +207,19 @@ def serve(
     forwarded_allow_ips: ForwardedAllowIps = None,
     allow_private: AllowPrivate = None,
     accept_research_licence: AcceptLicence = None,
+    safety_checker: SafetyChecker = None,
+    safety_threshold: SafetyThreshold = None,
+    safety_labels: SafetyLabels = None,
+    safety_failure: SafetyFailure = None,
+    safety_enforce: SafetyEnforce = None,
+    prompt_checker: PromptCheckerName = None,
+    prompt_threshold: PromptThreshold = None,
+    rewriter: RewriterName = None,
+    rewriter_model: RewriterModel = None,
+    rewriter_prompt: RewriterPrompt = None,
+    provenance: ProvenanceMode = None,
+    provenance_cert: ProvenanceCert = None,
+    provenance_key: ProvenanceKey = None,
     log_level: LogLevel = None,
 ) -> None:
     """Start the server and its workers."""
@@ -172,6 +245,28 @@ def serve(
         ),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
         settings.read(settings.ProcessSettings, workers=workers, log_level=log_level),
+        settings.read(
+            settings.SafetySettings,
+            safety_checker=safety_checker,
+            safety_threshold=safety_threshold,
+            safety_labels=safety_labels,
+            safety_failure=safety_failure,
+            safety_enforce=safety_enforce,
+            prompt_checker=prompt_checker,
+            prompt_threshold=prompt_threshold,
+        ),
+        settings.read(
+            settings.RewriterSettings,
+            rewriter=rewriter,
+            rewriter_model=rewriter_model,
+            rewriter_prompt=rewriter_prompt,
+        ),
+        settings.read(
+            settings.ProvenanceSettings,
+            provenance=provenance,
+            provenance_cert=provenance_cert,
+            provenance_key=provenance_key,
+        ),
     )
 
 
@@ -186,6 +281,19 @@ def worker(
     retention_days: RetentionDays = None,
     allow_private: AllowPrivate = None,
     accept_research_licence: AcceptLicence = None,
+    safety_checker: SafetyChecker = None,
+    safety_threshold: SafetyThreshold = None,
+    safety_labels: SafetyLabels = None,
+    safety_failure: SafetyFailure = None,
+    safety_enforce: SafetyEnforce = None,
+    prompt_checker: PromptCheckerName = None,
+    prompt_threshold: PromptThreshold = None,
+    rewriter: RewriterName = None,
+    rewriter_model: RewriterModel = None,
+    rewriter_prompt: RewriterPrompt = None,
+    provenance: ProvenanceMode = None,
+    provenance_cert: ProvenanceCert = None,
+    provenance_key: ProvenanceKey = None,
     log_level: LogLevel = None,
     attached: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
@@ -202,6 +310,28 @@ def worker(
         ),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
         settings.read(settings.ProcessSettings, log_level=log_level),
+        settings.read(
+            settings.SafetySettings,
+            safety_checker=safety_checker,
+            safety_threshold=safety_threshold,
+            safety_labels=safety_labels,
+            safety_failure=safety_failure,
+            safety_enforce=safety_enforce,
+            prompt_checker=prompt_checker,
+            prompt_threshold=prompt_threshold,
+        ),
+        settings.read(
+            settings.RewriterSettings,
+            rewriter=rewriter,
+            rewriter_model=rewriter_model,
+            rewriter_prompt=rewriter_prompt,
+        ),
+        settings.read(
+            settings.ProvenanceSettings,
+            provenance=provenance,
+            provenance_cert=provenance_cert,
+            provenance_key=provenance_key,
+        ),
         attached=attached,
     )
 
@@ -225,6 +355,15 @@ def edit(
         float | None, typer.Option(help="Strength of guidance. [default: the model's own]")
     ] = None,
     accept_research_licence: AcceptLicence = None,
+    safety_checker: SafetyChecker = None,
+    safety_threshold: SafetyThreshold = None,
+    safety_labels: SafetyLabels = None,
+    safety_failure: SafetyFailure = None,
+    prompt_checker: PromptCheckerName = None,
+    prompt_threshold: PromptThreshold = None,
+    provenance: ProvenanceMode = None,
+    provenance_cert: ProvenanceCert = None,
+    provenance_key: ProvenanceKey = None,
 ) -> None:
     """Edit pictures here and now, with no server and no database."""
     from retouch import settings
@@ -233,6 +372,21 @@ def edit(
     edit_once(
         settings.read(
             settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+        ),
+        settings.read(
+            settings.SafetySettings,
+            safety_checker=safety_checker,
+            safety_threshold=safety_threshold,
+            safety_labels=safety_labels,
+            safety_failure=safety_failure,
+            prompt_checker=prompt_checker,
+            prompt_threshold=prompt_threshold,
+        ),
+        settings.read(
+            settings.ProvenanceSettings,
+            provenance=provenance,
+            provenance_cert=provenance_cert,
+            provenance_key=provenance_key,
         ),
         arguments,
         out,

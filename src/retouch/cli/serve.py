@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import structlog
 import uvicorn
+from pydantic import BaseModel, SecretStr
 
 from retouch.accounts import signing, tokens
 from retouch.accounts.keys import Keys
@@ -28,6 +29,7 @@ from retouch.cli.https import listening_socket, open_forward_proxy, use_own_cert
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
+from retouch.cli.policy import check_rewriter, check_safety, provenance_of
 from retouch.cli.startup_banner import StartupBanner
 from retouch.database import Database
 from retouch.errors import InvalidSetting
@@ -44,6 +46,9 @@ from retouch.settings import (
     ModelSettings,
     NetworkSettings,
     ProcessSettings,
+    ProvenanceSettings,
+    RewriterSettings,
+    SafetySettings,
     StoreSettings,
 )
 from retouch.storage.addresses import OpenedAddresses
@@ -59,13 +64,23 @@ KEPT_MEGABYTES = 64
 """Enough for the bodies and answers of a few callers at a time."""
 
 
-def serve(
-    http: HttpSettings, store: StoreSettings, model: ModelSettings, network: NetworkSettings, processes: ProcessSettings
+def serve(  # noqa: PLR0917 - one settings class for each component
+    http: HttpSettings,
+    store: StoreSettings,
+    model: ModelSettings,
+    network: NetworkSettings,
+    processes: ProcessSettings,
+    safety: SafetySettings,
+    rewriter: RewriterSettings,
+    provenance: ProvenanceSettings,
 ) -> None:
     """Serve until SIGTERM or an interrupt. Raises RetouchError with a sentence for the operator."""
     set_up_logging(processes.log_level)
     keep_freed_memory(KEPT_MEGABYTES)
     checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    check_safety(safety, checkpoint)
+    check_rewriter(rewriter, checkpoint)
+    provenance_of(provenance)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(http.host, http.port, "--port"))
         database = stack.enter_context(open_database(store))
@@ -80,7 +95,12 @@ def serve(
         server = _Server(config)
         supervisor = Supervisor(
             (sys.executable, "-m", "retouch", "worker", "--attached"),
-            {**os.environ, **as_variables(store, model, network, processes)},
+            # One check is one thread: with several, two checks at a time take longer together than in turn.
+            {
+                "OPENBLAS_NUM_THREADS": "1",
+                **os.environ,
+                **as_variables(store, model, network, processes, safety, rewriter, provenance),
+            },
             processes.workers,
             fatal=server.give_up,
         )
@@ -134,12 +154,15 @@ def _random() -> bytes:
     return secrets.token_bytes(32)
 
 
-def as_variables(*components: StoreSettings | ModelSettings | NetworkSettings | ProcessSettings) -> dict[str, str]:
-    """Settings as the RETOUCH_ variables that give the same settings; secrets stay out of the process list."""
+def as_variables(*components: BaseModel) -> dict[str, str]:
+    """Settings as the RETOUCH_ variables that give the same settings; secrets stay out of the process list.
+
+    A secret setting is a variable already and reaches the worker with the others.
+    """
     words: dict[str, str] = {}
     for component in components:
         for name, value in component:
-            if value is None:
+            if value is None or isinstance(value, SecretStr):
                 continue
             words[PREFIX + name.upper()] = ",".join(value) if isinstance(value, tuple) else str(value)
     return words

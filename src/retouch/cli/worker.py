@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 
 import structlog
 
@@ -19,12 +20,22 @@ from retouch.catalog import Catalog, checkpoint_named
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
+from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
+from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline
 from retouch.errors import RetouchError, Unavailable
 from retouch.jobs.wakeups import open_wakeups
 from retouch.server.supervisor import EXIT_FATAL
 from retouch.service import Service, ServiceSettings
-from retouch.settings import ModelSettings, NetworkSettings, ProcessSettings, StoreSettings
+from retouch.settings import (
+    ModelSettings,
+    NetworkSettings,
+    ProcessSettings,
+    ProvenanceSettings,
+    RewriterSettings,
+    SafetySettings,
+    StoreSettings,
+)
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
@@ -38,8 +49,16 @@ KEPT_MEGABYTES = 256
 """Enough to decode and encode a few large images at a time."""
 
 
-def work(
-    store: StoreSettings, model: ModelSettings, network: NetworkSettings, processes: ProcessSettings, *, attached: bool
+def work(  # noqa: PLR0917 - one settings class for each component
+    store: StoreSettings,
+    model: ModelSettings,
+    network: NetworkSettings,
+    processes: ProcessSettings,
+    safety: SafetySettings,
+    rewriter: RewriterSettings,
+    provenance: ProvenanceSettings,
+    *,
+    attached: bool,
 ) -> None:
     """Run until SIGTERM, an interrupt, or, when `attached`, the end of standard input. Does not return."""
     set_up_logging(processes.log_level)
@@ -51,7 +70,7 @@ def work(
         threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     code = 0
     try:
-        run_worker(store, model, network, stop)
+        run_worker(store, model, network, safety, rewriter, provenance, stop)
     except Unavailable as error:
         sys.stderr.write(f"retouch: {error.message}\n")
         code = 1
@@ -63,9 +82,24 @@ def work(
     os._exit(code)
 
 
-def run_worker(store: StoreSettings, model: ModelSettings, network: NetworkSettings, stop: threading.Event) -> None:
+def run_worker(  # noqa: PLR0917 - one settings class for each component
+    store: StoreSettings,
+    model: ModelSettings,
+    network: NetworkSettings,
+    safety: SafetySettings,
+    rewriter: RewriterSettings,
+    provenance: ProvenanceSettings,
+    stop: threading.Event,
+) -> None:
     """Build the worker and run it until `stop`. Raises RetouchError when the model cannot be loaded."""
     checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    check_safety(safety, checkpoint)
+    check_rewriter(rewriter, checkpoint)
+
+    def load() -> Pipeline:
+        wanted = speaks(safety, rewriter, checkpoint, model.device)
+        return load_pipeline(checkpoint, device=model.device, speaks=wanted)
+
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(open_database(store))
         blobs = open_blobs(store.storage, store.data)
@@ -78,7 +112,8 @@ def run_worker(store: StoreSettings, model: ModelSettings, network: NetworkSetti
             blobs=blobs,
             wakeups=wakeups,
             read=input_reader(blobs, Fetcher(network.allow_private).fetch),
-            load=lambda: load_pipeline(checkpoint, device=model.device),
+            load=load,
+            policy=partial(job_policy, safety, rewriter, provenance, model.device),
             checkpoint=checkpoint,
             settings=WorkerSettings(output_ttl_s=store.retention_s),
             device=model.device,

@@ -7,13 +7,12 @@ judges is `engine/safety.py`'s and `engine/prompt_safety.py`'s matter.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Literal
-
-import structlog
 
 from retouch.catalog import Checks, checks_of
 from retouch.edit import EditRequest, Notice
@@ -22,7 +21,7 @@ from retouch.engine.safety import ImageChecker, Stage
 from retouch.errors import ContentRefused, SafetyUnavailable
 from retouch.images import Pixels
 
-logger = structlog.get_logger(__name__)
+logger = logging.getLogger(__name__)  # the standard one: `retouch edit` sets up no other
 
 SWITCH = "enable_safety_checker"
 
@@ -88,7 +87,7 @@ class Moderation:
             return (NOT_CHECKED,)
         if not judgement.flagged:
             return ()
-        logger.info("the safety checker refused the prompt", job=job, stage="prompt", judgement=judgement.detail)
+        logger.info("the safety checker refused the prompt of %s (%s)", job, judgement.detail)
         raise ContentRefused(
             "The prompt was refused by the safety checker.",
             field="prompt",
@@ -146,7 +145,7 @@ class Moderation:
         try:
             return not self.images.check(image, "preview").flagged
         except SafetyUnavailable:
-            logger.warning("a preview is left out: the safety checker failed", job=job)
+            logger.warning("a preview of %s is left out: the safety checker failed", job)
             return False
 
     @property
@@ -163,18 +162,13 @@ class Moderation:
             self._tolerate(error, job, stage)
             return None
         if verdict.flagged:
-            logger.info(
-                f"the safety checker refused {which}",
-                job=job,
-                stage=stage,
-                score=round(verdict.score, 4),
-                threshold=self.images.threshold,
-            )
+            numbers = round(verdict.score, 4), self.images.threshold
+            logger.info("the safety checker refused %s, %s of %s (score %g, threshold %g)", which, stage, job, *numbers)
         return verdict.flagged
 
     def _tolerate(self, error: SafetyUnavailable, job: str, stage: Stage) -> None:
         """Raise the error again where a failure refuses."""
-        logger.warning("the safety checker failed", job=job, stage=stage, failure=self.failure)
+        logger.warning("the safety checker failed on the %s of %s; the setting is: %s", stage, job, self.failure)
         if self.failure == "refuse":
             raise error
 

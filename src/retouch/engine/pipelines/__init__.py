@@ -52,6 +52,12 @@ def load_pipeline(
     return loading.load(checkpoint, device=device, compat=compat, folder=folder, speaks=speaks)
 
 
+def has_gpu(device: str) -> bool:
+    """Whether a model on `device` runs on a GPU; raises UnsupportedParameter for a device that is not there."""
+    chosen: str = _module("loading", f"--device {device}").choose_device(device).type
+    return chosen == "cuda"
+
+
 def load_image_classifier(name: str, labels: Sequence[str] = ()) -> ImageClassifier:
     """An image classifier of transformers by hub id or folder, see `image_classifiers.load`. Raises InvalidSetting."""
     classifier: ImageClassifier = _module("image_classifiers", name).load(name, labels)
