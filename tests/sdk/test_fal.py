@@ -423,7 +423,7 @@ def test_a_queue_may_be_too_long_for_a_caller(idle_server: LiveServer, idle: fal
 
 
 def test_an_idempotency_key_joins_the_request_it_repeats(idle_server: LiveServer, hands: Hands):
-    """DESIGN 4: a key on every submit."""
+    """A key on every submit."""
     headers = {"Idempotency-Key": "one"}
     body = arguments(seed=1)
     ids = {call(idle_server, "POST", f"/queue/{EDIT}", json=body, headers=headers).json()["request_id"] for _ in "12"}

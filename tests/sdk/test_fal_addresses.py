@@ -173,7 +173,7 @@ def test_the_operators_own_name_is_in_every_address(tmp_path_factory: pytest.Tem
 
 
 def test_each_endpoint_is_described(server: LiveServer):
-    """DESIGN 1: a page for programs, and OpenAPI; both name this server."""
+    """A page for programs, and OpenAPI; both name this server."""
     page = call(server, "GET", f"/models/{TWO}/llms.txt")
     assert page.headers["content-type"].startswith("text/plain")
     assert f"{server.url}/fal/queue/{TWO}" in page.text

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import insert, select, update
 
 from retouch.accounts.tables import account, api_key
 from retouch.database import Database, insert_into
@@ -75,7 +75,9 @@ class Keys:
         secret = SECRET_PREFIX + secrets.token_urlsafe(32)
         now = datetime.now(UTC)
         with self._database.transaction() as connection:
-            account_id = _account_named(connection, name, weight, now)
+            new = {"id": f"acc_{secrets.token_hex(8)}", "name": name, "weight": weight, "created_at": now}
+            connection.execute(insert_into(connection, account).values(**new).on_conflict_do_nothing())
+            account_id = connection.execute(select(account.c.id).where(account.c.name == name)).scalar_one()
             row = {"id": f"key_{secrets.token_hex(6)}", "account_id": account_id, "secret_hash": _hash(secret)}
             connection.execute(insert(api_key).values(**row, created_at=now))
         return secret
@@ -146,12 +148,6 @@ class Keys:
         if row is None or not hmac.compare_digest(row[0], digest):
             raise InvalidKey("This API key is not valid.")
         return Account(id=row[1], name=row[2], key_id=row[3], weight=row[4])
-
-
-def _account_named(connection: Connection, name: str, weight: int, now: datetime) -> str:
-    new = {"id": f"acc_{secrets.token_hex(8)}", "name": name, "weight": weight, "created_at": now}
-    connection.execute(insert_into(connection, account).values(**new).on_conflict_do_nothing())
-    return str(connection.execute(select(account.c.id).where(account.c.name == name)).scalar_one())
 
 
 def _hash(secret: str) -> str:

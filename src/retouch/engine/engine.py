@@ -274,14 +274,9 @@ def _timed(stage: str, edits: Mapping[str, _Edit]) -> Iterator[None]:
 def _as_ours(error: Exception, action: ActionName, edit_id: str) -> RetouchError:
     if isinstance(error, RetouchError):
         return error
-    if _out_of_memory(error):
+    names = {cls.__name__ for cls in type(error).__mro__}  # by name, because the engine must not import torch
+    if names & {"OutOfMemoryError", "MemoryError"} or "can't allocate memory" in str(error):
         logger.warning("out of memory in %s of edit %s: %s", action, edit_id, error)
         return OutOfMemory("The device ran out of memory; try a smaller size or fewer input images.")
     logger.error("%s of edit %s failed", action, edit_id, exc_info=error)
     return InternalError("The edit failed because of an error of the server.")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether it says that memory ran out; by name, because the engine must not import torch."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & {"OutOfMemoryError", "MemoryError"}) or "can't allocate memory" in str(error)

@@ -184,7 +184,7 @@ def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
     for row in connection.execute(_BLOCKS.with_for_update(), {"of_queue": queue}).all():
         block = _Block.of(row)
         # A block that was cut while we waited for it has a new neighbour that this reading does not show.
-        if kept is None or kept.upper != block.lower or gone >= most or not _fit_together(kept, block):
+        if kept is None or kept.upper != block.lower or gone >= most or kept.waiting + block.waiting > BLOCK_SIZE // 2:
             kept = block
             continue
         kept = _Block(kept.id, kept.lower, block.upper, kept.waiting + block.waiting)
@@ -219,25 +219,19 @@ class _Block(NamedTuple):
         return cls(row[0], Place(*row[1:4]), Place(*row[4:7]), row[7])
 
 
-def _fit_together(one: _Block, other: _Block) -> bool:
-    return one.waiting + other.waiting <= BLOCK_SIZE // 2
-
-
 def _add(connection: Connection, queue: str, place: Place, jobs: int) -> None:
     parameters = {"of_queue": queue, "jobs": jobs, **place._asdict()}
     while (row := connection.execute(_ADD, parameters).one_or_none()) is None:
-        _open_line(connection, queue)  # the first job of this queue; otherwise the block was just cut or joined
+        # No block holds the place: this is the first job of its queue, or another transaction cut or joined the
+        # block while this one waited for its row; the bounds it has now lead to the right one.
+        if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
+            line = insert_into(connection, queue_block).values(
+                queue=queue, waiting=0, **lower_bound(FIRST), **upper_bound(LAST)
+            )
+            connection.execute(line.on_conflict_do_nothing())
     block = _Block.of(row)
     if block.waiting > BLOCK_SIZE:
         _cut(connection, queue, block)
-
-
-def _open_line(connection: Connection, queue: str) -> None:
-    if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
-        line = insert_into(connection, queue_block).values(
-            queue=queue, waiting=0, **lower_bound(FIRST), **upper_bound(LAST)
-        )
-        connection.execute(line.on_conflict_do_nothing())
 
 
 def _cut(connection: Connection, queue: str, block: _Block) -> None:
@@ -247,8 +241,13 @@ def _cut(connection: Connection, queue: str, block: _Block) -> None:
         for part in _waiting_between(queue, block.lower, block.upper, one_turn=block.lower[:2] == block.upper[:2])
         for row in connection.execute(select(*_PLACE).where(*part).order_by(*_PLACE))
     ]
+    # Every change of the count is a change of a job in the same transaction, and this one holds the block's row: what
+    # is read here is what was counted, and both halves stay exact.
     assert len(places) == block.waiting
+    # At the median of the jobs and not of the range: new jobs gather at one end, and half a range may be empty.
     front = len(places) // 2
+    # The front half keeps the row. A writer waiting for it then finds its place outside and looks again; one that
+    # looked before the cut can reach the back half only through that row.
     _write(connection, block._replace(upper=places[front], waiting=front))
     rest = {"waiting": len(places) - front, **lower_bound(places[front]), **upper_bound(block.upper)}
     connection.execute(insert(queue_block).values(queue=queue, **rest))

@@ -34,7 +34,11 @@ class Retention:
 def blobs_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:
     """Keys of the files that belong to these jobs alone: outputs, previews, and images that came in the request."""
     jobs = tuple(jobs)
-    keys = [key for job in jobs for key in (*_inputs(job), *_outputs(job))]
+    keys: list[str] = []
+    for job in jobs:
+        inputs = job.request.images if job.request.mask is None else (*job.request.images, job.request.mask)
+        keys += (image.blob for image in inputs if image.blob is not None and image.owned)
+        keys += (image.blob for image in (job.output.images if job.output else ()))
     return tuple(dict.fromkeys([*keys, *events.previews(connection, [job.id for job in jobs])]))
 
 
@@ -43,12 +47,3 @@ def remove(connection: Connection, job_ids: Sequence[str], now: datetime) -> Non
     store.remove(connection, job_ids)
     idempotency.forget(connection, job_ids, now)
     liveness.prune(connection, now)
-
-
-def _inputs(job: Job) -> list[str]:
-    images = (*job.request.images, *([job.request.mask] if job.request.mask else []))
-    return [image.blob for image in images if image.blob is not None and image.owned]
-
-
-def _outputs(job: Job) -> list[str]:
-    return [] if job.output is None else [image.blob for image in job.output.images]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -240,7 +241,8 @@ class JobRunner:
             for pixels, flagged, spec in zip(finished, flags, staged.specs, strict=True):
                 shown = np.zeros_like(pixels) if flagged else pixels
                 data = self.policy.provenance.encode(shown, request.output_format, request.output_quality)
-                key = self._store(data, media_type, ttl_s)
+                put = partial(self._blobs.put, data, media_type, folder="outputs", ttl_s=ttl_s)
+                key = self._retry_while_unavailable(put)
                 height, width = shown.shape[:2]
                 outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed, flagged))
                 if bucket is not None:
@@ -266,9 +268,6 @@ class JobRunner:
             for name, seconds in output.timings.items():
                 self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         logger.info("job finished", job=job.id, **{name: round(value, 4) for name, value in output.timings.items()})
-
-    def _store(self, data: bytes, media_type: str, ttl_s: float) -> str:
-        return self._retry_while_unavailable(lambda: self._blobs.put(data, media_type, folder="outputs", ttl_s=ttl_s))
 
     def _deliver(
         self, bucket: Bucket, job: LeasedJob, outputs: list[OutputImage], data: bytes

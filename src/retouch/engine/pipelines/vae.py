@@ -86,10 +86,12 @@ def fold(module: nn.Module) -> Any:
         case stock.QwenImageCausalConv3d():
             return _fold_conv(module)
         case stock.QwenImageResample():
+            # Its other half changes the number of frames; the stock class skips it for the first frame.
             return module.resample
         case stock.QwenImageAttentionBlock():
             return SpatialAttention(module)
         case stock.QwenImageRMS_norm():
+            # One factor for each channel, shaped to be multiplied over time, height and width.
             module.gamma = nn.Parameter(module.gamma.reshape(-1, 1, 1), requires_grad=False)
             return module
     for name, child in module.named_children():
@@ -99,6 +101,8 @@ def fold(module: nn.Module) -> Any:
 
 def _fold_conv(conv: nn.Conv3d) -> nn.Conv2d:
     """The last time slice of a causal convolution, with its padding in height and width."""
+    # All padding in time lies before the first frame, so of the slices (past, past, present) of a kernel the first
+    # two meet zeros. Padding in height and width is symmetric.
     left, _, top, *_ = _padding(conv)
     weight = conv.weight[:, :, -1].contiguous()
     folded = nn.Conv2d(
