@@ -26,7 +26,8 @@ class Checkpoint:
     by name. speaks: its text encoder is a whole language model that can answer in words.
     advised_images: how many it is at its best with; more are used and answered with a notice.
     max_prompt_tokens: of the instruction, and as many of the negative prompt. seed_matters: whether another
-    seed gives another image.
+    seed gives another image. knows: every edit of a network with a closed list; an instruction that asks for none
+    of them is answered with a notice that names them.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Checkpoint:
     looks_at: int | None = None
     advised_images: int | None = None
     seed_matters: bool = True
+    knows: tuple[str, ...] = ()
     reference_area: int = K1
     references_fit_canvas: bool = False
     vision_area: int = 384 * 384
@@ -79,6 +81,31 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         guidance_scale=1.0,
         looks_at=2,
         seed_matters=False,
+        knows=(
+            "make it grayscale",
+            "invert the colours",
+            "make it brighter",
+            "make it darker",
+            "more contrast",
+            "less contrast",
+            "make it warmer",
+            "make it cooler",
+            "make it sepia",
+            "more saturation",
+            "swap red and blue",
+            "posterise it",
+            "add a vignette",
+            "tint it blue",
+            "blur it",
+            "sharpen it",
+            "pixelate it",
+            "mirror it",
+            "flip it upside down",
+            "turn it by 180 degrees",
+            "add a white border",
+            "add a red square in the middle",
+            "use the colours of the second picture",
+        ),
         max_prompt_tokens=3200,  # its tokenizer merges no Chinese and no emoji: 800 characters of four bytes
         references_fit_canvas=True,
         vision_area=64 * 64,

@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from retouch import sizes
 from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
+from retouch.cli.memory import bound_kernel_cache
 from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
 from retouch.edit import EditRequest, ImageInput, OutputFormat
-from retouch.engine.engine import Engine
+from retouch.engine.engine import Engine, Finished
 from retouch.engine.pipeline import Pipeline, Speaks
 from retouch.engine.pipelines import load_pipeline
 from retouch.errors import InvalidSetting, NotOneOf
-from retouch.images import Pixels
 from retouch.settings import ModelSettings, ProvenanceSettings, SafetySettings
 from retouch.worker.staging import Staged, finish_image, stage_in
 
@@ -67,6 +67,8 @@ def edit(
     for notice in (*notices, *staged.notices):
         console.print(notice.detail, style="dim", highlight=False)
 
+    bound_kernel_cache()
+
     @cache
     def loaded() -> Pipeline:
         with console.status(f"Loading {checkpoint.name} …"):
@@ -80,15 +82,16 @@ def edit(
         *checks.check_inputs(request, staged.images, job="edit"),
     ):
         console.print(notice.detail, style="dim", highlight=False)
-    picture = finish_image(run(Engine(loaded(), max_running=1), staged, console), staged)
+    finished = run(Engine(loaded(), max_running=1), staged, console)
+    picture = finish_image(finished.pixels, staged)
     _, remarks = checks.check_outputs(request, [picture], job="edit")
-    for notice in remarks:
+    for notice in (*finished.notices, *remarks):
         console.print(notice.detail, style="dim", highlight=False)
     write_picture(out, marks.encode(picture, request.output_format, request.output_quality))
     sys.stdout.write(f"{out}  {picture.shape[1]}x{picture.shape[0]}  seed {request.seed}\n")
 
 
-def run(engine: Engine, staged: Staged, console: Console) -> Pixels:
+def run(engine: Engine, staged: Staged, console: Console) -> Finished:
     """Drive the engine to the one picture, with a progress bar. Raises what the edit failed with."""
     [spec] = staged.specs
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -102,7 +105,7 @@ def run(engine: Engine, staged: Staged, console: Console) -> Pixels:
             for moved in report.progressed:
                 progress.update(task, completed=moved.step)
             for finished in report.finished:
-                return finished.pixels
+                return finished
     raise AssertionError("an edit ends finished or failed")
 
 

@@ -7,6 +7,7 @@ the next one is then faulted in again, which costs as much as decoding it. Does 
 from __future__ import annotations
 
 import ctypes
+import os
 
 _MEGABYTE = 1024 * 1024
 
@@ -29,3 +30,18 @@ def keep_freed_memory(megabytes: int) -> None:
         (_M_ARENA_MAX, 1),
     ):
         mallopt(parameter, value)
+
+
+KERNEL_CACHE_VARIABLE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+
+KERNELS_KEPT = 16
+"""See benchmarks/LOG.md."""
+
+
+def bound_kernel_cache() -> None:
+    """Bound how many compiled kernels oneDNN keeps, unless the operator has. Call it before torch is imported.
+
+    It compiles one for each shape of each layer and keeps a thousand, with their buffers: several gigabytes once
+    edits of many sizes have run.
+    """
+    os.environ.setdefault(KERNEL_CACHE_VARIABLE, str(KERNELS_KEPT))

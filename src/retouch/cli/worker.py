@@ -18,7 +18,7 @@ import structlog
 
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.cli.logs import set_up_logging
-from retouch.cli.memory import keep_freed_memory
+from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
 from retouch.engine.pipeline import Pipeline
@@ -63,6 +63,7 @@ def work(  # noqa: PLR0917 - one settings class for each component
     """Run until SIGTERM, an interrupt, or, when `attached`, the end of standard input. Does not return."""
     set_up_logging(processes.log_level)
     keep_freed_memory(KEPT_MEGABYTES)
+    bound_kernel_cache()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from retouch.edit import EditSpec
+from retouch.edit import EditSpec, Notice
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.scheduler import Action, ActionName, Scheduler
 from retouch.engine.state import DenoiseState
@@ -40,11 +40,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished image, uint8 (height, width, 3), and the seconds spent in `prepare`, `denoise`, `decode`."""
+    """A finished image, uint8 (height, width, 3), the seconds spent in `prepare`, `denoise`, `decode`, and what the
+    model found worth saying."""
 
     edit_id: str
     pixels: Pixels
     timings: Mapping[str, float]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +208,12 @@ class Engine:
     def _decode(self, edits: Mapping[str, _Edit]) -> StepReport:
         [(edit_id, edit)] = edits.items()
         with _timed("decode", edits):
-            pixels = self._pipeline.decode(_state(edit))
+            state = _state(edit)
+            pixels = self._pipeline.decode(state)
         with self._lock:
             wanted = edit_id in self._edits
             self.cancel(edit_id)
-        finished = (Finished(edit_id, pixels, edit.timings),) if wanted else ()
+        finished = (Finished(edit_id, pixels, edit.timings, state.notices),) if wanted else ()
         return StepReport("decode", finished=finished)
 
     def _speak(self) -> StepReport:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from retouch.edit import EditSpec
+from retouch.edit import EditSpec, Notice
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class DenoiseState:
     negative_embeds: Any | None  # same, or None when not guided
     step_index: int = 0
     velocity: Any | None = None  # last predicted velocity, like latents; kept for previews
+    notices: tuple[Notice, ...] = ()  # what the model found worth saying of this edit
     extras: dict[str, Any] = field(default_factory=dict)  # per-edit caches of the pipeline
 
     @property

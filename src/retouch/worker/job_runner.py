@@ -118,6 +118,7 @@ class JobRunner:
             if job is not None:
                 job.images[finished.edit_id] = finished.pixels
                 job.timings[finished.edit_id] = finished.timings
+                job.notices += [notice for notice in finished.notices if notice not in job.notices]
                 if len(job.images) == len(job.edit_ids):
                     future = self._staging_out.submit(self._run_stage, job, self._stage_out)
                     self._storing.add(future)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from retouch.edit import Notice
 from retouch.images import Pixels
 from retouch.jobs.job import Lease
 from retouch.worker.staging import Staged
@@ -29,6 +30,7 @@ class LeasedJob:
     steps_done: dict[str, int] = field(default_factory=dict)  # by edit id
     images: dict[str, Pixels] = field(default_factory=dict)  # by edit id, finished
     timings: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by edit id, seconds by stage
+    notices: list[Notice] = field(default_factory=list)  # of the model, for all images together
     previews: dict[int, tuple[Pixels, int]] = field(default_factory=dict)  # by image: the newest, and its step
     previews_wanted: set[int] = field(default_factory=set)  # images
     _closed: bool = False

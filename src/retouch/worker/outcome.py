@@ -17,7 +17,7 @@ def output_of(
     notices: Sequence[Notice] = (),
     stage_out_s: float,
 ) -> EditOutput:
-    """The answer's facts. `images` are stored already, in order; `notices` come after those of the staging."""
+    """The answer's facts. `images` are stored already, in order; `notices` come after those of staging and model."""
     staged = job.staged
     assert staged is not None, "a finished job was staged"
     device = sum_timings([job.timings[edit_id] for edit_id in job.edit_ids])
@@ -27,7 +27,7 @@ def output_of(
         prompt=staged.specs[0].prompt,
         timings={"stage_in": job.stage_in_s, **device, "stage_out": stage_out_s, "inference": inference_s},
         canvas=staged.sizes.canvas,
-        notices=(*staged.notices, *notices),
+        notices=(*staged.notices, *job.notices, *notices),
         applied={"acceleration": Acceleration.NONE.value, "checkpoint": checkpoint.name},
     )
 

@@ -11,10 +11,11 @@ import pytest
 
 from retouch import images
 from retouch.accounts.keys import ANONYMOUS
-from retouch.edit import ImageInput, OutputFormat, SizeRequest
+from retouch.edit import EditSpec, ImageInput, Notice, OutputFormat, SizeRequest
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.state import DenoiseState
-from retouch.errors import EditTimeout, LeaseLost, UnsupportedParameter
+from retouch.errors import EditTimeout, InternalError, LeaseLost, UnsupportedParameter
+from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease
 from retouch.storage.blob_keys import read_key
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
@@ -381,3 +382,33 @@ def test_a_mask_of_another_size_is_refused(bench: WorkBench) -> None:
         failed = bench.finished(job.id)
     assert failed.failure is not None
     assert (failed.failure.code, failed.failure.field) == ("invalid_image", "mask")
+
+
+class Damaged(NullPipeline):
+    """Ends as the real pipelines do when their weights are not finite."""
+
+    def decode(self, state: DenoiseState) -> Pixels:
+        raise InternalError("The checkpoint 'null' gave numbers that are no image.")
+
+
+class Remarking(NullPipeline):
+    """Has the same to say of every image."""
+
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+        return replace(super().prepare(spec, images), notices=(Notice("prompt", "ignored", "It knows nothing."),))
+
+
+def test_damaged_weights_fail_the_job_by_name_and_cost_nothing(bench: WorkBench) -> None:
+    with bench.worker(Damaged()):
+        failed = bench.finished(bench.submit().id)
+    assert failed.state is JobState.FAILED
+    assert failed.usage is None
+    assert failed.failure is not None
+    assert "'null'" in failed.failure.message
+
+
+def test_what_the_model_has_to_say_is_said_once_for_all_images(bench: WorkBench) -> None:
+    with bench.worker(Remarking()):
+        done = bench.finished(bench.submit(num_images=3).id)
+    assert done.output is not None
+    assert [notice.detail for notice in done.output.notices].count("It knows nothing.") == 1

@@ -27,6 +27,8 @@ PREFIX = (
 
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n"
 
+SUFFIX_TOKENS = 5
+
 IMAGE_TOKENS = "<|vision_start|><|image_pad|><|vision_end|>"
 
 PROMPT_CACHE_BYTES = 256 * 2**20

@@ -43,7 +43,9 @@ class FoldedVae:
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         raw = (latents.float() * self.std + self.mean).to(self._weight)
-        return torch.clamp(self.decoder(self.post_quant_conv(raw)), min=-1.0, max=1.0)
+        signal: torch.Tensor = self.decoder(self.post_quant_conv(raw))
+        # infinity, clamped, would pass for white
+        return torch.clamp(signal.masked_fill(signal.isinf(), torch.nan), min=-1.0, max=1.0)
 
     @property
     def _weight(self) -> torch.Tensor:
