@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: serve test check fix golden bench docs
+.PHONY: serve test check fix golden bench docs playground screenshots
 .DEFAULT_GOAL := serve
 
 serve: .venv/installed-local  ## start the server on 127.0.0.1:8000 with the demo model
@@ -26,6 +26,12 @@ fix: .venv/installed-dev  ## format and mend what can be mended by itself
 
 docs: .venv/installed-dev  ## write the generated reference pages again
 	$(BIN)/python docs/generate.py
+
+playground:  ## build the page at / from its sources; needs Node
+	cd playground && npm ci --ignore-scripts && npm run build
+
+screenshots: .venv/installed-dev  ## make the images of the page in the documentation again; needs Chromium
+	$(BIN)/python -m docs.screenshots
 
 golden: .venv/installed-dev  ## write the golden files again; read the difference before you commit it
 	$(BIN)/pytest tests --golden $(ARGS)

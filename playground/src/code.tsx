@@ -1,9 +1,10 @@
 // The request in the form as code, to be taken along.
 
 import { useEffect, useState } from "preact/hooks";
+import { keepsSize } from "./schema";
 import { LANGUAGES, PROTOCOLS, snippet, type CodeLanguage, type Protocol } from "./snippets";
 import { bodyOf, currentEndpoint, linksOf, useApp, w } from "./state";
-import { Tabs } from "./ui";
+import { Tabs, useFile } from "./ui";
 
 export function Code() {
   const app = useApp();
@@ -13,6 +14,8 @@ export function Code() {
   const [language, setLanguage] = useState<CodeLanguage>("curl");
   const [links, setLinks] = useState<string[] | null>(null);
   const [copied, setCopied] = useState(false);
+  const lastInput = app.draft.inputs.at(-1);
+  const last = useFile(lastInput && "file" in lastInput ? lastInput.file : undefined);
   useEffect(() => {
     let current = true;
     setLinks(null);
@@ -24,10 +27,12 @@ export function Code() {
   }, [app.draft.inputs]);
   useEffect(() => setCopied(false), [protocol, language, app.draft]);
   if (!endpoint) return null;
-  const source =
-    links === null
-      ? "…"
-      : snippet(protocol, language, { server: location.origin, endpoint, body: bodyOf(app.draft, endpoint, links), links });
+  const sized = endpoint.properties["image_size"];
+  const kept = keepsSize(sized) && last ? `${last.file.width}x${last.file.height}` : null;
+  const size = sized?.default === undefined ? kept : String(sized.default);
+  const body = bodyOf(app.draft, endpoint, links ?? []);
+  const ready = links !== null && !(lastInput && "file" in lastInput && !last);
+  const source = !ready ? "…" : snippet(protocol, language, { server: location.origin, endpoint, body, links, size });
   const copy = async () => {
     await copyText(source);
     setCopied(true);
@@ -42,7 +47,7 @@ export function Code() {
               <code>{source}</code>
             </pre>
             <div class="row">
-              <button type="button" onClick={() => void copy()} disabled={links === null}>
+              <button type="button" onClick={() => void copy()} disabled={!ready}>
                 {text.copy}
               </button>
               <span class="hint" aria-live="polite">

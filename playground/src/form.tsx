@@ -318,7 +318,7 @@ export function JsonView() {
   const endpoint = currentEndpoint();
   const [typed, setTyped] = useState<string | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
-  const [links, setLinks] = useState<string[]>([]);
+  const [links, setLinks] = useState<string[] | null>(null);
   useEffect(() => {
     let current = true;
     void linksOf(app.draft).then(
@@ -328,7 +328,7 @@ export function JsonView() {
     return () => void (current = false);
   }, [app.draft.inputs]);
   if (!endpoint) return null;
-  const written = JSON.stringify(bodyOf(app.draft, endpoint, links), null, 2);
+  const written = links === null ? "…" : JSON.stringify(bodyOf(app.draft, endpoint, links), null, 2);
   const read = (source: string) => {
     setTyped(source);
     let body: Record<string, unknown>;
@@ -344,7 +344,7 @@ export function JsonView() {
     if (unknown !== undefined) return;
     const given = (Array.isArray(images) ? images : images ? [images] : []).map(String);
     // A link that is one of this browser's images stays that image.
-    const inputs: Input[] = given.map((link) => app.draft.inputs[links.indexOf(link)] ?? { link });
+    const inputs: Input[] = given.map((link) => app.draft.inputs[links?.indexOf(link) ?? -1] ?? { link });
     const same = JSON.stringify(inputs) === JSON.stringify(app.draft.inputs);
     change({ prompt: String(prompt ?? ""), values, ...(same ? {} : { inputs, mask: null }) });
   };
@@ -359,6 +359,7 @@ export function JsonView() {
         spellcheck={false}
         rows={16}
         value={typed ?? written}
+        readOnly={links === null}
         aria-invalid={problem !== null}
         onInput={(event) => read(event.currentTarget.value)}
         onBlur={() => problem === null && setTyped(null)}

@@ -93,7 +93,7 @@ export function Inputs() {
           </button>
         )}
         <details class="link">
-          <summary>{text.link}</summary>
+          <summary>{text.linkShort}</summary>
           <div class="row">
             <input
               type="url"

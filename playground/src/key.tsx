@@ -1,13 +1,15 @@
 // Where a person enters the server's key. It is kept in this browser and sent as `Authorization`.
 
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { readKey } from "./api";
 import { saveKey, update, w, type State } from "./state";
 import { Dialog } from "./ui";
 
 export function KeyDialog({ reason }: { reason: NonNullable<State["keyAsked"]> }) {
   const [key, setKey] = useState(readKey());
+  const field = useRef<HTMLInputElement>(null);
   const text = w();
+  useEffect(() => field.current?.focus(), []);
   return (
     <Dialog title={reason === "chosen" ? text.keyChosen : text.keyTitle} onClose={() => update({ keyAsked: null })}>
       <form
@@ -28,7 +30,7 @@ export function KeyDialog({ reason }: { reason: NonNullable<State["keyAsked"]> }
             autocomplete="off"
             value={key}
             onInput={(event) => setKey(event.currentTarget.value)}
-            autofocus
+            ref={field}
           />
         </label>
         <p class="hint">{text.keyHint}</p>

@@ -65,6 +65,10 @@ export function sizeNames(property: Property): string[] {
   return property.anyOf?.find((option) => option.enum)?.enum ?? [];
 }
 
+/** Some endpoints keep the input's very size, where others keep its shape; their description says which. */
+export const keepsSize = (property: Property | undefined): boolean =>
+  /the size of the last input/i.test(property?.description ?? "");
+
 /** Pixels of fal's named sizes, to be shown beside their names. */
 export const NAMED_SIZES: Record<string, [number, number]> = {
   square_hd: [1024, 1024],

@@ -1,7 +1,7 @@
 // The request in the form as a program: curl, Python and JavaScript for each protocol of this server. Each runs as
 // printed; keys come from the environment.
 
-import type { Endpoint } from "./schema";
+import { NAMED_SIZES, type Endpoint } from "./schema";
 
 export type Protocol = "fal" | "OpenAI" | "RunPod";
 export type CodeLanguage = "curl" | "Python" | "JavaScript";
@@ -14,6 +14,8 @@ interface Request {
   endpoint: Endpoint;
   body: Record<string, unknown>;
   links: string[];
+  /** The answer's size where this endpoint has one by default that the other protocols do not; else null. */
+  size: string | null;
 }
 
 /** A body in Python's words: JSON but for three literals. Strings are left alone. */
@@ -36,15 +38,15 @@ const keyLine = (comment: string, name: string): string =>
   `${comment} export ${name}=…   a key of this server; while it has none, any word will do\n`;
 
 /** fal's parameters as the OpenAI protocol of this server takes them. */
-function openai({ body, endpoint }: Request): Record<string, string | number | boolean> {
-  const out: Record<string, string | number | boolean> = {};
+function openai({ body, endpoint, size }: Request): Record<string, string | number | boolean> {
+  const out: Record<string, string | number | boolean> = size && body["image_size"] === undefined ? { size } : {};
   for (const [name, value] of Object.entries(body)) {
     if (name === "prompt" || name === endpoint.imageField || value === undefined || value === null) continue;
     if (name === "num_images") out["n"] = value as number;
     else if (name === "enable_prompt_expansion") continue;
     else if (name === "image_size") {
-      const size = value as string | { width: number; height: number };
-      out["size"] = typeof size === "string" ? size : `${size.width}x${size.height}`;
+      const wanted = value as string | { width: number; height: number };
+      out["size"] = typeof wanted === "string" ? wanted : `${wanted.width}x${wanted.height}`;
     } else out[name] = value as string | number | boolean;
   }
   return out;
@@ -55,17 +57,18 @@ const openaiModel = (endpoint: Endpoint): string =>
   endpoint.id.replace(/^fal-ai\//, "").replace(/\/edit$/, "");
 
 /** What RunPod's qwen-image-edit takes; all other parameters have no name there. */
-function runpod({ body, links }: Request): Record<string, unknown> {
+function runpod({ body, links, size }: Request): Record<string, unknown> {
   const input: Record<string, unknown> = { prompt: body["prompt"] };
   if (links.length === 1) input["image"] = links[0];
   else input["images"] = links;
   for (const name of ["negative_prompt", "seed", "output_format", "enable_safety_checker"]) {
     if (body[name] !== undefined) input[name] = body[name];
   }
-  const size = body["image_size"];
-  if (size && typeof size === "object") {
-    const { width, height } = size as { width: number; height: number };
-    input["size"] = `${width}*${height}`;
+  const asked = body["image_size"] as string | { width: number; height: number } | undefined;
+  if (typeof asked === "object") input["size"] = `${asked.width}*${asked.height}`;
+  else {
+    const wanted = asked ?? size;
+    if (wanted) input["size"] = (NAMED_SIZES[wanted] ?? wanted.split("x")).join("*");
   }
   return input;
 }

@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { dataUri, difference, forgetLink, keep, linkOf, TooLarge, uniqueId, Unreadable } from "./images";
 import { keepOutside, maskFile } from "./mask";
-import { complaint, endpointFor, type Endpoint } from "./schema";
+import { complaint, endpointFor, keepsSize, type Endpoint } from "./schema";
 import * as store from "./store";
 import type { Draft, Input, Run, StoredFile } from "./store";
 import { suggestionsFor } from "./suggestions";
@@ -110,10 +110,11 @@ export const active = (run: Run): boolean => ["sending", "queued", "running"].in
 export async function start(): Promise<void> {
   document.documentElement.lang = state.language === "zh" ? "zh-Hans" : "en";
   void navigator.storage?.persist?.();
-  const [draft, runs] = await Promise.all([store.readDraft(), store.readRuns()]);
+  const draft = store.readDraft();
+  const runs = await store.readRuns();
   update({ runs, selected: runs[0]?.id ?? null });
   if (draft) update({ draft, seedLocked: draft.values["seed"] !== undefined });
-  await connect(draft === undefined);
+  await connect(draft === null);
 }
 
 /** Ask the server what there is; again every few seconds while it does not answer. */
@@ -139,7 +140,7 @@ async function learnModel(): Promise<void> {
   try {
     update({ model: await api.loadedModel() });
   } catch (error) {
-    if (error instanceof api.Refused && error.status === 401) update({ keyAsked: "needed" });
+    if (error instanceof api.Refused && error.status === 401) update({ keyAsked: api.readKey() ? "refused" : "needed" });
   }
 }
 
@@ -154,8 +155,6 @@ export async function showSample(): Promise<void> {
 
 // --- the draft
 
-let saving: ReturnType<typeof setTimeout> | undefined;
-
 /** Change what is entered; it is kept in this browser, so that a reload loses nothing. */
 export function change(patch: Partial<Draft>): void {
   const draft = { ...state.draft, ...patch };
@@ -167,12 +166,9 @@ export function change(patch: Partial<Draft>): void {
     delete problems["image_urls"];
   }
   update({ draft, problems });
-  clearTimeout(saving);
-  saving = setTimeout(() => void store.writeDraft(draft), 150);
+  store.writeDraft(draft);
   scheduleEstimate();
 }
-
-addEventListener("pagehide", () => void store.writeDraft(state.draft));
 
 export function setValue(name: string, value: unknown): void {
   const values = { ...state.draft.values };
@@ -242,7 +238,8 @@ function addInputs(added: Input[]): void {
     }
   }
   change({ inputs, mask: kept.length ? state.draft.mask : null });
-  update({ imageNote: note });
+  // The canvas shows what will be edited next, not what was made from other images.
+  update({ imageNote: note, selected: null, compared: null });
 }
 
 const SAMPLE = "retouch.sample";
@@ -308,7 +305,7 @@ async function estimate(): Promise<void> {
     const links = await linksOf(draft);
     const body = bodyOf(draft, endpoint, links);
     const property = endpoint.properties["image_size"];
-    body["image_size"] ??= property?.default ?? (await sizeWhenAbsent(draft, property?.description));
+    body["image_size"] ??= property?.default ?? (keepsSize(property) ? await sizeOfLast(draft) : undefined);
     const found = await api.estimate(endpoint, body);
     if (turn === priced) update({ estimate: found, estimating: false });
   } catch (error) {
@@ -317,11 +314,9 @@ async function estimate(): Promise<void> {
   }
 }
 
-/** Some endpoints keep the input's very size, where others keep its shape; their description says which. */
-async function sizeWhenAbsent(draft: Draft, description = ""): Promise<unknown> {
+async function sizeOfLast(draft: Draft): Promise<unknown> {
   const last = draft.inputs.at(-1);
-  if (!/the size of the last input/i.test(description) || !last || !("file" in last)) return undefined;
-  const file = await store.readFile(last.file);
+  const file = last && "file" in last ? await store.readFile(last.file) : undefined;
   return file && { width: file.width, height: file.height };
 }
 
@@ -612,7 +607,7 @@ export async function useAsInput(run: Run): Promise<void> {
   const endpoint = currentEndpoint();
   const rest = endpoint && endpoint.maxImages > 1 ? state.draft.inputs.slice(1) : [];
   change({ inputs: [{ file: id }, ...rest], mask: null });
-  update({ imageNote: null, announcement: w().nowInput });
+  update({ imageNote: null, selected: null, compared: null, announcement: w().nowInput });
 }
 
 export async function sameAgain(run: Run): Promise<void> {

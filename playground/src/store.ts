@@ -1,4 +1,4 @@
-// What this browser keeps: images, runs and the draft, in IndexedDB. Nothing of it is sent anywhere.
+// What this browser keeps: images and runs in IndexedDB, the draft in localStorage. Nothing of it is sent anywhere.
 
 import type { Notice, Problem } from "./api";
 import type { Stroke } from "./mask";
@@ -64,13 +64,12 @@ const opened: Promise<IDBDatabase> = new Promise((resolve, reject) => {
   asked.onupgradeneeded = () => {
     asked.result.createObjectStore("files", { keyPath: "id" });
     asked.result.createObjectStore("runs", { keyPath: "id" });
-    asked.result.createObjectStore("drafts");
   };
   asked.onsuccess = () => resolve(asked.result);
   asked.onerror = () => reject(asked.error);
 });
 
-type Name = "files" | "runs" | "drafts";
+type Name = "files" | "runs";
 
 async function request<T>(
   name: Name,
@@ -93,9 +92,15 @@ export const readRuns = async (): Promise<Run[]> => {
 };
 export const writeRun = (run: Run) => request("runs", "readwrite", (store) => store.put(run));
 export const deleteRun = (id: string) => request("runs", "readwrite", (store) => store.delete(id));
-export const readDraft = (): Promise<Draft | undefined> =>
-  request("drafts", "readonly", (store) => store.get("draft") as IDBRequest<Draft | undefined>);
-export const writeDraft = (draft: Draft) => request("drafts", "readwrite", (store) => store.put(draft, "draft"));
+
+const DRAFT = "retouch.draft";
+
+/** The draft is small and is kept synchronously, so that a reload right after a key press loses nothing. */
+export function readDraft(): Draft | null {
+  return JSON.parse(localStorage.getItem(DRAFT) ?? "null") as Draft | null;
+}
+
+export const writeDraft = (draft: Draft): void => localStorage.setItem(DRAFT, JSON.stringify(draft));
 
 const filesOf = (draft: Draft): string[] => draft.inputs.flatMap((input) => ("file" in input ? [input.file] : []));
 

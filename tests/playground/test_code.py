@@ -1,0 +1,117 @@
+"""The copied text of every protocol and language is executed as it is and makes an image."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.live_server import LiveServer
+from tests.playground.pages import OpenPage, image_file, use_small_image
+from tests.sdk.node_clients import FOLDER as NODE_FOLDER
+from tests.sdk.node_clients import needs_node, node_packages
+
+__all__ = ["node_packages"]
+
+KEYS = {"FAL_KEY": "any", "OPENAI_API_KEY": "any", "RUNPOD_API_KEY": "any"}
+
+
+@pytest.fixture
+def code_page(open_page: OpenPage) -> Page:
+    """The Code tab, with an instruction that needs quoting in a shell and in every language."""
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    use_small_image(page, image_file())
+    page.get_by_role("textbox", name="Instruction").fill('make it "darker", don\'t blur it')
+    page.get_by_role("spinbutton", name="Seed").fill("3")
+    page.get_by_role("tab", name="Code").click()
+    return page
+
+
+def copied(page: Page, protocol: str, language: str) -> str:
+    page.get_by_role("tab", name=protocol, exact=True).click()
+    page.get_by_role("tab", name=language).click()
+    expect(page.get_by_role("button", name="Copy")).to_be_enabled()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    text: str = page.evaluate("navigator.clipboard.readText()")
+    assert text == page.locator("pre").inner_text()
+    return text
+
+
+def output_of(command: list[str], folder: Path, variables: Mapping[str, str] = KEYS, stdin: str | None = None) -> str:
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **variables},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def assert_links_to_an_image(said: str) -> None:
+    link = re.search(r"https?://[^\s\"\\]+/files/outputs/[^\s\"\\]+", said)
+    assert link is not None, said
+    with urllib.request.urlopen(link[0]) as answer:
+        assert answer.headers["content-type"].startswith("image/")
+
+
+def skip_without_runpod(server: LiveServer) -> None:
+    if server.get("/v2/qwen-image-edit/health")[0] == 404:
+        pytest.skip("this server has no RunPod face")
+
+
+@pytest.mark.parametrize("protocol", ["fal", "OpenAI", "RunPod"])
+def test_the_curl_text_runs(code_page: Page, demo_server: LiveServer, tmp_path: Path, protocol: str) -> None:
+    if protocol == "RunPod":
+        skip_without_runpod(demo_server)
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    said = output_of(["bash", "-e"], tmp_path, stdin=copied(code_page, protocol, "curl"))
+    body: dict[str, Any] = json.loads(said)
+    assert "error" not in body
+    if protocol == "fal":
+        assert body["seed"] == 3
+    assert_links_to_an_image(said)
+
+
+@pytest.mark.parametrize(("protocol", "package"), [("fal", "fal_client"), ("OpenAI", "openai"), ("RunPod", "runpod")])
+def test_the_python_text_runs(
+    code_page: Page, demo_server: LiveServer, tmp_path: Path, protocol: str, package: str
+) -> None:
+    if protocol == "RunPod":
+        skip_without_runpod(demo_server)
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"the package {package} is not installed")
+    file = tmp_path / "edit.py"
+    file.write_text(copied(code_page, protocol, "Python"))
+    assert_links_to_an_image(output_of([sys.executable, str(file)], tmp_path))
+
+
+@needs_node
+@pytest.mark.usefixtures("node_packages")
+@pytest.mark.parametrize(
+    ("protocol", "package"), [("fal", "@fal-ai/client"), ("OpenAI", "openai"), ("RunPod", "runpod-sdk")]
+)
+def test_the_javascript_text_runs(code_page: Page, demo_server: LiveServer, protocol: str, package: str) -> None:
+    if protocol == "RunPod":
+        skip_without_runpod(demo_server)
+    if not (NODE_FOLDER / "node_modules" / package).exists():
+        pytest.skip(f"the package {package} is not installed")
+    source = copied(code_page, protocol, "JavaScript")
+    assert_links_to_an_image(output_of(["node", "--input-type=module", "-"], NODE_FOLDER, stdin=source))
