@@ -484,6 +484,18 @@ def test_a_later_error_names_the_field_as_its_caller_wrote_it():
     assert problem["loc"] == ["body", "image_url"]
 
 
+@pytest.mark.parametrize(
+    ("field", "loc"),
+    [("prompt", ["body", "prompt"]), ("images[1]", ["body", "image_urls", 1]), (None, ["body"])],
+)
+def test_refused_content_is_named_by_its_place_and_not_tried_again(field: str | None, loc: list[str | int]):
+    failure = Failure("content_refused", "It was refused by the safety checker.", field, context={"stage": "output"})
+    answer = answer_to_failure(failure, TWO)
+    (problem,) = answer.body["detail"]
+    assert (answer.status, problem["loc"], problem["type"]) == (422, loc, "content_policy_violation")
+    assert (answer.headers["X-Fal-Retryable"], answer.headers["X-Fal-Billable-Units"]) == ("false", "0")
+
+
 def test_a_start_timeout_says_whose_timeout_it_was():
     """Checklist 19."""
     answer = answer_to_failure(Failure("start_timeout", "It did not start in 2 s."))

@@ -210,6 +210,8 @@ def _input_answer(status: int, problems: tuple[Problem, ...]) -> Answer:
     ]
     kind = problems[0].type
     headers = {"X-Fal-Error-Type": kind, "X-Fal-Billable-Units": "0"}
+    if kind == "content_policy_violation":
+        headers["X-Fal-Retryable"] = "false"
     return Answer(status, {"detail": detail, "message": text}, text, kind, headers)
 
 
@@ -230,8 +232,7 @@ def _problem(failure: Failure, endpoint: Endpoint | None, kind: str) -> Problem:
         if (value := failure.context.get(name)) is not None
     }
     if failure.field is None:
-        loc: tuple[str | int, ...] = ("prompt",) if kind == "content_policy_violation" else ()
-        return Problem(loc, failure.message, kind, context)
+        return Problem((), failure.message, kind, context)
     loc = endpoint.location(failure.field) if endpoint else (failure.field,)
     written = ".".join(str(part) for part in loc)
     return Problem(loc, failure.message.replace(f"'{failure.field}'", f"'{written}'"), kind, context)

@@ -60,6 +60,7 @@ FACE = Face(
         "x-fal-error-type",
         BILLABLE_UNITS_HEADER,
         "x-fal-needs-retry",
+        "x-fal-retryable",
         NOTICES_HEADER,
     ),
     client_exports=_client_exports,
