@@ -108,7 +108,8 @@ def test_a_run_has_a_request_id_and_says_what_was_not_done(server: LiveServer):
 
 
 def test_a_caller_who_wants_all_as_it_is_gets_no_notices(client: fal_client.SyncClient):
-    result = client.run(EDIT, arguments(enable_safety_checker=False, num_inference_steps=4))
+    size = {"width": 288, "height": 224}
+    result = client.run(EDIT, arguments(enable_safety_checker=False, num_inference_steps=4, image_size=size))
     assert "notices" not in result
     assert result["has_nsfw_concepts"] == [False]
 

@@ -201,7 +201,7 @@ def test_a_stop_does_not_wait_for_callers_of_the_proxy(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--fal-proxy", "PORT"), "--fal-proxy needs --tls auto"),
+        (("--fal-proxy", "PORT"), "--forward-proxy needs --tls auto"),
         (("--tls", "auto", "--port", "PORT", "--fal-proxy", "PORT"), "the proxy needs a port of its own"),
         (("--tls", "on"), "--tls is 'on'"),
     ],
