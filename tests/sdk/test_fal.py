@@ -101,7 +101,7 @@ def test_a_run_has_a_request_id_and_says_what_was_not_done(server: LiveServer):
     answer = call(server, "POST", f"/run/{EDIT}", json=arguments())
     assert answer.status_code == 200
     assert answer.headers[HEADER]
-    assert "enable_safety_checker" in answer.headers["x-retouch-notices"]
+    assert "num_inference_steps" in answer.headers["x-retouch-notices"]
     assert json.loads(answer.headers["x-retouch-notices"]) == answer.json()["notices"]
     size = answer.json()["images"][0]
     assert float(answer.headers["x-fal-billable-units"]) == pytest.approx(size["width"] * size["height"] / 1e6)

@@ -55,7 +55,7 @@ def test_a_webhook_survives_failures_and_a_restart(tmp_path_factory: pytest.Temp
             assert third["status"] == "OK"
             payload = third["payload"]
             assert isinstance(payload, dict)
-            assert "enable_safety_checker" in [notice["parameter"] for notice in payload["notices"]]
+            assert "num_inference_steps" in [notice["parameter"] for notice in payload["notices"]]
             eventually(lambda: server.log().count("trouble=None") >= 1)
             assert receiver.came.empty()
 
