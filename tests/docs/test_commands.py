@@ -102,6 +102,8 @@ def run(command: list[str], folder: Path, port: int) -> subprocess.CompletedProc
         "OPENAI_BASE_URL": f"{address}/v1",
         "OPENAI_API_KEY": "any",
         "FAL_KEY": "any",
+        "RUNPOD_ENDPOINT_BASE_URL": f"{address}/v2",
+        "RUNPOD_API_KEY": "any",
         "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "XDG_DATA_HOME": str(folder / "share"),
     }
