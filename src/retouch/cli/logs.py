@@ -29,7 +29,13 @@ def set_up_logging(level: LogLevel) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0, pad_level=False)
+    # The default prints the local variables of every frame: keys and images in the log, and seconds for a deep stack.
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        pad_event_to=0,
+        pad_level=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
     standard = logging.StreamHandler()
     standard.setFormatter(
         structlog.stdlib.ProcessorFormatter(
