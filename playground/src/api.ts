@@ -165,6 +165,7 @@ export interface Output {
   seed: string;
   timings: Record<string, number>;
   prompt?: string;
+  has_nsfw_concepts?: boolean[];
   notices: Notice[];
 }
 

@@ -27,7 +27,7 @@ export function Inputs() {
         <ol class="thumbnails">
           {inputs.map((input, index) => (
             <li
-              key={"file" in input ? `${input.file}-${index}` : `${input.link}-${index}`}
+              key={keyOf(inputs, index)}
               draggable={inputs.length > 1}
               onDragStart={() => void (dragged.current = index)}
               onDragOver={(event) => dragged.current !== null && event.preventDefault()}
@@ -158,6 +158,13 @@ function Thumbnail({ input, index }: { input: Input; index: number }) {
       </figcaption>
     </figure>
   );
+}
+
+/** The same for an image wherever it stands; the same image given twice has two. */
+function keyOf(inputs: Input[], index: number): string {
+  const names = inputs.map((input) => ("file" in input ? input.file : input.link));
+  const earlier = names.slice(0, index).filter((name) => name === names[index]).length;
+  return `${names[index] ?? ""} ${earlier}`;
 }
 
 function hostOf(link: string): string {

@@ -142,6 +142,16 @@ function Outcome({ run }: { run: Run }) {
           {isDemo(app.model) && <Chips label={text.suggestions} offered={[suggestions.first, ...suggestions.more].slice(0, 8)} />}
         </div>
       )}
+      {run.flagged?.some(Boolean) && (
+        <p class="message calm" role="note">
+          {text.flagged}
+        </p>
+      )}
+      {run.rewritten && (
+        <p class="message calm" role="note">
+          <strong>{text.rewritten}</strong> {run.rewritten}
+        </p>
+      )}
       {notices.length > 0 && (
         <div class="message calm" role="note">
           <strong>{text.notices}</strong>

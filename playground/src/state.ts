@@ -356,6 +356,8 @@ export async function edit(): Promise<void> {
     seed: null,
     seconds: null,
     notices: [],
+    rewritten: null,
+    flagged: [],
     problems: [],
     change: null,
   };
@@ -395,6 +397,11 @@ async function carryOn({ id }: Run): Promise<void> {
           await sleep(pause, id);
           pause = Math.min(pause * 1.6, 8000);
           continue;
+        }
+        if (error.status === 401 && run.requestId !== null) {
+          // The edit goes on without this page; a good key finds it again.
+          update({ keyAsked: api.readKey() ? "refused" : "needed" });
+          return;
         }
         await refuse(run, error);
         return;
@@ -526,6 +533,8 @@ async function finish(run: Run, output: api.Output, seconds: number | null): Pro
     results,
     notices,
     seed: output.seed,
+    rewritten: output.prompt && output.prompt !== run.draft.prompt ? output.prompt : null,
+    flagged: output.has_nsfw_concepts ?? [],
     seconds: output.timings["inference"] ?? seconds,
     change: original && answer ? await difference(original.blob, answer.blob) : null,
   });
@@ -579,6 +588,7 @@ export async function saveKey(key: string): Promise<void> {
   await learnModel();
   if (state.keyAsked) return;
   scheduleEstimate();
+  for (const run of state.runs) if (active(run)) void carryOn(run);
   if (waitingForKey) {
     waitingForKey = false;
     await edit();

@@ -54,6 +54,10 @@ export interface Run {
   seed: string | null;
   seconds: number | null;
   notices: Notice[];
+  /** The instruction as the model got it, where it was rewritten. */
+  rewritten: string | null;
+  /** For each answer, whether the safety checker flagged it. */
+  flagged: boolean[];
   problems: Problem[];
   /** Mean difference between input and answer, 0 to 255; null where it was not measured. */
   change: number | null;

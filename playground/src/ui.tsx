@@ -12,6 +12,7 @@ export interface Shown {
 }
 
 const shownFiles = new Map<string, Promise<Shown | null>>();
+const ready = new Map<string, Shown>();
 
 /** An image of this browser's store with addresses for it, which stay valid as long as the page. */
 export function shownFile(id: string): Promise<Shown | null> {
@@ -22,7 +23,9 @@ export function shownFile(id: string): Promise<Shown | null> {
       shownFiles.delete(id);
       return null;
     }
-    return { file, url: URL.createObjectURL(file.blob), thumbnail: URL.createObjectURL(file.thumbnail) };
+    const shown = { file, url: URL.createObjectURL(file.blob), thumbnail: URL.createObjectURL(file.thumbnail) };
+    ready.set(id, shown);
+    return shown;
   });
   shownFiles.set(id, found);
   return found;
@@ -36,7 +39,8 @@ export function useFile(id: string | undefined): Shown | null {
     else void shownFile(id).then((found) => current && setShown(found));
     return () => void (current = false);
   }, [id]);
-  return shown && shown.file.id === id ? shown : null;
+  // What was shown before is there at once, so that nothing flickers when it is shown again.
+  return shown && shown.file.id === id ? shown : ((id !== undefined && ready.get(id)) || null);
 }
 
 interface TabsProps<Name extends string> {

@@ -110,6 +110,8 @@ const en = {
   unchanged: "The image came back nearly as it was.",
   unchangedDemo: "This is the small demo model; if you asked for something else, try what it knows:",
   notices: "What was not done as asked",
+  flagged: "The safety checker flagged an image of this run.",
+  rewritten: "The instruction as the model got it:",
   maskInPage: "This model takes no mask, so this page put the unmarked part of the original back itself.",
 
   sending: "Sending…",
@@ -303,6 +305,8 @@ const zh: Words = {
   unchanged: "图片几乎没有变化。",
   unchangedDemo: "这是小型演示模型；如果您想要别的效果，可以试试它会的：",
   notices: "未按要求执行的部分",
+  flagged: "安全检查器标记了此记录中的图片。",
+  rewritten: "模型收到的指令：",
   maskInPage: "此模型不接受蒙版，因此由本页面把未标记的部分恢复为原图。",
 
   sending: "正在发送…",

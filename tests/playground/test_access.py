@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer, clean_environment, live_server, retouch
 from tests.playground.pages import ANSWER_WITHIN_MS, OpenPage, history, no_network, run_edit, use_small_image
 
 
@@ -52,6 +53,33 @@ def test_a_lost_server_is_waited_for_and_nothing_is_lost(open_page: OpenPage) ->
         expect(page.get_by_role("textbox", name="Instruction")).to_have_value("make it warmer")
     expect(page.get_by_role("status")).to_contain_text("Done in", timeout=ANSWER_WITHIN_MS)
     expect(history(page)).to_have_count(1)
+
+
+def test_a_key_revoked_while_an_edit_waits_is_asked_for_again(
+    open_page: OpenPage, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("revoked")
+    with live_server(data, model="null", key=True, ready=False, arguments=("--workers", "0")) as server:
+        # Another key stays: without any, a server on this machine would let everybody in.
+        keys = [
+            retouch("keys", action, name, "--data", str(data))
+            for action, name in (("create", "other"), ("revoke", "test"))
+        ]
+        subprocess.run(keys[0], check=True, env=clean_environment(), stdout=subprocess.DEVNULL)
+        page = open_page(server.url, allowed="401")
+        assert server.key is not None
+        page.get_by_label("API key").fill(server.key)
+        page.keyboard.press("Enter")
+        for ahead in ("Next in the queue", "1 edit ahead"):
+            page.get_by_role("button", name="Edit").click()
+            expect(page.get_by_role("status")).to_contain_text(ahead)
+        subprocess.run(keys[1], check=True, env=clean_environment(), stdout=subprocess.DEVNULL)
+        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("revoked", timeout=ANSWER_WITHIN_MS)
+        page.get_by_role("button", name="Close").click()
+        expect(history(page)).to_have_count(2)
+        expect(history(page).first).to_contain_text("queue")
+        expect(page.get_by_role("textbox", name="Instruction")).not_to_have_value("")
+        page.close()
 
 
 def test_a_cancel_by_another_program_is_told_as_that(open_page: OpenPage, demo_server: LiveServer) -> None:

@@ -24,7 +24,11 @@ RED, GREEN, BLUE = (220, 40, 40), (40, 200, 60), (50, 80, 220)
 
 def order(page: Page) -> list[str]:
     """The names of the files, as they will be sent."""
-    return page.locator(".thumbnails img").evaluate_all("images => images.map((image) => image.title)")
+    images = page.locator(".thumbnails img")
+    for image in images.all():
+        expect(image).to_have_attribute("title", re.compile("."))
+    titles: list[str] = images.evaluate_all("images => images.map((image) => image.title)")
+    return titles
 
 
 def hand_over(page: Page, kind: str, name: str, data: bytes) -> None:
