@@ -301,12 +301,13 @@ class Service:
         for begin in range(0, len(waiting), CANCELLED_AT_ONCE):
             now = self._clock()
             with self._database.transaction() as connection:
-                for job_id in waiting[begin : begin + CANCELLED_AT_ONCE]:
-                    with suppress(UnknownJob, JobFinished):  # started, ended or deleted meanwhile
-                        job = store.find(connection, job_id, lock=True)
-                        expires_at = self._life.expiry(job, now)
-                        store.end_waiting(connection, job, JobState.CANCELLED, now=now, expires_at=expires_at)
-                        cancelled += 1
+                jobs = store.find_many(connection, waiting[begin : begin + CANCELLED_AT_ONCE], lock=True).values()
+                for job in jobs:
+                    if job.state is not JobState.QUEUED:  # started or ended meanwhile
+                        continue
+                    expires_at = self._life.expiry(job, now)
+                    store.end_waiting(connection, job, JobState.CANCELLED, now=now, expires_at=expires_at)
+                    cancelled += 1
         if cancelled:
             self.wakeups.publish(JOB_TOPIC)
         return cancelled

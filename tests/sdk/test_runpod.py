@@ -174,6 +174,7 @@ def test_reading_operations_work_by_get_and_by_post(server: LiveServer, operatio
         b'{"input": {}, "policy": 7}',
         b'{"input": {}, "policy": {"ttl": "soon"}}',
         b'{"input": {}, "webhook": "ftp://example.com"}',
+        b'{"input": {}, "webhook": "http://127.0.0.1/hook"}',
         b'{"input": {}, "s3Config": {"accessId": "a"}}',
     ],
 )

@@ -279,12 +279,19 @@ def _write(connection: Connection, block: _Block) -> None:
 
 
 def _leave_share(connection: Connection, queue: str, place: Place, account_id: str, *, cost: int = 0) -> None:
-    own = update(fair_share).where(
-        fair_share.c.queue == queue,
-        fair_share.c.priority == place.priority,
-        fair_share.c.account_id == account_id,
+    own = {"of_queue": queue, "of_priority": place.priority, "of_account": account_id}
+    connection.execute(_LEAVE_SHARE, {**own, "cost": cost})
+
+
+_LEAVE_SHARE = (
+    update(fair_share)
+    .where(
+        fair_share.c.queue == bindparam("of_queue"),
+        fair_share.c.priority == bindparam("of_priority"),
+        fair_share.c.account_id == bindparam("of_account"),
     )
-    connection.execute(own.values(waiting=fair_share.c.waiting - 1, next_tag=fair_share.c.next_tag - cost))
+    .values(waiting=fair_share.c.waiting - 1, next_tag=fair_share.c.next_tag - bindparam("cost", type_=BigInteger))
+)
 
 
 def lower_bound(place: Place) -> dict[str, int]:

@@ -60,10 +60,11 @@ def find(connection: Connection, job_id: str, *, lock: bool = False) -> Job:
     return job_of(row)
 
 
-def find_many(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, Job]:
-    """The jobs that exist among `job_ids`."""
-    query = select(job).where(job.c.id.in_(possible(job_ids)))
-    return {row.id: job_of(row) for row in connection.execute(query)}
+def find_many(connection: Connection, job_ids: Iterable[str], *, lock: bool = False) -> Mapping[str, Job]:
+    """The jobs that exist among `job_ids`. lock: as for `find`."""
+    query = select(job).where(job.c.id.in_(possible(job_ids))).order_by(job.c.sequence)
+    rows = connection.execute(query.with_for_update() if lock else query)
+    return {row.id: job_of(row) for row in rows}
 
 
 def possible(job_ids: Iterable[str]) -> list[str]:
@@ -242,14 +243,15 @@ def end_waiting(
 ) -> Job:
     """Take a job out of the line for good. The caller has locked its row and seen that it is queued."""
     values = _ended(state, now, expires_at, failure=failure)
-    row = connection.execute(
-        update(job).where(job.c.id == waiting.id, QUEUED).values(**values).returning(job)
-    ).one_or_none()
+    row = connection.execute(_END_WAITING, {**values, "of_job": waiting.id}).one_or_none()
     if row is None:
         raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
     append(connection, waiting.id, now, _state_event(state, failure))
     fair_queue.give_up(connection, waiting.queue, place_of(waiting), waiting.account_id, row.fair_cost)
     return _finalize(connection, job_of(row), now)
+
+
+_END_WAITING: ReturningUpdate[Any] = update(job).where(job.c.id == bindparam("of_job"), QUEUED).returning(job)
 
 
 # --- running

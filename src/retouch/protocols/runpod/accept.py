@@ -22,7 +22,7 @@ from retouch.protocols.http import origin_of, read_body, set_request_id
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import Endpoint
 from retouch.protocols.runpod.parse import Asked, Envelope, parse_envelope, parse_input
-from retouch.protocols.submit import Submission, submit
+from retouch.protocols.submit import Submission, check_webhook_address, submit
 
 MAX_RUN_BYTES = 10_000_000
 MAX_RUNSYNC_BYTES = 20_000_000
@@ -63,6 +63,8 @@ def _accept(dependencies: AppDependencies, call: Call) -> Job:
     envelope = parse_envelope(call.body)
     delivery = _delivery(call, envelope)
     delivery.check()
+    if envelope.webhook is not None:
+        check_webhook_address(dependencies, envelope.webhook)
     try:
         asked = parse_input(call.endpoint, envelope.input)
         delivery = _completed(delivery, envelope, asked)
