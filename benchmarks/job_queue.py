@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, func, insert, select, text, tuple_
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, tuple_
 
 from retouch.accounts.keys import Account
 from retouch.catalog import Catalog, checkpoint_named
@@ -39,6 +39,7 @@ QUEUE = "demo"
 WARM_UP = 20
 REQUEST = EditRequest("qwen-image-edit", "make the sky pink, " * 10, (ImageInput(url="https://example.com/cat.png"),))
 DELIVERY = Delivery("fal", "fal-ai/qwen-image-edit")
+COST = fair_queue.SECOND
 
 NUMBERS = {
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :count)",
@@ -48,6 +49,14 @@ IDS = {
     "sqlite": "printf('%08x-0000-4000-8000-%012x', i, i)",
     "postgresql": "lpad(to_hex(i), 8, '0') || '-0000-4000-8000-' || lpad(to_hex(i), 12, '0')",
 }
+
+
+PLAINLY = select(func.count()).where(
+    job.c.queue == bindparam("of_queue"),
+    fair_queue.QUEUED,
+    tuple_(job.c.priority, job.c.fair_tag, job.c.sequence)
+    < tuple_(*(bindparam(name) for name in ("priority", "fair_tag", "sequence"))),
+)
 
 
 class Line:
@@ -74,8 +83,15 @@ class Line:
         account = Account(f"a{self.dice.randrange(ACCOUNTS)}", "", "")
         waiting = self.dice.choice(self.known)
         self._time("position", lambda: self.service.position(waiting))
+        self._time("plain count", lambda: self._count_plainly(waiting))
         self._time("submit", lambda: self.service.submit(account, REQUEST, DELIVERY))
         self._time("claim", lambda: self.service.lease("w1", [QUEUE], 3600))
+
+    def _count_plainly(self, waiting: Job) -> int:
+        """The position without blocks: how many rows of the index are before the job's."""
+        with self.database.read() as connection:
+            place = {"priority": waiting.priority, "fair_tag": waiting.fair_tag, "sequence": waiting.sequence}
+            return int(connection.execute(PLAINLY, {"of_queue": QUEUE, **place}).scalar_one())
 
     def milliseconds(self, name: str, percent: int) -> float:
         """A percentile of an operation's times."""
@@ -89,21 +105,25 @@ class Line:
     def _load(self) -> None:
         """`count` jobs of ACCOUNTS accounts, as if each account had submitted its own at once."""
         pattern = self.service.submit(Account("a0", "", ""), REQUEST, DELIVERY).job
-        special = {"sequence", "id", "account_id", "fair_tag"}
+        special = {"sequence", "id", "account_id", "fair_tag", "cost", "fair_cost"}
         same = ", ".join(column.name for column in job.columns if column.name not in special)
         dialect = self.database.dialect
         rows = (
-            f"SELECT {IDS[dialect]}, 'a' || (i % {ACCOUNTS}), (i / {ACCOUNTS}) * {fair_queue.TURN}, {same} FROM n, job"
+            f"SELECT {IDS[dialect]}, 'a' || (i % {ACCOUNTS}), (i / {ACCOUNTS}) * {COST}, {COST}, {COST}, {same} "
+            "FROM n, job"
         )
-        load = f"INSERT INTO job (id, account_id, fair_tag, {same}) {NUMBERS[dialect]} {rows} WHERE id = :pattern"
+        names = f"id, account_id, fair_tag, cost, fair_cost, {same}"
+        load = f"INSERT INTO job ({names}) {NUMBERS[dialect]} {rows} WHERE id = :pattern"
         with self.database.transaction() as connection:
             connection.execute(text(load), {"count": self.count, "pattern": pattern.id})
             for table in (job_event, fair_share, queue_block):
                 connection.execute(delete(table))
             connection.execute(delete(job).where(job.c.id == pattern.id))
             shares = select(
-                job.c.queue, job.c.priority, job.c.account_id, func.max(job.c.fair_tag) + fair_queue.TURN, func.count()
-            ).group_by(job.c.queue, job.c.priority, job.c.account_id)
+                *(flow := (job.c.queue, job.c.priority, job.c.account_id, job.c.quick)),
+                func.max(job.c.fair_tag) + COST,
+                func.count(),
+            ).group_by(*flow)
             connection.execute(insert(fair_share).from_select([column.name for column in fair_share.columns], shares))
             self._count_blocks(connection)
         with self.database.transaction() as connection:
@@ -122,7 +142,13 @@ class Line:
         waiting = [size] * len(cuts) + [self.count - size * len(cuts)]
         bounds = itertools.pairwise([fair_queue.FIRST, *cuts, fair_queue.LAST])
         rows = [
-            {"queue": QUEUE, "waiting": count, **fair_queue.lower_bound(lower), **fair_queue.upper_bound(upper)}
+            {
+                "queue": QUEUE,
+                "waiting": count,
+                "cost": count * COST,
+                **fair_queue.lower_bound(lower),
+                **fair_queue.upper_bound(upper),
+            }
             for (lower, upper), count in zip(bounds, waiting, strict=True)
         ]
         connection.execute(insert(queue_block), rows)
@@ -133,16 +159,7 @@ class Line:
         ids = [f"{number:08x}-0000-4000-8000-{number:012x}" for number in numbers]
         found = self.service.get_many(ids)
         for waiting, position in itertools.islice(found.values(), 2):
-            smaller = tuple_(job.c.priority, job.c.fair_tag, job.c.sequence) < (
-                waiting.priority,
-                waiting.fair_tag,
-                waiting.sequence,
-            )
-            with self.database.read() as connection:
-                counted = connection.execute(
-                    select(func.count()).select_from(job).where(fair_queue.QUEUED, smaller)
-                ).scalar()
-            assert counted == position, (counted, position)
+            assert (counted := self._count_plainly(waiting)) == position, (counted, position)
         return [waiting for waiting, _ in found.values()]
 
 
@@ -197,11 +214,11 @@ def measure(kind: str, sizes: list[int], rounds: int) -> None:
             for line in opened:
                 line.one_round()
         print(f"\n{kind}, {rounds} rounds; ratio to {sizes[0]:,} jobs in brackets")
-        print(f"{'':>10} {'waiting':>10} {'p50 ms':>16} {'p99 ms':>16}")
-        for name in ("submit", "claim", "position"):
+        print(f"{'':>12} {'waiting':>10} {'p50 ms':>16} {'p99 ms':>16}")
+        for name in ("submit", "claim", "position", "plain count"):
             for line in opened:
                 cells = [cell(line, opened[0], name, percent) for percent in (50, 99)]
-                print(f"{name:>10} {line.count:>10,} {cells[0]:>16} {cells[1]:>16}")
+                print(f"{name:>12} {line.count:>10,} {cells[0]:>16} {cells[1]:>16}")
         print(flush=True)
 
 

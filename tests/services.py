@@ -16,9 +16,9 @@ from retouch.accounts.keys import Account
 from retouch.catalog import Catalog, checkpoint_named
 from retouch.database import Database
 from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
-from retouch.jobs import fair_queue
+from retouch.jobs import fair_queue, store
 from retouch.jobs.job import Job, JobState, Lease
-from retouch.jobs.tables import fair_share, job, queue_block
+from retouch.jobs.tables import fair_clock, fair_share, job, queue_block
 from retouch.jobs.wakeups import open_wakeups
 from retouch.service import Service, ServiceSettings
 from retouch.storage.blobs import Blobs
@@ -74,8 +74,10 @@ class World:
     def close(self) -> None:
         self.wakeups.close()
 
-    def submit(self, account: Account = ANNE, prompt: str = "make it red", **how: object) -> Job:
-        return self.service.submit(account, an_edit(prompt), DELIVERY, **how).job  # type: ignore[arg-type]
+    def submit(
+        self, account: Account = ANNE, prompt: str = "make it red", *, steps: int | None = None, **how: object
+    ) -> Job:
+        return self.service.submit(account, an_edit(prompt, steps=steps), DELIVERY, **how).job  # type: ignore[arg-type]
 
     def lease(self, worker: str = "w1", lease_s: float = 30) -> Lease:
         lease = self.service.lease(worker, ["demo"], lease_s)
@@ -111,12 +113,21 @@ class World:
             blocks = connection.execute(fair_queue._BLOCKS, {"of_queue": "demo"}).all()
             shares = connection.execute(select(fair_share)).all()
             assert connection.execute(select(func.count()).select_from(queue_block)).scalar_one() == len(blocks)
+            started = connection.execute(select(fair_clock)).all()
         assert sum(block.waiting for block in blocks) == len(waiting)
+        assert sum(block.cost for block in blocks) == sum(each.cost for each in waiting)
+        costs = itertools.accumulate((each.cost for each in waiting), initial=0)
+        assert [self.ahead(each).cost for each in waiting[::7]] == list(costs)[:-1][::7]
+        assert all(row.mean_cost > 0 for row in started)
         assert all(block.waiting <= fair_queue.BLOCK_SIZE for block in blocks)
         for block, following in itertools.pairwise(blocks):
             assert tuple(block[4:7]) == tuple(following[1:4])
-        counts = Counter((each.account_id, each.priority) for each in waiting)
-        assert {(each.account_id, each.priority): each.waiting for each in shares if each.waiting} == counts
+        counts = Counter((each.account_id, each.priority, each.quick) for each in waiting)
+        assert {(each.account_id, each.priority, each.quick): each.waiting for each in shares if each.waiting} == counts
+
+    def ahead(self, waiting: Job) -> fair_queue.Ahead:
+        with self.database.read() as connection:
+            return store.ahead(connection, waiting)
 
 
 @pytest.fixture

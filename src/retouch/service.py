@@ -6,6 +6,7 @@ allows and costs in `catalog/`. It is synchronous and thread-safe; async callers
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,9 +18,10 @@ from sqlalchemy import Connection
 
 from retouch.accounts import ledger
 from retouch.accounts.keys import Account
-from retouch.catalog import Catalog
+from retouch.catalog import Catalog, Route
 from retouch.database import Database
 from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
+from retouch.engine.cost import Cost, seconds_on, typical_work, work_of
 from retouch.errors import (
     DatabaseUnavailable,
     Failure,
@@ -30,7 +32,7 @@ from retouch.errors import (
     UnknownFile,
     UnknownJob,
 )
-from retouch.jobs import caller_buckets, events, fair_queue, liveness, retention, store
+from retouch.jobs import caller_buckets, device_costs, events, fair_queue, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.job import (
     MAX_ATTEMPTS,
@@ -50,6 +52,9 @@ from retouch.jobs.retention import Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+
+COSTS_FRESH_S = 5.0
+"""How long a process goes by what it has read of the devices' costs."""
 
 CANCELLED_AT_ONCE = 50
 """Jobs cancelled by one transaction, so that others get their turn to write in between."""
@@ -100,6 +105,7 @@ class Service:
         self._settings = settings = settings or ServiceSettings()
         self._life = Retention(settings.retention_s, settings.shortest_retention_s)
         self._clock = clock
+        self._costs: dict[str, tuple[float, Mapping[str, Cost]]] = {}  # by queue, with the time they are fresh until
         self._sweeper = Sweeper(
             database,
             wakeups,
@@ -135,6 +141,7 @@ class Service:
         route = self._catalog.route(request.model)
         completed, notices = route.complete(request)
         delivery.check()
+        predicted = self._predict(route, completed)
         now = self._clock()
         wait_s = min(self._settings.max_wait_s, *(inf if each is None else each for each in (start_timeout_s, life_s)))
         if bucket is not None:
@@ -167,7 +174,7 @@ class Service:
                     first = store.find(connection, known)
                     return Submitted(first, first.notices, replayed=True)
             self._refuse_when_full(connection, job, max_queue_length)
-            job = store.enqueue(connection, job, weight=account.weight)
+            job = store.enqueue(connection, job, weight=account.weight, predicted=predicted)
             if bucket is not None:
                 caller_buckets.keep(connection, job.id, bucket)
         self._wake(job.queue)
@@ -289,7 +296,8 @@ class Service:
             self._refuse_when_full(connection, job, None)
             start_by = now + timedelta(seconds=self._settings.max_wait_s)
             start_by = start_by if job.end_by is None else min(start_by, job.end_by)
-            job = store.retry(connection, job, weight=account.weight, now=now, start_by=start_by)
+            predicted = self._predict(self._catalog.route(job.request.model), job.request)
+            job = store.retry(connection, job, weight=account.weight, predicted=predicted, now=now, start_by=start_by)
         self._wake(job.queue)
         return job
 
@@ -460,6 +468,30 @@ class Service:
         with self._database.read() as connection:
             return liveness.load_of(connection, account.id, queue, self._clock())
 
+    # --- what edits take
+
+    def keep_cost(self, queue: str, device: str, cost: Cost) -> None:
+        """What edits of a queue take on a device, as a worker has measured it."""
+        with self._database.transaction(durability="eventual") as connection:
+            device_costs.keep(connection, queue, device, cost.to_json(), self._clock())
+        self._costs.pop(queue, None)
+
+    def costs(self, queue: str) -> Mapping[str, Cost]:
+        """What is known of edits of a queue, by device; at most COSTS_FRESH_S old."""
+        until, known = self._costs.get(queue, (0.0, {}))
+        if time.monotonic() < until:
+            return known
+        with self._database.read() as connection:
+            found = device_costs.of_queue(connection, queue)
+        known = {device: Cost.from_json(cost) for device, cost in found.items()}
+        self._costs[queue] = time.monotonic() + COSTS_FRESH_S, known
+        return known
+
+    def _predict(self, route: Route, request: EditRequest) -> store.Predicted:
+        costs = tuple(self.costs(route.queue).values())
+        seconds = request.num_images * seconds_on(costs, work_of(request, route.checkpoint))
+        return store.Predicted(seconds, seconds_on(costs, typical_work(route.checkpoint)))
+
     # --- what several verbs do
 
     def _refuse_when_full(self, connection: Connection, job: Job, max_queue_length: int | None) -> None:
@@ -489,4 +521,4 @@ def _owned(job: Job, account: Account) -> Job:
 
 
 def _position(connection: Connection, job: Job) -> int:
-    return store.position(connection, job) if job.state is JobState.QUEUED else 0
+    return store.ahead(connection, job).jobs if job.state is JobState.QUEUED else 0

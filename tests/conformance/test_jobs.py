@@ -20,6 +20,7 @@ from retouch.accounts.keys import Account
 from retouch.accounts.ledger import Ledger
 from retouch.accounts.tables import usage_entry
 from retouch.edit import Bucket, Delivery, ImageInput, Notice
+from retouch.engine.cost import Cost
 from retouch.errors import (
     Failure,
     IdempotencyKeyReused,
@@ -131,7 +132,7 @@ def test_jobs_of_one_account_run_in_order_of_submission(world: World) -> None:
     assert run_order(world) == prompts
 
 
-def test_a_heavy_account_cannot_starve_a_light_one(world: World) -> None:
+def test_a_heavy_account_cannot_starve_a_light_one(world: World, strict_turns: None) -> None:
     vip = Account("vip", "vip", "key_vip", weight=2)
     for account, count in ((ANNE, 60), (BEN, 4), (vip, 8)):
         for _ in range(count):
@@ -142,7 +143,7 @@ def test_a_heavy_account_cannot_starve_a_light_one(world: World) -> None:
     assert set(served[16:]) == {"anne"}
 
 
-def test_time_without_jobs_is_not_saved_up(world: World) -> None:
+def test_time_without_jobs_is_not_saved_up(world: World, strict_turns: None) -> None:
     for _ in range(10):
         world.submit(ANNE, prompt="anne")
     for _ in range(6):
@@ -152,14 +153,14 @@ def test_time_without_jobs_is_not_saved_up(world: World) -> None:
     assert run_order(world) == ["ben", "anne", "ben", "anne", "ben", "anne", "ben", "anne"]
 
 
-def test_a_job_that_comes_back_does_not_turn_the_clock_back(world: World) -> None:
+def test_a_job_that_comes_back_does_not_turn_the_clock_back(world: World, strict_turns: None) -> None:
     leases = [world.lease() for _ in [world.submit(ANNE) for _ in range(5)]]
     world.service.release(leases[0])
     assert world.lease().job.id == leases[0].job.id
     assert world.submit(BEN).fair_tag == leases[4].job.fair_tag > 0
 
 
-def test_four_pictures_take_four_turns(world: World) -> None:
+def test_four_pictures_take_four_turns(world: World, strict_turns: None) -> None:
     for _ in range(2):
         world.service.submit(ANNE, an_edit("anne", num_images=4), DELIVERY)
     for _ in range(5):
@@ -167,7 +168,7 @@ def test_four_pictures_take_four_turns(world: World) -> None:
     assert run_order(world) == ["anne", "ben", "ben", "ben", "ben", "anne", "ben"]
 
 
-def test_a_cancelled_job_gives_its_turn_back(world: World) -> None:
+def test_a_cancelled_job_gives_its_turn_back(world: World, strict_turns: None) -> None:
     mistakes = [world.submit(ANNE) for _ in range(50)]
     for mistake in mistakes:
         world.service.cancel(ANNE, mistake.id)
@@ -175,6 +176,81 @@ def test_a_cancelled_job_gives_its_turn_back(world: World) -> None:
         world.submit(BEN, prompt="ben")
     world.submit(ANNE, prompt="anne")
     assert run_order(world) == ["ben", "anne", "ben"]
+
+
+def test_a_short_edit_stands_before_long_ones_of_every_account(world: World) -> None:
+    longs = [world.submit(ANNE, prompt="long", steps=40) for _ in range(10)]
+    first = world.lease()
+    shorts = [world.submit(account, prompt=f"{account.name}'s short", steps=2) for account in (ANNE, BEN)]
+    assert all(each.quick for each in shorts)
+    assert not any(each.quick for each in longs)
+    assert [world.service.position(each) for each in shorts] == [0, 1]
+    assert first.job.id == longs[0].id
+    assert run_order(world) == ["anne's short", "ben's short", *["long"] * 9]
+
+
+def test_the_shorter_an_edit_the_further_before_others_it_stands(world: World) -> None:
+    world.submit(steps=40)
+    world.lease()
+    jobs = {steps: world.submit(steps=steps) for steps in (9, 6, 3, 1)}
+    assert [world.service.position(jobs[steps]) for steps in (1, 3, 6, 9)] == [0, 1, 2, 3]
+
+
+def test_a_long_edit_waits_for_a_bounded_amount_of_short_ones(world: World) -> None:
+    for _ in range(5):
+        world.submit(BEN, prompt="long", steps=40)
+        world.service.finish(world.lease(), OUTPUT, USAGE)
+    long = world.submit(BEN, prompt="long", steps=40)
+    served, cost = 0, 0
+    while True:
+        world.submit(ANNE, prompt="short", steps=4)
+        lease = world.lease()
+        world.service.finish(lease, OUTPUT, USAGE)
+        if lease.job.id == long.id:
+            break
+        served, cost = served + 1, cost + lease.job.cost
+    assert served > 10, "short edits go first"
+    assert cost < 2 * fair_queue.HEAD_START * long.cost, "but not for ever"
+
+
+def test_a_flood_of_short_edits_of_one_account_does_not_hold_up_another_account_s(world: World) -> None:
+    world.submit(ANNE, steps=40)
+    world.lease()
+    for _ in range(50):
+        world.submit(ANNE, prompt="anne", steps=2)
+    assert world.service.position(world.submit(BEN, steps=2)) <= 1
+
+
+def test_an_account_may_lie_behind_its_turn_by_the_allowance_and_no_further(world: World) -> None:
+    for account, count in ((ANNE, 60), (BEN, 4)):
+        for _ in range(count):
+            world.submit(account, prompt=account.name)
+    served = run_order(world)
+    assert served[: fair_queue.ALLOWANCE] == ["anne"] * fair_queue.ALLOWANCE
+    assert served[: fair_queue.ALLOWANCE + 8].count("ben") == 4
+
+
+def test_a_clock_that_jumps_changes_no_order(world: World) -> None:
+    def tags(jumps_s: tuple[int, ...]) -> list[int]:
+        jobs = []
+        for number in range(12):
+            jobs.append(world.submit((ANNE, BEN)[number // 2 % 2], steps=(2, 40)[number % 2]))
+            world.clock.move(jumps_s[number % len(jumps_s)])
+        for each in jobs:
+            world.service.cancel(Account(each.account_id, "", ""), each.id)
+        return [each.fair_tag for each in jobs]
+
+    assert tags((1,)) == tags((-3600, 86400, -7))
+
+
+def test_what_a_device_was_measured_at_decides_what_is_short(world: World) -> None:
+    before = world.submit(steps=4)
+    slow_steps = Cost({**Cost().coefficients, "denoise": (5.0, 0.0, 0.0)})
+    world.service.keep_cost("demo", "a device", slow_steps)
+    after = world.submit(steps=4)
+    assert after.cost > 20 * before.cost
+    assert after.cost == pytest.approx(4 * 5.0 * fair_queue.SECOND, rel=0.1)
+    assert world.service.costs("demo") == {"a device": slow_steps}
 
 
 def test_low_priority_waits_behind_everything_else(world: World) -> None:
@@ -185,7 +261,7 @@ def test_low_priority_waits_behind_everything_else(world: World) -> None:
     assert run_order(world) == ["high", "normal", "low"]
 
 
-def test_low_priority_jobs_do_not_push_the_account_s_normal_ones_back(world: World) -> None:
+def test_low_priority_jobs_do_not_push_the_account_s_normal_ones_back(world: World, strict_turns: None) -> None:
     for _ in range(20):
         world.submit(ANNE, prompt="low", priority=PRIORITY_LOW)
     for account in (BEN, ANNE, BEN, ANNE):
@@ -215,7 +291,7 @@ def test_positions_stay_exact_whatever_happens_to_the_line(
         waiting = world.waiting_in_order() if turn % 40 == 39 else []
         if waiting or dice.random() < 0.65:
             priority = dice.choice([0, 100, 100, PRIORITY_LOW])
-            world.submit(dice.choice(accounts), priority=priority)
+            world.submit(dice.choice(accounts), priority=priority, steps=dice.choice([1, 2, 4, 30]))
         elif dice.random() < 0.3:
             some = world.service.recent(dice.choice(accounts), 5)
             queued = [each for each in some if each.state is JobState.QUEUED]
@@ -239,7 +315,7 @@ def test_positions_stay_exact_whatever_happens_to_the_line(
     world.check_the_line()
 
 
-def test_a_job_comes_back_to_a_line_that_had_forgotten_its_account(world: World) -> None:
+def test_a_job_comes_back_to_a_line_that_had_forgotten_its_account(world: World, strict_turns: None) -> None:
     world.submit(ANNE)
     lease = world.lease()
     world.submit(BEN), world.submit(BEN)
@@ -925,7 +1001,7 @@ def test_a_job_can_be_submitted_as_failed_and_tells_its_webhook(world: World) ->
     world.check_the_line()
 
 
-def test_a_failed_job_is_retried_under_its_id_and_tells_its_webhook_again(world: World) -> None:
+def test_a_failed_job_is_retried_under_its_id_and_tells_its_webhook_again(world: World, strict_turns: None) -> None:
     failed = fail_one(world)
     with world.database.transaction() as connection:
         connection.execute(

@@ -19,11 +19,13 @@ from retouch.jobs.job import Job
 from retouch.jobs.tables import fair_share, queue_block
 from tests.services import ANNE, BEN, World
 
+PREDICTED = store.Predicted(1.0, 1.0)
+
 CARL = Account("carl", "carl", "")
 
 
 @pytest.fixture
-def world(postgres_url: str, tmp_path: Path) -> Iterator[World]:
+def world(postgres_url: str, tmp_path: Path, strict_turns: None) -> Iterator[World]:
     world = World(Database(postgres_url), tmp_path)
     yield world
     world.close()
@@ -32,7 +34,9 @@ def world(postgres_url: str, tmp_path: Path) -> Iterator[World]:
 
 def enqueue(connection: Connection, pattern: Job, account: Account) -> Job:
     """A submit that is not committed yet."""
-    return store.enqueue(connection, replace(pattern, id=str(uuid.uuid4()), account_id=account.id), weight=1)
+    return store.enqueue(
+        connection, replace(pattern, id=str(uuid.uuid4()), account_id=account.id), weight=1, predicted=PREDICTED
+    )
 
 
 def while_it_waits(world: World, blocked: Callable[[], object], meanwhile: Callable[[], None]) -> object:

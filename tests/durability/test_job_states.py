@@ -21,9 +21,10 @@ from sqlalchemy import select
 from retouch.accounts.keys import Account
 from retouch.accounts.tables import usage_entry
 from retouch.database import Database, metadata
+from retouch.engine.cost import Cost, typical_work
 from retouch.errors import Failure, JobFinished, LeaseLost
 from retouch.jobs import fair_queue
-from retouch.jobs.fair_queue import TURN, Place
+from retouch.jobs.fair_queue import ALLOWANCE, DRIFT, HEAD_START, REMEMBERED, Place
 from retouch.jobs.job import MAX_ATTEMPTS, JobState, Lease
 from retouch.jobs.tables import job, webhook_outbox
 from retouch.service import Service
@@ -42,6 +43,8 @@ class Expected:
     account: Account
     place: Place
     cost: int
+    share: int
+    quick: bool
     start_by: datetime | None
     state: JobState = JobState.QUEUED
     attempt: int = 0
@@ -63,7 +66,8 @@ class JobLives(RuleBasedStateMachine):
         self.jobs: dict[str, Expected] = {}
         self.leases: list[Lease] = []
         self.clock: dict[int, int] = {}
-        self.next_tag: dict[tuple[str, int], int] = {}
+        self.mean: dict[int, tuple[int, int]] = {}  # of the started jobs' costs, and how many they were
+        self.next_tag: dict[tuple[str, int, bool], int] = {}
 
     @property
     def service(self) -> Service:
@@ -79,17 +83,30 @@ class JobLives(RuleBasedStateMachine):
         account=st.sampled_from(ACCOUNTS),
         priority=st.sampled_from([100, 200]),
         pictures=st.sampled_from([1, 2]),
+        steps=st.sampled_from([1, 4, 40]),
         start_timeout_s=st.sampled_from([None, None, 45.0]),
     )
-    def submit(self, account: Account, priority: int, pictures: int, start_timeout_s: float | None) -> None:
-        request = an_edit(num_images=pictures)
+    def submit(self, account: Account, priority: int, pictures: int, steps: int, start_timeout_s: float | None) -> None:
+        request = an_edit(num_images=pictures, steps=steps)
         submitted = self.service.submit(account, request, HOOKED, priority=priority, start_timeout_s=start_timeout_s)
-        line, cost = (account.id, priority), pictures * TURN // account.weight
-        tag = max(self.clock.get(priority, 0), self.next_tag.get(line, 0))
-        self.next_tag[line] = tag + cost
         new = submitted.job
-        assert new.fair_tag == tag
-        self.jobs[new.id] = Expected(account, Place(priority, tag, new.sequence), cost, new.start_by)
+        clock, (mean, started) = self.clock.get(priority, 0), self.mean.get(priority, (0, 0))
+        mean = (mean * started + self.typical()) // (started + 1)
+        quick, share = new.cost <= mean // 2, new.cost // account.weight
+        flow = (account.id, priority, quick)
+        tag = max(clock, self.next_tag.get(flow, 0))
+        self.next_tag[flow] = tag + share
+        if quick:
+            tag -= HEAD_START * mean * (mean // 2 - new.cost) // (mean // 2)
+        else:
+            tag = max(clock, tag - ALLOWANCE * mean)
+        assert (new.fair_tag, new.quick) == (tag, quick)
+        place = Place(priority, tag, new.sequence)
+        self.jobs[new.id] = Expected(account, place, new.cost, share, quick, new.start_by)
+
+    def typical(self) -> int:
+        route = self.world.catalog.route(an_edit().model)
+        return fair_queue.cost_of(Cost().seconds(typical_work(route.checkpoint)))
 
     @precondition(lambda self: self.jobs)
     @rule(which=st.integers(0, 1000))
@@ -121,7 +138,10 @@ class JobLives(RuleBasedStateMachine):
         expected.attempt += 1
         expected.lease, expected.until, expected.start_by = lease, self.now + timedelta(seconds=LEASE_S), None
         priority = expected.place.priority
-        self.clock[priority] = max(self.clock.get(priority, 0), expected.place.fair_tag)
+        cost, (mean, started) = expected.cost, self.mean.get(priority, (0, 0))
+        self.clock[priority] = max(self.clock.get(priority, 0) + cost // DRIFT, expected.place.fair_tag)
+        mean += int((cost - mean) / (started + 1))  # towards 0, as both databases divide
+        self.mean[priority] = mean, min(started + 1, REMEMBERED)
         self.leases.append(lease)
 
     @precondition(lambda self: self.leases)
@@ -168,7 +188,7 @@ class JobLives(RuleBasedStateMachine):
 
     def give_up(self, expected: Expected, state: JobState) -> None:
         expected.become(state)
-        self.next_tag[expected.account.id, expected.place.priority] -= expected.cost
+        self.next_tag[expected.account.id, expected.place.priority, expected.quick] -= expected.share
 
     def line(self) -> list[Expected]:
         waiting = [each for each in self.jobs.values() if each.state is JobState.QUEUED]

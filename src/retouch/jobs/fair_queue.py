@@ -1,17 +1,25 @@
-"""Who is next in a queue, and how many are before you: fair tags and exact positions.
+"""Who is next in a queue, and how much is before you: fair tags, head starts and exact positions.
 
 A waiting job has a place (priority, fair tag, sequence); places are compared in that order, are unique, and
 never change, so claiming is the first row of an index and a position is the number of smaller places.
 
-*Fair tags.* Start-time fair queueing, written at submit. Every (queue, priority) has a clock: the tag of the
-job started last. A job's tag is the clock or its account's next tag, whichever is later, and moves the
-account's next tag on by cost / weight. So accounts take turns however much one of them has queued, an account
-of weight 2 has two turns, and idle time is not saved up. A cancelled job's turn is given back.
+*Fair tags.* Start-time fair queueing in predicted device time, written at submit. Every (queue, priority) has a
+clock, and every account there two flows, its quick jobs and the others. A job is quick that costs at most half of
+what jobs of the line cost on average (U). Its tag is the clock or its flow's next tag, whichever is later, and moves
+the flow's next tag on by cost / weight. So accounts share the device's time however much one of them has queued, an
+account of weight 2 has two shares, and idle time is not saved up. Jobs that are not quick may lie ALLOWANCE U behind
+their flow, so that a burst is not punished at once. A cancelled job's share is given back.
+
+*Head starts.* From the tag of a quick job up to HEAD_START U are taken off, the more the shorter it is: a short job
+does not wait behind long ones that were there before, and a long one waits for a bounded amount of later short ones.
+A start moves the clock to the job's tag, and at least by a DRIFT-th of its cost, because the tags of quick jobs lie
+behind the clock. All of it counts predicted time, none of it the time of day. Where the constants come from:
+`docs/decisions/0009-the-order-of-edits.md`.
 
 *Positions.* Counting the smaller places costs as much as there are. So the line of a queue is cut into blocks,
-ranges of places with a maintained count of at most BLOCK_SIZE waiting jobs: a position is the sum over the
-blocks before, plus a count inside one block. A block that grows too long is cut in two at its median;
-neighbours that have run low are joined (`tidy`). Whatever order jobs arrive and leave in, a position costs at
+ranges of places with a maintained count of at most BLOCK_SIZE waiting jobs, and the sum of their costs: a position is
+the sum over the blocks before, plus a count inside one block. A block that grows too long is cut in two at its
+median; neighbours that have run low are joined (`tidy`). Whatever order jobs arrive and leave in, a position costs at
 most one block and one short row per block: some 2,000 rows of each at a million waiting jobs.
 
 *Why this is exact while others write.* A count changes in the transaction that changes the job, and it is the
@@ -42,6 +50,7 @@ from sqlalchemy import (
     literal_column,
     select,
     tuple_,
+    union_all,
     update,
 )
 
@@ -51,8 +60,16 @@ from retouch.jobs.tables import fair_clock, fair_share, job, queue_block
 BLOCK_SIZE = 1024
 """Most waiting jobs of a block. The square root of a million: beyond it, sum and count grow apart."""
 
-TURN = 1_000_000
-"""Length of one image's turn for an account of weight 1, in units of the fair tag."""
+SECOND = 1_000_000
+"""Of device time, in units of the fair tag and of costs."""
+
+HEAD_START, ALLOWANCE, DRIFT = 10, 10, 16
+"""In mean costs, the first two; found by simulation, and little depends on them within a factor of two."""
+
+COST_BITS = 6
+
+REMEMBERED = 255
+"""Started jobs that the mean cost forgets half of, roughly, after as many more."""
 
 QUEUED: ColumnElement[bool] = job.c.state == literal_column("'queued'")
 """Written out and not bound, since only then can the databases use the index of waiting jobs."""
@@ -66,10 +83,27 @@ class Place(NamedTuple):
     sequence: int
 
 
+class Turn(NamedTuple):
+    """A job's place, and what it takes: `cost` of the device, `share` of its account's flow; both in fair tags."""
+
+    account_id: str
+    place: Place
+    cost: int
+    share: int
+    quick: bool
+
+
+class Ahead(NamedTuple):
+    """What waits before a place."""
+
+    jobs: int
+    cost: int
+
+
 _Limit: TypeAlias = Place | tuple[BindParameter[int], BindParameter[int], BindParameter[int]]
 """A place, or one that is given when a statement runs."""
 
-FIRST = Place(-(2**31), 0, 0)
+FIRST = Place(-(2**31), -(2**62), 0)
 LAST = Place(2**31 - 1, 2**62, 2**62)
 
 
@@ -82,31 +116,63 @@ def _bound(prefix: str = "") -> tuple[BindParameter[int], BindParameter[int], Bi
     return priority, tag, sequence
 
 
+_FLOW = (fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id, fair_share.c.quick)
 _here = tuple_(*_bound())
 _PLACE = (job.c.priority, job.c.fair_tag, job.c.sequence)
 _block_lower = tuple_(queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
 _block_upper = tuple_(queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
 
 
-def cost_of(images: int, weight: int) -> int:
-    """How far a job of so many images moves an account of that weight; at least 1."""
-    return max(1, images * TURN // weight)
+class Share(NamedTuple):
+    """What `take_turn` decides; the place is complete once the job's row has its sequence."""
+
+    fair_tag: int
+    cost: int
+    share: int
+    quick: bool
 
 
-def take_turn(connection: Connection, queue: str, priority: int, account_id: str, cost: int) -> int:
-    """The fair tag of the account's next job, which counts as waiting from now on."""
-    clock = select(fair_clock.c.tag).where(fair_clock.c.queue == queue, fair_clock.c.priority == priority)
-    values = {"queue": queue, "priority": priority, "account_id": account_id, "waiting": 1}
-    row = insert_into(connection, fair_share).values(
-        **values, next_tag=func.coalesce(clock.scalar_subquery(), 0) + cost
-    )
-    earliest, own = row.excluded.next_tag, fair_share.c.next_tag + cost
-    row = row.on_conflict_do_update(
-        index_elements=["queue", "priority", "account_id"],
+def cost_of(seconds: float) -> int:
+    """Predicted device seconds as a cost; at least 1.
+
+    To COST_BITS binary digits, about 3 %: jobs that differ in the length of their words only are equals, which start
+    in the order of submission.
+    """
+    cost = max(1, round(seconds * SECOND))
+    shift = max(0, cost.bit_length() - COST_BITS)
+    return (cost >> shift) << shift
+
+
+def take_turn(  # noqa: PLR0917 - the flow, and what the job is
+    connection: Connection, queue: str, priority: int, account_id: str, cost: int, weight: int, typical: int
+) -> Share:
+    """Where the account's next job stands, which counts as waiting from now on.
+
+    typical: what a job of this queue costs, as long as none was started there.
+    """
+    row = connection.execute(_CLOCK, {"of_queue": queue, "of_priority": priority}).one_or_none()
+    clock, mean_of_started, started = row or (0, 0, 0)
+    mean = max(1, (started * mean_of_started + typical) // (started + 1))
+    quick_up_to = max(1, mean // 2)
+    quick, share = cost <= quick_up_to, max(1, cost // weight)
+    flow = {"queue": queue, "priority": priority, "account_id": account_id, "quick": quick}
+    new = insert_into(connection, fair_share).values(**flow, next_tag=clock + share, waiting=1)
+    earliest, own = new.excluded.next_tag, fair_share.c.next_tag + share
+    new = new.on_conflict_do_update(
+        index_elements=list(flow),
         set_={"next_tag": case((own > earliest, own), else_=earliest), "waiting": fair_share.c.waiting + 1},
     )
-    next_tag: int = connection.execute(row.returning(fair_share.c.next_tag)).scalar_one()
-    return next_tag - cost
+    tag = connection.execute(new.returning(fair_share.c.next_tag)).scalar_one() - share
+    if quick:
+        tag -= HEAD_START * mean * (quick_up_to - cost) // quick_up_to
+    else:
+        tag = max(clock, tag - ALLOWANCE * mean)
+    return Share(tag, cost, share, quick)
+
+
+_CLOCK = select(fair_clock.c.tag, fair_clock.c.mean_cost, fair_clock.c.started).where(
+    fair_clock.c.queue == bindparam("of_queue"), fair_clock.c.priority == bindparam("of_priority")
+)
 
 
 def account_waiting(connection: Connection, account_id: str) -> int:
@@ -115,50 +181,57 @@ def account_waiting(connection: Connection, account_id: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def join(connection: Connection, queue: str, place: Place) -> None:
-    """Count a job that has just become queued at `place`; its row is already written."""
-    _add(connection, queue, place, 1)
+def join(connection: Connection, queue: str, turn: Turn) -> None:
+    """Count a job that has just become queued; its row is already written."""
+    _add(connection, queue, turn, 1)
 
 
-def start(connection: Connection, queue: str, place: Place, account_id: str) -> None:
-    """The job at `place` leaves the line because it starts: the clock moves to its tag."""
-    _leave_share(connection, queue, place, account_id)
-    clock = insert_into(connection, fair_clock).values(queue=queue, priority=place.priority, tag=place.fair_tag)
-    connection.execute(
-        clock.on_conflict_do_update(
-            index_elements=["queue", "priority"],
-            set_={"tag": clock.excluded.tag},
-            where=fair_clock.c.tag < clock.excluded.tag,
-        )
+def start(connection: Connection, queue: str, turn: Turn) -> None:
+    """The job leaves the line because it starts: the clock moves on, and its cost counts in the mean."""
+    _leave_share(connection, queue, turn)
+    place, drift = turn.place, turn.cost // DRIFT
+    row = insert_into(connection, fair_clock).values(
+        queue=queue, priority=place.priority, tag=max(drift, place.fair_tag), mean_cost=turn.cost, started=1
     )
-    _add(connection, queue, place, -1)
+    drifted, mean, started = fair_clock.c.tag + drift, fair_clock.c.mean_cost, fair_clock.c.started
+    row = row.on_conflict_do_update(
+        index_elements=["queue", "priority"],
+        set_={
+            "tag": case((drifted > place.fair_tag, drifted), else_=place.fair_tag),
+            "mean_cost": mean + (turn.cost - mean) // (started + 1),
+            "started": case((started < REMEMBERED, started + 1), else_=started),
+        },
+    )
+    connection.execute(row)
+    _add(connection, queue, turn, -1)
 
 
-def come_back(connection: Connection, queue: str, place: Place, account_id: str) -> None:
+def come_back(connection: Connection, queue: str, turn: Turn) -> None:
     """A job that was started waits again, at its old place; its row is already written."""
-    own = {"queue": queue, "priority": place.priority, "account_id": account_id}
-    share = insert_into(connection, fair_share).values(**own, next_tag=place.fair_tag, waiting=1)
+    flow = _flow(queue, turn)
+    share = insert_into(connection, fair_share).values(**flow, next_tag=turn.place.fair_tag, waiting=1)
     connection.execute(  # the share may have been forgotten while the account had nothing waiting
-        share.on_conflict_do_update(index_elements=list(own), set_={"waiting": fair_share.c.waiting + 1})
+        share.on_conflict_do_update(index_elements=list(flow), set_={"waiting": fair_share.c.waiting + 1})
     )
-    _add(connection, queue, place, 1)
+    _add(connection, queue, turn, 1)
 
 
-def give_up(connection: Connection, queue: str, place: Place, account_id: str, cost: int) -> None:
-    """The job at `place` leaves the line without having run: its turn is given back."""
-    _leave_share(connection, queue, place, account_id, cost=cost)
-    _add(connection, queue, place, -1)
+def give_up(connection: Connection, queue: str, turn: Turn) -> None:
+    """The job leaves the line without having run: its share is given back."""
+    _leave_share(connection, queue, turn, given_back=turn.share)
+    _add(connection, queue, turn, -1)
 
 
-def position(connection: Connection, queue: str, place: Place) -> int:
-    """How many waiting jobs of the queue have a smaller place. All of `connection` must see one moment."""
+def ahead(connection: Connection, queue: str, place: Place) -> Ahead:
+    """The waiting jobs of the queue with a smaller place. All of `connection` must see one moment."""
     row = connection.execute(_OWN, {"of_queue": queue, **place._asdict()}).one_or_none()
     if row is None:
-        return 0
+        return Ahead(0, 0)
     lower = _Block.of(row).lower
     count = _BEFORE[lower[:2] == place[:2]]
     given = {f"from_{name}": value for name, value in lower._asdict().items()}
-    return int(connection.execute(count, {"of_queue": queue, **place._asdict(), **given}).scalar_one())
+    jobs, cost = connection.execute(count, {"of_queue": queue, **place._asdict(), **given}).one()
+    return Ahead(int(jobs), int(cost))
 
 
 def length(connection: Connection, queue: str) -> int:
@@ -187,7 +260,7 @@ def tidy(connection: Connection, queue: str, *, most: int = 100) -> int:
         if kept is None or kept.upper != block.lower or gone >= most or kept.waiting + block.waiting > BLOCK_SIZE // 2:
             kept = block
             continue
-        kept = _Block(kept.id, kept.lower, block.upper, kept.waiting + block.waiting)
+        kept = _Block(kept.id, kept.lower, block.upper, kept.waiting + block.waiting, kept.cost + block.cost)
         connection.execute(delete(queue_block).where(queue_block.c.id == block.id))
         _write(connection, kept)
         gone += 1
@@ -200,12 +273,11 @@ def forget_idle_shares(connection: Connection) -> None:
         fair_clock.c.queue == fair_share.c.queue, fair_clock.c.priority == fair_share.c.priority
     )
     idle = (
-        select(fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id)
+        select(*_FLOW)
         .where(fair_share.c.waiting == 0, fair_share.c.next_tag <= clock.scalar_subquery())
         .with_for_update(skip_locked=True)  # one that is in use is not idle
     )
-    own = tuple_(fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id)
-    connection.execute(delete(fair_share).where(own.in_(idle)))
+    connection.execute(delete(fair_share).where(tuple_(*_FLOW).in_(idle)))
 
 
 class _Block(NamedTuple):
@@ -213,20 +285,21 @@ class _Block(NamedTuple):
     lower: Place
     upper: Place
     waiting: int
+    cost: int
 
     @classmethod
     def of(cls, row: Any) -> _Block:
-        return cls(row[0], Place(*row[1:4]), Place(*row[4:7]), row[7])
+        return cls(row[0], Place(*row[1:4]), Place(*row[4:7]), row[7], row[8])
 
 
-def _add(connection: Connection, queue: str, place: Place, jobs: int) -> None:
-    parameters = {"of_queue": queue, "jobs": jobs, **place._asdict()}
+def _add(connection: Connection, queue: str, turn: Turn, jobs: int) -> None:
+    parameters = {"of_queue": queue, "jobs": jobs, "cost": jobs * turn.cost, **turn.place._asdict()}
     while (row := connection.execute(_ADD, parameters).one_or_none()) is None:
         # No block holds the place: this is the first job of its queue, or another transaction cut or joined the
         # block while this one waited for its row; the bounds it has now lead to the right one.
         if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
             line = insert_into(connection, queue_block).values(
-                queue=queue, waiting=0, **lower_bound(FIRST), **upper_bound(LAST)
+                queue=queue, waiting=0, cost=0, **lower_bound(FIRST), **upper_bound(LAST)
             )
             connection.execute(line.on_conflict_do_nothing())
     block = _Block.of(row)
@@ -236,20 +309,21 @@ def _add(connection: Connection, queue: str, place: Place, jobs: int) -> None:
 
 def _cut(connection: Connection, queue: str, block: _Block) -> None:
     """Cut a block whose row this transaction has just written, and therefore holds, at its median."""
-    places = [
-        Place(*row)
+    rows = [
+        row
         for part in _waiting_between(queue, block.lower, block.upper, one_turn=block.lower[:2] == block.upper[:2])
-        for row in connection.execute(select(*_PLACE).where(*part).order_by(*_PLACE))
+        for row in connection.execute(select(*_PLACE, job.c.cost).where(*part).order_by(*_PLACE))
     ]
     # Every change of the count is a change of a job in the same transaction, and this one holds the block's row: what
     # is read here is what was counted, and both halves stay exact.
-    assert len(places) == block.waiting
+    assert len(rows) == block.waiting
     # At the median of the jobs and not of the range: new jobs gather at one end, and half a range may be empty.
-    front = len(places) // 2
+    front = len(rows) // 2
+    cut, cost = Place(*rows[front][:3]), sum(row.cost for row in rows[:front])
     # The front half keeps the row. A writer waiting for it then finds its place outside and looks again; one that
     # looked before the cut can reach the back half only through that row.
-    _write(connection, block._replace(upper=places[front], waiting=front))
-    rest = {"waiting": len(places) - front, **lower_bound(places[front]), **upper_bound(block.upper)}
+    _write(connection, block._replace(upper=cut, waiting=front, cost=cost))
+    rest = {"waiting": len(rows) - front, "cost": block.cost - cost, **lower_bound(cut), **upper_bound(block.upper)}
     connection.execute(insert(queue_block).values(queue=queue, **rest))
 
 
@@ -275,12 +349,22 @@ def _waiting_between(
 
 def _write(connection: Connection, block: _Block) -> None:
     changed = update(queue_block).where(queue_block.c.id == block.id)
-    connection.execute(changed.values(waiting=block.waiting, **upper_bound(block.upper)))
+    connection.execute(changed.values(waiting=block.waiting, cost=block.cost, **upper_bound(block.upper)))
 
 
-def _leave_share(connection: Connection, queue: str, place: Place, account_id: str, *, cost: int = 0) -> None:
-    own = {"of_queue": queue, "of_priority": place.priority, "of_account": account_id}
-    connection.execute(_LEAVE_SHARE, {**own, "cost": cost})
+def _flow(queue: str, turn: Turn) -> dict[str, Any]:
+    """The row of `fair_share` a job belongs to."""
+    return {
+        "queue": queue,
+        "priority": turn.place.priority,
+        "account_id": turn.account_id,
+        "quick": turn.quick,
+    }
+
+
+def _leave_share(connection: Connection, queue: str, turn: Turn, *, given_back: int = 0) -> None:
+    of = {f"of_{name}": value for name, value in _flow(queue, turn).items()}
+    connection.execute(_LEAVE_SHARE, {**of, "cost": given_back})
 
 
 _LEAVE_SHARE = (
@@ -288,7 +372,8 @@ _LEAVE_SHARE = (
     .where(
         fair_share.c.queue == bindparam("of_queue"),
         fair_share.c.priority == bindparam("of_priority"),
-        fair_share.c.account_id == bindparam("of_account"),
+        fair_share.c.account_id == bindparam("of_account_id"),
+        fair_share.c.quick == bindparam("of_quick"),
     )
     .values(waiting=fair_share.c.waiting - 1, next_tag=fair_share.c.next_tag - bindparam("cost", type_=BigInteger))
 )
@@ -311,6 +396,7 @@ _BLOCK_COLUMNS = (
     queue_block.c.upper_tag,
     queue_block.c.upper_sequence,
     queue_block.c.waiting,
+    queue_block.c.cost,
 )
 
 _BLOCKS = (
@@ -329,24 +415,28 @@ _OWN = (  # the last block that begins at or before a place: the one that holds 
 _ADD = (  # no row comes back when the block was cut or joined while this waited for it
     update(queue_block)
     .where(queue_block.c.id == select(_OWN.subquery("own").c.id).scalar_subquery(), _here < _block_upper)
-    .values(waiting=queue_block.c.waiting + bindparam("jobs", type_=Integer))
+    .values(
+        waiting=queue_block.c.waiting + bindparam("jobs", type_=Integer),
+        cost=queue_block.c.cost + bindparam("cost", type_=BigInteger),
+    )
     .returning(*_BLOCK_COLUMNS)
 )
 
 
 def _before(*, one_turn: bool) -> Select[Any]:
-    """Counts the smaller places: whole blocks by their counts, and the part of the own block from `from_…` on.
+    """Counts the smaller places and their costs: whole blocks, and the part of the own block from `from_…` on.
 
     Made once: fifty callers who poll ask for five hundred positions a second, and putting the statement
     together takes several times as long as running it.
     """
     queue = bindparam("of_queue", type_=String())
-    blocks = select(func.coalesce(func.sum(queue_block.c.waiting), 0)).where(
+    blocks = select(func.sum(queue_block.c.waiting).label("jobs"), func.sum(queue_block.c.cost).label("cost")).where(
         queue_block.c.queue == queue, _block_lower < tuple_(*_bound("from_"))
     )
     parts = _waiting_between(queue, _bound("from_"), _bound(), one_turn=one_turn)
-    counts = (select(func.count()).where(*part).scalar_subquery() for part in parts)
-    return select(sum(counts, blocks.scalar_subquery()))
+    counts = (select(func.count(), func.sum(job.c.cost)).where(*part) for part in parts)
+    all_of = union_all(blocks, *counts).subquery()
+    return select(func.coalesce(func.sum(all_of.c.jobs), 0), func.coalesce(func.sum(all_of.c.cost), 0))
 
 
 _BEFORE = {one_turn: _before(one_turn=one_turn) for one_turn in (True, False)}

@@ -48,8 +48,8 @@ FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLE
 class Job:
     """One row of the job table. Times are timezone-aware UTC.
 
-    sequence: order of submission, unique. priority: smaller first. fair_tag: its account's turn within the
-    priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the anonymous account.
+    sequence: order of submission, unique. priority: smaller first. fair_tag, fair_cost, cost, quick: its turn within
+    the priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the anonymous account.
     attempt: 0 while it never ran. notices: what the submit answered about parameters.
     cancel_requested: the owner wants it stopped while it is running. step, steps: progress of the edit
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
@@ -81,6 +81,9 @@ class Job:
     payload_deleted: bool = False
     key_id: str = ""
     fair_tag: int = 0
+    fair_cost: int = 0
+    cost: int = 0
+    quick: bool = False
     notices: tuple[Notice, ...] = ()
     worker: str | None = None
     run_timeout_s: float | None = None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -35,7 +35,7 @@ from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, U
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
 from retouch.jobs import caller_buckets, fair_queue, outbox
 from retouch.jobs.events import append, forget_all
-from retouch.jobs.fair_queue import QUEUED, Place
+from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
 from retouch.jobs.job import Job, JobState, Lease
 from retouch.jobs.tables import job, job_tally
 
@@ -90,15 +90,26 @@ def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ..
 _ENQUEUE = insert(job).returning(job.c.sequence)
 
 
-def enqueue(connection: Connection, new: Job, *, weight: int) -> Job:
+class Predicted(NamedTuple):
+    """Device seconds, all images together: of this job, and of a typical one of its queue."""
+
+    seconds: float
+    typical_s: float
+
+
+def enqueue(connection: Connection, new: Job, *, weight: int, predicted: Predicted) -> Job:
     """Write a queued job of an account of that weight; returns it with its place."""
-    cost = fair_queue.cost_of(new.request.num_images, weight)
-    fair_tag = fair_queue.take_turn(connection, new.queue, new.priority, new.account_id, cost)
-    sequence = connection.execute(_ENQUEUE, _row_of(new, fair_tag, cost)).scalar_one()
-    written = replace(new, sequence=sequence, fair_tag=fair_tag)
+    new = _with_turn(connection, new, weight, predicted)
+    written = replace(new, sequence=connection.execute(_ENQUEUE, _row_of(new)).scalar_one())
     append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
-    fair_queue.join(connection, new.queue, place_of(written))
+    fair_queue.join(connection, new.queue, turn_of(written))
     return written
+
+
+def _with_turn(connection: Connection, new: Job, weight: int, predicted: Predicted) -> Job:
+    cost, typical = (fair_queue.cost_of(seconds) for seconds in predicted)
+    share = fair_queue.take_turn(connection, new.queue, new.priority, new.account_id, cost, weight, typical)
+    return replace(new, fair_tag=share.fair_tag, fair_cost=share.share, cost=share.cost, quick=share.quick)
 
 
 def enter_failed(connection: Connection, new: Job) -> Job:
@@ -106,13 +117,13 @@ def enter_failed(connection: Connection, new: Job) -> Job:
     assert new.failure is not None, "a failed job has a failure"
     assert new.finished_at is not None, "a failed job has ended"
     failure = {"failure": new.failure.to_json(), "finished_at": new.finished_at, "expires_at": new.expires_at}
-    sequence = connection.execute(_ENQUEUE.values(**failure), _row_of(new, 0, 0)).scalar_one()
+    sequence = connection.execute(_ENQUEUE.values(**failure), _row_of(new)).scalar_one()
     written = replace(new, sequence=sequence)
     append(connection, new.id, new.finished_at, _state_event(JobState.FAILED, new.failure))
     return _finalize(connection, written, new.finished_at)
 
 
-def _row_of(new: Job, fair_tag: int, cost: int) -> dict[str, Any]:
+def _row_of(new: Job) -> dict[str, Any]:
     return {
         "id": new.id,
         "account_id": new.account_id,
@@ -120,8 +131,10 @@ def _row_of(new: Job, fair_tag: int, cost: int) -> dict[str, Any]:
         "queue": new.queue,
         "state": new.state.value,
         "priority": new.priority,
-        "fair_tag": fair_tag,
-        "fair_cost": cost,
+        "fair_tag": new.fair_tag,
+        "fair_cost": new.fair_cost,
+        "cost": new.cost,
+        "quick": new.quick,
         "request": new.request.to_json(),
         "delivery": new.delivery.to_json(),
         "notices": [asdict(notice) for notice in new.notices],
@@ -138,17 +151,20 @@ def _row_of(new: Job, fair_tag: int, cost: int) -> dict[str, Any]:
     }
 
 
-def retry(connection: Connection, failed: Job, *, weight: int, now: datetime, start_by: datetime) -> Job:
+def retry(
+    connection: Connection, failed: Job, *, weight: int, predicted: Predicted, now: datetime, start_by: datetime
+) -> Job:
     """failed to queued, at the end of its account's line. The caller has locked the row and seen that it has failed.
 
     What it left behind is forgotten, its history too: a reader of the events begins anew.
     """
-    cost = fair_queue.cost_of(failed.request.num_images, weight)
-    fair_tag = fair_queue.take_turn(connection, failed.queue, failed.priority, failed.account_id, cost)
+    turn = _with_turn(connection, failed, weight, predicted)
     values = {
         "state": JobState.QUEUED.value,
-        "fair_tag": fair_tag,
-        "fair_cost": cost,
+        "fair_tag": turn.fair_tag,
+        "fair_cost": turn.fair_cost,
+        "cost": turn.cost,
+        "quick": turn.quick,
         "attempt": 0,
         "worker": None,
         "cancel_requested": False,
@@ -166,7 +182,7 @@ def retry(connection: Connection, failed: Job, *, weight: int, now: datetime, st
     waiting = job_of(connection.execute(changed.returning(job)).one())
     forget_all(connection, waiting.id)
     append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
-    fair_queue.join(connection, waiting.queue, place_of(waiting))
+    fair_queue.join(connection, waiting.queue, turn_of(waiting))
     return waiting
 
 
@@ -223,13 +239,13 @@ def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_
     row = connection.execute(_CLAIM, claim).one()
     claimed = job_of(row)
     append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
-    fair_queue.start(connection, queue, place_of(claimed), claimed.account_id)
+    fair_queue.start(connection, queue, turn_of(claimed))
     return Lease(claimed, worker, row.claims)
 
 
-def position(connection: Connection, waiting: Job) -> int:
-    """How many jobs are before a waiting job in its queue."""
-    return fair_queue.position(connection, waiting.queue, place_of(waiting))
+def ahead(connection: Connection, waiting: Job) -> Ahead:
+    """What is before a waiting job in its queue."""
+    return fair_queue.ahead(connection, waiting.queue, place_of(waiting))
 
 
 def end_waiting(
@@ -247,7 +263,7 @@ def end_waiting(
     if row is None:
         raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
     append(connection, waiting.id, now, _state_event(state, failure))
-    fair_queue.give_up(connection, waiting.queue, place_of(waiting), waiting.account_id, row.fair_cost)
+    fair_queue.give_up(connection, waiting.queue, turn_of(waiting))
     return _finalize(connection, job_of(row), now)
 
 
@@ -319,7 +335,7 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
     }
     waiting = job_of(_fenced(connection, lease, values, change=_FENCED if costs_attempt else _UNCOUNTED))
     append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
-    fair_queue.come_back(connection, waiting.queue, place_of(waiting), waiting.account_id)
+    fair_queue.come_back(connection, waiting.queue, turn_of(waiting))
     return waiting
 
 
@@ -435,6 +451,10 @@ def place_of(waiting: Job) -> Place:
     return Place(waiting.priority, waiting.fair_tag, waiting.sequence)
 
 
+def turn_of(waiting: Job) -> Turn:
+    return Turn(waiting.account_id, place_of(waiting), waiting.cost, waiting.fair_cost, waiting.quick)
+
+
 def job_of(row: Row[Any]) -> Job:
     """The job of a row."""
     return Job(
@@ -448,6 +468,9 @@ def job_of(row: Row[Any]) -> Job:
         sequence=row.sequence,
         priority=row.priority,
         fair_tag=row.fair_tag,
+        fair_cost=row.fair_cost,
+        cost=row.cost,
+        quick=row.quick,
         attempt=row.attempt,
         cancel_requested=row.cancel_requested,
         step=row.step,

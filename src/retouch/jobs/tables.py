@@ -5,7 +5,20 @@ Changing a table here needs a step in `migrations/versions/`; a test compares th
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, CheckConstraint, Column, Float, ForeignKey, Identity, Index, Integer, Table, Text, text
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Table,
+    Text,
+    false,
+    text,
+)
 
 from retouch.database import Json, Number, UtcTime, metadata
 
@@ -19,8 +32,10 @@ job = Table(
     Column("queue", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("fair_tag", Number, nullable=False),  # see fair_queue.py
+    Column("fair_tag", Number, nullable=False),  # see fair_queue.py, for the next four
     Column("fair_cost", Number, nullable=False),
+    Column("cost", Number, nullable=False, server_default=text("0")),
+    Column("quick", Boolean, nullable=False, server_default=false()),
     Column("request", Json, nullable=False),
     Column("delivery", Json, nullable=False),
     Column("notices", Json, nullable=False),
@@ -59,13 +74,14 @@ job = Table(
 
 _QUEUED = text("state = 'queued'")
 
-Index(  # claiming is a scan of this from its beginning; the state is in it so that counting never leaves it
+Index(  # claiming is a scan of this from its beginning; state and cost are in it so that counting never leaves it
     "ix_job_waiting",
     job.c.queue,
     job.c.priority,
     job.c.fair_tag,
     job.c.sequence,
     job.c.state,
+    job.c.cost,
     sqlite_where=_QUEUED,
     postgresql_where=_QUEUED,
 )
@@ -108,18 +124,21 @@ fair_share = Table(  # what each account has taken of each line, and how many of
     Column("queue", Text, primary_key=True),
     Column("priority", Integer, primary_key=True),
     Column("account_id", Text, primary_key=True),
+    Column("quick", Boolean, primary_key=True),
     Column("next_tag", Number, nullable=False),
     Column("waiting", Integer, nullable=False),
     CheckConstraint("waiting >= 0", name="waiting"),
 )
 Index("ix_fair_share_account", fair_share.c.account_id)
 
-fair_clock = Table(  # the tag of the last job that was started
+fair_clock = Table(  # how far each line is, and what its started jobs cost on average
     "fair_clock",
     metadata,
     Column("queue", Text, primary_key=True),
     Column("priority", Integer, primary_key=True),
     Column("tag", Number, nullable=False),
+    Column("mean_cost", Number, nullable=False, server_default=text("0")),
+    Column("started", Number, nullable=False, server_default=text("0")),  # as far as the mean remembers
 )
 
 queue_block = Table(  # counts of waiting jobs by ranges of places; see fair_queue.py
@@ -134,6 +153,7 @@ queue_block = Table(  # counts of waiting jobs by ranges of places; see fair_que
     Column("upper_tag", Number, nullable=False),
     Column("upper_sequence", Number, nullable=False),
     Column("waiting", Integer, nullable=False),
+    Column("cost", Number, nullable=False, server_default=text("0")),
     CheckConstraint("waiting >= 0", name="waiting"),
     postgresql_with={"fillfactor": "50"},  # the count changes with every job: leave room to update in place
 )
@@ -144,6 +164,15 @@ Index(
     queue_block.c.lower_tag,
     queue_block.c.lower_sequence,
     unique=True,
+)
+
+device_cost = Table(  # what each queue's edits take on each device, as last measured; see engine/cost.py
+    "device_cost",
+    metadata,
+    Column("queue", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("cost", Json, nullable=False),
+    Column("measured_at", UtcTime, nullable=False),
 )
 
 job_tally = Table(  # how many jobs ever ended how, for the metrics; retention does not lower it

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from retouch.edit import Delivery
-from retouch.jobs.fair_queue import TURN, cost_of
+from retouch.jobs.fair_queue import SECOND, cost_of
 from retouch.jobs.job import FINAL_STATES, Job, JobState, state_after_lost_lease, utc_now
 from retouch.jobs.retention import Retention
 from tests.services import TRANSITIONS, an_edit
@@ -61,10 +61,11 @@ def test_the_caller_s_retention_counts_but_not_below_the_shortest() -> None:
         assert life.expiry(job, NOW) == NOW + timedelta(seconds=life_s)
 
 
-def test_a_turn_costs_by_pictures_and_weight_and_never_nothing() -> None:
-    assert cost_of(1, 1) == TURN
-    assert cost_of(4, 2) == 2 * TURN
-    assert cost_of(1, 10**9) == 1
+def test_a_cost_is_never_nothing_and_small_differences_are_none() -> None:
+    assert cost_of(0.0) == 1
+    assert cost_of(1.0) == pytest.approx(SECOND, rel=0.03)
+    assert cost_of(10.0) == cost_of(10.05)
+    assert all(0.96 < cost_of(seconds / 7) / (seconds / 7 * SECOND) <= 1 for seconds in range(1, 500))
 
 
 def test_the_clock_knows_its_zone() -> None:

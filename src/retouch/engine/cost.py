@@ -1,0 +1,232 @@
+"""How many device seconds an edit takes and how much memory it holds, predicted from its sizes and its settings.
+
+`Work` is what can be known before anything runs, `Cost` turns it into seconds, `CostLearner` fits a cost to what a
+device was measured at. The queue orders by these seconds, the worker leases by them, callers are told them. A
+prediction that is wrong delays edits and nothing else: no result depends on it. It knows no tensors and no database.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from retouch.catalog import Checkpoint
+from retouch.edit import Acceleration, EditRequest, EditSpec
+from retouch.sizes import resolve
+
+Stage: TypeAlias = Literal["prepare", "denoise", "decode"]
+
+TOKEN = 16
+"""Pixels per token and side of an image, in all networks of the family."""
+
+VISION_TOKEN = 28
+"""The same for what the language model sees."""
+
+TEMPLATE_TOKENS = 10
+"""What the template adds to the words and is not dropped."""
+
+CHARACTERS_PER_TOKEN = 4
+
+PRIOR = {
+    # 1 MP, one reference, 8,462 tokens a branch: 0.212 s, of them 0.145 s linear and 0.067 s attention (computed
+    # for 790 TFLOP/s); text 0.13 s, encode 0.04 s, decode 0.06 s (published for Qwen-Image-Edit on an H200).
+    "denoise": (0.002, 1.72e-5, 9.3e-10),
+    "prepare": (0.02, 1.0e-5, 4.0e-4),
+    "decode": (0.01, 1.5e-5),
+}
+"""Seconds per unit of each feature of a stage, for a device nothing is known of. Right in their proportions."""
+
+KEPT = 9
+"""Measurements kept of one shape; their median counts, so that a busy machine's outliers do not."""
+
+SHAPES = 64
+"""Shapes kept; the one that was measured longest ago goes first."""
+
+PULL = 0.001
+"""Weight of a coefficient's prior against one shape's measurements, once the scale is right."""
+
+FAR = 0.2
+"""Relative error from which a shape counts less and less (Huber)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one image asks of a device.
+
+    target, references, text: tokens of one branch. branches: 2 when guided. acceleration: the one that is applied.
+    """
+
+    target: int
+    references: int
+    text: int
+    branches: int
+    steps: int
+    acceleration: str = Acceleration.NONE.value
+
+    def features(self, stage: Stage) -> tuple[float, ...]:
+        """What a stage's seconds are linear in; of one step, for `denoise`."""
+        tokens = self.target + self.references + self.text
+        if stage == "denoise":
+            return 1.0, float(self.branches * tokens), float(self.branches * tokens**2)
+        if stage == "prepare":
+            return 1.0, float(self.references), float(self.branches * self.text)
+        return 1.0, float(self.target)
+
+
+def work_of(request: EditRequest, checkpoint: Checkpoint) -> Work:
+    """The work of each image of a completed request, whose inputs may not have been looked at: areas, not shapes."""
+    canvas = resolve(request.size, checkpoint.sizes, None).canvas
+    prompts = (request.prompt, request.negative_prompt or "")
+    guided = (request.guidance_scale or 1.0) > 1
+    return _work(checkpoint, canvas, len(request.images), prompts, request.steps or 1, guided=guided)
+
+
+def work_of_spec(spec: EditSpec, image_count: int, checkpoint: Checkpoint) -> Work:
+    """The same once everything is decided."""
+    prompts = (spec.prompt, spec.negative_prompt)
+    return _work(
+        checkpoint, (spec.width, spec.height), image_count, prompts, spec.steps, guided=spec.guidance_scale > 1
+    )
+
+
+def typical_work(checkpoint: Checkpoint) -> Work:
+    """What an edit of one image with the checkpoint's own settings asks for."""
+    side = round(checkpoint.sizes.default_area**0.5)
+    return _work(checkpoint, (side, side), 1, ("", ""), checkpoint.steps, guided=checkpoint.guidance_scale > 1)
+
+
+def _work(
+    checkpoint: Checkpoint,
+    canvas: tuple[int, int],
+    image_count: int,
+    prompts: tuple[str, str],
+    steps: int,
+    *,
+    guided: bool,
+) -> Work:
+    area = canvas[0] * canvas[1]
+    reference = area if checkpoint.references_fit_canvas else checkpoint.reference_area
+    words = max(len(prompt) for prompt in prompts[: 2 if guided else 1])
+    return Work(
+        target=area // TOKEN**2,
+        references=image_count * (reference // TOKEN**2),
+        text=image_count * (checkpoint.vision_area // VISION_TOKEN**2)
+        + words // CHARACTERS_PER_TOKEN
+        + TEMPLATE_TOKENS,
+        branches=2 if guided else 1,
+        steps=steps,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds per unit of each feature, by stage, on one kind of device; see `PRIOR`.
+
+    accelerations: what a step takes with each, where an exact one takes 1.
+    """
+
+    coefficients: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIOR))
+    accelerations: Mapping[str, float] = field(default_factory=dict)
+
+    def seconds_of(self, work: Work, stage: Stage) -> float:
+        """Of one stage; of one step, for `denoise`."""
+        plain = sum(k * feature for k, feature in zip(self.coefficients[stage], work.features(stage), strict=True))
+        return plain * self.accelerations.get(work.acceleration, 1.0) if stage == "denoise" else plain
+
+    def seconds(self, work: Work) -> float:
+        """Of the device, for the whole image; above 0."""
+        whole = self.seconds_of(work, "prepare") + self.seconds_of(work, "decode")
+        return max(1e-6, whole + work.steps * self.seconds_of(work, "denoise"))
+
+    def to_json(self) -> dict[str, Any]:
+        stages = {stage: list(coefficients) for stage, coefficients in self.coefficients.items()}
+        return {"stages": stages, "accelerations": dict(self.accelerations)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Cost:
+        stages = {stage: tuple(map(float, coefficients)) for stage, coefficients in data["stages"].items()}
+        return cls({**PRIOR, **stages}, dict(data["accelerations"]))
+
+
+def seconds_on(costs: Sequence[Cost], work: Work) -> float:
+    """Of the whole image, on the average of several kinds of devices; by the prior when none was measured."""
+    return sum(cost.seconds(work) for cost in costs) / len(costs) if costs else Cost().seconds(work)
+
+
+class CostLearner:
+    """Fits a cost to measured stages, beginning from what is known already. For one thread at a time."""
+
+    def __init__(self, known: Cost | None = None) -> None:
+        self._prior = known or Cost()
+        self._measured: OrderedDict[tuple[Stage, Work], deque[float]] = OrderedDict()
+        self._cost: Cost | None = self._prior
+
+    def observe(self, work: Work, stage: Stage, seconds: float) -> None:
+        """Note what a stage of an image took; one step of it, for `denoise`."""
+        key = stage, replace(work, steps=0)
+        self._measured.setdefault(key, deque(maxlen=KEPT)).append(seconds)
+        self._measured.move_to_end(key)
+        if len(self._measured) > SHAPES:
+            self._measured.popitem(last=False)
+        self._cost = None
+
+    @property
+    def cost(self) -> Cost:
+        """The best guess from all that was measured."""
+        if self._cost is None:
+            exact = {stage: self._fit(stage) for stage in PRIOR}
+            self._cost = Cost(exact, self._accelerations(Cost(exact)))
+        return self._cost
+
+    def _medians(self, stage: str, *, exact: bool) -> list[tuple[Work, float]]:
+        return [
+            (work, max(1e-9, median(seconds)))
+            for (measured, work), seconds in self._measured.items()
+            if measured == stage and (work.acceleration == Acceleration.NONE) == exact
+        ]
+
+    def _fit(self, stage: str) -> tuple[float, ...]:
+        """Least squares of the relative errors over the shapes' medians, with few shapes near the scaled prior.
+
+        Residuals beyond FAR are weighed down (iteratively, after Huber); no coefficient is below 0.
+        """
+        prior = np.array(self._prior.coefficients[stage])
+        medians = self._medians(stage, exact=True)
+        if not medians:
+            return tuple(prior.tolist())
+        features = np.array([work.features(stage) for work, _ in medians])  # type: ignore[arg-type]
+        seconds = np.array([measured for _, measured in medians])
+        prior = prior * float(np.median(seconds / (features @ prior)))
+        shares = features * prior / seconds[:, None]  # what each coefficient's prior explains of each shape
+        weights = np.ones(len(medians))
+        factors = np.ones(len(prior))
+        for _ in range(5):
+            factors = _non_negative(shares, weights)
+            errors = np.abs(shares @ factors - 1)
+            weights = np.minimum(1.0, FAR / np.maximum(errors, 1e-9))
+        return tuple((prior * factors).tolist())
+
+    def _accelerations(self, cost: Cost) -> dict[str, float]:
+        ratios: dict[str, list[float]] = {}
+        for work, seconds in self._medians("denoise", exact=False):
+            ratios.setdefault(work.acceleration, []).append(seconds / cost.seconds_of(work, "denoise"))
+        return {**self._prior.accelerations, **{name: median(found) for name, found in ratios.items()}}
+
+
+def _non_negative(shares: Any, weights: Any) -> Any:
+    """Factors >= 0 that bring every row of `shares` near 1, each pulled towards 1 by PULL."""
+    free = list(range(shares.shape[1]))
+    while True:
+        part = shares[:, free]
+        normal = (part * weights[:, None]).T @ part + PULL * np.eye(len(free))
+        solution = np.linalg.solve(normal, part.T @ weights + PULL)
+        if (solution >= 0).all():
+            factors = np.zeros(shares.shape[1])
+            factors[free] = solution
+            return factors
+        free = [column for column, factor in zip(free, solution, strict=True) if factor >= 0]
