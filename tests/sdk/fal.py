@@ -25,6 +25,7 @@ from retouch.jobs.wakeups import open_wakeups
 from retouch.service import Service
 from retouch.storage.open import open_blobs
 from tests.live_server import LiveServer
+from tests.sdk.gated import GatedServer
 
 EDIT, PLUS, TWO = "fal-ai/qwen-image-edit", "fal-ai/qwen-image-edit-plus", "fal-ai/qwen-image-2/edit"
 HEADER = "x-fal-request-id"
@@ -51,7 +52,7 @@ def picture_at(url: str) -> Image.Image:
 
 
 @contextlib.contextmanager
-def pointed_at(server: LiveServer) -> Iterator[fal_client.SyncClient]:
+def pointed_at(server: LiveServer | GatedServer) -> Iterator[fal_client.SyncClient]:
     """Recipe 16.2: the module's addresses."""
     module, base = fal_client.client, f"{server.url}/fal"
     wanted = {

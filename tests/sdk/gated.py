@@ -30,6 +30,7 @@ from retouch.service import Service, ServiceSettings
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
+from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import input_reader
 from retouch.worker.worker import Worker
@@ -60,11 +61,12 @@ class GatedPipeline(NullPipeline):
 
 @dataclass(slots=True)
 class GatedServer:
-    """url: without a trailing slash. pipeline: the gate. service: to look at the jobs from inside."""
+    """url: without a trailing slash. pipeline: the gate. service: to look at the jobs. key: none is needed."""
 
     url: str
     pipeline: GatedPipeline
     service: Service
+    key: str | None = None
 
     def jobs(self) -> tuple[Job, ...]:
         return self.service.recent(ANONYMOUS, 100)
@@ -89,7 +91,14 @@ def until(fact: Callable[[], T | None], patience_s: float = PATIENCE_S) -> T:
 
 
 @contextlib.contextmanager
-def gated_server(data: Path, *, settings: ServiceSettings | None = None, running: int = 1) -> Iterator[GatedServer]:
+def gated_server(
+    data: Path,
+    *,
+    settings: ServiceSettings | None = None,
+    running: int = 1,
+    pipeline: GatedPipeline | None = None,
+    policy: JobPolicy | None = None,
+) -> Iterator[GatedServer]:
     """Start server and worker; stop both at the end, with the gate open."""
     data.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_named("null")
@@ -97,7 +106,7 @@ def gated_server(data: Path, *, settings: ServiceSettings | None = None, running
     database.migrate()
     blobs, wakeups, catalog = open_blobs(None, data), open_wakeups(database, data), Catalog.serving(checkpoint)
     service = Service(database, blobs, catalog, wakeups, settings)
-    pipeline = GatedPipeline()
+    pipeline = pipeline or GatedPipeline()
     worker = Worker(
         "gated",
         service=service,
@@ -106,6 +115,7 @@ def gated_server(data: Path, *, settings: ServiceSettings | None = None, running
         read=input_reader(blobs, Fetcher(()).fetch),
         load=lambda: pipeline,
         checkpoint=checkpoint,
+        policy=lambda _engine, _pipeline: policy or JobPolicy(),
         settings=WorkerSettings(
             running=running, ahead=0, poll_s=0.05, heartbeat=HeartbeatSettings(progress_s=0.01, preview_s=0.0)
         ),

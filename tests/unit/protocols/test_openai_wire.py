@@ -355,9 +355,7 @@ class TestCoercion:
             call(**{field: "2"})
         assert raised.value.field == field.partition("[")[0]
 
-    @pytest.mark.parametrize(
-        ("field", "value"), [("background", "transparent"), ("output_format", "svg"), ("enhance_prompt", "true")]
-    )
+    @pytest.mark.parametrize(("field", "value"), [("background", "transparent"), ("output_format", "svg")])
     def test_a_word_that_is_not_offered_is_refused(self, field: str, value: str):
         with pytest.raises(UnsupportedParameter) as raised:
             call(**{field: value})
@@ -435,9 +433,21 @@ class TestMeaning:
     @pytest.mark.parametrize(
         ("name", "value"), [("enable_safety_checker", "true"), ("disable_safety_checker", "false")]
     )
-    def test_who_asks_for_the_safety_checker_is_told_that_there_is_none(self, name: str, value: str):
-        assert ignored(call(**{name: value})) == [name]
+    def test_who_asks_for_the_safety_checker_is_told_when_nothing_was_checked(self, name: str, value: str):
+        parsed = call(**{name: value})
+        assert ignored(parsed) == []
+        body = dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), (DeliveredImage("AAAA"),))
+        assert body["data"][0]["has_nsfw_concepts"] is None
+        assert name in body["metadata"]["ignored_parameters"]
         assert ignored(call(moderation="low")) == ["moderation"]
+
+    @pytest.mark.parametrize("name", ["enable_prompt_expansion", "enhance_prompt", "prompt_extend"])
+    def test_a_prompt_is_expanded_for_those_who_say_so_in_any_of_the_words(self, name: str):
+        assert not call().request.enable_prompt_expansion
+        assert not call(**{name: "false"}).request.enable_prompt_expansion
+        parsed = call(**{name: "true"})
+        assert parsed.request.enable_prompt_expansion
+        assert parsed.wire_name("enable_prompt_expansion") == name
 
     def test_jpg_is_jpeg_and_compression_is_the_encoders_quality(self):
         edit = call(output_format="jpg", output_compression="80").request

@@ -25,6 +25,8 @@ PATCH = 16
 MODELS_CREATED = 1_755_475_200
 """18 August 2025, when the weights of this family were published; OpenAI's shape wants a time."""
 
+_SAFETY_SWITCH = "enable_safety_checker"
+
 MAX_NAMES_IN_HEADER = 40
 
 _FORMATS_IN_TYPES = frozenset({OutputFormat.PNG, OutputFormat.WEBP, OutputFormat.JPEG, OutputFormat.GIF})
@@ -173,7 +175,14 @@ def dump_estimate(
 
 def _notices(call: EditCall, job: Job) -> tuple[Notice, ...]:
     """What was not taken as written, found before the job and during it, in the caller's names."""
-    canonical = (*job.notices, *(job.output.notices if job.output else ()))
+    canonical = [*job.notices]
+    if job.output is not None:
+        canonical += job.output.notices
+        wanted = _SAFETY_SWITCH in call.names and job.request.enable_safety_checker
+        unchecked = all(image.unsafe is None for image in job.output.images)
+        if wanted and unchecked and all(notice.parameter != _SAFETY_SWITCH for notice in canonical):
+            detail = "No safety checker is installed here: 'has_nsfw_concepts' is null, not false."
+            canonical.append(Notice(_SAFETY_SWITCH, "ignored", detail))
     return tuple(dict.fromkeys((*call.notices, *notices_in_wire_names(canonical, call.wire_name))))
 
 

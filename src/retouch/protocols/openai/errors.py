@@ -117,6 +117,12 @@ def dump_error(failure: Failure, *, transient: bool = False) -> ErrorAnswer:
     error: dict[str, Any] = {"message": failure.message, "type": row.type, "param": failure.field, "code": row.code}
     if row.gateway_code is not None:
         error["gateway_code"] = row.gateway_code
+    stage, category = failure.context.get("stage"), failure.context.get("category")
+    if failure.code == "content_refused" and stage is not None:
+        error["moderation_details"] = {
+            "moderation_stage": "output" if stage == "output" else "input",
+            "categories": [] if category is None else [category],
+        }
     headers: dict[str, str] = {}
     if row.should_retry is not None and not transient:
         headers["x-should-retry"] = "true" if row.should_retry else "false"

@@ -44,7 +44,7 @@ _REFUSED: Mapping[str, str] = {
 _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
     "input_fidelity": (("high", "low"), "References are always read at the model's full size."),
     "complexity": (("low", "medium", "high"), "There is no planning step."),
-    "moderation": (("auto", "low"), "There is no safety checker here yet."),
+    "moderation": (("auto", "low"), "The safety checker has one level."),
     "style": (("vivid", "natural"), "Say the style in the prompt."),
 }
 """Accepted words that change nothing here: (allowed words, why)."""
@@ -200,13 +200,6 @@ def refuse_what_is_not_offered(fields: Fields) -> None:
         raise UnsupportedParameter(
             "A transparent 'background' is not supported: answers are opaque.", field="background"
         )
-    name, value = (
-        "enable_prompt_expansion",
-        fields.boolean("enable_prompt_expansion", "enable_prompt_expansion", "enhance_prompt", "prompt_extend"),
-    )
-    if value:
-        name = fields.written[name]
-        raise UnsupportedParameter(f"The field '{name}' is not supported: the prompt is used as written.", field=name)
 
 
 def take_what_has_no_effect(fields: Fields) -> None:
@@ -311,10 +304,15 @@ def read_safety(fields: Fields) -> bool:
             "'enable_safety_checker' and 'disable_safety_checker' contradict each other.",
             field="disable_safety_checker",
         )
-    if enable or disable is False:
-        name = "enable_safety_checker" if enable else "disable_safety_checker"
-        fields.notice(name, "ignored", "There is no safety checker here yet: 'has_nsfw_concepts' is null, not false.")
+    if disable is not None:
+        fields.written["enable_safety_checker"] = "disable_safety_checker"
     return not disable if enable is None else enable
+
+
+def read_expansion(fields: Fields) -> bool:
+    """Whether the prompt may be rewritten; nobody's is unless they say so."""
+    names = ("enable_prompt_expansion", "enhance_prompt", "prompt_extend")
+    return bool(fields.boolean("enable_prompt_expansion", *names))
 
 
 def read_strict(fields: Fields, size_policy: str | None) -> bool:

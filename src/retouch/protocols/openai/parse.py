@@ -17,6 +17,7 @@ from retouch.protocols.openai.form import Body
 from retouch.protocols.openai.parameters import (
     Fields,
     read_acceleration,
+    read_expansion,
     read_output,
     read_prompt,
     read_safety,
@@ -131,6 +132,7 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
         output_format=output_format,
         output_quality=output_quality,
         enable_safety_checker=read_safety(fields),
+        enable_prompt_expansion=read_expansion(fields),
         strict=read_strict(fields, size_policy),
     )
     stream, partial_images = read_stream(fields, output_format)

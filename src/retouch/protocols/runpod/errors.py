@@ -27,6 +27,7 @@ _STATUSES: Mapping[str, int] = {
     "model_loading": 503,
     "database_unavailable": 503,
     "storage_unavailable": 503,
+    "safety_unavailable": 503,
 }
 """Codes with a status of their own; what is wrong with a request is 400, all else is a fault of this server."""
 

@@ -209,6 +209,7 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> Asked:
         guidance_scale=reader.read(_number, "guidance_scale", "true_cfg_scale"),
         output_format=reader.read(_format, "output_format") or OutputFormat.JPEG,
         enable_safety_checker=reader.read(_boolean, "enable_safety_checker") is not False,
+        enable_prompt_expansion=bool(reader.read(_boolean, "enable_prompt_expansion")),
     )
     base64 = bool(reader.read(_boolean, "enable_base64_output"))
     reader.read(_boolean, "enable_sync_mode")  # which operation was called says it
