@@ -1,4 +1,4 @@
-"""The tables of conformance checks of the fal and RunPod faces: complete, and each test they name exists."""
+"""The tables of conformance checks (fal, RunPod, safety): complete, and each test they name exists."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 CHECKS = {
     "conformance_fal.md": [*map(str, range(1, 53)), "R40", "R41", "R42", "R43"],
     "conformance_runpod.md": [*map(str, range(1, 40))],
+    "conformance_safety.md": [*map(str, range(1, 36))],
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,3 +158,11 @@ def test_settings_reach_a_worker_as_they_were_given(monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(name, value)
     assert read(SafetySettings) == given
     assert provenance_of(read(ProvenanceSettings)) is images.NO_PROVENANCE
+
+
+def test_the_serving_process_loads_no_torch() -> None:
+    code = (
+        "import sys; import retouch.cli.serve, retouch.cli.policy;"
+        "sys.exit(bool({'torch', 'transformers', 'onnxruntime'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -20,6 +20,7 @@ from retouch.accounts.keys import ANONYMOUS
 from retouch.catalog import Catalog, Checkpoint, checkpoint_named
 from retouch.database import Database
 from retouch.edit import Delivery, EditRequest, EditSpec, ImageInput
+from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.state import DenoiseState
@@ -132,7 +133,7 @@ class WorkBench:
         *,
         name: str = "worker-a",
         settings: WorkerSettings | None = None,
-        policy: JobPolicy | None = None,
+        policy: JobPolicy | Callable[[Engine, Pipeline], JobPolicy] | None = None,
     ) -> Iterator[RunningWorker]:
         """A worker on a thread, stopped at the end; a gated pipeline is opened wide for the stop."""
         pipeline = pipeline or NullPipeline()
@@ -146,7 +147,7 @@ class WorkBench:
             load=lambda: pipeline,
             checkpoint=self.checkpoint,
             settings=settings,
-            policy=lambda _engine, _pipeline: policy or JobPolicy(),
+            policy=policy if callable(policy) else lambda _engine, _pipeline: policy or JobPolicy(),
         )
         running = RunningWorker(worker)
         running.start()
