@@ -608,6 +608,23 @@ def test_a_submit_that_is_repeated_with_its_idempotency_key_is_one_job(idle: Liv
     assert other.status_code == 400
 
 
+# --- safety
+
+
+def test_a_refused_image_is_a_failed_job_without_a_cost(tmp_path_factory: pytest.TempPathFactory):
+    """Check 16; the caller may switch the check off, as the vendor allows."""
+    with live_server(tmp_path_factory.mktemp("runpod-safe"), arguments=("--safety-threshold", "0")) as strict:
+        refused = runsync(strict)
+        assert (refused["status"], refused["error"]) == (
+            "FAILED",
+            "The image in 'image' was refused by the safety checker.",
+        )
+        assert "cost" not in str(refused)
+        unchecked = runsync(strict, an_input(enable_safety_checker=False))
+        assert unchecked["status"] == "COMPLETED"
+        assert "has_nsfw_concepts" not in unchecked["output"]
+
+
 # --- the rest
 
 

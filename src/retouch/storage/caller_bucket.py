@@ -6,6 +6,7 @@ The endpoint is the caller's word, so it is judged like every link a caller give
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
@@ -20,7 +21,9 @@ from retouch.errors import StorageUnavailable
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.guard import Resolver, guarded_client, resolve_by_system
 
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 20.0
+"""For all tries together: a worker has few threads that store images, and a slow bucket must not hold up others."""
+
 TRIES: Final = 3
 LINK_LIFE: Final = timedelta(days=7)
 """Of the link that reads the file; the longest that S3's signatures allow."""
@@ -44,13 +47,16 @@ class CallerBuckets:
         path = f"{bucket.prefix}/{name}" if bucket.prefix else name
         try:
             store = _store(bucket)
-            upload = obstore.sign(store, "PUT", path, timedelta(seconds=2 * TIMEOUT_S))
+            upload = obstore.sign(store, "PUT", path, timedelta(seconds=3 * TIMEOUT_S))
             link = obstore.sign(store, "GET", path, LINK_LIFE)
         except (BaseError, ValueError):  # their messages may repeat the configuration
             raise StorageUnavailable("The bucket's address or keys cannot be used.") from None
-        trouble = ""
+        trouble, until = "", time.monotonic() + TIMEOUT_S
         for _ in range(TRIES):
-            status = self._upload(upload, data, media_type)
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            status = self._upload(upload, data, media_type, left_s)
             if status is not None and 200 <= status < 300:
                 return link
             trouble = "could not be reached" if status is None else f"answered with status {status}"
@@ -58,10 +64,10 @@ class CallerBuckets:
                 break
         raise StorageUnavailable(f"The bucket {trouble}.")
 
-    def _upload(self, url: str, data: bytes, media_type: str) -> int | None:
+    def _upload(self, url: str, data: bytes, media_type: str, timeout_s: float) -> int | None:
         """The status of one try; None when there was no answer."""
         try:
-            with guarded_client(self._opened, timeout_s=TIMEOUT_S, resolver=self._resolver) as client:
+            with guarded_client(self._opened, timeout_s=timeout_s, resolver=self._resolver) as client:
                 return client.put(url, content=data, headers={"Content-Type": media_type}).status_code
         except (httpx2.HTTPError, httpx2.InvalidURL):
             return None

@@ -193,6 +193,7 @@ def test_an_input_with_nothing_but_what_it_needs_has_the_vendors_defaults():
         ({"output_format": "webp"}, {"output_format": OutputFormat.WEBP}),
         ({"enable_safety_checker": False}, {"enable_safety_checker": False}),
         ({"enable_safety_checker": "false"}, {"enable_safety_checker": False}),
+        ({"enable_prompt_expansion": 1}, {"enable_prompt_expansion": True}),
         ({"negative_prompt": "rain"}, {"negative_prompt": "rain"}),
         ({"num_inference_steps": 12}, {"steps": 12}),
         ({"steps": 12}, {"steps": 12}),
