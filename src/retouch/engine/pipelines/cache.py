@@ -1,4 +1,4 @@
-"""Results of encoding that may be needed again: least recently used first out, bounded by bytes.
+"""Results of encoding that may be needed again: least recently used first out, bounded by bytes and number.
 
 A hit gives back the very tensors of the miss, so caching can never change an image. Knows no models.
 """
@@ -17,9 +17,13 @@ from retouch.images import Pixels
 
 @dataclass(slots=True)
 class TensorCache:
-    """Tensors by key, up to `max_bytes` in all. An entry that is larger than that is made, not kept."""
+    """Tensors by key, up to `max_bytes` in all and `max_entries`. An entry of more bytes is made, not kept.
+
+    The number keeps a small model from filling, over thousands of different edits, what is meant for a large one.
+    """
 
     max_bytes: int
+    max_entries: int = 128
     _entries: OrderedDict[Hashable, torch.Tensor] = field(default_factory=OrderedDict)
     _held_bytes: int = 0
 
@@ -32,7 +36,7 @@ class TensorCache:
         entry = make()
         self._entries[key] = entry
         self._held_bytes += entry.nbytes
-        while self._held_bytes > self.max_bytes:
+        while self._held_bytes > self.max_bytes or len(self._entries) > self.max_entries:
             _, dropped = self._entries.popitem(last=False)
             self._held_bytes -= dropped.nbytes
         return entry

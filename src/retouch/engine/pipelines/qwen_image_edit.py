@@ -41,6 +41,8 @@ WIDEST = 3584
 NOTHING = " "
 """A prompt without an edit."""
 
+GREY_SIDE = 64
+
 UNDERSTOOD_BELOW = 0.4
 """Cosine to the states of NOTHING. On the demo's hand-written requests: up to 0.26 known, from 0.44 on unknown."""
 
@@ -119,7 +121,7 @@ class QwenImageEdit:
             references=torch.cat([preprocessing.pack(latents) for latents in encoded], dim=1),
             prompt_embeds=prompt,
             negative_embeds=negative,
-            notices=self._not_understood(prompt, copies, keys),
+            notices=self._not_understood(prompt),
         )
         self._wait_for_device()
         return state
@@ -206,9 +208,13 @@ class QwenImageEdit:
             return prompt, None
         return prompt, self.text_encoder.encode(spec.negative_prompt, copies, keys)
 
-    def _not_understood(
-        self, prompt: torch.Tensor, copies: Sequence[Image.Image], keys: tuple[str, ...]
-    ) -> tuple[Notice, ...]:
+    @cached_property
+    def _nothing(self) -> torch.Tensor:
+        """The states of a prompt without an edit; which image goes with it makes no difference."""
+        grey = Image.new("RGB", (GREY_SIDE, GREY_SIDE), (128, 128, 128))
+        return self.text_encoder.encode(NOTHING, [grey], ("grey",))
+
+    def _not_understood(self, prompt: torch.Tensor) -> tuple[Notice, ...]:
         """A notice when a network with a closed list of edits has found none of them in the prompt.
 
         Its text encoder turns the tokens behind the prompt into a direction for each edit, and into one for
@@ -216,9 +222,8 @@ class QwenImageEdit:
         """
         if not self.checkpoint.knows:
             return ()
-        nothing = self.text_encoder.encode(NOTHING, copies, keys)
-        found, blank = (embeds[:, -SUFFIX_TOKENS:].float().flatten() for embeds in (prompt, nothing))
-        if torch.nn.functional.cosine_similarity(found, blank, dim=0) < UNDERSTOOD_BELOW:
+        found, nothing = (embeds[:, -SUFFIX_TOKENS:].float().flatten() for embeds in (prompt, self._nothing))
+        if torch.nn.functional.cosine_similarity(found, nothing, dim=0) < UNDERSTOOD_BELOW:
             return ()
         detail = (
             f"'{self.checkpoint.name}' found no edit it knows in the instruction, so the image is as it was or nearly "

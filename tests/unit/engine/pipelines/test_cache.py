@@ -12,6 +12,21 @@ def kilobyte() -> torch.Tensor:
     return torch.zeros(256)
 
 
+def test_a_cache_is_bounded_by_number_as_well() -> None:
+    cache = TensorCache(max_bytes=1000, max_entries=2)
+    made: list[str] = []
+
+    def make(name: str) -> torch.Tensor:
+        made.append(name)
+        return torch.zeros(1)
+
+    for name in "abcab":
+        cache.get_or_make(name, lambda name=name: make(name))  # type: ignore[misc]
+    assert made == ["a", "b", "c", "a", "b"]
+    cache.get_or_make("a", lambda: make("a"))
+    assert len(made) == 5, "the two newest are held"
+
+
 def test_a_second_look_gives_the_very_same_tensor() -> None:
     cache = TensorCache(max_bytes=4096)
     assert cache.get_or_make("a", kilobyte) is cache.get_or_make("a", kilobyte)
