@@ -1,0 +1,71 @@
+"""Imports transformers and diffusers, and builds their models, without torch's compiler and distributed part.
+
+Neither library needs these to run a model on one device, but both import them for decorators and for names that are
+used in training, which takes as long as torch itself. Changes nothing afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+COMPILER: Final = "torch._dynamo"
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Within the block torch has no distributed part, and its compiler is a stand-in with decorators that do nothing.
+
+    Does nothing when either library, or the compiler, is imported already. Not for two threads at a time.
+    """
+    if {"transformers", "diffusers", COMPILER} & sys.modules.keys():
+        yield
+        return
+    try:
+        import torch
+        import torch.distributed
+    except ModuleNotFoundError:  # said by whoever needs it
+        yield
+        return
+    is_available = torch.distributed.is_available
+    stand_in = _StandIn(COMPILER)
+    stand_in.__path__ = [str(Path(torch.__file__).parent / "_dynamo")]  # a submodule of it is imported by itself
+    sys.modules[COMPILER] = stand_in
+    torch._dynamo = stand_in  # noqa: SLF001
+    torch.distributed.is_available = lambda: False
+    try:
+        yield
+    finally:
+        torch.distributed.is_available = is_available
+        torch._dynamo = _Later(COMPILER)  # noqa: SLF001 - diffusers asks it at every step whether it compiles
+        for name in [name for name in sys.modules if name == COMPILER or name.startswith(f"{COMPILER}.")]:
+            del sys.modules[name]
+
+
+class _Later(ModuleType):
+    """The compiler as long as nobody compiles; the real one is imported by whoever asks for more."""
+
+    @staticmethod
+    def is_compiling() -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(COMPILER), name)
+
+
+class _StandIn(ModuleType):
+    """Every public name is a decorator that gives back what it is put on."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _as_it_is
+
+
+def _as_it_is(decorated: Any = None, *_: Any, **__: Any) -> Any:
+    return decorated if callable(decorated) else _as_it_is
