@@ -12,7 +12,6 @@ from types import ModuleType
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Pipeline, Speaks
-from retouch.engine.pipelines.lean_import import without_compiler
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.prompt_safety import PromptClassifier
 from retouch.engine.safety import ImageClassifier
@@ -49,7 +48,7 @@ def load_pipeline(
             f"This engine cannot run '{checkpoint.name}' yet. Serve 'qwen-image-edit-2511' or 'demo' instead.",
             field="model",
         )
-    with without_compiler():
+    with _module("lean_import", checkpoint.name).without_compiler():
         loading = _module("loading", checkpoint.name)
         pipeline: Pipeline = loading.load(checkpoint, device=device, compat=compat, folder=folder, speaks=speaks)
     return pipeline
