@@ -48,6 +48,22 @@ answered with a notice.
 
 LOADABLE_TAIL = """
 A path to a folder in the hub's layout works as well.
+
+## Acceleration
+
+| `acceleration` | `demo` | `qwen-image-edit`, 2509, 2511 |
+|---|---|---|
+| `none` | 4 steps | every step is computed |
+| `regular`, where callers name none | 2 steps, at least 71 dB to `none` | reuses blocks below a change of 0.12 |
+| `high` | 1 step, at least 62 dB to `none` | reuses blocks below a change of 0.24 |
+
+To reuse blocks: a step whose first block adds nearly what it added in the last whole step takes the other blocks' part
+from there. The first 4 steps are always whole; so are the last 2 of `regular`, where at most 2 in a row reuse, and the
+last of `high`, where 3 may.
+
+Steps that a caller gives are run as given on the demo, whatever the acceleration. On the large checkpoints the limits
+are those that other engines use with Qwen-Image; speed and likeness have not been measured with their weights here. The
+notice `acceleration` of an answer says what happened. Prices do not change.
 """
 
 

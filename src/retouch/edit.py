@@ -88,8 +88,8 @@ class SizeRequest:
 class Notice:
     """A parameter that was not used exactly as written, or whose effect may surprise.
 
-    `action` is `ignored`, `converted`, `clamped` or `advised` (used as written, but better otherwise); `detail` is
-    one sentence for a human.
+    `action` is `ignored`, `converted`, `clamped`, `applied` (used as written; says what it came to) or `advised`
+    (used as written, but better otherwise); `detail` is one sentence for a human.
     """
 
     parameter: str

@@ -8,7 +8,7 @@ from retouch.catalog import CHECKPOINTS, MODELS, Catalog, Checkpoint, Price, che
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
 from retouch.errors import InvalidRequest, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
 
-DEMO, EDIT, _, EDIT_2511, *_ = CHECKPOINTS
+DEMO, EDIT, _, EDIT_2511, *_, NULL = CHECKPOINTS
 
 
 def request(model: str = "qwen-image-edit", images: int = 1, **values: object) -> EditRequest:
@@ -54,7 +54,7 @@ def test_a_distilled_checkpoint_converts_guidance_and_says_so():
     given = request(guidance_scale=4.0, negative_prompt="blurry")
     completed, notices = Catalog.serving(DEMO).route("qwen-image-edit").complete(given)
     assert completed.guidance_scale == 1.0
-    assert completed.steps == DEMO.steps
+    assert (completed.steps, completed.acceleration) == (2, Acceleration.REGULAR)
     assert [(n.parameter, n.action) for n in notices] == [
         ("guidance_scale", "converted"),
         ("negative_prompt", "ignored"),
@@ -109,8 +109,30 @@ def test_the_plus_checkpoints_take_six_images_and_advise_three(images: int):
 
 @pytest.mark.parametrize("asked", [Acceleration.REGULAR, Acceleration.HIGH])
 def test_an_acceleration_that_was_asked_for_and_is_not_there_is_told(asked: Acceleration):
-    _, notices = Catalog.serving(EDIT_2511).route("qwen-image-edit").complete(request(acceleration=asked))
+    completed, notices = Catalog.serving(NULL).route("qwen-image-edit").complete(request(acceleration=asked))
+    assert completed.acceleration is Acceleration.NONE
     assert [(n.parameter, n.action) for n in notices] == [("acceleration", "converted")]
+
+
+@pytest.mark.parametrize(("asked", "steps"), [("none", 4), ("regular", 2), ("high", 1)])
+def test_acceleration_is_fewer_steps_of_a_checkpoint_that_needs_few(asked: str, steps: int):
+    route = Catalog.serving(DEMO).route("qwen-image-edit")
+    completed, notices = route.complete(request(acceleration=Acceleration(asked)))
+    assert (completed.steps, completed.acceleration, notices) == (steps, asked, ())
+
+
+def test_steps_that_were_given_are_run_whatever_the_acceleration():
+    route = Catalog.serving(DEMO).route("qwen-image-edit")
+    completed, notices = route.complete(request(steps=9))
+    assert (completed.steps, completed.acceleration, notices) == (9, "none", ())
+    completed, notices = route.complete(request(steps=9, acceleration=Acceleration.HIGH))
+    assert (completed.steps, completed.acceleration) == (9, "none")
+    assert [(n.parameter, n.action) for n in notices] == [("acceleration", "converted")]
+
+
+def test_high_without_a_few_step_lora_says_what_it_is_instead():
+    assert told(EDIT_2511, acceleration=Acceleration.REGULAR) == []
+    assert told(EDIT_2511, acceleration=Acceleration.HIGH) == [("acceleration", "converted")]
 
 
 def test_images_that_the_checkpoint_does_not_look_at_are_told():

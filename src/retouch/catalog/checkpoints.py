@@ -26,8 +26,10 @@ class Checkpoint:
     by name. speaks: its text encoder is a whole language model that can answer in words.
     advised_images: how many it is at its best with; more are used and answered with a notice.
     max_prompt_tokens: of the instruction, and as many of the negative prompt. seed_matters: whether another
-    seed gives another image. knows: every edit of a network with a closed list; an instruction that asks for none
-    of them is answered with a notice that names them.
+    seed gives another image. faster_steps: steps of `regular` and of `high` where the caller names none, for a
+    network whose few steps are nearly as good. block_cache: `regular` and `high` may reuse its blocks over steps,
+    see `engine/pipelines/block_cache.py`. knows: every edit of a network with a closed list; an instruction that
+    asks for none of them is answered with a notice that names them.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Checkpoint:
     looks_at: int | None = None
     advised_images: int | None = None
     seed_matters: bool = True
+    faster_steps: tuple[int, int] | None = None
+    block_cache: bool = False
     knows: tuple[str, ...] = ()
     reference_area: int = K1
     references_fit_canvas: bool = False
@@ -81,6 +85,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         guidance_scale=1.0,
         looks_at=2,
         seed_matters=False,
+        faster_steps=(2, 1),
         knows=(
             "make it grayscale",
             "invert the colours",
@@ -121,6 +126,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         steps=50,
         guidance_scale=4.0,
         vision_area=K1,
+        block_cache=True,
     ),
     Checkpoint(
         "qwen-image-edit-2509",
@@ -128,6 +134,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         sizes=QWEN_SIZES,
         max_images=6,
         advised_images=3,
+        block_cache=True,
         steps=40,
         guidance_scale=4.0,
     ),
@@ -137,6 +144,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         sizes=QWEN_SIZES,
         max_images=6,
         advised_images=3,
+        block_cache=True,
         steps=40,
         guidance_scale=4.0,
     ),

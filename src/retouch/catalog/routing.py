@@ -36,24 +36,36 @@ class Route:
     ) -> tuple[EditRequest, tuple[Notice, ...]]:
         """Check `request` and fill its open fields; image_count as for `check`.
 
-        Returns the request with seed, steps, guidance_scale, negative_prompt and acceleration set, and
-        a notice for each parameter that will not be used as written. Raises InvalidRequest.
+        Returns the request with seed, steps, guidance_scale, negative_prompt and acceleration set to what
+        will run, and a notice for each parameter that will not be used as written. Raises InvalidRequest.
         """
         self.check(request, image_count=image_count)
-        checkpoint, model = self.checkpoint, self.model
-        steps, guidance, negative = request.steps, self._guidance(request), request.negative_prompt
-        if steps is None:
-            public = None if checkpoint.distilled else model.steps
-            steps = checkpoint.steps if public is None else int(public.default)
+        guidance, negative = self._guidance(request), request.negative_prompt
         completed = replace(
             request,
             seed=random_seed() if request.seed is None else request.seed,
-            steps=steps,
+            steps=self._steps(request),
             guidance_scale=guidance,
-            negative_prompt=model.negative_prompt if negative is None else negative,
-            acceleration=request.acceleration or model.acceleration,
+            negative_prompt=self.model.negative_prompt if negative is None else negative,
+            acceleration=self._acceleration(request),
         )
         return completed, tuple(self._notices(request, len(request.images) if image_count is None else image_count))
+
+    def _acceleration(self, request: EditRequest) -> Acceleration:
+        """What runs: `none` where there is no faster way, or it is fewer steps and the caller has named theirs."""
+        asked = request.acceleration or self.model.acceleration
+        if self.checkpoint.faster_steps is not None:
+            return asked if request.steps is None else Acceleration.NONE
+        return asked if self.checkpoint.block_cache else Acceleration.NONE
+
+    def _steps(self, request: EditRequest) -> int:
+        if request.steps is not None:
+            return request.steps
+        faster, acceleration = self.checkpoint.faster_steps, self._acceleration(request)
+        if faster is not None and acceleration is not Acceleration.NONE:
+            return faster[0] if acceleration is Acceleration.REGULAR else faster[1]
+        public = None if self.checkpoint.distilled else self.model.steps
+        return self.checkpoint.steps if public is None else int(public.default)
 
     def _guidance(self, request: EditRequest) -> float:
         """The guidance scale that runs. Below 1 there is no second branch to weigh, which is what 1 means."""
@@ -75,10 +87,8 @@ class Route:
             reason = without or f"It is read when guidance_scale is above 1, and it is {used:g}"
             yield Notice("negative_prompt", "ignored", f"{reason}: nothing reads it.")
         promised = self.model.steps if self.model.promises_steps and request.steps is None else None
-        if promised is not None and checkpoint.distilled and checkpoint.steps != promised.default:
-            detail = (
-                f"The default of {promised.default:g} is for the large model; {name} ran its own {checkpoint.steps}."
-            )
+        if promised is not None and checkpoint.distilled and (steps := self._steps(request)) != promised.default:
+            detail = f"The default of {promised.default:g} is for the large model; {name} ran its own {steps}."
             yield Notice("steps", "converted", detail)
         if request.num_images > 1 and not checkpoint.seed_matters:
             detail = f"{name} makes the same image from every seed, so the {request.num_images} images are alike."
@@ -91,10 +101,16 @@ class Route:
                 f"{name} is at its best with up to {checkpoint.advised_images} images; all {image_count} were used."
             )
             yield Notice("images", "advised", detail)
-        if request.acceleration not in (None, Acceleration.NONE):
-            yield Notice(
-                "acceleration", "converted", "There is no faster way here yet: the exact one, 'none', was used."
-            )
+        if request.acceleration not in (None, self._acceleration(request)):
+            yield Notice("acceleration", "converted", self._no_faster_way(request))
+        elif request.acceleration is Acceleration.HIGH and checkpoint.block_cache:
+            detail = "No few-step LoRA is loaded here, so 'high' reuses blocks over steps, more boldly than 'regular'."
+            yield Notice("acceleration", "converted", detail)
+
+    def _no_faster_way(self, request: EditRequest) -> str:
+        if self.checkpoint.faster_steps is not None:
+            return f"It means fewer steps here, and 'steps' was given: exactly {request.steps} ran."
+        return "There is no faster way here yet: the exact one, 'none', was used."
 
     def _check_limits(self, request: EditRequest, image_count: int) -> None:
         model = self.model

@@ -16,7 +16,7 @@ from retouch import sizes
 from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
 from retouch.cli.memory import bound_kernel_cache
 from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
-from retouch.edit import EditRequest, ImageInput, OutputFormat
+from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
 from retouch.engine.engine import Engine, Finished
 from retouch.engine.pipeline import Pipeline, Speaks
 from retouch.engine.pipelines import load_pipeline
@@ -38,6 +38,7 @@ def edit(
     steps: int | None,
     size: str | None,
     guidance_scale: float | None,
+    acceleration: Acceleration,
 ) -> None:
     """Write the edited picture to `out` and print its seed. Raises RetouchError, and then writes nothing."""
     *pictures, instruction = arguments
@@ -59,6 +60,7 @@ def edit(
         seed=seed,
         steps=steps,
         guidance_scale=guidance_scale,
+        acceleration=acceleration,
         output_format=output_format,
     )
     request, notices = Route(_any_model(checkpoint), checkpoint).complete(asked)

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from retouch.cli.streams import write_everything
+from retouch.edit import Acceleration
 from retouch.errors import RetouchError
 from retouch.protocols.options import FORWARD_PROXY_ALIASES
 
@@ -354,6 +355,9 @@ def edit(
     guidance_scale: Annotated[
         float | None, typer.Option(help="Strength of guidance. [default: the model's own]")
     ] = None,
+    acceleration: Annotated[
+        Acceleration, typer.Option(help="How much exactness may be traded for time.")
+    ] = Acceleration.NONE,
     accept_research_licence: AcceptLicence = None,
     safety_checker: SafetyChecker = None,
     safety_threshold: SafetyThreshold = None,
@@ -394,6 +398,7 @@ def edit(
         steps=steps,
         size=size,
         guidance_scale=guidance_scale,
+        acceleration=acceleration,
     )
 
 

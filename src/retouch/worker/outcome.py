@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from retouch.catalog import Checkpoint
-from retouch.edit import Acceleration, EditOutput, Notice, OutputImage, Usage
+from retouch.edit import EditOutput, Notice, OutputImage, Usage
 from retouch.worker.leased import LeasedJob
 
 
@@ -28,7 +28,7 @@ def output_of(
         timings={"stage_in": job.stage_in_s, **device, "stage_out": stage_out_s, "inference": inference_s},
         canvas=staged.sizes.canvas,
         notices=(*staged.notices, *job.notices, *notices),
-        applied={"acceleration": Acceleration.NONE.value, "checkpoint": checkpoint.name},
+        applied={"acceleration": staged.specs[0].acceleration.value, "checkpoint": checkpoint.name},
     )
 
 

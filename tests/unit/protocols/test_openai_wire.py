@@ -554,7 +554,7 @@ class TestResolving:
         assert [notice.parameter for notice in notices] == ["quality"]
 
     def test_a_distilled_checkpoint_keeps_its_own_steps(self):
-        resolved, completed, notices = complete(call(quality="low"), route(DEMO))
+        resolved, completed, notices = complete(call(quality="low", acceleration="none"), route(DEMO))
         assert (completed.steps, resolved.reported_quality(completed.steps)) == (DEMO.steps, "low")
         assert [(notice.parameter, notice.action) for notice in notices] == [("quality", "converted")]
 

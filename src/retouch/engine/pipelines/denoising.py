@@ -2,20 +2,22 @@
 
 `PlainNetwork` is the stock forward and the reference. `FastNetwork` computes the same through the same
 weights without what is computed in vain: the projections of text and references once per edit, the
-modulation once per timestep, references and target separated by slices, and of the last block only what
-is read. A test holds the two together. Neither knows guidance nor the sampler.
+modulation once per timestep, the first block's view of the image once for both guidance branches, references
+and target separated by slices, and of the last block only what is read. A test holds the two together. It may
+reuse blocks over steps, see `block_cache.py`. Neither knows guidance nor the sampler.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
+from retouch.engine.pipelines.block_cache import BlockCache
 from retouch.engine.pipelines.cache import TensorCache
 from retouch.engine.state import DenoiseState
 
@@ -24,6 +26,11 @@ MODULATION_CACHE_BYTES = 512 * 2**20
 
 
 class Network(Protocol):
+    """width: channels of a token inside. caches_blocks: whether it obeys a state's `block_cache`."""
+
+    width: int
+    caches_blocks: bool
+
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -47,8 +54,11 @@ def image_shapes(state: DenoiseState) -> list[tuple[int, int, int]]:
 class PlainNetwork:
     """The stock forward."""
 
+    caches_blocks = False
+
     def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
         self.transformer = transformer
+        self.width = transformer.inner_dim
         self.dtype = transformer.dtype
 
     def velocities(
@@ -87,8 +97,11 @@ class Projected:
 class FastNetwork:
     """The same forward without the repetitions. Takes one edit at a time; a network without gradients."""
 
+    caches_blocks = True
+
     def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
         self.transformer = transformer
+        self.width = transformer.inner_dim
         self.dtype = transformer.dtype
         self.blocks: tuple[Any, ...] = tuple(transformer.transformer_blocks)
         self._modulations = TensorCache(MODULATION_CACHE_BYTES)
@@ -98,14 +111,47 @@ class FastNetwork:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         projected = state.extras.get("projected") or self._project(state)
         state.extras["projected"] = projected
-        targets = latents.shape[1]
+        cache: BlockCache | None = state.extras.get("block_cache")
         image = torch.cat([self.transformer.img_in(latents.to(self.dtype)), projected.references], dim=1)
         modulation = self._modulation(sigma, latents)
-        velocities = [
-            self._velocity(image, text, modulation, (rotation, projected.image_rotation), targets)
-            for text, rotation in zip(projected.texts, projected.text_rotations, strict=True)
+        branches = [
+            self._conditions(modulation, (rotation, projected.image_rotation), latents.shape[1])
+            for rotation in projected.text_rotations
         ]
+        targets = self._targets(state, cache, image, projected.texts, branches)
+        velocities = [self._velocity(target, modulation[0]) for target in targets]
         return velocities[0], velocities[1] if len(velocities) > 1 else None
+
+    def _targets(
+        self,
+        state: DenoiseState,
+        cache: BlockCache | None,
+        image: torch.Tensor,
+        texts: tuple[torch.Tensor, ...],
+        branches: list[list[Conditions]],
+    ) -> list[torch.Tensor]:
+        """The target's tokens behind the last block, for each branch."""
+        heads = _first_image_heads(self.blocks[0], image, branches[0][0])  # text has not touched the image yet
+        begun = [
+            _block(self.blocks[0], image, text, conditions[0], heads)
+            for text, conditions in zip(texts, branches, strict=True)
+        ]
+        if cache is None:
+            return [self._rest(*tokens, conditions) for tokens, conditions in zip(begun, branches, strict=True)]
+        count = branches[0][0].targets
+        starts = [tokens[:, :count] for tokens, _ in begun]
+        first = [start - image[:, :count] for start in starts]
+        if cache.serves(state, first):
+            cache.count_reuse()
+            return [start + rest for start, rest in zip(starts, cache.rest, strict=True)]
+        ends = [self._rest(*tokens, conditions) for tokens, conditions in zip(begun, branches, strict=True)]
+        cache.keep(first, [end - start for start, end in zip(starts, ends, strict=True)])
+        return ends
+
+    def _rest(self, image: torch.Tensor, text: torch.Tensor, conditions: list[Conditions]) -> torch.Tensor:
+        for block, given in zip(self.blocks[1:-1], conditions[1:-1], strict=True):
+            image, text = _block(block, image, text, given)
+        return _last_block(self.blocks[-1], image, text, conditions[-1])
 
     def _project(self, state: DenoiseState) -> Projected:
         network = self.transformer
@@ -141,25 +187,21 @@ class FastNetwork:
         rows.append(F.pad(last, (0, rows[0].shape[-1] - last.shape[-1])))
         return torch.cat(rows).unflatten(-1, (6, -1))
 
-    def _velocity(
+    def _conditions(
         self,
-        image: torch.Tensor,
-        text: torch.Tensor,
         modulation: tuple[torch.Tensor, torch.Tensor],
         rotations: tuple[torch.Tensor, torch.Tensor],
         targets: int,
-    ) -> torch.Tensor:
+    ) -> list[Conditions]:
         moving, still = modulation
-        conditions = [
+        return [
             Conditions((moving[row], still[row]), (moving[row + 1],), *rotations, targets)
             for row in range(0, 2 * len(self.blocks), 2)
         ]
-        for block, condition in zip(self.blocks[:-1], conditions[:-1], strict=True):
-            image, text = _block(block, image, text, condition)
-        target = _last_block(self.blocks[-1], image, text, conditions[-1])
+
+    def _velocity(self, target: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         scale, shift = moving[-1, 0], moving[-1, 1]
-        target = self.transformer.norm_out.norm(target) * (1 + scale) + shift
-        velocity: torch.Tensor = self.transformer.proj_out(target)
+        velocity: torch.Tensor = self.transformer.proj_out(self.transformer.norm_out.norm(target) * (1 + scale) + shift)
         return velocity
 
 
@@ -182,11 +224,22 @@ SECOND = 3
 """Offset of the second norm's shift, scale and gate."""
 
 
-def _block(block: Any, image: torch.Tensor, text: torch.Tensor, given: Conditions) -> tuple[torch.Tensor, torch.Tensor]:
+Heads: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Query, key and value, each (1, tokens, heads, head width)."""
+
+
+def _first_image_heads(block: Any, image: torch.Tensor, given: Conditions) -> Heads:
+    image_in = _modulated(block.img_norm1(image), given.image_rows, given.targets)
+    return _image_heads(block.attn, image_in, given.image_rotation)
+
+
+def _block(
+    block: Any, image: torch.Tensor, text: torch.Tensor, given: Conditions, heads: Heads | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both streams behind one block. heads: the image's own, when they were computed before."""
     length, targets = text.shape[1], given.targets
-    image_in = _modulated(block.img_norm1(image), given.image_rows, targets)
     text_in = _modulated(block.txt_norm1(text), given.text_rows, length)
-    image_query, image_key, image_value = _image_heads(block.attn, image_in, given.image_rotation)
+    image_query, image_key, image_value = heads or _first_image_heads(block, image, given)
     text_query, text_key, text_value = _text_heads(block.attn, text_in, given.text_rotation)
     mixed = _attention(
         torch.cat([text_query, image_query], dim=1),
@@ -215,9 +268,7 @@ def _last_block(block: Any, image: torch.Tensor, text: torch.Tensor, given: Cond
     return target + _gated(block.img_mlp(target_in), given.image_rows, targets, SECOND)
 
 
-def _image_heads(
-    attention: Any, tokens: torch.Tensor, rotation: torch.Tensor, queries: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _image_heads(attention: Any, tokens: torch.Tensor, rotation: torch.Tensor, queries: int | None = None) -> Heads:
     """Query of the first `queries` tokens, key and value of all, (1, tokens, heads, head width)."""
     query = attention.norm_q(_heads(attention, attention.to_q(tokens[:, :queries])))
     key = attention.norm_k(_heads(attention, attention.to_k(tokens)))
@@ -225,9 +276,7 @@ def _image_heads(
     return _rotated(query, rotation[:queries]), _rotated(key, rotation), value
 
 
-def _text_heads(
-    attention: Any, tokens: torch.Tensor, rotation: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _text_heads(attention: Any, tokens: torch.Tensor, rotation: torch.Tensor) -> Heads:
     query = attention.norm_added_q(_heads(attention, attention.add_q_proj(tokens)))
     key = attention.norm_added_k(_heads(attention, attention.add_k_proj(tokens)))
     value = _heads(attention, attention.add_v_proj(tokens))

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from retouch.catalog import Checkpoint
-from retouch.edit import EditSpec, Notice
+from retouch.edit import Acceleration, EditSpec, Notice
 from retouch.engine.pipelines import preprocessing
+from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
@@ -121,8 +122,10 @@ class QwenImageEdit:
             references=torch.cat([preprocessing.pack(latents) for latents in encoded], dim=1),
             prompt_embeds=prompt,
             negative_embeds=negative,
-            notices=self._not_understood(prompt),
+            notices=(*self._not_understood(prompt), *self._fewer_steps(spec)),
         )
+        if self._caches_blocks(spec):
+            state.extras["block_cache"] = BlockCache(RULES[spec.acceleration])
         self._wait_for_device()
         return state
 
@@ -151,7 +154,7 @@ class QwenImageEdit:
         return self._given_preview_map or fit_preview(self.vae, self.device)
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
-        """Latents and velocity; references, prompts and their projections; rotation tables."""
+        """Latents and velocity; references, prompts and their projections; rotation tables; reused blocks."""
         target = (spec.width // TOKEN) * (spec.height // TOKEN)
         area = spec.width * spec.height if self.checkpoint.references_fit_canvas else self.checkpoint.reference_area
         reference = image_count * (area // TOKEN**2) * 9 // 8  # rounding to 32 may add
@@ -159,7 +162,10 @@ class QwenImageEdit:
         branches = 2 if spec.guidance_scale > 1 else 1
         latent_bytes = (2 * target + reference) * self.latent_channels * 4 * 4
         embedding_bytes = (reference + 2 * branches * text) * WIDEST * self.dtype.itemsize
-        return latent_bytes + embedding_bytes + (target + reference + branches * text) * ROTATION_BYTES
+        cache_bytes = (
+            2 * branches * target * self.network.width * self.dtype.itemsize if self._caches_blocks(spec) else 0
+        )
+        return latent_bytes + embedding_bytes + cache_bytes + (target + reference + branches * text) * ROTATION_BYTES
 
     def state_budget_bytes(self) -> int | None:
         """Half of what a GPU has left beside the weights; the step of one edit works in the other half.
@@ -231,6 +237,16 @@ class QwenImageEdit:
         )
         return (Notice("prompt", "ignored", detail),)
 
+    def _fewer_steps(self, spec: EditSpec) -> tuple[Notice, ...]:
+        if self.checkpoint.faster_steps is None or spec.acceleration is Acceleration.NONE:
+            return ()
+        steps = f"{spec.steps} step{'s' if spec.steps > 1 else ''}"
+        detail = f"'{spec.acceleration}' ran {steps}, where 'none' runs {self.checkpoint.steps}."
+        return (Notice("acceleration", "applied", detail),)
+
+    def _caches_blocks(self, spec: EditSpec) -> bool:
+        return self.checkpoint.block_cache and self.network.caches_blocks and spec.acceleration in RULES
+
     def _noise(self, spec: EditSpec) -> torch.Tensor:
         """Drawn on the CPU, so that a seed means the same on every device."""
         shape = (1, 1, self.latent_channels, spec.height // CELL, spec.width // CELL)
@@ -250,6 +266,9 @@ class QwenImageEdit:
         self._check_finite(state.latents)
         state.velocity = velocity
         state.step_index += 1
+        cache = state.extras.get("block_cache")
+        if state.done and cache is not None:
+            state.notices = (*state.notices, reuse_notice(state, cache))
 
     def _check_finite(self, values: torch.Tensor) -> None:
         """Raise InternalError, on the device and before anything is encoded: as pixels such numbers are plain black."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from retouch.catalog import Route
-from retouch.edit import Acceleration, EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
+from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
 from retouch.jobs.job import Job
 from retouch.protocols.field_names import dump_notices, notices_in_wire_names
 from retouch.protocols.openai.parse import PROVIDER, EditCall
@@ -164,7 +164,7 @@ def dump_estimate(
             "output": _dimensions(sizes.output) if size_known else None,
             "steps": request.steps,
             "cfg_scale": request.guidance_scale,
-            "acceleration": Acceleration.NONE.value,
+            "acceleration": None if request.acceleration is None else request.acceleration.value,
             "seed": "random" if call.request.seed is None else call.request.seed,
             "quality": call.reported_quality(request.steps),
             "ignored_parameters": list(ignored_parameters(named)),
