@@ -29,7 +29,7 @@ from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "openai"
 MOMENT = datetime(2026, 8, 20, 12, 0, tzinfo=UTC)
 FILE = b"\x89PNG\r\n\x1a\n pixels"
-QWEN, DEMO = CHECKPOINTS[3], CHECKPOINTS[0]
+QWEN, DEMO, NULL = CHECKPOINTS[3], CHECKPOINTS[0], CHECKPOINTS[-1]
 
 
 def text(name: str, value: str) -> Part:
@@ -677,12 +677,20 @@ class TestAnswers:
         compare("models", dump.dump_models(routes), golden)
 
     def test_an_estimate_is_the_golden_one(self, golden: bool):
-        parsed = call(n="2", quality="hd", unknown="1")
+        parsed = call(n="2", quality="hd", unknown="1", acceleration="none")
         resolved = resolve(parsed, route())
         completed, notices = route().complete(resolved.request, image_count=1)
         square = sizes.resolve(completed.size, QWEN.sizes, None)
         body = dump.dump_estimate(resolved, completed, route(), square, notices, size_known=False)
         compare("estimate", body, golden)
+
+    @pytest.mark.parametrize(("checkpoint", "runs"), [(QWEN, "high"), (DEMO, "high"), (NULL, "none")])
+    def test_an_estimate_names_the_acceleration_that_runs(self, checkpoint: Checkpoint, runs: str):
+        resolved = resolve(call(go_fast="true"), route(checkpoint))
+        completed, notices = route(checkpoint).complete(resolved.request, image_count=1)
+        square = sizes.resolve(completed.size, QWEN.sizes, None)
+        body = dump.dump_estimate(resolved, completed, route(checkpoint), square, notices, size_known=False)
+        assert body["resolved"]["acceleration"] == runs
 
     def test_seconds_are_told_to_a_tenth_of_a_millisecond_and_prices_to_a_billionth(self):
         parsed = call(n="3")
