@@ -3,7 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { keepsSize } from "./schema";
 import { LANGUAGES, PROTOCOLS, snippet, type CodeLanguage, type Protocol } from "./snippets";
-import { bodyOf, currentEndpoint, linksOf, useApp, w } from "./state";
+import { bodyOf, currentEndpoint, linksOf, maskLink, useApp, w } from "./state";
 import { Tabs, useFile } from "./ui";
 
 export function Code() {
@@ -25,14 +25,21 @@ export function Code() {
     );
     return () => void (current = false);
   }, [app.draft.inputs]);
+  const [mask, setMask] = useState<string | null>(null);
+  useEffect(() => {
+    let current = true;
+    setMask(null);
+    if (app.draft.mask) void maskLink(app.draft).then((found) => current && setMask(found));
+    return () => void (current = false);
+  }, [app.draft.mask]);
   useEffect(() => setCopied(false), [protocol, language, app.draft]);
   if (!endpoint) return null;
   const sized = endpoint.properties["image_size"];
   const kept = keepsSize(sized) && last ? `${last.file.width}x${last.file.height}` : null;
   const size = sized?.default === undefined ? kept : String(sized.default);
   const body = bodyOf(app.draft, endpoint, links ?? []);
-  const ready = links !== null && !(lastInput && "file" in lastInput && !last);
-  const source = !ready ? "…" : snippet(protocol, language, { server: location.origin, endpoint, body, links, size });
+  const ready = links !== null && (!app.draft.mask || mask !== null) && !(lastInput && "file" in lastInput && !last);
+  const source = !ready ? "…" : snippet(protocol, language, { server: location.origin, endpoint, body, links, size, mask });
   const copy = async () => {
     await copyText(source);
     setCopied(true);
@@ -40,6 +47,7 @@ export function Code() {
   return (
     <>
       <p class="hint">{text.codeHint}</p>
+      {app.draft.mask && protocol !== "OpenAI" && <p class="note">{text.noMaskInCode}</p>}
       <Tabs label={text.protocol} names={PROTOCOLS} chosen={protocol} onChoose={setProtocol} quiet>
         <Tabs label={text.codeLanguage} names={LANGUAGES} chosen={language} onChoose={setLanguage} quiet>
           <div class="snippet">

@@ -15,11 +15,14 @@ export function renderMask(strokes: Stroke[], inverted: boolean, width: number, 
   for (const { size, points } of strokes) {
     const [first, ...rest] = points;
     if (!first) continue;
-    context.lineWidth = size * width;
     context.beginPath();
+    // A line has round ends, but one without length is not drawn at all.
+    context.arc(first[0] * width, first[1] * height, (size * width) / 2, 0, 2 * Math.PI);
+    context.fill();
+    context.beginPath();
+    context.lineWidth = size * width;
     context.moveTo(first[0] * width, first[1] * height);
-    // A line to its own start is drawn as a dot by round caps.
-    for (const [x, y] of rest.length ? rest : [first]) context.lineTo(x * width, y * height);
+    for (const [x, y] of rest) context.lineTo(x * width, y * height);
     context.stroke();
   }
   if (inverted) {

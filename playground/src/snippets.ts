@@ -16,6 +16,8 @@ interface Request {
   links: string[];
   /** The answer's size where this endpoint has one by default that the other protocols do not; else null. */
   size: string | null;
+  /** Where the mask can be read; only the OpenAI protocol takes one. */
+  mask: string | null;
 }
 
 /** A body in Python's words: JSON but for three literals. Strings are left alone. */
@@ -118,10 +120,12 @@ for (const image of data.images) console.log(image.url);
   OpenAI: {
     curl: (request) => {
       const fetched = request.links.map((link, n) => `curl -s -o image-${n + 1} ${shell(link)}`).join("\n");
-      const images = request.links.map((_, n) => `  -F "image[]=@image-${n + 1}"`).join(" \\\n");
+      const files = request.links.map((_, n) => `  -F "image[]=@image-${n + 1}"`);
+      const images = [...files, ...(request.mask ? ['  -F "mask=@mask.png"'] : [])].join(" \\\n");
+      const mask = request.mask ? `\ncurl -s -o mask.png ${shell(request.mask)}` : "";
       const rest = Object.entries({ model: openaiModel(request.endpoint), prompt: request.body["prompt"], ...openai(request) });
       const fields = rest.map(([name, value]) => `  --form-string ${shell(`${name}=${String(value)}`)}`).join(" \\\n");
-      return `${keyLine("#", "OPENAI_API_KEY")}${fetched}
+      return `${keyLine("#", "OPENAI_API_KEY")}${fetched}${mask}
 curl -s ${shell(`${request.server}/v1/images/edits`)} \\
   -H "Authorization: Bearer $OPENAI_API_KEY" \\
 ${images} \\
@@ -133,6 +137,7 @@ ${fields} \\
       const { n, size, output_format, ...extra } = openai(request);
       const own = Object.entries({ n, size, output_format }).filter(([, value]) => value !== undefined);
       const lines = own.map(([name, value]) => `    ${name}=${python(value)},\n`).join("");
+      const mask = request.mask ? `    mask=urllib.request.urlopen(${python(request.mask)}).read(),\n` : "";
       const more = Object.keys(extra).length ? `    extra_body=${python(extra, "    ")},\n` : "";
       return `# pip install openai
 ${keyLine("#", "OPENAI_API_KEY")}import os
@@ -147,20 +152,21 @@ answer = client.images.edit(
     image=[(f"image-{n}", urllib.request.urlopen(link).read()) for n, link in enumerate(links, 1)],
     prompt=${python(request.body["prompt"])},
     response_format="url",
-${lines}${more})
+${mask}${lines}${more})
 for image in answer.data:
     print(image.url)
 `;
     },
     JavaScript: (request) => {
       const fields = { model: openaiModel(request.endpoint), prompt: request.body["prompt"], response_format: "url", ...openai(request) };
+      const mask = request.mask ? `const mask = await toFile(await fetch(${JSON.stringify(request.mask)}), "mask.png");\n` : "";
       return `// npm install openai
 ${keyLine("//", "OPENAI_API_KEY")}import OpenAI, { toFile } from "openai";
 
 const client = new OpenAI({ baseURL: "${request.server}/v1", apiKey: process.env.OPENAI_API_KEY });
 const links = ${pretty(request.links)};
 const image = await Promise.all(links.map(async (link, n) => toFile(await fetch(link), \`image-\${n + 1}\`)));
-const answer = await client.images.edit({ image, ...${pretty(fields)} });
+${mask}const answer = await client.images.edit({ image${mask && ", mask"}, ...${pretty(fields)} });
 for (const { url } of answer.data) console.log(url);
 `;
     },

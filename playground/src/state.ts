@@ -109,9 +109,18 @@ export const active = (run: Run): boolean => ["sending", "queued", "running"].in
 
 export async function start(): Promise<void> {
   document.documentElement.lang = state.language === "zh" ? "zh-Hans" : "en";
-  void navigator.storage?.persist?.();
+  addEventListener("unhandledrejection", ({ reason }) => {
+    // Whatever was not foreseen, e.g. a full disk, is said on the page and not in the console only.
+    update({ problems: { ...state.problems, "": w().unexpected(String((reason as Error)?.message ?? reason)) } });
+  });
   const draft = store.readDraft();
-  const runs = await store.readRuns();
+  let runs: Run[];
+  try {
+    runs = await store.readRuns();
+  } catch {
+    update({ trouble: w().noStorage });
+    return;
+  }
   update({ runs, selected: runs[0]?.id ?? null });
   if (draft) update({ draft, seedLocked: draft.values["seed"] !== undefined });
   await connect(draft === null);
@@ -124,14 +133,16 @@ async function connect(first: boolean): Promise<void> {
     const draft = endpoints.some((known) => known.id === state.draft.endpoint)
       ? state.draft
       : { ...state.draft, endpoint: endpoints[0]?.id ?? "" };
-    update({ endpoints, draft, trouble: null, lostSince: null, loaded: true });
+    update({ endpoints, draft, trouble: null, lostSince: null });
   } catch (error) {
     update({ trouble: error instanceof api.Refused && !error.lost ? error.message : w().lost });
     setTimeout(() => void connect(first), 3000);
     return;
   }
   await learnModel();
+  // The form appears with the sample in it: nobody types or presses Edit before it is there.
   if (first) await showSample();
+  update({ loaded: true });
   for (const run of state.runs) if (active(run)) void carryOn(run);
   scheduleEstimate();
 }
@@ -436,7 +447,8 @@ async function send(run: Run): Promise<void> {
   if (runNamed(run.id)?.cancelling) await api.cancel(run.draft.endpoint, told.request_id);
 }
 
-async function maskLink(draft: Draft): Promise<string> {
+/** The mask of a draft, stored on the server as a file. */
+export async function maskLink(draft: Draft): Promise<string> {
   const first = draft.inputs[0];
   const file = first && "file" in first ? await store.readFile(first.file) : undefined;
   if (!file || !draft.mask) throw new Unreadable("mask");

@@ -129,6 +129,9 @@ const en = {
   ready: "Ready.",
   connecting: "Asking the server…",
   lost: "The server does not answer. This page keeps trying; nothing you entered is lost.",
+  noStorage: "This browser keeps nothing for this page, as in some private windows; it cannot work without.",
+  unexpected: (text: string) => `Something went wrong in this page: ${text}`,
+  noMaskInCode: "The mask is not part of this code: the protocol has no field for it.",
   checkForm: "See the notes in the form.",
 
   history: "History",
@@ -322,6 +325,9 @@ const zh: Words = {
   ready: "就绪。",
   connecting: "正在询问服务器…",
   lost: "服务器没有应答。本页面会继续尝试，您输入的内容不会丢失。",
+  noStorage: "此浏览器不为本页面保存数据（例如无痕窗口），因此无法使用。",
+  unexpected: (text) => `本页面出错：${text}`,
+  noMaskInCode: "代码不包含蒙版：该协议没有对应字段。",
   checkForm: "请看表单中的说明。",
 
   history: "历史",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.live_server import LiveServer
@@ -115,3 +118,23 @@ def test_the_javascript_text_runs(code_page: Page, demo_server: LiveServer, prot
         pytest.skip(f"the package {package} is not installed")
     source = copied(code_page, protocol, "JavaScript")
     assert_links_to_an_image(output_of(["node", "--input-type=module", "-"], NODE_FOLDER, stdin=source))
+
+
+def test_the_openai_text_brings_the_mask(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    use_small_image(page, image_file((60, 160, 200)))
+    page.get_by_role("button", name="Paint a mask").click()
+    page.get_by_role("application", name="Mask").focus()
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Done").click()
+    page.get_by_role("textbox", name="Instruction").fill("invert the colors")
+    page.get_by_role("tab", name="Code").click()
+    expect(page.get_by_text("The mask is not part of this code")).to_be_visible()
+    file = tmp_path / "edit.py"
+    file.write_text(copied(page, "OpenAI", "Python"))
+    with urllib.request.urlopen(output_of([sys.executable, str(file)], tmp_path).strip()) as answer:
+        pixels = np.asarray(Image.open(answer).convert("RGB")).astype(int)
+    before = np.asarray(Image.open(io.BytesIO(image_file((60, 160, 200))))).astype(int)
+    change = np.abs(pixels - before).max(2)
+    assert change[64, 64] > 25
+    assert change[:30].max() == 0
