@@ -6,9 +6,9 @@ import pytest
 
 from retouch.jobs import fair_queue
 from tests.databases import database, database_url, postgres_url
-from tests.services import world
+from tests.harness import sqlite_world, world
 
-__all__ = ["database", "database_url", "postgres_url", "strict_turns", "world"]
+__all__ = ["database", "database_url", "postgres_url", "sqlite_world", "strict_turns", "world"]
 
 
 @pytest.fixture

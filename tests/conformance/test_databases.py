@@ -22,7 +22,7 @@ from retouch.errors import DatabaseUnavailable, InvalidRequest
 from retouch.jobs.job import JobState
 from retouch.jobs.tables import job
 from tests.databases import PostgresServer, shared_server
-from tests.services import OUTPUT, USAGE, World
+from tests.harness import OUTPUT, USAGE, Deployment, HandClock
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_url_that_cannot_be_used_is_refused_by_name(url: str) -> None:
         Database(url)
 
 
-def test_all_statements_of_a_read_see_one_moment(world: World) -> None:
+def test_all_statements_of_a_read_see_one_moment(world: Deployment) -> None:
     world.submit()
     with world.database.read() as connection:
         assert len(connection.execute(select(job.c.id)).all()) == 1
@@ -136,16 +136,7 @@ def test_a_wrong_statement_is_our_bug_and_not_an_outage(database: Database) -> N
 # --- trouble
 
 
-@pytest.fixture
-def sqlite_world(tmp_path: Path) -> Iterator[World]:
-    _migrate(f"sqlite:///{tmp_path}/jobs.db")
-    world = World(Database(f"sqlite:///{tmp_path}/jobs.db"), tmp_path)
-    yield world
-    world.close()
-    world.database.close()
-
-
-def test_a_full_disk_refuses_new_jobs_and_loses_none(sqlite_world: World) -> None:
+def test_a_full_disk_refuses_new_jobs_and_loses_none(sqlite_world: Deployment) -> None:
     world = sqlite_world
     with world.database.transaction() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -217,13 +208,13 @@ def test_a_read_only_database_says_so(database: Database) -> None:
 
 def test_a_server_that_vanishes_is_named_and_comes_back_with_every_job(tmp_path: Path) -> None:
     server = PostgresServer()
-    world = World(Database(server.url_of("template_of_tests")), tmp_path)
+    world = Deployment(tmp_path, server.url_of("template_of_tests"), model="demo", clock=HandClock())
     first, second = world.submit(), world.submit()
     lease = world.lease()
     server.stop()
     for verb in (
         world.submit,
-        lambda: world.look(first.id),
+        lambda: world.job(first.id),
         lambda: world.service.renew(lease, 30),
         lambda: world.service.finish(lease, OUTPUT, USAGE),
         world.service.sweep,

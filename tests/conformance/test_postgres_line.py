@@ -13,11 +13,10 @@ import pytest
 from sqlalchemy import Connection
 
 from retouch.accounts.keys import Account
-from retouch.database import Database
 from retouch.jobs import fair_queue, store
 from retouch.jobs.job import Job
 from retouch.jobs.tables import fair_share, queue_block
-from tests.services import ANNE, BEN, World
+from tests.harness import ANNE, BEN, Deployment, HandClock
 
 PREDICTED = store.Predicted(1.0, 1.0)
 
@@ -25,11 +24,9 @@ CARL = Account("carl", "carl", "")
 
 
 @pytest.fixture
-def world(postgres_url: str, tmp_path: Path, strict_turns: None) -> Iterator[World]:
-    world = World(Database(postgres_url), tmp_path)
-    yield world
-    world.close()
-    world.database.close()
+def world(postgres_url: str, tmp_path: Path, strict_turns: None) -> Iterator[Deployment]:
+    with Deployment(tmp_path, postgres_url, model="demo", clock=HandClock()) as world:
+        yield world
 
 
 def enqueue(connection: Connection, pattern: Job, account: Account) -> Job:
@@ -39,7 +36,7 @@ def enqueue(connection: Connection, pattern: Job, account: Account) -> Job:
     )
 
 
-def while_it_waits(world: World, blocked: Callable[[], object], meanwhile: Callable[[], None]) -> object:
+def while_it_waits(world: Deployment, blocked: Callable[[], object], meanwhile: Callable[[], None]) -> object:
     """Start `blocked` on a thread, do `meanwhile` once it waits for a lock, and return what it returns."""
     url = world.database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -51,7 +48,7 @@ def while_it_waits(world: World, blocked: Callable[[], object], meanwhile: Calla
         return result.result(timeout=30)
 
 
-def a_full_block_before_an_empty_one(world: World) -> Job:
+def a_full_block_before_an_empty_one(world: Deployment) -> Job:
     """Eight jobs wait in the first block; the place of a ninth by a new account is there as well."""
     anne_s = [world.submit(ANNE) for _ in range(9)]
     for job in anne_s[4:]:
@@ -65,7 +62,7 @@ def a_full_block_before_an_empty_one(world: World) -> Job:
 
 
 def test_blocks_are_not_joined_across_one_that_has_just_been_cut_off(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 8)
     pattern = a_full_block_before_an_empty_one(world)
@@ -83,7 +80,7 @@ def test_blocks_are_not_joined_across_one_that_has_just_been_cut_off(
 
 
 def test_a_submit_that_waited_for_a_cut_counts_in_the_right_block(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 8)
     dave = Account("dave", "dave", "")
@@ -98,7 +95,7 @@ def test_a_submit_that_waited_for_a_cut_counts_in_the_right_block(
     assert len(world.waiting_in_order()) == 10
 
 
-def test_a_share_that_is_being_used_is_not_forgotten(world: World) -> None:
+def test_a_share_that_is_being_used_is_not_forgotten(world: Deployment) -> None:
     pattern = world.submit(ANNE)
     world.lease()
     world.submit(BEN)
@@ -113,7 +110,7 @@ def test_a_share_that_is_being_used_is_not_forgotten(world: World) -> None:
     world.check_the_line()
 
 
-def test_two_claims_at_once_take_two_jobs(world: World) -> None:
+def test_two_claims_at_once_take_two_jobs(world: Deployment) -> None:
     first, second = world.submit(ANNE), world.submit(BEN)
     now = world.clock.now
     with world.database.transaction() as one:

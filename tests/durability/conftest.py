@@ -1,4 +1,4 @@
-"""Fixtures of the durability tests: both databases, and a workbench on each."""
+"""Fixtures of the durability tests: both databases, and a deployment on each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import database, database_url, postgres_url
-from tests.unit.worker.bench import WorkBench
+from tests.databases import database_url, postgres_url
+from tests.harness import Deployment
 
-__all__ = ["bench", "database", "database_url", "postgres_url"]
+__all__ = ["bench", "database_url", "postgres_url"]
 
 
 @pytest.fixture
-def bench(database_url: str, tmp_path: Path) -> Iterator[WorkBench]:
-    """A service on each database, with its data folder."""
-    workbench = WorkBench(tmp_path, database_url)
-    yield workbench
-    workbench.close()
+def bench(database_url: str, tmp_path: Path) -> Iterator[Deployment]:
+    """For workers, on each database."""
+    with Deployment(tmp_path, database_url, uploads=True) as bench:
+        yield bench

@@ -28,7 +28,7 @@ from retouch.jobs.fair_queue import ALLOWANCE, DRIFT, HEAD_START, REMEMBERED, Pl
 from retouch.jobs.job import MAX_ATTEMPTS, JobState, Lease
 from retouch.jobs.tables import job, webhook_outbox
 from retouch.service import Service
-from tests.services import DELIVERY, OUTPUT, TRANSITIONS, USAGE, World, an_edit
+from tests.harness import DELIVERY, OUTPUT, TRANSITIONS, USAGE, Deployment, HandClock, an_edit
 
 LEASE_S = 30.0
 HOOKED = replace(DELIVERY, webhook_url="https://example.com/hook")
@@ -59,10 +59,10 @@ class Expected:
 
 
 class JobLives(RuleBasedStateMachine):
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path) -> None:
         super().__init__()
-        empty(database)
-        self.world = World(database, folder)
+        self.world = Deployment(folder, url, model="demo", clock=HandClock())
+        empty(self.world.database)
         self.jobs: dict[str, Expected] = {}
         self.leases: list[Lease] = []
         self.clock: dict[int, int] = {}
@@ -257,10 +257,10 @@ def empty(database: Database) -> None:
             connection.execute(table.delete())
 
 
-def test_whatever_happens_jobs_stay_true(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_happens_jobs_stay_true(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fair_queue, "BLOCK_SIZE", 4)
     run_state_machine_as_test(
-        lambda: JobLives(database, tmp_path),
+        lambda: JobLives(database_url, tmp_path),
         settings=settings(
             max_examples=20,
             stateful_step_count=40,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from sqlalchemy import select
 
 from retouch.accounts.tables import usage_entry
-from retouch.database import Database
 from retouch.errors import LeaseLost
-from retouch.jobs.job import JobState, utc_now
+from retouch.jobs.job import Job, JobState, Lease
 from retouch.jobs.tables import job_event
-from retouch.service import Service, ServiceSettings
-from tests.services import ANNE, BEN, OUTPUT, USAGE, World
+from retouch.service import ServiceSettings
+from tests.harness import ANNE, BEN, OUTPUT, USAGE, Deployment
+from tests.waiting import until
 
 JOBS = 100
 WORKERS = 4
@@ -27,8 +26,8 @@ LONG_S = 120.0
 SETTINGS = ServiceSettings(max_attempts=1000, run_timeout_s=1000)
 
 
-def open_world(url: str, folder: Path) -> World:
-    return World(Database(url), folder, SETTINGS, clock=utc_now)  # type: ignore[arg-type]
+def open_world(url: str, folder: Path) -> Deployment:
+    return Deployment(folder, url, model="demo", settings=SETTINGS)
 
 
 def work(url: str, folder: Path, seed: int) -> None:
@@ -44,7 +43,7 @@ def work(url: str, folder: Path, seed: int) -> None:
         if fate < DIES:
             os._exit(9)
         if fate < DIES + STALLS:
-            wait_until_replaced(world.service, lease.job.id, lease.job.attempt)
+            until(lambda lease=lease: is_replaced(world.job(lease.job.id), lease), within_s=LONG_S)
         try:
             world.service.progress(lease, step=1, steps=4)
             world.service.finish(lease, OUTPUT, USAGE)
@@ -52,13 +51,8 @@ def work(url: str, folder: Path, seed: int) -> None:
             continue
 
 
-def wait_until_replaced(service: Service, job_id: str, attempt: int) -> None:
-    deadline = time.monotonic() + LONG_S
-    while time.monotonic() < deadline:
-        job = service.get_any(job_id)
-        if job.attempt != attempt or job.state is not JobState.RUNNING:
-            return
-        time.sleep(0.02)
+def is_replaced(now: Job, lease: Lease) -> bool:
+    return now.state is not JobState.RUNNING or now.attempt != lease.job.attempt
 
 
 def start(url: str, folder: Path, seed: int) -> BaseProcess:
@@ -72,20 +66,22 @@ def test_every_job_is_done_once_whatever_its_workers_do(database_url: str, tmp_p
     submitted = [world.submit(account).id for account in (ANNE, BEN) for _ in range(JOBS // 2)]
     workers = [start(database_url, tmp_path, seed) for seed in range(WORKERS)]
     deaths = requeued = 0
-    deadline = time.monotonic() + LONG_S
-    while not all(world.service.have_ended(submitted).values()):
-        assert time.monotonic() < deadline, "not all jobs ended"
+
+    def all_have_ended() -> bool:
+        nonlocal deaths, requeued
         requeued += world.service.sweep().requeued
         for place, worker in enumerate(workers):
-            worker.join(0.02)
             if worker.exitcode is not None:
                 deaths += 1
                 assert worker.exitcode == 9
                 workers[place] = start(database_url, tmp_path, WORKERS + deaths)
+        return all(world.service.have_ended(submitted).values())
+
+    until(all_have_ended, within_s=LONG_S)
     for worker in workers:
         worker.kill()
         worker.join()
-    assert {world.look(job_id).state for job_id in submitted} == {JobState.SUCCEEDED}
+    assert {world.job(job_id).state for job_id in submitted} == {JobState.SUCCEEDED}
     with world.database.read() as connection:
         billed = sorted(connection.execute(select(usage_entry.c.job_id)).scalars())
         states = select(job_event.c.job_id, job_event.c.data).where(job_event.c.kind == "state")
@@ -94,4 +90,3 @@ def test_every_job_is_done_once_whatever_its_workers_do(database_url: str, tmp_p
     assert deaths + requeued > 0
     world.check_the_line()
     world.close()
-    world.database.close()

@@ -5,23 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.live_server import clean_environment, live_server, retouch, server_pause, start_server
-
-WITHIN_S = 40.0
+from tests.live_server import clean_environment, live_server, retouch, start_server
+from tests.waiting import WITHIN_S, until
 
 PSS_LIMIT_BYTES = 150 * 1024 * 1024
 START_LIMIT_S = 3.0
-
-
-def until(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not fact():
-        assert time.monotonic() < deadline, "the awaited fact did not come about"
-        server_pause()
 
 
 def children(pid: int) -> list[int]:

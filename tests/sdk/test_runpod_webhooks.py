@@ -31,10 +31,10 @@ from retouch.server.webhooks import Webhooks
 from retouch.service import Service
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
+from tests.harness import ANNE, HandClock, an_edit
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import picture_at
 from tests.sdk.runpod_client import EDIT, an_input, call, nulls_in
-from tests.services import ANNE, HandClock, an_edit
 from tests.webhook_receiver import webhook_receiver
 
 SECRET = "a-secret-nobody-may-see"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,28 +11,22 @@ import pytest_asyncio
 from sqlalchemy import event
 
 from retouch import watch as watch_module
-from retouch.database import Database
 from retouch.errors import DatabaseUnavailable, InternalError, Unavailable, UnknownJob
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.watch import Watch
-from tests.services import ANNE, OUTPUT, USAGE, World
+from tests.harness import ANNE, OUTPUT, USAGE, Deployment
 
 LONG_S = 20.0
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    database = Database(f"sqlite:///{tmp_path}/jobs.db")
-    database.migrate()
-    world = World(database, tmp_path)
-    yield world
-    world.close()
-    database.close()
+def world(sqlite_world: Deployment) -> Deployment:
+    return sqlite_world
 
 
 @pytest_asyncio.fixture
-async def watch(world: World) -> AsyncIterator[Watch]:
+async def watch(world: Deployment) -> AsyncIterator[Watch]:
     watch = Watch(world.service)
     await watch.start()
     yield watch
@@ -60,18 +54,18 @@ def bring_back(path: Path) -> None:
     path.with_suffix(".away").rename(path)
 
 
-def finish_one(world: World) -> Job:
+def finish_one(world: Deployment) -> Job:
     return world.service.finish(world.lease(), OUTPUT, USAGE)
 
 
-def count_queries(world: World) -> list[str]:
+def count_queries(world: Deployment) -> list[str]:
     seen: list[str] = []
     engine = world.database._backend.reader
     event.listen(engine, "before_cursor_execute", lambda *arguments: seen.append(arguments[2]))
     return seen
 
 
-async def test_a_waiter_gets_the_job_when_it_has_ended(world: World, watch: Watch) -> None:
+async def test_a_waiter_gets_the_job_when_it_has_ended(world: Deployment, watch: Watch) -> None:
     waiting = [asyncio.create_task(watch.wait(world.submit().id, timeout_s=LONG_S)) for _ in range(3)]
     await eventually_waited_for(watch, 3)
     for task in waiting:
@@ -79,16 +73,16 @@ async def test_a_waiter_gets_the_job_when_it_has_ended(world: World, watch: Watc
         assert await task == done
 
 
-async def test_a_job_that_has_ended_already_is_not_waited_for(world: World, watch: Watch) -> None:
+async def test_a_job_that_has_ended_already_is_not_waited_for(world: Deployment, watch: Watch) -> None:
     done = world.service.cancel(ANNE, world.submit().id)
     assert await watch.wait(done.id, timeout_s=LONG_S) == done
 
 
-async def test_a_wait_ends_with_its_time_and_leaves_the_job_alone(world: World, watch: Watch) -> None:
+async def test_a_wait_ends_with_its_time_and_leaves_the_job_alone(world: Deployment, watch: Watch) -> None:
     waiting = world.submit()
     with pytest.raises(TimeoutError):
         await watch.wait(waiting.id, timeout_s=0.05)
-    assert world.look(waiting.id) == waiting
+    assert world.job(waiting.id) == waiting
     assert watch._waits == {}
 
 
@@ -103,7 +97,7 @@ async def test_waiting_for_no_job_is_an_error(watch: Watch) -> None:
 
 
 async def test_a_lost_wake_up_costs_a_tick_and_no_more(
-    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch_module, "TICK_S", 0.05)
     monkeypatch.setattr(world.wakeups, "publish", lambda topic: None)
@@ -113,7 +107,7 @@ async def test_a_lost_wake_up_costs_a_tick_and_no_more(
     assert (await waiting).state is JobState.SUCCEEDED
 
 
-async def test_a_thousand_waiters_cost_a_few_queries(world: World, watch: Watch) -> None:
+async def test_a_thousand_waiters_cost_a_few_queries(world: Deployment, watch: Watch) -> None:
     jobs = [world.submit().id for _ in range(20)]
     waiting = [asyncio.create_task(watch.wait(jobs[number % 20], timeout_s=LONG_S)) for number in range(1000)]
     await eventually_waited_for(watch, 1000)
@@ -128,7 +122,7 @@ async def follow(watch: Watch, job_id: str, after: int = 0) -> list[JobEvent]:
     return [event async for batch in watch.changes(job_id, after) for event in batch]
 
 
-async def test_changes_are_seen_once_each_in_order_until_the_end(world: World, watch: Watch) -> None:
+async def test_changes_are_seen_once_each_in_order_until_the_end(world: Deployment, watch: Watch) -> None:
     job_id = world.submit().id
     readers = [asyncio.create_task(follow(watch, job_id)) for _ in range(3)]
 
@@ -147,14 +141,14 @@ async def test_changes_are_seen_once_each_in_order_until_the_end(world: World, w
     assert watch._followers == {}
 
 
-async def test_a_reader_that_goes_away_is_forgotten(world: World, watch: Watch) -> None:
+async def test_a_reader_that_goes_away_is_forgotten(world: Deployment, watch: Watch) -> None:
     changes = watch.changes(world.submit().id)
     await anext(changes)
     await changes.aclose()
     assert watch._followers == {}
 
 
-async def test_fifty_pollers_of_one_job_share_a_query(world: World, watch: Watch) -> None:
+async def test_fifty_pollers_of_one_job_share_a_query(world: Deployment, watch: Watch) -> None:
     ahead, job = world.submit(), world.submit()
     queries = count_queries(world)
     shown = await asyncio.gather(*(watch.snapshot(job.id) for _ in range(50)))
@@ -165,7 +159,7 @@ async def test_fifty_pollers_of_one_job_share_a_query(world: World, watch: Watch
     assert await watch.snapshot(job.id) == (job, 0)
 
 
-async def test_pollers_of_many_jobs_share_queries_for_the_rows(world: World, watch: Watch) -> None:
+async def test_pollers_of_many_jobs_share_queries_for_the_rows(world: Deployment, watch: Watch) -> None:
     jobs = [world.submit() for _ in range(30)]
     queries = count_queries(world)
     shown = await asyncio.gather(*(watch.snapshot(job.id) for job in jobs))
@@ -173,7 +167,7 @@ async def test_pollers_of_many_jobs_share_queries_for_the_rows(world: World, wat
     assert sum(query.startswith("SELECT job.sequence, job.id") for query in queries) <= 3
 
 
-async def test_stopping_ends_the_waits(world: World) -> None:
+async def test_stopping_ends_the_waits(world: Deployment) -> None:
     watch = Watch(world.service)
     await watch.start()
     waiting = asyncio.create_task(watch.wait(world.submit().id))
@@ -185,7 +179,7 @@ async def test_stopping_ends_the_waits(world: World) -> None:
 
 
 async def test_waiters_bear_a_database_that_is_away_for_a_moment_and_are_told_when_it_stays_away(
-    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch_module, "TICK_S", 0.02)
     waiting = asyncio.create_task(watch.wait(world.submit().id))
@@ -205,7 +199,7 @@ async def test_waiters_bear_a_database_that_is_away_for_a_moment_and_are_told_wh
 
 
 async def test_a_bug_in_a_look_is_told_to_those_who_wait_and_the_next_look_works(
-    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waiting = world.submit()
     with monkeypatch.context() as bug:
@@ -218,7 +212,7 @@ async def test_a_bug_in_a_look_is_told_to_those_who_wait_and_the_next_look_works
 
 
 async def test_a_bug_in_a_snapshot_is_told_to_those_who_asked(
-    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = world.submit()
     with monkeypatch.context() as bug:

@@ -14,7 +14,7 @@ import pytest
 from retouch import images
 from retouch.cli.main import run
 from retouch.settings import ModelSettings, NetworkSettings, StoreSettings, read
-from tests.unit.worker.bench import png
+from tests.harness import png
 
 Retouch = Callable[..., tuple[int, str, str]]
 

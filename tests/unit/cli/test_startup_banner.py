@@ -9,7 +9,7 @@ import pytest
 
 from retouch.cli.startup_banner import StartupBanner
 from retouch.settings import HttpSettings, read
-from tests.unit.worker.bench import WorkBench
+from tests.harness import Deployment
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def http() -> HttpSettings:
 def test_it_says_that_the_model_loads_and_then_how_to_edit(
     tmp_path: Path, http: HttpSettings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    bench = WorkBench(tmp_path)
+    bench = Deployment(tmp_path)
     stop = threading.Event()
     teller = threading.Thread(target=StartupBanner(http, "null", 1).tell, args=(bench.service, stop))
     teller.start()
@@ -34,7 +34,7 @@ def test_it_says_that_the_model_loads_and_then_how_to_edit(
 
 
 def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.CaptureFixture[str]) -> None:
-    bench = WorkBench(tmp_path)
+    bench = Deployment(tmp_path)
     stop = threading.Event()
     stop.set()
     StartupBanner(http, "null", 0).tell(bench.service, stop)

@@ -11,7 +11,7 @@ from retouch.edit import Delivery
 from retouch.jobs.fair_queue import SECOND, cost_of
 from retouch.jobs.job import FINAL_STATES, Job, JobState, state_after_lost_lease, utc_now
 from retouch.jobs.retention import Retention
-from tests.services import TRANSITIONS, an_edit
+from tests.harness import TRANSITIONS, an_edit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RUNNING = Job(

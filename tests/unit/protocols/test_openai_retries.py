@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from retouch.accounts.keys import Account
-from retouch.database import Database
 from retouch.jobs.job import Job
 from retouch.protocols.openai import retries
 from retouch.protocols.openai.retries import MARGIN_S, Retries, pause_before_retry_s
-from tests.services import ANNE, BEN, World
+from tests.harness import ANNE, BEN, Deployment
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Timers:
 class Calls:
     """Retries over a real service, with timers that wait to be fired."""
 
-    world: World
+    world: Deployment
     retries: Retries
     timers: Timers
     cancelled: list[str]
@@ -50,17 +48,7 @@ class Calls:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    database = Database(f"sqlite:///{tmp_path / 'retouch.db'}")
-    database.migrate()
-    world = World(database, tmp_path)
-    yield world
-    world.close()
-    database.close()
-
-
-@pytest.fixture
-async def calls(world: World, monkeypatch: pytest.MonkeyPatch) -> Calls:
+async def calls(sqlite_world: Deployment, monkeypatch: pytest.MonkeyPatch) -> Calls:
     timers, cancelled, loop = Timers(), [], asyncio.get_running_loop()
 
     def call_later(seconds: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
@@ -72,7 +60,7 @@ async def calls(world: World, monkeypatch: pytest.MonkeyPatch) -> Calls:
         cancelled.append(job_id)
 
     monkeypatch.setattr(loop, "call_later", call_later)
-    return Calls(world, Retries(cancel), timers, cancelled)
+    return Calls(sqlite_world, Retries(cancel), timers, cancelled)
 
 
 @pytest.mark.parametrize("attempt", range(8))

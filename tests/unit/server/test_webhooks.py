@@ -33,7 +33,7 @@ from retouch.service import Service
 from retouch.storage.blobs import Blobs
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
-from tests.services import ANNE, OUTPUT, USAGE, HandClock
+from tests.harness import ANNE, OUTPUT, USAGE, HandClock
 from tests.webhook_receiver import Delivery as Delivered
 from tests.webhook_receiver import Receiver, webhook_receiver
 

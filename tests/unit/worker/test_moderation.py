@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retouch import images
-from retouch.accounts.keys import ANONYMOUS
 from retouch.edit import Delivery, Expansion, ImageInput
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.prompt_safety import Judgement, PromptChecker
@@ -26,7 +24,8 @@ from retouch.images import Pixels
 from retouch.jobs.job import Job, JobState
 from retouch.worker.moderation import Moderation
 from retouch.worker.policy import JobPolicy
-from tests.unit.worker.bench import DELIVERY, Gated, WorkBench
+from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline
+from tests.waiting import until
 
 FAL = Delivery(protocol="fal", endpoint="fal-ai/qwen-image-edit")
 
@@ -85,13 +84,6 @@ class Counting(NullPipeline):
         return np.full_like(super().decode(state), 40 * (state.spec.seed - 7 + 1))
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[WorkBench]:
-    bench = WorkBench(tmp_path)
-    yield bench
-    bench.close()
-
-
 def grey(value: int) -> Callable[[Pixels], bool]:
     return lambda image: bool((image == value).all())
 
@@ -112,7 +104,7 @@ def policy(
 
 
 def run(
-    bench: WorkBench, rules: JobPolicy, *, delivery: Delivery = DELIVERY, **changes: object
+    bench: Deployment, rules: JobPolicy, *, delivery: Delivery = DELIVERY, **changes: object
 ) -> tuple[Job, Counting]:
     pipeline = Counting()
     job = bench.submit(delivery=delivery, **changes)
@@ -120,11 +112,11 @@ def run(
         return bench.finished(job.id), pipeline
 
 
-def stored(bench: WorkBench, folder: str = "outputs") -> list[str]:
+def stored(bench: Deployment, folder: str = "outputs") -> list[str]:
     return list(bench.blobs.keys(folder))
 
 
-def pixels_of(bench: WorkBench, job: Job) -> list[Pixels]:
+def pixels_of(bench: Deployment, job: Job) -> list[Pixels]:
     assert job.output is not None
     return [images.decode(bench.blobs.get(image.blob).data) for image in job.output.images]
 
@@ -132,18 +124,18 @@ def pixels_of(bench: WorkBench, job: Job) -> list[Pixels]:
 # --- prompts and inputs
 
 
-def test_a_refused_prompt_costs_no_step_and_is_not_billed(bench: WorkBench) -> None:
-    job, pipeline = run(bench, policy(guard=Guard(("make it grey",))))
+def test_a_refused_prompt_costs_no_step_and_is_not_billed(bench: Deployment) -> None:
+    job, pipeline = run(bench, policy(guard=Guard(("make it red",))))
     assert job.failure is not None
     assert (job.failure.code, job.failure.field) == ("content_refused", "prompt")
     assert dict(job.failure.context) == {"stage": "prompt", "category": "violence"}
     assert (pipeline.prepared, pipeline.steps) == ([], 0)
     assert job.usage is None
-    assert bench.service.usage(ANONYMOUS) == ()
+    assert bench.service.usage(ANNE) == ()
     assert stored(bench) == []
 
 
-def test_a_refused_input_costs_no_step_and_its_upload_is_gone(bench: WorkBench) -> None:
+def test_a_refused_input_costs_no_step_and_its_upload_is_gone(bench: Deployment) -> None:
     first = bench.blobs.put(images.encode(np.full((48, 64, 3), 10, np.uint8), "png"), "image/png", folder="uploads")
     second = bench.blobs.put(images.encode(np.full((48, 64, 3), 20, np.uint8), "png"), "image/png", folder="uploads")
     inputs = (ImageInput(blob=first, field="images[0]"), ImageInput(blob=second, field="images[1]"))
@@ -156,7 +148,7 @@ def test_a_refused_input_costs_no_step_and_its_upload_is_gone(bench: WorkBench) 
     assert second not in stored(bench, "uploads")
 
 
-def test_fals_edit_endpoints_check_outputs_only(bench: WorkBench) -> None:
+def test_fals_edit_endpoints_check_outputs_only(bench: Deployment) -> None:
     classifier = Classifier()
     job, _ = run(bench, policy(classifier), delivery=FAL, model="fal-ai/qwen-image-edit")
     assert job.state is JobState.SUCCEEDED
@@ -166,7 +158,7 @@ def test_fals_edit_endpoints_check_outputs_only(bench: WorkBench) -> None:
 # --- outputs
 
 
-def test_at_threshold_0_fals_edit_delivers_black_and_says_so_for_nothing(bench: WorkBench) -> None:
+def test_at_threshold_0_fals_edit_delivers_black_and_says_so_for_nothing(bench: Deployment) -> None:
     job, _ = run(bench, policy(Classifier(), threshold=0.0), delivery=FAL, model="fal-ai/qwen-image-edit")
     assert job.state is JobState.SUCCEEDED
     assert job.output is not None
@@ -179,7 +171,7 @@ def test_at_threshold_0_fals_edit_delivers_black_and_says_so_for_nothing(bench: 
 
 
 @pytest.mark.parametrize("model", ["fal-ai/qwen-image-2/edit", "qwen-image-edit"])
-def test_at_threshold_0_the_others_name_the_first_input(bench: WorkBench, model: str) -> None:
+def test_at_threshold_0_the_others_name_the_first_input(bench: Deployment, model: str) -> None:
     job, pipeline = run(bench, policy(Classifier(), threshold=0.0), model=model)
     assert job.failure is not None
     assert (job.failure.code, job.failure.field) == ("content_refused", "images[0]")
@@ -187,7 +179,7 @@ def test_at_threshold_0_the_others_name_the_first_input(bench: WorkBench, model:
 
 
 def test_one_flagged_of_two_is_black_in_its_place_and_not_billed(
-    bench: WorkBench, caplog: pytest.LogCaptureFixture
+    bench: Deployment, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "retouch")
     job, _ = run(bench, policy(Classifier(grey(80))), num_images=2)
@@ -207,7 +199,7 @@ def test_one_flagged_of_two_is_black_in_its_place_and_not_billed(
     assert "score" not in json.dumps(job.output.to_json())
 
 
-def test_when_every_output_is_flagged_the_job_fails_and_nothing_of_it_is_kept(bench: WorkBench) -> None:
+def test_when_every_output_is_flagged_the_job_fails_and_nothing_of_it_is_kept(bench: Deployment) -> None:
     job, pipeline = run(
         bench, policy(Classifier(lambda image: bool((image % 40 == 0).all() and image.any()))), num_images=2
     )
@@ -218,7 +210,7 @@ def test_when_every_output_is_flagged_the_job_fails_and_nothing_of_it_is_kept(be
     assert job.usage is None
 
 
-def test_flagged_pixels_never_reach_the_store(bench: WorkBench) -> None:
+def test_flagged_pixels_never_reach_the_store(bench: Deployment) -> None:
     job, _ = run(bench, policy(Classifier(grey(40))), num_images=3)
     for folder in ("outputs", "previews"):
         for key in stored(bench, folder):
@@ -226,7 +218,7 @@ def test_flagged_pixels_never_reach_the_store(bench: WorkBench) -> None:
     assert job.state is JobState.SUCCEEDED
 
 
-def test_the_composite_of_a_masked_edit_is_what_is_judged(bench: WorkBench) -> None:
+def test_the_composite_of_a_masked_edit_is_what_is_judged(bench: Deployment) -> None:
     source = np.full((48, 64, 3), 200, np.uint8)
     mask = np.zeros((48, 64, 4), np.uint8)
     mask[:, 32:, 3] = 255  # opaque is kept
@@ -254,20 +246,20 @@ def test_the_composite_of_a_masked_edit_is_what_is_judged(bench: WorkBench) -> N
 # --- switches and failures
 
 
-def test_without_a_checker_nothing_is_flagged_and_nothing_is_claimed(bench: WorkBench) -> None:
+def test_without_a_checker_nothing_is_flagged_and_nothing_is_claimed(bench: Deployment) -> None:
     job, _ = run(bench, policy())
     assert job.output is not None
     assert [image.unsafe for image in job.output.images] == [None]
 
 
-def test_a_caller_may_switch_the_checks_off(bench: WorkBench) -> None:
-    classifier, guard = Classifier(), Guard(("make it grey",))
+def test_a_caller_may_switch_the_checks_off(bench: Deployment) -> None:
+    classifier, guard = Classifier(), Guard(("make it red",))
     job, _ = run(bench, policy(classifier, guard, threshold=0.0), enable_safety_checker=False)
     assert job.state is JobState.SUCCEEDED
     assert (classifier.seen, guard.asked) == ([], [])
 
 
-def test_unless_the_operator_enforces_them(bench: WorkBench) -> None:
+def test_unless_the_operator_enforces_them(bench: Deployment) -> None:
     classifier = Classifier()
     job, _ = run(bench, policy(classifier, enforce=True), enable_safety_checker=False)
     assert job.output is not None
@@ -276,7 +268,7 @@ def test_unless_the_operator_enforces_them(bench: WorkBench) -> None:
 
 
 @pytest.mark.parametrize("where", ["images", "prompt"])
-def test_a_checker_that_fails_refuses_but_never_as_flagged(bench: WorkBench, where: str) -> None:
+def test_a_checker_that_fails_refuses_but_never_as_flagged(bench: Deployment, where: str) -> None:
     broken = RuntimeError("broken")
     rules = policy(Classifier(error=broken)) if where == "images" else policy(guard=Guard(error=broken))
     job, pipeline = run(bench, rules)
@@ -287,7 +279,7 @@ def test_a_checker_that_fails_refuses_but_never_as_flagged(bench: WorkBench, whe
 
 
 @pytest.mark.parametrize("where", ["images", "prompt"])
-def test_or_delivers_with_a_notice_where_the_operator_says_so(bench: WorkBench, where: str) -> None:
+def test_or_delivers_with_a_notice_where_the_operator_says_so(bench: Deployment, where: str) -> None:
     broken = RuntimeError("broken")
     rules = (
         policy(Classifier(error=broken), failure="pass")
@@ -300,7 +292,7 @@ def test_or_delivers_with_a_notice_where_the_operator_says_so(bench: WorkBench, 
     assert "Not checked: the safety checker failed." in [notice.detail for notice in job.output.notices]
 
 
-def test_each_verdict_is_counted_once(bench: WorkBench) -> None:
+def test_each_verdict_is_counted_once(bench: Deployment) -> None:
     rules = policy(Classifier(grey(80)), Guard())
     run(bench, rules, num_images=2)
     counts = rules.moderation.tally.checks
@@ -319,7 +311,7 @@ def test_each_verdict_is_counted_once(bench: WorkBench) -> None:
 
 
 @pytest.mark.parametrize("flagged", [False, True])
-def test_a_flagged_preview_is_not_published(bench: WorkBench, flagged: bool) -> None:
+def test_a_flagged_preview_is_not_published(bench: Deployment, flagged: bool) -> None:
     checked = threading.Event()
 
     def look(image: Pixels) -> bool:
@@ -328,17 +320,17 @@ def test_a_flagged_preview_is_not_published(bench: WorkBench, flagged: bool) -> 
             return flagged
         return False
 
-    gate = Gated()
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(delivery=replace(DELIVERY, previews=3), steps=4)
-    with bench.worker(gate, policy=policy(Classifier(look))):
-        gate.wait_until_inside()
-        gate.let()
+    with bench.worker(pipeline, policy=policy(Classifier(look))):
+        bench.gate.wait_for_arrival()
+        bench.gate.let()
         assert checked.wait(15)
-        gate.let()
+        bench.gate.let()
         published = lambda: any(event.kind == "preview" for event in bench.service.events(job.id))  # noqa: E731
         if not flagged:
-            bench.until(published)
-        gate.let(10)
+            until(published)
+        bench.gate.let(10)
         assert bench.finished(job.id).state is JobState.SUCCEEDED
         assert published() is not flagged
     assert bool(stored(bench, "previews")) is not flagged
@@ -375,12 +367,12 @@ def with_rewriter(rewriter: Rewriter, rules: JobPolicy | None = None) -> JobPoli
     return replace(rules or policy(), expander=PromptExpander(rewriter))
 
 
-def test_the_rewritten_prompt_is_the_one_that_is_denoised_and_reported(bench: WorkBench) -> None:
+def test_the_rewritten_prompt_is_the_one_that_is_denoised_and_reported(bench: Deployment) -> None:
     job, pipeline = run(bench, with_rewriter(Rewriter([reply("Turn the photo grey.")])), enable_prompt_expansion=True)
     assert job.output is not None
     assert pipeline.prepared == ["Turn the photo grey."]
     assert job.output.prompt == "Turn the photo grey."
-    assert job.request.prompt == "make it grey"
+    assert job.request.prompt == "make it red"
     notice = job.output.notices[-1]
     assert (notice.parameter, notice.action, notice.detail) == (
         "enable_prompt_expansion",
@@ -389,10 +381,10 @@ def test_the_rewritten_prompt_is_the_one_that_is_denoised_and_reported(bench: Wo
     )
 
 
-def test_a_prompt_is_rewritten_only_where_that_is_wanted(bench: WorkBench) -> None:
+def test_a_prompt_is_rewritten_only_where_that_is_wanted(bench: Deployment) -> None:
     rewriter = Rewriter([])
     job, pipeline = run(bench, with_rewriter(rewriter))
-    assert (rewriter.asked, pipeline.prepared) == ([], ["make it grey"])
+    assert (rewriter.asked, pipeline.prepared) == ([], ["make it red"])
     assert job.output is not None
     assert job.output.notices == ()
 
@@ -400,45 +392,45 @@ def test_a_prompt_is_rewritten_only_where_that_is_wanted(bench: WorkBench) -> No
 @pytest.mark.parametrize(
     "answer", [Unavailable("the rewriter answered with status 500"), "no JSON", reply("a" * 1001), reply('write "HI"')]
 )
-def test_a_rewrite_that_cannot_be_used_leaves_the_callers_words(bench: WorkBench, answer: str | Unavailable) -> None:
+def test_a_rewrite_that_cannot_be_used_leaves_the_callers_words(bench: Deployment, answer: str | Unavailable) -> None:
     job, pipeline = run(bench, with_rewriter(Rewriter([answer])), enable_prompt_expansion=True)
     assert job.output is not None
-    assert pipeline.prepared == [job.output.prompt] == ["make it grey"]
+    assert pipeline.prepared == [job.output.prompt] == ["make it red"]
     assert job.output.notices[-1].action == "ignored"
     assert job.output.notices[-1].detail.startswith("The prompt was used as it is: the ")
 
 
-def test_a_server_without_a_rewriter_says_so(bench: WorkBench) -> None:
+def test_a_server_without_a_rewriter_says_so(bench: Deployment) -> None:
     job, _ = run(bench, policy(), enable_prompt_expansion=True)
     assert job.output is not None
     assert job.output.notices[-1].detail == "This server has no prompt expansion; the prompt was used."
 
 
-def test_a_rewrite_is_judged_again_and_a_refused_one_is_dropped(bench: WorkBench) -> None:
+def test_a_rewrite_is_judged_again_and_a_refused_one_is_dropped(bench: Deployment) -> None:
     guard = Guard(("Something worse.",))
     job, pipeline = run(
         bench, with_rewriter(Rewriter([reply("Something worse.")]), policy(guard=guard)), enable_prompt_expansion=True
     )
     assert job.state is JobState.SUCCEEDED
-    assert guard.asked == ["make it grey", "Something worse."]
-    assert pipeline.prepared == ["make it grey"]
+    assert guard.asked == ["make it red", "Something worse."]
+    assert pipeline.prepared == ["make it red"]
 
 
 @pytest.mark.parametrize(
-    ("answer", "kept"), [(reply("Turn the photo grey."), "Turn the photo grey."), ("nonsense", "make it grey")]
+    ("answer", "kept"), [(reply("Turn the photo grey."), "Turn the photo grey."), ("nonsense", "make it red")]
 )
-def test_the_decision_is_stored_before_the_first_step(bench: WorkBench, answer: str, kept: str) -> None:
-    gate = Gated("denoise")
+def test_the_decision_is_stored_before_the_first_step(bench: Deployment, answer: str, kept: str) -> None:
+    pipeline = GatedPipeline(bench.gate, "denoise")
     job = bench.submit(enable_prompt_expansion=True)
-    with bench.worker(gate, policy=with_rewriter(Rewriter([answer]))):
-        gate.wait_until_inside()
+    with bench.worker(pipeline, policy=with_rewriter(Rewriter([answer]))):
+        bench.gate.wait_for_arrival()
         expansion = bench.job(job.id).request.expansion
         assert expansion is not None
         assert expansion.prompt == kept
 
 
 @pytest.mark.parametrize("reason", ["", "the rewriter answered with status 500"])
-def test_a_second_attempt_uses_the_words_of_the_first(bench: WorkBench, reason: str) -> None:
+def test_a_second_attempt_uses_the_words_of_the_first(bench: Deployment, reason: str) -> None:
     job = bench.submit(enable_prompt_expansion=True)
     lease = bench.service.lease("worker-that-dies", (bench.checkpoint.name,), 30)
     assert lease is not None
@@ -452,13 +444,13 @@ def test_a_second_attempt_uses_the_words_of_the_first(bench: WorkBench, reason: 
     assert finished.output.prompt == "Turn the photo grey."
 
 
-def test_a_cancel_while_the_prompt_is_rewritten_ends_the_job(bench: WorkBench) -> None:
+def test_a_cancel_while_the_prompt_is_rewritten_ends_the_job(bench: Deployment) -> None:
     rewriter = Rewriter([reply("late")], hold=threading.Event())
     job = bench.submit(enable_prompt_expansion=True)
     pipeline = Counting()
     with bench.worker(pipeline, policy=with_rewriter(rewriter)):
         assert rewriter.inside.wait(15)
-        bench.service.cancel(ANONYMOUS, job.id)
+        bench.service.cancel(ANNE, job.id)
         assert bench.finished(job.id).state is JobState.CANCELLED
     assert pipeline.prepared == []
 
@@ -466,11 +458,11 @@ def test_a_cancel_while_the_prompt_is_rewritten_ends_the_job(bench: WorkBench) -
 # --- what the files say
 
 
-def test_files_are_marked_unless_the_operator_wants_none(bench: WorkBench) -> None:
+def test_files_are_marked_unless_the_operator_wants_none(bench: Deployment) -> None:
     job, _ = run(bench, policy())
     assert job.output is not None
     assert b"compositeWithTrainedAlgorithmicMedia" in bench.blobs.get(job.output.images[0].blob).data
-    assert b"make it grey" not in bench.blobs.get(job.output.images[0].blob).data
+    assert b"make it red" not in bench.blobs.get(job.output.images[0].blob).data
     plain, _ = run(bench, replace(policy(), provenance=images.NO_PROVENANCE))
     assert plain.output is not None
     assert b"xmp" not in bench.blobs.get(plain.output.images[0].blob).data.lower()

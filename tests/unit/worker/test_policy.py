@@ -20,7 +20,7 @@ from retouch.errors import InvalidRequest, Unavailable
 from retouch.jobs.job import JobState
 from retouch.worker.policy import JobPolicy, ResidentRewriter, ask_resident, wait_for
 from tests import tiny_checkpoints
-from tests.unit.worker.bench import WorkBench
+from tests.harness import Deployment
 
 PHOTO = tiny_checkpoints.picture(1, 64, 64)
 
@@ -112,7 +112,7 @@ def test_the_resident_model_judges_a_prompt(pipeline) -> None:
 
 
 def test_a_worker_rewrites_with_its_own_model_and_finishes_whatever_that_says(tmp_path: Path, pipeline) -> None:
-    bench = WorkBench(tmp_path, checkpoint=pipeline.checkpoint)
+    bench = Deployment(tmp_path, model=pipeline.checkpoint, uploads=True)
     job = bench.submit(enable_prompt_expansion=True, prompt="make it red")
 
     def rules(engine: Engine, loaded: object) -> JobPolicy:

@@ -14,7 +14,7 @@ from retouch.catalog import Catalog, checkpoint_named
 from retouch.edit import MAX_SEED, EditRequest, ImageInput, SizeRequest
 from retouch.errors import InvalidImage
 from retouch.worker.staging import Staged, finish_image, seed_of_image, stage_in
-from tests.unit.worker.bench import png
+from tests.harness import png
 
 CHECKPOINT = checkpoint_named("null")
 FILES = {"wide": png(128, 64), "tall": png(64, 128), "mask": png(128, 64), "broken": b"\x89PNG\r\n\x1a\n"}

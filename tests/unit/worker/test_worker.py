@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from retouch import images
-from retouch.accounts.keys import ANONYMOUS
 from retouch.edit import EditSpec, ImageInput, Notice, OutputFormat, SizeRequest
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.state import DenoiseState
@@ -19,14 +19,15 @@ from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease
 from retouch.storage.blob_keys import read_key
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
-from tests.unit.worker.bench import DELIVERY, Gated, WorkBench, png
+from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline, png
+from tests.waiting import until
 
 HASTY = WorkerSettings(
     poll_s=0.2, outage_pause_s=0.05, heartbeat=HeartbeatSettings(lease_s=0.6, progress_s=0.05, preview_s=0.0)
 )
 
 
-def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: WorkBench) -> None:
+def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: Deployment) -> None:
     job = bench.submit(steps=3, size=SizeRequest(width=96, height=80))
     with bench.worker():
         done = bench.finished(job.id)
@@ -42,7 +43,7 @@ def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: WorkBench)
     assert (done.usage.images, done.usage.pixels, done.usage.steps) == (1, 96 * 80, 3)
 
 
-def test_a_worker_tells_what_its_jobs_have_cost(bench: WorkBench) -> None:
+def test_a_worker_tells_what_its_jobs_have_cost(bench: Deployment) -> None:
     with bench.worker(settings=replace(HASTY, heartbeat=HeartbeatSettings(beat_s=0.05))):
         timings = [bench.finished(bench.submit().id).output for _ in range(2)]
         spent = sum(output.timings["stage_in"] for output in timings if output)
@@ -50,10 +51,10 @@ def test_a_worker_tells_what_its_jobs_have_cost(bench: WorkBench) -> None:
         def told() -> float:
             return sum(worker.seconds.get("stage_in", 0.0) for worker in bench.service.statistics().workers)
 
-        bench.until(lambda: told() == pytest.approx(spent))
+        until(lambda: told() == pytest.approx(spent))
 
 
-def test_the_same_request_and_seed_give_the_same_bytes(bench: WorkBench) -> None:
+def test_the_same_request_and_seed_give_the_same_bytes(bench: Deployment) -> None:
     jobs = [bench.submit() for _ in range(2)]
     with bench.worker():
         outputs = [bench.finished(job.id).output for job in jobs]
@@ -61,7 +62,7 @@ def test_the_same_request_and_seed_give_the_same_bytes(bench: WorkBench) -> None
     assert first == second
 
 
-def test_several_pictures_have_seeds_that_count_up(bench: WorkBench) -> None:
+def test_several_pictures_have_seeds_that_count_up(bench: Deployment) -> None:
     job = bench.submit(num_images=3, seed=2**31 - 2, steps=2)
     with bench.worker():
         done = bench.finished(job.id)
@@ -71,7 +72,7 @@ def test_several_pictures_have_seeds_that_count_up(bench: WorkBench) -> None:
     assert (done.usage.images, done.usage.steps) == (3, 6)
 
 
-def test_the_output_format_and_its_life_are_the_callers(bench: WorkBench) -> None:
+def test_the_output_format_and_its_life_are_the_callers(bench: Deployment) -> None:
     job = bench.submit(output_format=OutputFormat.JPEG, delivery=replace(DELIVERY, retention_s=120.0))
     with bench.worker():
         done = bench.finished(job.id)
@@ -83,7 +84,7 @@ def test_the_output_format_and_its_life_are_the_callers(bench: WorkBench) -> Non
     assert expires_at - datetime.now(UTC) < timedelta(seconds=125)
 
 
-def test_an_undecodable_input_fails_with_the_fields_name(bench: WorkBench) -> None:
+def test_an_undecodable_input_fails_with_the_fields_name(bench: Deployment) -> None:
     broken = bench.blobs.put(png()[:200], "image/png", folder="uploads")
     job = bench.submit(images=(ImageInput(blob=broken, field="images[0]"),))
     with bench.worker():
@@ -93,7 +94,7 @@ def test_an_undecodable_input_fails_with_the_fields_name(bench: WorkBench) -> No
     assert failed.usage is None
 
 
-def test_an_input_that_is_gone_fails_with_the_fields_name(bench: WorkBench) -> None:
+def test_an_input_that_is_gone_fails_with_the_fields_name(bench: Deployment) -> None:
     gone = bench.blobs.put(png(), "image/png", folder="uploads")
     job = bench.submit(images=(ImageInput(blob=gone, field="images[0]"),))
     bench.blobs.delete(gone)
@@ -103,7 +104,7 @@ def test_an_input_that_is_gone_fails_with_the_fields_name(bench: WorkBench) -> N
     assert (failed.failure.code, failed.failure.field) == ("unknown_file", "images[0]")
 
 
-def test_a_link_the_fetcher_refuses_fails_with_its_code(bench: WorkBench) -> None:
+def test_a_link_the_fetcher_refuses_fails_with_its_code(bench: Deployment) -> None:
     job = bench.submit(images=(ImageInput(url="http://10.0.0.1/cat.png", field="images[0]"),))
     with bench.worker():
         failed = bench.finished(job.id)
@@ -111,7 +112,7 @@ def test_a_link_the_fetcher_refuses_fails_with_its_code(bench: WorkBench) -> Non
     assert (failed.failure.code, failed.failure.field) == ("forbidden_address", "images[0]")
 
 
-def test_a_failed_job_does_not_disturb_the_next(bench: WorkBench) -> None:
+def test_a_failed_job_does_not_disturb_the_next(bench: Deployment) -> None:
     class Moody(NullPipeline):
         def denoise(self, states: Sequence[DenoiseState]) -> None:
             if states[0].spec.seed == 13:
@@ -127,42 +128,42 @@ def test_a_failed_job_does_not_disturb_the_next(bench: WorkBench) -> None:
     assert done.state is JobState.SUCCEEDED
 
 
-def test_a_cancel_stops_a_running_edit_within_one_step(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_cancel_stops_a_running_edit_within_one_step(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=50)
     with bench.worker(pipeline):
-        pipeline.wait_until_inside()
-        bench.service.cancel(ANONYMOUS, job.id)
+        bench.gate.wait_for_arrival()
+        bench.service.cancel(ANNE, job.id)
         cancelled = bench.finished(job.id)
-        pipeline.let(1)
+        bench.gate.let(1)
         after = bench.submit(steps=1)
-        pipeline.wait_until_inside()
-        pipeline.let(1)
+        bench.gate.wait_for_arrival()
+        bench.gate.let(1)
         bench.finished(after.id)
-        assert pipeline.calls == 2
+        assert bench.gate.arrivals == 2
     assert cancelled.state is JobState.CANCELLED
     assert cancelled.usage is None
 
 
-def test_a_cancel_reaches_a_job_that_waits_for_the_device(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_cancel_reaches_a_job_that_waits_for_the_device(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     first, second = bench.submit(steps=1), bench.submit(steps=1)
     with bench.worker(pipeline, settings=replace(HASTY, running=1)):
-        pipeline.wait_until_inside()
-        bench.until(lambda: bench.state(second.id) is JobState.RUNNING)
-        bench.service.cancel(ANONYMOUS, second.id)
+        bench.gate.wait_for_arrival()
+        until(lambda: bench.state(second.id) is JobState.RUNNING)
+        bench.service.cancel(ANNE, second.id)
         assert bench.finished(second.id).state is JobState.CANCELLED
-        pipeline.let(1)
+        bench.gate.let(1)
         assert bench.finished(first.id).state is JobState.SUCCEEDED
-        assert pipeline.calls == 1
+        assert bench.gate.arrivals == 1
 
 
-def test_a_stop_gives_leases_back_and_costs_no_attempt(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_stop_gives_leases_back_and_costs_no_attempt(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     jobs = [bench.submit(steps=5) for _ in range(3)]
     with bench.worker(pipeline) as worker:
-        pipeline.wait_until_inside()
-        bench.until(lambda: all(bench.state(job.id) is JobState.RUNNING for job in jobs))
+        bench.gate.wait_for_arrival()
+        until(lambda: all(bench.state(job.id) is JobState.RUNNING for job in jobs))
         worker.stop.set()
         worker.join()
         assert [bench.job(job.id).state for job in jobs] == [JobState.QUEUED] * 3
@@ -171,31 +172,31 @@ def test_a_stop_gives_leases_back_and_costs_no_attempt(bench: WorkBench) -> None
         assert [bench.finished(job.id).state for job in jobs] == [JobState.SUCCEEDED] * 3
 
 
-def test_a_lease_outlives_a_prepare_that_is_longer_than_the_lease(bench: WorkBench) -> None:
-    pipeline = Gated("prepare")
+def test_a_lease_outlives_a_prepare_that_is_longer_than_the_lease(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate, "prepare")
     job = bench.submit(steps=1)
     with bench.worker(pipeline, settings=HASTY):
-        pipeline.wait_until_inside()
+        bench.gate.wait_for_arrival()
         end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.heartbeat.lease_s)
-        bench.until(lambda: datetime.now(UTC) > end)
+        until(lambda: datetime.now(UTC) > end)
         assert bench.service.sweep().requeued == 0
-        pipeline.let(1)
+        bench.gate.let(1)
         assert bench.finished(job.id).attempt == 1
 
 
-def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=2)
     forgetful = WorkerSettings(
         running=1, ahead=0, heartbeat=HeartbeatSettings(lease_s=0.01, beat_s=60.0, progress_s=60.0)
     )
-    with bench.worker(pipeline, settings=forgetful):
-        pipeline.wait_until_inside()
-        bench.until(lambda: bench.service.sweep().requeued == 1)
+    with capture_logs() as log, bench.worker(pipeline, settings=forgetful):
+        bench.gate.wait_for_arrival()
+        until(lambda: bench.service.sweep().requeued == 1)
         taken = bench.service.lease("worker-b", ("null",), 60.0)
         assert taken is not None
-        pipeline.let(2)
-        pipeline.entered.acquire(timeout=0.5)
+        bench.gate.let(2)
+        until(lambda: any("lease lost" in line["event"] for line in log))
     assert bench.state(job.id) is JobState.RUNNING
     assert list(bench.blobs.keys("outputs")) == []
     assert bench.service.renew(taken, 60.0) is False
@@ -203,41 +204,41 @@ def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: WorkBench) -> Non
         bench.service.renew(replace(taken, worker="worker-a"), 60.0)
 
 
-def test_a_worker_may_lease_again_what_it_lost_without_noticing(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_worker_may_lease_again_what_it_lost_without_noticing(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=1)
     forgetful = WorkerSettings(poll_s=0.05, heartbeat=HeartbeatSettings(lease_s=0.3, beat_s=60.0, progress_s=60.0))
     with bench.worker(pipeline, settings=forgetful):
-        pipeline.wait_until_inside()
-        bench.until(lambda: bench.service.sweep().requeued == 1)
-        bench.until(lambda: bench.job(job.id).attempt == 2)
-        pipeline.let(2)
+        bench.gate.wait_for_arrival()
+        until(lambda: bench.service.sweep().requeued == 1)
+        until(lambda: bench.job(job.id).attempt == 2)
+        bench.gate.let(2)
         assert bench.finished(job.id).state is JobState.SUCCEEDED
     assert len(list(bench.blobs.keys("outputs"))) == 1
 
 
-def test_progress_and_previews_are_told_while_an_edit_runs(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_progress_and_previews_are_told_while_an_edit_runs(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=4)
 
     def kinds() -> list[str]:
         return [event.kind for event in bench.service.events(job.id)]
 
     with bench.worker(pipeline, settings=HASTY):
-        pipeline.let(1)
-        bench.until(lambda: "step" in kinds())
-        pipeline.let(1)
-        bench.until(lambda: kinds().count("step") == 2)
-        pipeline.let(1)
-        bench.until(lambda: "preview" in kinds())
-        pipeline.let(1)
+        bench.gate.let(1)
+        until(lambda: "step" in kinds())
+        bench.gate.let(1)
+        until(lambda: kinds().count("step") == 2)
+        bench.gate.let(1)
+        until(lambda: "preview" in kinds())
+        bench.gate.let(1)
         bench.finished(job.id)
     [preview] = [event.data["blob"] for event in bench.service.events(job.id) if event.kind == "preview"][:1]
     assert bench.blobs.get(str(preview)).media_type == "image/jpeg"
 
 
-def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(delivery=replace(DELIVERY, previews=2), steps=4)
 
     def previews() -> int:
@@ -245,14 +246,14 @@ def test_a_caller_who_asked_for_previews_gets_them_from_the_first_step(bench: Wo
 
     with bench.worker(pipeline, settings=replace(HASTY, heartbeat=replace(HASTY.heartbeat, preview_s=60))):
         for count in (1, 2, 3):
-            pipeline.let(1)
-            bench.until(lambda count=count: previews() == count)
-        pipeline.let(1)
+            bench.gate.let(1)
+            until(lambda count=count: previews() == count)
+        bench.gate.let(1)
         bench.finished(job.id)
 
 
-def test_the_previews_of_a_job_with_several_images_say_which_they_are_of(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_the_previews_of_a_job_with_several_images_say_which_they_are_of(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(delivery=replace(DELIVERY, previews=2), steps=3, num_images=3)
 
     def previews() -> list[tuple[object, object]]:
@@ -261,64 +262,64 @@ def test_the_previews_of_a_job_with_several_images_say_which_they_are_of(bench: 
 
     with bench.worker(pipeline, settings=HASTY):
         for step in range(1, 10):
-            pipeline.let(1)
-            bench.until(lambda step=step: bench.job(job.id).step >= step or bench.job(job.id).state.final)
+            bench.gate.let(1)
+            until(lambda step=step: bench.job(job.id).step >= step or bench.job(job.id).state.final)
         assert bench.finished(job.id).state is JobState.SUCCEEDED
     found = previews()
     assert {image for image, _ in found} == {0, 1, 2}
     assert all(found.count(each) == 1 for each in found), "an image's step is shown once"
 
 
-def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(bench: WorkBench) -> None:
-    pipeline = Gated()
-    (bench.data / "files" / "previews").touch()
+def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
+    (bench.folder / "files" / "previews").touch()
     job = bench.submit(steps=3, delivery=replace(DELIVERY, previews=2))
     with bench.worker(pipeline, settings=HASTY):
-        pipeline.let(2)
-        bench.until(lambda: bench.job(job.id).step == 2)
+        bench.gate.let(2)
+        until(lambda: bench.job(job.id).step == 2)
         end = datetime.now(UTC) + timedelta(seconds=2 * HASTY.heartbeat.lease_s)
-        bench.until(lambda: datetime.now(UTC) > end)
+        until(lambda: datetime.now(UTC) > end)
         assert bench.service.sweep().requeued == 0
-        pipeline.let(1)
+        bench.gate.let(1)
         assert bench.finished(job.id).state is JobState.SUCCEEDED
 
 
-def test_a_job_that_somebody_else_ended_is_dropped(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_job_that_somebody_else_ended_is_dropped(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=50)
     with bench.worker(pipeline, settings=replace(HASTY, heartbeat=HeartbeatSettings(lease_s=60.0))):
-        pipeline.wait_until_inside()
+        bench.gate.wait_for_arrival()
         lease = replace(lease_of(bench, job.id), worker="worker-a")
         bench.service.fail(lease, EditTimeout("It ran too long.").failure)
         following = bench.submit(steps=1)
-        bench.until(lambda: bench.state(following.id) is JobState.RUNNING)
-        bench.until(lambda: pipeline.let(1) or bench.state(following.id).final)
-        assert pipeline.calls < 50
+        until(lambda: bench.state(following.id) is JobState.RUNNING)
+        until(lambda: bench.gate.let(1) or bench.state(following.id).final)
+        assert bench.gate.arrivals < 50
     assert bench.state(job.id) is JobState.FAILED
 
 
-def lease_of(bench: WorkBench, job_id: str) -> Lease:
+def lease_of(bench: Deployment, job_id: str) -> Lease:
     """The lease as the worker that runs the job holds it."""
     job = bench.job(job_id)
     return Lease(job, "worker-a", job.attempt)
 
 
-def test_a_picture_waits_for_a_store_that_is_away(bench: WorkBench) -> None:
-    pipeline = Gated()
+def test_a_picture_waits_for_a_store_that_is_away(bench: Deployment) -> None:
+    pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=1)
-    files, aside = bench.data / "files", bench.data / "aside"
+    files, aside = bench.folder / "files", bench.folder / "aside"
     with bench.worker(pipeline):
-        pipeline.wait_until_inside()
+        bench.gate.wait_for_arrival()
         files.rename(aside)
         files.touch()
-        pipeline.let(1)
-        bench.until(lambda: bench.service.ready() is not None)
+        bench.gate.let(1)
+        until(lambda: bench.service.ready() is not None)
         files.unlink()
         aside.rename(files)
         assert bench.finished(job.id).state is JobState.SUCCEEDED
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(bench: WorkBench) -> None:
+def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(bench: Deployment) -> None:
     class Unloadable(NullPipeline):
         @property
         def shared_step_tokens(self) -> int:  # type: ignore[override]
@@ -329,7 +330,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_worker_with_the_reason(bench: Wo
     assert isinstance(worker.error, UnsupportedParameter)
 
 
-def test_the_devices_memory_limits_what_runs(bench: WorkBench) -> None:
+def test_the_devices_memory_limits_what_runs(bench: Deployment) -> None:
     class Small(NullPipeline):
         def state_budget_bytes(self) -> int:  # type: ignore[override]
             return 128 * 128 * 3
@@ -342,19 +343,20 @@ def test_the_devices_memory_limits_what_runs(bench: WorkBench) -> None:
     assert done.state is JobState.SUCCEEDED
 
 
-def test_edits_that_do_not_fit_together_run_one_after_the_other(bench: WorkBench) -> None:
+def test_edits_that_do_not_fit_together_run_one_after_the_other(bench: Deployment) -> None:
     size = SizeRequest(width=128, height=128)
-    first, second = bench.submit(size=size, steps=2), bench.submit(size=size, steps=1)
-    pipeline = Gated()
+    jobs = [bench.submit(size=size, steps=2).id for _ in range(2)]
+    pipeline = GatedPipeline(bench.gate)
     with bench.worker(pipeline, settings=replace(HASTY, memory_bytes=128 * 128 * 3)):
-        pipeline.let(2)
-        assert bench.finished(first.id).state is JobState.SUCCEEDED
-        assert bench.state(second.id) is JobState.RUNNING
-        pipeline.let(1)
-        assert bench.finished(second.id).state is JobState.SUCCEEDED
+        until(lambda: all(bench.state(job) is JobState.RUNNING for job in jobs))
+        bench.gate.let(2)
+        until(lambda: any(bench.state(job).final for job in jobs))
+        assert {bench.state(job) for job in jobs} == {JobState.SUCCEEDED, JobState.RUNNING}
+        bench.gate.let(2)
+        assert [bench.finished(job).state for job in jobs] == [JobState.SUCCEEDED] * 2
 
 
-def test_what_a_mask_protects_comes_back_untouched(bench: WorkBench) -> None:
+def test_what_a_mask_protects_comes_back_untouched(bench: Deployment) -> None:
     class White(NullPipeline):
         def decode(self, state: DenoiseState) -> images.Pixels:
             return np.full_like(super().decode(state), 255)
@@ -375,7 +377,7 @@ def test_what_a_mask_protects_comes_back_untouched(bench: WorkBench) -> None:
     assert (picture[:, 32:] == 255).all()
 
 
-def test_a_mask_of_another_size_is_refused(bench: WorkBench) -> None:
+def test_a_mask_of_another_size_is_refused(bench: Deployment) -> None:
     small = bench.blobs.put(png(10, 10), "image/png", folder="uploads")
     job = bench.submit(mask=ImageInput(blob=small, field="mask"))
     with bench.worker():
@@ -398,7 +400,7 @@ class Remarking(NullPipeline):
         return replace(super().prepare(spec, images), notices=(Notice("prompt", "ignored", "It knows nothing."),))
 
 
-def test_damaged_weights_fail_the_job_by_name_and_cost_nothing(bench: WorkBench) -> None:
+def test_damaged_weights_fail_the_job_by_name_and_cost_nothing(bench: Deployment) -> None:
     with bench.worker(Damaged()):
         failed = bench.finished(bench.submit().id)
     assert failed.state is JobState.FAILED
@@ -407,7 +409,7 @@ def test_damaged_weights_fail_the_job_by_name_and_cost_nothing(bench: WorkBench)
     assert "'null'" in failed.failure.message
 
 
-def test_what_the_model_has_to_say_is_said_once_for_all_images(bench: WorkBench) -> None:
+def test_what_the_model_has_to_say_is_said_once_for_all_images(bench: Deployment) -> None:
     with bench.worker(Remarking()):
         done = bench.finished(bench.submit(num_images=3).id)
     assert done.output is not None
