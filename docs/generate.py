@@ -61,6 +61,9 @@ To reuse blocks: a step whose first block adds nearly what it added in the last 
 from there. The first 4 steps are always whole; so are the last 2 of `regular`, where at most 2 in a row reuse, and the
 last of `high`, where 3 may.
 
+With a mask, `regular` and `high` denoise the first fifth of the steps everywhere and then only the tokens of the mask
+and two tokens around it; the rest of the image is the input's anyway. `none` denoises everything.
+
 Steps that a caller gives are run as given on the demo, whatever the acceleration. On the large checkpoints the limits
 are those that other engines use with Qwen-Image; speed and likeness have not been measured with their weights here. The
 notice `acceleration` of an answer says what happened. Prices do not change.

@@ -258,6 +258,7 @@ class EditSpec:
 
     width, height: the canvas in pixels, multiples of 16. seed: of this image. steps: at least 1.
     negative_prompt is used only when guidance_scale > 1. expected inputs: uint8 RGB pixels.
+    region: which tokens of 16 x 16 pixels may change, see `engine/region.py`, or None for all.
     """
 
     prompt: str
@@ -268,6 +269,7 @@ class EditSpec:
     guidance_scale: float = 1.0
     negative_prompt: str = " "
     acceleration: Acceleration = Acceleration.NONE
+    region: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

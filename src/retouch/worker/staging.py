@@ -15,6 +15,7 @@ import numpy as np
 from retouch import images
 from retouch.catalog import Checkpoint, Model, model_named
 from retouch.edit import MAX_SEED, EditRequest, EditSpec, ImageInput, Notice
+from retouch.engine.region import editable_tokens
 from retouch.errors import UnknownFile
 from retouch.images import Mask, Pixels
 from retouch.sizes import Sizes, check_mask, resolve
@@ -89,7 +90,7 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     height, width = pixels[request.reference_index].shape[:2]
     sizes = resolve(request.size, checkpoint.sizes, (width, height), strict=request.strict)
     notices += sizes.notices
-    return Staged(_specs(request, sizes), pixels, mask, sizes, tuple(notices))
+    return Staged(_specs(request, sizes, mask), pixels, mask, sizes, tuple(notices))
 
 
 def finish_image(pixels: Pixels, staged: Staged) -> Pixels:
@@ -111,12 +112,13 @@ def seed_of_image(seed: int, index: int) -> int:
     return (seed + index) % (SMALL_SEEDS if seed < SMALL_SEEDS else MAX_SEED + 1)
 
 
-def _specs(request: EditRequest, sizes: Sizes) -> tuple[EditSpec, ...]:
+def _specs(request: EditRequest, sizes: Sizes, mask: Mask | None) -> tuple[EditSpec, ...]:
     assert request.seed is not None, "the route completes a request before it is queued"
     assert request.steps is not None, "the route completes a request before it is queued"
     assert request.guidance_scale is not None, "the route completes a request before it is queued"
     assert request.acceleration is not None, "the route completes a request before it is queued"
     width, height = sizes.canvas
+    region = None if mask is None else editable_tokens(mask, height // 16, width // 16)
     return tuple(
         EditSpec(
             prompt=request.prompt,
@@ -127,6 +129,7 @@ def _specs(request: EditRequest, sizes: Sizes) -> tuple[EditSpec, ...]:
             guidance_scale=request.guidance_scale,
             negative_prompt=request.negative_prompt or " ",
             acceleration=request.acceleration,
+            region=region,
         )
         for index in range(request.num_images)
     )

@@ -65,6 +65,11 @@ class BlockCache:
         """After a whole step."""
         self.first, self.rest, self.in_a_row = tuple(first), tuple(rest), 0
 
+    def narrow(self, tokens: torch.Tensor) -> None:
+        """Forget all target tokens but these, which alone go on."""
+        self.first = tuple(tensor[:, tokens] for tensor in self.first)
+        self.rest = tuple(tensor[:, tokens] for tensor in self.rest)
+
     def count_reuse(self) -> None:
         self.in_a_row += 1
         self.reused += 1

@@ -9,7 +9,7 @@ reuse blocks over steps, see `block_cache.py`. Neither knows guidance nor the sa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -26,10 +26,14 @@ MODULATION_CACHE_BYTES = 512 * 2**20
 
 
 class Network(Protocol):
-    """width: channels of a token inside. caches_blocks: whether it obeys a state's `block_cache`."""
+    """width: channels of a token inside. skips: whether it can leave out blocks, by a state's `block_cache`, and
+    target tokens, after `narrow`."""
 
     width: int
-    caches_blocks: bool
+    skips: bool
+
+    def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
+        """From now on `velocities` takes and gives these target tokens of the state only. tokens: (n,) int64."""
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -54,12 +58,15 @@ def image_shapes(state: DenoiseState) -> list[tuple[int, int, int]]:
 class PlainNetwork:
     """The stock forward."""
 
-    caches_blocks = False
+    skips = False
 
     def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
         self.transformer = transformer
         self.width = transformer.inner_dim
         self.dtype = transformer.dtype
+
+    def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
+        raise NotImplementedError
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -97,7 +104,7 @@ class Projected:
 class FastNetwork:
     """The same forward without the repetitions. Takes one edit at a time; a network without gradients."""
 
-    caches_blocks = True
+    skips = True
 
     def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
         self.transformer = transformer
@@ -152,6 +159,15 @@ class FastNetwork:
         for block, given in zip(self.blocks[1:-1], conditions[1:-1], strict=True):
             image, text = _block(block, image, text, given)
         return _last_block(self.blocks[-1], image, text, conditions[-1])
+
+    def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
+        projected = state.extras.get("projected") or self._project(state)
+        targets = state.latents.shape[1]
+        rotation = torch.cat([projected.image_rotation[tokens], projected.image_rotation[targets:]])
+        state.extras["projected"] = replace(projected, image_rotation=rotation)
+        cache: BlockCache | None = state.extras.get("block_cache")
+        if cache is not None:
+            cache.narrow(tokens)
 
     def _project(self, state: DenoiseState) -> Projected:
         network = self.transformer

@@ -20,6 +20,7 @@ from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network
+from retouch.engine.pipelines.masking import Region, first_step
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import SUFFIX_TOKENS, TextEncoder
@@ -126,6 +127,9 @@ class QwenImageEdit:
         )
         if self._caches_blocks(spec):
             state.extras["block_cache"] = BlockCache(RULES[spec.acceleration])
+        if self._narrows(spec):
+            state.extras["region"] = region = self._region(spec, images[0], keys[0], state.latents)
+            state.notices = (*state.notices, region.notice(spec.steps))
         self._wait_for_device()
         return state
 
@@ -190,10 +194,10 @@ class QwenImageEdit:
     def _reference(self, image: Pixels, key: str, spec: EditSpec) -> torch.Tensor:
         """Normalised latents of one image, (1, channels, height / 8, width / 8)."""
         if self.checkpoint.references_fit_canvas:
-            size = spec.width, spec.height
-        else:
-            size = _fitting(image, self.checkpoint.reference_area)
+            return self._encoded(image, key, (spec.width, spec.height))
+        return self._encoded(image, key, _fitting(image, self.checkpoint.reference_area))
 
+    def _encoded(self, image: Pixels, key: str, size: tuple[int, int]) -> torch.Tensor:
         def encode() -> torch.Tensor:
             signal = preprocessing.to_signal(preprocessing.resized(image, size))
             return self.vae.encode(signal.to(self.device)).to(self.dtype)
@@ -245,7 +249,18 @@ class QwenImageEdit:
         return (Notice("acceleration", "applied", detail),)
 
     def _caches_blocks(self, spec: EditSpec) -> bool:
-        return self.checkpoint.block_cache and self.network.caches_blocks and spec.acceleration in RULES
+        return self.checkpoint.block_cache and self.network.skips and spec.acceleration in RULES
+
+    def _narrows(self, spec: EditSpec) -> bool:
+        """Whether some steps are for the masked region alone; `none` computes everything."""
+        exact = spec.acceleration is Acceleration.NONE
+        return spec.region is not None and not exact and self.network.skips and spec.steps > first_step(spec.steps)
+
+    def _region(self, spec: EditSpec, image: Pixels, key: str, noise: torch.Tensor) -> Region:
+        assert spec.region is not None, "only a masked edit has a region"
+        source = preprocessing.pack(self._encoded(image, key, (spec.width, spec.height))).float()
+        marked = torch.frombuffer(bytearray(spec.region), dtype=torch.uint8)
+        return Region(marked.nonzero().flatten().to(self.device), source, noise)
 
     def _noise(self, spec: EditSpec) -> torch.Tensor:
         """Drawn on the CPU, so that a seed means the same on every device."""
@@ -256,11 +271,20 @@ class QwenImageEdit:
 
     def _denoise_one(self, state: DenoiseState) -> None:
         sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
-        velocity, without = self.network.velocities(state, state.latents, sigma)
+        region: Region | None = state.extras.get("region")
+        latents = state.latents
+        if region is not None and region.open(state):
+            if state.step_index == first_step(state.spec.steps):
+                self.network.narrow(state, region.tokens)
+                state.latents = region.settle(latents, sigma)
+            latents = state.latents[:, region.tokens]
+        velocity, without = self.network.velocities(state, latents, sigma)
         if not self.compat:
             velocity, without = velocity.float(), None if without is None else without.float()
         if without is not None:
             velocity = guided(velocity, without, state.spec.guidance_scale)
+        if region is not None and region.open(state):
+            velocity = region.widen(velocity)
         step = _rounded_euler_step if self.compat else euler_step
         state.latents = step(state.latents, velocity, sigma, sigma_next)
         self._check_finite(state.latents)
