@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from retouch.errors import RetouchError, Unavailable
 from retouch.images import Pixels
 
@@ -129,7 +131,8 @@ class PromptExpander:
     def _key(self, prompt: str, images: Sequence[Pixels]) -> str:
         digest = hashlib.sha256(repr((VERSION, self._rewriter.name, prompt)).encode("utf-8", "surrogatepass"))
         for image in images:
-            digest.update(repr(image.shape).encode() + image.tobytes())
+            digest.update(repr(image.shape).encode())
+            digest.update(np.ascontiguousarray(image).data)
         return digest.hexdigest()
 
 

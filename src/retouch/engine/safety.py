@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+import numpy as np
+
 from retouch.errors import InvalidSetting, SafetyUnavailable
 from retouch.images import Pixels
 
@@ -107,7 +109,9 @@ class ImageChecker:
         return verdict
 
     def _score(self, image: Pixels) -> float:
-        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+        digest = hashlib.sha256(repr(image.shape).encode())
+        digest.update(np.ascontiguousarray(image).data)
+        key = digest.digest()
         with self._lock:
             if key in self._scores:
                 self._scores.move_to_end(key)
