@@ -41,7 +41,7 @@ def run_edits(edits: int, every: int) -> None:
     """One process: the series on standard output."""
     bound_kernel_cache()
     keep_freed_memory(KEPT_MEGABYTES)
-    engine = Engine(load_pipeline(checkpoint_named("demo"), device="cpu"), max_running=1)
+    engine = Engine(load_pipeline(checkpoint_named("demo"), device="cpu"))
     dice = random.Random(11)
     series, again, new = [resident_megabytes()], [], []
     for number in range(1, edits + 1):

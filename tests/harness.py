@@ -404,7 +404,7 @@ def gated_server(
 ) -> Iterator[Deployment]:
     """A server and a worker that tells of every step; `deployment.gate` is before each of them."""
     often = HeartbeatSettings(progress_s=0.01, preview_s=0.0)
-    stepwise = WorkerSettings(running=running, ahead=0, poll_s=0.05, heartbeat=often)
+    stepwise = WorkerSettings(most_leased=running, poll_s=0.05, heartbeat=often)
     with (
         Deployment(folder, settings=settings) as deployment,
         deployment.worker(pipeline(deployment.gate), settings=stepwise, policy=policy),

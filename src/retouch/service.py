@@ -21,7 +21,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import Catalog, Route
 from retouch.database import Database
 from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
-from retouch.engine.cost import Cost, seconds_on, typical_work, work_of
+from retouch.engine.cost import TOKEN, Cost, seconds_on, typical_work, work_of
 from retouch.errors import (
     DatabaseUnavailable,
     Failure,
@@ -34,6 +34,7 @@ from retouch.errors import (
 )
 from retouch.jobs import caller_buckets, device_costs, events, fair_queue, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
+from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import (
     MAX_ATTEMPTS,
     PRIORITY_NORMAL,
@@ -55,6 +56,9 @@ from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 
 COSTS_FRESH_S = 5.0
 """How long a process goes by what it has read of the devices' costs."""
+
+TOLERANCE = 0.9
+"""Share of the memory predicted from areas that an edit needs at the least, whatever its images' shapes."""
 
 CANCELLED_AT_ONCE = 50
 """Jobs cancelled by one transaction, so that others get their turn to write in between."""
@@ -141,6 +145,7 @@ class Service:
         route = self._catalog.route(request.model)
         completed, notices = route.complete(request)
         delivery.check()
+        self._refuse_what_never_fits(route, completed)
         predicted = self._predict(route, completed)
         now = self._clock()
         wait_s = min(self._settings.max_wait_s, *(inf if each is None else each for each in (start_timeout_s, life_s)))
@@ -346,6 +351,11 @@ class Service:
                 return lease
         return None
 
+    def head(self, queue: str) -> Place | None:
+        """Where the job stands that a lease would take now; None when nothing waits."""
+        with self._database.read() as connection:
+            return store.head(connection, queue, self._clock())
+
     def bucket_of(self, lease: Lease) -> Bucket | None:
         """Where the caller wants the image as well, with the keys for it; None for most jobs."""
         if not lease.job.delivery.into_bucket:
@@ -486,6 +496,27 @@ class Service:
         known = {device: Cost.from_json(cost) for device, cost in found.items()}
         self._costs[queue] = time.monotonic() + COSTS_FRESH_S, known
         return known
+
+    def _refuse_what_never_fits(self, route: Route, request: EditRequest) -> None:
+        """Raise InvalidRequest when no device of the queue has the memory, as far as its areas tell.
+
+        Shapes are not known yet, which is what TOLERANCE leaves room for; the engine refuses by the exact sizes.
+        """
+        work, checkpoint = work_of(request, route.checkpoint), route.checkpoint
+        memories = [cost.memory for cost in self.costs(route.queue).values()]
+        if not memories or any(memory is None or memory.budget_bytes is None for memory in memories):
+            return
+        needed, given = max(
+            ((memory.bytes_of(work, checkpoint), memory.budget_bytes or 0) for memory in memories if memory),
+            key=lambda each: each[1] - each[0],
+        )
+        if needed * TOLERANCE > given:
+            raise InvalidRequest(
+                f"An edit of {work.target * TOKEN**2 / 1e6:.1f} megapixels with {len(request.images)} input images "
+                f"needs {needed / 1e9:.2f} GB of device memory between its steps; the largest device here has "
+                f"{given / 1e9:.2f} GB for that. Ask for a smaller size or give fewer images.",
+                field="size",
+            )
 
     def _predict(self, route: Route, request: EditRequest) -> store.Predicted:
         costs = tuple(self.costs(route.queue).values())

@@ -117,7 +117,7 @@ def gated_server(
         checkpoint=checkpoint,
         policy=lambda _engine, _pipeline: policy or JobPolicy(),
         settings=WorkerSettings(
-            running=running, ahead=0, poll_s=0.05, heartbeat=HeartbeatSettings(progress_s=0.01, preview_s=0.0)
+            most_leased=running, poll_s=0.05, heartbeat=HeartbeatSettings(progress_s=0.01, preview_s=0.0)
         ),
     )
     authenticator = Authenticator(Keys(database), loopback=True, no_auth=False)

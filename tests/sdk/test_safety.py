@@ -147,9 +147,9 @@ class Shaded(GatedPipeline):
         self.gate.set()
         self.prompts: list[str] = []
 
-    def prepare(self, spec, images):
+    def prepare(self, spec, images, inputs=None):
         self.prompts.append(spec.prompt)
-        return super().prepare(spec, images)
+        return super().prepare(spec, images, inputs)
 
     def decode(self, state) -> Pixels:
         return np.full_like(super().decode(state), 40 * ((state.spec.seed - 6) % 6))

@@ -84,7 +84,7 @@ def edit(
         *checks.check_inputs(request, staged.images, job="edit"),
     ):
         console.print(notice.detail, style="dim", highlight=False)
-    finished = run(Engine(loaded(), max_running=1), staged, console)
+    finished = run(Engine(loaded()), staged, console)
     picture = finish_image(finished.pixels, staged)
     _, remarks = checks.check_outputs(request, [picture], job="edit")
     for notice in (*finished.notices, *remarks):

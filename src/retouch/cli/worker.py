@@ -12,17 +12,21 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import structlog
 
-from retouch.catalog import Catalog, checkpoint_named
+from retouch.catalog import Catalog, Checkpoint, checkpoint_named
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
+from retouch.engine.cost import CostLearner
+from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline
+from retouch.engine.warm_up import warm_up
 from retouch.errors import RetouchError, Unavailable
 from retouch.jobs.wakeups import open_wakeups
 from retouch.server.supervisor import EXIT_FATAL
@@ -115,12 +119,22 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
             read=input_reader(blobs, Fetcher(network.allow_private).fetch),
             load=load,
             policy=partial(job_policy, safety, rewriter, provenance, model.device),
+            warm_up=partial(first_edit, checkpoint),
             checkpoint=checkpoint,
             settings=WorkerSettings(output_ttl_s=store.retention_s),
             device=model.device,
             caller_buckets=CallerBuckets(network.allow_private),
         )
         worker.run(stop)
+
+
+def first_edit(
+    checkpoint: Checkpoint, engine: Engine, pipeline: Pipeline, learner: CostLearner, tell: Callable[[str], None]
+) -> None:
+    """Warm up at the size of most edits, on a CPU at the smallest one: there it is only a first measurement."""
+    sizes = checkpoint.sizes
+    area = sizes.min_area if pipeline.device_name == "cpu" else sizes.default_area
+    warm_up(engine, checkpoint, learner, area=area, tell=tell)
 
 
 def worker_name() -> str:

@@ -7,9 +7,10 @@ prediction that is wrong delays edits and nothing else: no result depends on it.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, Literal, TypeAlias
 
@@ -40,6 +41,12 @@ PRIOR = {
     "decode": (0.01, 1.5e-5),
 }
 """Seconds per unit of each feature of a stage, for a device nothing is known of. Right in their proportions."""
+
+WIDEST = 3584
+"""Channels of an embedding or projection, at most, in the networks we know."""
+
+ROTATION_BYTES = 64 * 8
+"""Of one token: half a head of complex numbers."""
 
 KEPT = 9
 """Measurements kept of one shape; their median counts, so that a busy machine's outliers do not."""
@@ -82,16 +89,16 @@ def work_of(request: EditRequest, checkpoint: Checkpoint) -> Work:
     """The work of each image of a completed request, whose inputs may not have been looked at: areas, not shapes."""
     canvas = resolve(request.size, checkpoint.sizes, None).canvas
     prompts = (request.prompt, request.negative_prompt or "")
-    guided = (request.guidance_scale or 1.0) > 1
-    return _work(checkpoint, canvas, len(request.images), prompts, request.steps or 1, guided=guided)
+    guided, acceleration = (request.guidance_scale or 1.0) > 1, request.acceleration or Acceleration.NONE
+    work = _work(checkpoint, canvas, len(request.images), prompts, request.steps or 1, guided=guided)
+    return replace(work, acceleration=acceleration.value) if checkpoint.block_cache else work
 
 
 def work_of_spec(spec: EditSpec, image_count: int, checkpoint: Checkpoint) -> Work:
     """The same once everything is decided."""
-    prompts = (spec.prompt, spec.negative_prompt)
-    return _work(
-        checkpoint, (spec.width, spec.height), image_count, prompts, spec.steps, guided=spec.guidance_scale > 1
-    )
+    prompts, canvas = (spec.prompt, spec.negative_prompt), (spec.width, spec.height)
+    work = _work(checkpoint, canvas, image_count, prompts, spec.steps, guided=spec.guidance_scale > 1)
+    return replace(work, acceleration=spec.acceleration.value) if checkpoint.block_cache else work
 
 
 def typical_work(checkpoint: Checkpoint) -> Work:
@@ -124,14 +131,39 @@ def _work(
 
 
 @dataclass(frozen=True, slots=True)
+class StateMemory:
+    """What the states of running edits hold of a device between ticks, and what all of them may hold.
+
+    budget_bytes: None for no limit. An upper estimate: latents and velocity in float32; references, prompts and their
+    projections in the network's dtype; rotation tables; what an acceleration reuses, `width` channels a token.
+    """
+
+    latent_channels: int
+    itemsize: int
+    width: int
+    budget_bytes: int | None = None
+
+    def bytes_of(self, work: Work, checkpoint: Checkpoint) -> int:
+        reference = work.references * 9 // 8  # rounding to 32 may add
+        text = work.text + checkpoint.max_prompt_tokens
+        latents = (2 * work.target + reference) * self.latent_channels * 4 * 4
+        embeddings = (reference + 2 * work.branches * text) * WIDEST * self.itemsize
+        reused = 0
+        if work.acceleration != Acceleration.NONE:
+            reused = 2 * work.branches * work.target * self.width * self.itemsize
+        return latents + embeddings + reused + (work.target + reference + work.branches * text) * ROTATION_BYTES
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Seconds per unit of each feature, by stage, on one kind of device; see `PRIOR`.
 
-    accelerations: what a step takes with each, where an exact one takes 1.
+    accelerations: what a step takes with each, where an exact one takes 1. memory: of the device, where it is known.
     """
 
     coefficients: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIOR))
     accelerations: Mapping[str, float] = field(default_factory=dict)
+    memory: StateMemory | None = None
 
     def seconds_of(self, work: Work, stage: Stage) -> float:
         """Of one stage; of one step, for `denoise`."""
@@ -145,12 +177,14 @@ class Cost:
 
     def to_json(self) -> dict[str, Any]:
         stages = {stage: list(coefficients) for stage, coefficients in self.coefficients.items()}
-        return {"stages": stages, "accelerations": dict(self.accelerations)}
+        memory = None if self.memory is None else asdict(self.memory)
+        return {"stages": stages, "accelerations": dict(self.accelerations), "memory": memory}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cost:
         stages = {stage: tuple(map(float, coefficients)) for stage, coefficients in data["stages"].items()}
-        return cls({**PRIOR, **stages}, dict(data["accelerations"]))
+        memory = data.get("memory")
+        return cls({**PRIOR, **stages}, dict(data["accelerations"]), None if memory is None else StateMemory(**memory))
 
 
 def seconds_on(costs: Sequence[Cost], work: Work) -> float:
@@ -159,29 +193,39 @@ def seconds_on(costs: Sequence[Cost], work: Work) -> float:
 
 
 class CostLearner:
-    """Fits a cost to measured stages, beginning from what is known already. For one thread at a time."""
+    """Fits a cost to measured stages, beginning from what is known already. Safe from any thread."""
 
-    def __init__(self, known: Cost | None = None) -> None:
-        self._prior = known or Cost()
+    def __init__(self, known: Cost | None = None, memory: StateMemory | None = None) -> None:
+        self._lock = threading.Lock()
+        self._memory = memory
+        self._prior = replace(known or Cost(), memory=memory)
         self._measured: OrderedDict[tuple[Stage, Work], deque[float]] = OrderedDict()
         self._cost: Cost | None = self._prior
 
     def observe(self, work: Work, stage: Stage, seconds: float) -> None:
         """Note what a stage of an image took; one step of it, for `denoise`."""
         key = stage, replace(work, steps=0)
-        self._measured.setdefault(key, deque(maxlen=KEPT)).append(seconds)
-        self._measured.move_to_end(key)
-        if len(self._measured) > SHAPES:
-            self._measured.popitem(last=False)
-        self._cost = None
+        with self._lock:
+            self._measured.setdefault(key, deque(maxlen=KEPT)).append(seconds)
+            self._measured.move_to_end(key)
+            if len(self._measured) > SHAPES:
+                self._measured.popitem(last=False)
+            self._cost = None
+
+    def observe_edit(self, work: Work, timings: Mapping[str, float]) -> None:
+        """Note the seconds by stage of a whole image, all steps together."""
+        self.observe(work, "prepare", timings["prepare"])
+        self.observe(work, "denoise", timings["denoise"] / work.steps)
+        self.observe(work, "decode", timings["decode"])
 
     @property
     def cost(self) -> Cost:
         """The best guess from all that was measured."""
-        if self._cost is None:
-            exact = {stage: self._fit(stage) for stage in PRIOR}
-            self._cost = Cost(exact, self._accelerations(Cost(exact)))
-        return self._cost
+        with self._lock:
+            if self._cost is None:
+                exact = {stage: self._fit(stage) for stage in PRIOR}
+                self._cost = Cost(exact, self._accelerations(Cost(exact)), self._memory)
+            return self._cost
 
     def _medians(self, stage: str, *, exact: bool) -> list[tuple[Work, float]]:
         return [

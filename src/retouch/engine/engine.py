@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from retouch.edit import EditSpec, Notice
 from retouch.engine.pipeline import Pipeline
-from retouch.engine.scheduler import Action, ActionName, Scheduler
+from retouch.engine.scheduler import Action, ActionName, Place, Scheduler
 from retouch.engine.state import DenoiseState
 from retouch.errors import InternalError, OutOfMemory, RetouchError
 from retouch.images import Pixels
@@ -73,6 +73,7 @@ class _Edit:
 
     spec: EditSpec
     images: Sequence[Pixels]
+    inputs: Any = None
     state: DenoiseState | None = None
     timings: dict[str, float] = field(default_factory=lambda: {"prepare": 0.0, "denoise": 0.0, "decode": 0.0})
 
@@ -90,29 +91,50 @@ FIRST_TURN_S = 0.05
 
 
 class Engine:
-    """Runs edits on one pipeline, taking turns.
+    """Runs edits on one pipeline, step by step in the order of their places.
 
     One thread calls `step`; everything else may be called from any thread.
     memory_bytes: what the states of all running edits may hold together, or None for no limit.
     """
 
-    def __init__(self, pipeline: Pipeline, *, memory_bytes: int | None = None, max_running: int = 8) -> None:
+    def __init__(self, pipeline: Pipeline, *, memory_bytes: int | None = None) -> None:
         self._pipeline = pipeline
-        self._scheduler = Scheduler(memory_bytes, max_running, pipeline.shared_step_tokens)
+        self._scheduler = Scheduler(memory_bytes, pipeline.shared_step_tokens)
         self._edits: dict[str, _Edit] = {}
         self._speeches: deque[_Speech] = deque()
         self._step_s = FIRST_TURN_S
         self._lock = threading.Condition()  # of a reentrant lock; notified when an edit arrives
 
-    def add(self, spec: EditSpec, images: Sequence[Pixels], *, edit_id: str | None = None) -> str:
-        """Let an edit wait for its turn; returns its id. `images`: uint8 (height, width, 3), original sizes."""
+    def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Any:
+        """What the host can do for an edit beside the device's work, for `add`; see `Pipeline.stage`."""
+        return self._pipeline.stage(spec, images)
+
+    def add(
+        self,
+        spec: EditSpec,
+        images: Sequence[Pixels],
+        *,
+        edit_id: str | None = None,
+        place: Place = (),
+        inputs: Any = None,
+    ) -> str:
+        """Let an edit wait for its turn; returns its id. `images`: uint8 (height, width, 3), original sizes.
+
+        place: smaller ones go first, equal ones in the order they are added. inputs: what `stage` gave for it; without
+        them the same is done in the edit's turn.
+        """
         edit_id = edit_id or uuid.uuid4().hex
         with self._lock:
             assert edit_id not in self._edits, f"the edit {edit_id} is already here"
-            self._edits[edit_id] = _Edit(spec, tuple(images))
-            self._scheduler.add(edit_id, self._pipeline.memory_bytes(spec, len(images)))
+            self._edits[edit_id] = _Edit(spec, tuple(images), inputs)
+            self._scheduler.add(edit_id, self._pipeline.memory_bytes(spec, len(images)), place)
             self._lock.notify_all()
         return edit_id
+
+    def begun(self, edit_id: str) -> bool:
+        """Whether the device has done anything for it."""
+        edit = self._edits.get(edit_id)
+        return edit is not None and edit.state is not None
 
     def check_prompt(self, prompt: str) -> None:
         """Raise InvalidRequest for a prompt that the model cannot take."""
@@ -180,13 +202,15 @@ class Engine:
         [(edit_id, edit)] = edits.items()
         if not self._scheduler.fits(self._pipeline.memory_bytes(edit.spec, len(edit.images))):
             size = f"{edit.spec.width} x {edit.spec.height}"
+            needed, given = self._pipeline.memory_bytes(edit.spec, len(edit.images)), self._scheduler.memory_bytes or 0
             raise OutOfMemory(
-                f"An edit of {size} pixels with {len(edit.images)} input images does not fit this device."
+                f"An edit of {size} pixels with {len(edit.images)} input images does not fit this device: it needs "
+                f"{needed / 1e9:.2f} GB between its steps, and there are {given / 1e9:.2f} GB."
             )
         with _timed("prepare", edits):
-            state = self._pipeline.prepare(edit.spec, edit.images)
+            state = self._pipeline.prepare(edit.spec, edit.images, edit.inputs)
         with self._lock:
-            edit.state, edit.images = state, ()
+            edit.state, edit.images, edit.inputs = state, (), None
             if edit_id in self._edits:
                 self._scheduler.prepared(edit_id, state.key)
         return StepReport("prepare")

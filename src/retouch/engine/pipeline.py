@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from retouch.edit import EditSpec
+from retouch.engine.cost import StateMemory
 from retouch.engine.state import DenoiseState
 from retouch.images import Pixels
 
@@ -56,16 +57,31 @@ class Pipeline(Protocol):
     def shared_step_tokens(self) -> int: ...
 
     @property
+    def device_name(self) -> str:
+        """What the device is called, equal for devices that are equally fast."""
+
+    @property
+    def state_memory(self) -> StateMemory | None:
+        """`memory_bytes` and `state_budget_bytes` for those who have no pipeline; None where nothing is known."""
+
+    @property
     def language_model(self) -> LanguageModel | None:
         """None unless it was loaded to speak."""
 
     def check_prompt(self, prompt: str) -> None:
         """Raise InvalidRequest for a prompt that `prepare` would refuse; from any thread."""
 
-    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+    def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Any:
+        """The part of `prepare` that needs no device: hashes, copies, tokens; from any thread.
+
+        The same for specs that differ in their seed only. Raises what `prepare` raises.
+        """
+
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels], inputs: Any = None) -> DenoiseState:
         """Encode the instruction and the references, draw the noise.
 
-        images: uint8 (height, width, 3), in the caller's order, at their original sizes.
+        images: uint8 (height, width, 3), in the caller's order, at their original sizes. inputs: what `stage` made
+        of them, or None to have it made now; the result is the same to the bit.
         Raises TooLong when the instruction has more tokens than the model takes.
         """
 

@@ -200,15 +200,21 @@ def any_waiting(connection: Connection, queue: str) -> bool:
 
 _ANY_WAITING = select(job.c.sequence).where(job.c.queue == bindparam("of_queue"), QUEUED).limit(1)
 
+_CAN_START = (
+    job.c.queue == bindparam("of_queue"),
+    QUEUED,
+    or_(job.c.start_by.is_(None), job.c.start_by > bindparam("now")),
+)
+_IN_ORDER = (job.c.priority, job.c.fair_tag, job.c.sequence)
+
 _HEAD = (
     select(job.c.sequence, job.c.run_timeout_s)
-    .where(
-        job.c.queue == bindparam("of_queue"), QUEUED, or_(job.c.start_by.is_(None), job.c.start_by > bindparam("now"))
-    )
-    .order_by(job.c.priority, job.c.fair_tag, job.c.sequence)
+    .where(*_CAN_START)
+    .order_by(*_IN_ORDER)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
+_HEAD_PLACE = select(*_IN_ORDER).where(*_CAN_START).order_by(*_IN_ORDER).limit(1)
 
 _CLAIM = (
     update(job)
@@ -226,6 +232,12 @@ _CLAIM = (
     )
     .returning(job)
 )
+
+
+def head(connection: Connection, queue: str, now: datetime) -> Place | None:
+    """Where the job stands that a claim would take."""
+    row = connection.execute(_HEAD_PLACE, {"of_queue": queue, "now": now}).one_or_none()
+    return None if row is None else Place(*row)
 
 
 def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_s: float) -> Lease | None:

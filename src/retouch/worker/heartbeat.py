@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from retouch import images
+from retouch.engine.cost import Cost
 from retouch.errors import LeaseLost, Unavailable, UnknownJob
 from retouch.images import Pixels
 from retouch.jobs.job import JobState, Preview
@@ -55,6 +56,10 @@ class Heartbeat:
     wakeups: WakeUps
     runner: JobRunner
     settings: HeartbeatSettings
+    device_name: str = ""  # set once the model is loaded; names the row of measured costs
+    _progress: str | None = None
+    _kept_cost: Cost | None = None
+    _keep_cost_at: float = 0.0
     _reported: dict[str, _Reported] = field(default_factory=dict)  # by the key of the lease
     _beat_at: float = 0.0
     _beat_state: str = ""
@@ -78,8 +83,23 @@ class Heartbeat:
         except Unavailable as error:
             logger.warning("the service is out of reach", reason=error.message)
 
+    def tell(self, progress: str) -> None:
+        """Let `/ready` say in a sentence how far loading is."""
+        self._progress = progress
+        self._beat_at = 0.0
+
+    def _keep_cost(self, now: float) -> None:
+        """Share what the device was measured at, when that has changed."""
+        cost = self.runner.costs.cost
+        if not self.device_name or now < self._keep_cost_at or cost == self._kept_cost:
+            return
+        for queue in self.queues:
+            self.service.keep_cost(queue, self.device_name, cost)
+        self._kept_cost, self._keep_cost_at = cost, now + self.settings.keep_cost_s
+
     def _round(self, now: float) -> None:
         """Attend to every leased job once, and beat when it is due or the state has changed."""
+        self._keep_cost(now)
         state = "loading" if self.runner.engine is None else "ready"
         if state != self._beat_state or now - self._beat_at >= self.settings.beat_s:
             tally = self.runner.policy.moderation.tally
@@ -90,6 +110,7 @@ class Heartbeat:
                 state,
                 seconds=dict(self.runner.seconds) | {"safety": tally.seconds},
                 checks=tally.checks,
+                problem=self._progress if state == "loading" else None,
             )
             self._beat_at, self._beat_state = now, state
         jobs = self.runner.leased.all()

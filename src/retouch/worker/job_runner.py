@@ -19,7 +19,8 @@ import structlog
 
 from retouch.catalog import Checkpoint
 from retouch.edit import Bucket, Expansion, Notice, OutputImage
-from retouch.engine.engine import Engine, StepReport
+from retouch.engine.cost import CostLearner, work_of, work_of_spec
+from retouch.engine.engine import Engine, Finished, StepReport
 from retouch.errors import (
     ContentRefused,
     Failure,
@@ -32,6 +33,7 @@ from retouch.errors import (
     UnknownJob,
 )
 from retouch.images import Pixels
+from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -54,7 +56,7 @@ PREVIEWS_CHECKED = 4
 
 
 class JobRunner:
-    """Runs leased jobs. `engine` and `policy` are set once the model is loaded, before the first job is leased.
+    """Runs leased jobs. `engine`, `costs` and `policy` are set when the model is loaded, before a job is leased.
 
     seconds: device and staging time by stage since the start, of all finished jobs.
     """
@@ -70,9 +72,9 @@ class JobRunner:
         lifecycle: Lifecycle,
         caller_buckets: CallerBuckets,
     ) -> None:
-        slots = settings.running + settings.ahead
-        self.leased = LeasedJobs(slots)
+        self.leased = LeasedJobs()
         self.engine: Engine | None = None
+        self.costs = CostLearner()
         self.policy = JobPolicy()
         self.seconds: dict[str, float] = {}
         self._seconds_lock = threading.Lock()
@@ -83,15 +85,17 @@ class JobRunner:
         self._settings = settings
         self._lifecycle = lifecycle
         self._caller_buckets = caller_buckets
-        self._staging_in = ThreadPoolExecutor(slots, "stage-in")
+        self._staging_in = ThreadPoolExecutor(settings.staging, "stage-in")
         self._staging_out = ThreadPoolExecutor(2, "stage-out")
         self._checking_previews = ThreadPoolExecutor(1, "preview")
         self._preview_slots = threading.Semaphore(PREVIEWS_CHECKED)
         self._storing: set[Future[None]] = set()
 
     def begin(self, lease: Lease) -> None:
-        """Start on a job for which a slot was acquired."""
-        job = LeasedJob(lease)
+        """Start on a job that was just leased."""
+        request = lease.job.request
+        seconds = request.num_images * self.costs.cost.seconds(work_of(request, self._checkpoint))
+        job = LeasedJob(lease, seconds)
         if lease.job.delivery.previews:
             job.previews_wanted.update(range(lease.job.request.num_images))
         self.leased.add(job)
@@ -100,6 +104,28 @@ class JobRunner:
             self._staging_in.submit(self._run_stage, job, self._stage_in)
         elif job.close():  # the stop came while it was being leased
             self._give_back(job)
+
+    def give_back_late(self, seconds: float) -> None:
+        """Let other workers have the jobs that have not begun and have more than so many seconds before them."""
+        for job in self.leased.all():
+            before = self.leased.seconds_before(job.place, slow_staging_s=self._settings.slow_staging_s)
+            if before > seconds:
+                self._give_back_untouched(job)
+
+    def give_back_behind(self, place: Place) -> None:
+        """Make room for a job at `place`: the last one behind it goes back that has not begun."""
+        for job in sorted(self.leased.all(), key=lambda job: job.place, reverse=True):
+            if job.place < place or self._give_back_untouched(job):
+                return
+
+    def _give_back_untouched(self, job: LeasedJob) -> bool:
+        untouched = not self._begun(job) and job.close()
+        if untouched:
+            self._give_back(job)
+        return untouched
+
+    def _begun(self, job: LeasedJob) -> bool:
+        return self.engine is not None and any(self.engine.begun(edit_id) for edit_id in job.edit_ids)
 
     def dispatch(self, report: StepReport) -> None:
         """Pass on what one tick of the engine did; called by the engine's thread, so nothing here may wait."""
@@ -118,6 +144,7 @@ class JobRunner:
             if job is not None:
                 job.images[finished.edit_id] = finished.pixels
                 job.timings[finished.edit_id] = finished.timings
+                self._learn(job, finished)
                 job.notices += [notice for notice in finished.notices if notice not in job.notices]
                 if len(job.images) == len(job.edit_ids):
                     future = self._staging_out.submit(self._run_stage, job, self._stage_out)
@@ -127,6 +154,11 @@ class JobRunner:
             job = self.leased.of_edit(failed.edit_id)
             if job is not None:
                 self._staging_out.submit(self._fail, job, failed.error.failure)
+
+    def _learn(self, job: LeasedJob, finished: Finished) -> None:
+        assert job.staged is not None, "an image is made of staged inputs"
+        spec, images = job.staged.specs[0], len(job.staged.images)
+        self.costs.observe_edit(work_of_spec(spec, images, self._checkpoint), finished.timings)
 
     def give_back_unfinished(self) -> None:
         """Let other workers have the jobs that have no image yet; the others are worth a moment more."""
@@ -182,10 +214,12 @@ class JobRunner:
         job.stage_in_s = time.monotonic() - began
         job.staged = staged
         assert self.engine is not None, "jobs are leased after the engine is loaded"
-        for edit_id, spec in zip(job.edit_ids, staged.specs, strict=True):
+        inputs = self.engine.stage(staged.specs[0], staged.images)
+        # One after the other on the device, since their places follow one another.
+        for number, (edit_id, spec) in enumerate(zip(job.edit_ids, staged.specs, strict=True)):
             if job.closed:
                 break
-            self.engine.add(spec, staged.images, edit_id=edit_id)
+            self.engine.add(spec, staged.images, edit_id=edit_id, place=(*job.place, number), inputs=inputs)
         if job.closed:  # by another thread, whose own drop may have come before the last `add`
             self._drop_edits(job)
 
@@ -264,7 +298,7 @@ class JobRunner:
         except RetouchError:
             self._delete([image.blob for image in outputs])
             raise
-        self.leased.release_slot(job)
+        self.leased.remove(job)
         with self._seconds_lock:
             for name, seconds in output.timings.items():
                 self.seconds[name] = self.seconds.get(name, 0.0) + seconds
@@ -308,7 +342,7 @@ class JobRunner:
         """Drop a job that is another worker's by now, or was ended elsewhere; the service hears nothing of it."""
         job.close()
         self._drop_edits(job)
-        if self.leased.release_slot(job):
+        if self.leased.remove(job):
             logger.warning("lease lost; the edit is dropped", job=job.id)
 
     def _fail(self, job: LeasedJob, failure: Failure) -> None:
@@ -331,7 +365,7 @@ class JobRunner:
         except (LeaseLost, UnknownJob, Unavailable) as error:
             logger.warning("the end of a job could not be recorded", job=job.id, reason=error.message)
         finally:
-            self.leased.release_slot(job)
+            self.leased.remove(job)
 
     def _drop_edits(self, job: LeasedJob) -> None:
         if self.engine is not None:

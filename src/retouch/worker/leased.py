@@ -7,11 +7,14 @@ whoever calls `close` first. Nothing here speaks to the service or the engine.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from retouch.edit import Notice
 from retouch.images import Pixels
+from retouch.jobs import store
+from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import Lease
 from retouch.worker.staging import Staged
 
@@ -25,6 +28,8 @@ class LeasedJob:
     """
 
     lease: Lease
+    seconds: float  # of the device, predicted, for all images
+    leased_at: float = field(default_factory=time.monotonic)
     staged: Staged | None = None
     stage_in_s: float = 0.0
     steps_done: dict[str, int] = field(default_factory=dict)  # by edit id
@@ -35,6 +40,17 @@ class LeasedJob:
     previews_wanted: set[int] = field(default_factory=set)  # images
     _closed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def place(self) -> Place:
+        return store.place_of(self.lease.job)
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the device, predicted; what is decoded and stored is done."""
+        if self.staged is not None and len(self.images) == len(self.staged.specs):
+            return 0.0
+        return self.seconds * (1 - self.step / self.steps) if self.steps else self.seconds
 
     @property
     def id(self) -> str:
@@ -77,28 +93,20 @@ class LeasedJob:
 
 
 class LeasedJobs:
-    """The worker's jobs by the key of their lease, and the slots they take; safe from any thread."""
+    """The worker's jobs by the key of their lease; safe from any thread."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self) -> None:
         self._jobs: dict[str, LeasedJob] = {}
         self._lock = threading.Lock()
-        self._slots = threading.Semaphore(slots)
-
-    def acquire_slot(self, timeout_s: float) -> bool:
-        """Take room for one more job before it is leased; `release_slot` with the job, or without, frees it."""
-        return self._slots.acquire(timeout=timeout_s)
 
     def add(self, job: LeasedJob) -> None:
         with self._lock:
             self._jobs[job.key] = job
 
-    def release_slot(self, job: LeasedJob | None = None) -> bool:
-        """Forget the job and free its slot; False when it had left already."""
+    def remove(self, job: LeasedJob) -> bool:
+        """Forget the job; False when it had left already."""
         with self._lock:
-            if job is not None and self._jobs.pop(job.key, None) is None:
-                return False
-        self._slots.release()
-        return True
+            return self._jobs.pop(job.key, None) is not None
 
     def of_edit(self, edit_id: str) -> LeasedJob | None:
         """The job an edit of the engine belongs to; None when it has left."""
@@ -108,3 +116,12 @@ class LeasedJobs:
     def all(self) -> tuple[LeasedJob, ...]:
         with self._lock:
             return tuple(self._jobs.values())
+
+    def seconds_before(self, place: Place, *, slow_staging_s: float) -> float:
+        """How long the device is busy with what stands before a place.
+
+        A job whose images are still on their way after `slow_staging_s` does not count: the device may have to wait.
+        """
+        late = time.monotonic() - slow_staging_s
+        ready = (job for job in self.all() if job.place < place and (job.staged is not None or job.leased_at > late))
+        return sum(job.seconds_left for job in ready)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 import structlog
 
 from retouch.catalog import Checkpoint
+from retouch.engine.cost import CostLearner
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.errors import RetouchError, Unavailable
-from retouch.jobs.job import Lease
 from retouch.jobs.wakeups import WakeUps, queue_topic
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
@@ -30,6 +30,9 @@ from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import ReadInput
 
 logger = structlog.get_logger(__name__)
+
+SOON_S = 0.1
+"""How long the head of the line may wait after what was predicted to be in its way has ended early."""
 
 
 class Worker:
@@ -49,8 +52,9 @@ class Worker:
         device: str = "auto",
         caller_buckets: CallerBuckets | None = None,
         policy: Callable[[Engine, Pipeline], JobPolicy] = lambda _engine, _pipeline: JobPolicy(),
+        warm_up: Callable[[Engine, Pipeline, CostLearner, Callable[[str], None]], None] | None = None,
     ) -> None:
-        """`load` brings the pipeline into memory, then `policy` what is needed beside it.
+        """`load` brings the pipeline into memory, then `policy` what is needed beside it; `warm_up` runs a first edit.
 
         Each is called once, in the thread that will drive the engine.
         """
@@ -59,6 +63,7 @@ class Worker:
         self._wakeups = wakeups
         self._load = load
         self._policy = policy
+        self._warm_up = warm_up
         self._queue = checkpoint.name
         self._settings = settings
         self._lifecycle = Lifecycle()
@@ -112,29 +117,39 @@ class Worker:
         return thread
 
     def _lease_jobs(self) -> None:
-        """Take jobs while there is room for them, woken by the queue's topic."""
+        """Take the head of the line just in time, woken by the queue's topic."""
         self._lifecycle.wait(Phase.RUNNING)
-        leased, poll_s = self._runner.leased, self._settings.poll_s
         with contextlib.closing(self._wakeups.subscribe((queue_topic(self._queue),))) as subscription:
             while not self._lifecycle.reached(Phase.STOPPING):
-                if not leased.acquire_slot(poll_s):
+                try:
+                    pause_s = self._lease_next()
+                except Unavailable as error:
+                    logger.warning("cannot lease", reason=error.message)
+                    self._lifecycle.wait(Phase.STOPPING, self._settings.outage_pause_s)
                     continue
-                lease = self._lease_one()
-                if lease is None:
-                    leased.release_slot()
-                    subscription.wait(poll_s)
-                else:
-                    self._runner.begin(lease)
+                if pause_s:
+                    subscription.wait(pause_s)
 
-    def _lease_one(self) -> Lease | None:
-        if self._lifecycle.reached(Phase.STOPPING):  # while it waited for a slot
-            return None
-        try:
-            return self._service.lease(self._name, (self._queue,), self._settings.heartbeat.lease_s)
-        except Unavailable as error:
-            logger.warning("cannot lease", reason=error.message)
-            self._lifecycle.wait(Phase.STOPPING, self._settings.outage_pause_s)
-            return None
+    def _lease_next(self) -> float:
+        """Lease the head of the line if it is time; returns how long nothing can change by itself, 0 after a lease."""
+        settings, leased = self._settings, self._runner.leased
+        jobs = leased.all()
+        if sum(job.staged is None for job in jobs) >= settings.staging:
+            return min(SOON_S, settings.poll_s)
+        place = self._service.head(self._queue)
+        if place is None:
+            return settings.poll_s
+        if leased.seconds_before(place, slow_staging_s=settings.slow_staging_s) >= settings.ready_s:
+            return min(SOON_S, settings.poll_s)
+        if len(jobs) >= settings.most_leased:
+            self._runner.give_back_behind(place)
+            return min(SOON_S, settings.poll_s)
+        lease = self._service.lease(self._name, (self._queue,), settings.heartbeat.lease_s)
+        if lease is None:  # another worker was faster
+            return min(SOON_S, settings.poll_s)
+        self._runner.begin(lease)
+        self._runner.give_back_late(settings.too_long_s)
+        return 0.0
 
     def _drive_engine(self) -> None:
         """Load, then step while there is work."""
@@ -143,11 +158,16 @@ class Worker:
             memory_bytes = self._settings.memory_bytes
             if memory_bytes is None:
                 memory_bytes = pipeline.state_budget_bytes()
-            engine = Engine(pipeline, memory_bytes=memory_bytes, max_running=self._settings.running)
+            engine = Engine(pipeline, memory_bytes=memory_bytes)
             self._runner.policy = self._policy(engine, pipeline)
+            known = self._service.costs(self._queue).get(pipeline.device_name)
+            self._runner.costs = CostLearner(known, pipeline.state_memory)
+            if self._warm_up is not None:
+                self._warm_up(engine, pipeline, self._runner.costs, self._heartbeat.tell)
         except RetouchError as error:
             self._heartbeat.report_problem(error.message)
             raise
+        self._heartbeat.device_name = pipeline.device_name
         self._runner.engine = engine
         self._lifecycle.advance(Phase.RUNNING)
         while not self._lifecycle.reached(Phase.STOPPING):

@@ -37,9 +37,9 @@ class Trouble(NullPipeline):
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels], inputs: None = None) -> DenoiseState:
         self.fail(spec, "prepare!")
-        return super().prepare(spec, images)
+        return super().prepare(spec, images, inputs)
 
     def denoise(self, states: Sequence[DenoiseState]) -> None:
         self.fail(states[0].spec, "denoise!")

@@ -71,9 +71,9 @@ class Counting(NullPipeline):
         self.steps = 0
         self.decoded = 0
 
-    def prepare(self, spec, images):
+    def prepare(self, spec, images, inputs=None):
         self.prepared.append(spec.prompt)
-        return super().prepare(spec, images)
+        return super().prepare(spec, images, inputs)
 
     def denoise(self, states: Sequence[DenoiseState]) -> None:
         self.steps += len(states)

@@ -148,7 +148,7 @@ def test_a_cancel_stops_a_running_edit_within_one_step(bench: Deployment) -> Non
 def test_a_cancel_reaches_a_job_that_waits_for_the_device(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
     first, second = bench.submit(steps=1), bench.submit(steps=1)
-    with bench.worker(pipeline, settings=replace(HASTY, running=1)):
+    with bench.worker(pipeline, settings=HASTY):
         bench.gate.wait_for_arrival()
         until(lambda: bench.state(second.id) is JobState.RUNNING)
         bench.service.cancel(ANNE, second.id)
@@ -187,9 +187,7 @@ def test_a_lease_outlives_a_prepare_that_is_longer_than_the_lease(bench: Deploym
 def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=2)
-    forgetful = WorkerSettings(
-        running=1, ahead=0, heartbeat=HeartbeatSettings(lease_s=0.01, beat_s=60.0, progress_s=60.0)
-    )
+    forgetful = WorkerSettings(most_leased=1, heartbeat=HeartbeatSettings(lease_s=0.01, beat_s=60.0, progress_s=60.0))
     with capture_logs() as log, bench.worker(pipeline, settings=forgetful):
         bench.gate.wait_for_arrival()
         until(lambda: bench.service.sweep().requeued == 1)
@@ -396,8 +394,10 @@ class Damaged(NullPipeline):
 class Remarking(NullPipeline):
     """Has the same to say of every image."""
 
-    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
-        return replace(super().prepare(spec, images), notices=(Notice("prompt", "ignored", "It knows nothing."),))
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels], inputs: None = None) -> DenoiseState:
+        return replace(
+            super().prepare(spec, images, inputs), notices=(Notice("prompt", "ignored", "It knows nothing."),)
+        )
 
 
 def test_damaged_weights_fail_the_job_by_name_and_cost_nothing(bench: Deployment) -> None:

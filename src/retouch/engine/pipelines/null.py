@@ -22,11 +22,16 @@ class NullPipeline:
 
     shared_step_tokens = 4096
     language_model = None
+    device_name = "null"
+    state_memory = None
 
     def check_prompt(self, prompt: str) -> None:
         """It reads none."""
 
-    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+    def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> None:
+        """It looks at nothing before its turn."""
+
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels], inputs: None = None) -> DenoiseState:  # noqa: ARG002
         pixels = resize(images[0], (spec.width, spec.height))
         return DenoiseState(
             spec=spec,

@@ -50,6 +50,11 @@ def to_signal(image: Image.Image) -> torch.Tensor:
     return 2.0 * torch.from_numpy(values.transpose(2, 0, 1)[None].copy()) - 1.0
 
 
+def pinned(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The same numbers where a GPU can fetch them by itself; for a CPU the tensor as it is."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
 def to_pixels(signal: torch.Tensor) -> Pixels:
     """The reverse of `to_signal`, uint8 (height, width, 3); values beyond the range are clipped."""
     values = (signal[0] * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float() * 255

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 from retouch.catalog import Checkpoint
 from retouch.edit import Acceleration, EditSpec, Notice
+from retouch.engine.cost import StateMemory, work_of_spec
 from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
@@ -37,9 +39,6 @@ CELL = 8
 
 TOKEN = 2 * CELL
 
-WIDEST = 3584
-"""Channels of an embedding or projection, at most, in the networks we know."""
-
 NOTHING = " "
 """A prompt without an edit."""
 
@@ -47,9 +46,6 @@ GREY_SIDE = 64
 
 UNDERSTOOD_BELOW = 0.4
 """Cosine to the states of NOTHING. On the demo's hand-written requests: up to 0.26 known, from 0.44 on unknown."""
-
-ROTATION_BYTES = 64 * 8
-"""Of one token: half a head of complex numbers."""
 
 REFERENCE_CACHE_BYTES = 64 * 2**20
 
@@ -68,6 +64,23 @@ class Rules:
 
 FIRST = Rules(several=False, one_copy=True)
 PLUS = Rules(several=True, one_copy=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the host can make of an edit before the device's turn.
+
+    references: for each image its name and what the autoencoder takes. copies, keys: as the language model sees them,
+    and the names of their content. prompt, negative: what its processor made of them. source: the first image at the
+    canvas' size, for an edit that narrows to its mask.
+    """
+
+    references: list[tuple[str, torch.Tensor]]
+    copies: list[Image.Image]
+    keys: tuple[str, ...]
+    prompt: dict[str, torch.Tensor]
+    negative: dict[str, torch.Tensor] | None
+    source: tuple[str, torch.Tensor] | None
 
 
 class QwenImageEdit:
@@ -108,12 +121,33 @@ class QwenImageEdit:
     def check_prompt(self, prompt: str) -> None:
         self.text_encoder.check(prompt)
 
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
     @torch.inference_mode()
-    def prepare(self, spec: EditSpec, images: Sequence[Pixels]) -> DenoiseState:
+    def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Inputs:
         self._check(spec, images)
         copies, keys = self._vision_copies(images)
-        encoded = [self._reference(image, key, spec) for image, key in zip(images, keys, strict=True)]
-        prompt, negative = self._embeds(spec, copies, keys)
+        negative = None if spec.guidance_scale <= 1 else self.text_encoder.stage(spec.negative_prompt, copies)
+        return Inputs(
+            references=[self._signal(image, key, spec) for image, key in zip(images, keys, strict=True)],
+            copies=copies,
+            keys=keys,
+            prompt=self.text_encoder.stage(spec.prompt, copies),
+            negative=negative,
+            source=self._resized(images[0], keys[0], (spec.width, spec.height)) if self._narrows(spec) else None,
+        )
+
+    @torch.inference_mode()
+    def prepare(self, spec: EditSpec, images: Sequence[Pixels], inputs: Inputs | None = None) -> DenoiseState:
+        inputs = inputs or self.stage(spec, images)
+        copies, keys = inputs.copies, inputs.keys
+        encoded = [self._encoded(key, signal) for key, signal in inputs.references]
+        prompt = self.text_encoder.encode(spec.prompt, copies, keys, inputs.prompt)
+        negative = None
+        if inputs.negative is not None:
+            negative = self.text_encoder.encode(spec.negative_prompt, copies, keys, inputs.negative)
         target = spec.height // TOKEN, spec.width // TOKEN
         state = DenoiseState(
             spec=spec,
@@ -128,7 +162,7 @@ class QwenImageEdit:
         if self._caches_blocks(spec):
             state.extras["block_cache"] = BlockCache(RULES[spec.acceleration])
         if self._narrows(spec):
-            state.extras["region"] = region = self._region(spec, images[0], keys[0], state.latents)
+            state.extras["region"] = region = self._region(spec, inputs, state.latents)
             state.notices = (*state.notices, region.notice(spec.steps))
         self._wait_for_device()
         return state
@@ -158,26 +192,24 @@ class QwenImageEdit:
         return self._given_preview_map or fit_preview(self.vae, self.device)
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
-        """Latents and velocity; references, prompts and their projections; rotation tables; reused blocks."""
-        target = (spec.width // TOKEN) * (spec.height // TOKEN)
-        area = spec.width * spec.height if self.checkpoint.references_fit_canvas else self.checkpoint.reference_area
-        reference = image_count * (area // TOKEN**2) * 9 // 8  # rounding to 32 may add
-        text = image_count * self.checkpoint.vision_area // 28**2 + self.checkpoint.max_prompt_tokens
-        branches = 2 if spec.guidance_scale > 1 else 1
-        latent_bytes = (2 * target + reference) * self.latent_channels * 4 * 4
-        embedding_bytes = (reference + 2 * branches * text) * WIDEST * self.dtype.itemsize
-        cache_bytes = (
-            2 * branches * target * self.network.width * self.dtype.itemsize if self._caches_blocks(spec) else 0
-        )
-        return latent_bytes + embedding_bytes + cache_bytes + (target + reference + branches * text) * ROTATION_BYTES
+        return self._state_memory.bytes_of(work_of_spec(spec, image_count, self.checkpoint), self.checkpoint)
+
+    @property
+    def state_memory(self) -> StateMemory:
+        return replace(self._state_memory, budget_bytes=self.state_budget_bytes())
+
+    @cached_property
+    def _state_memory(self) -> StateMemory:
+        return StateMemory(self.latent_channels, self.dtype.itemsize, self.network.width)
 
     def state_budget_bytes(self) -> int | None:
-        """Half of what a GPU has left beside the weights; the step of one edit works in the other half.
+        """Half of what the device has left beside the weights; the step of one edit works in the other half.
 
-        None on a CPU, where states lie in the host's memory beside everything else.
+        None on a CPU whose system does not tell.
         """
         if self.device.type != "cuda":
-            return None
+            available = _available_bytes()
+            return None if available is None else available // 2
         free, _ = torch.cuda.mem_get_info(self.device)
         reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return (free + reserved) // 2
@@ -191,32 +223,29 @@ class QwenImageEdit:
         if spec.guidance_scale > 1:
             self.text_encoder.check(spec.negative_prompt, "negative_prompt")
 
-    def _reference(self, image: Pixels, key: str, spec: EditSpec) -> torch.Tensor:
-        """Normalised latents of one image, (1, channels, height / 8, width / 8)."""
+    def _signal(self, image: Pixels, key: str, spec: EditSpec) -> tuple[str, torch.Tensor]:
+        """One image as the autoencoder takes it, in the host's memory, and its name."""
         if self.checkpoint.references_fit_canvas:
-            return self._encoded(image, key, (spec.width, spec.height))
-        return self._encoded(image, key, _fitting(image, self.checkpoint.reference_area))
+            return self._resized(image, key, (spec.width, spec.height))
+        return self._resized(image, key, _fitting(image, self.checkpoint.reference_area))
 
-    def _encoded(self, image: Pixels, key: str, size: tuple[int, int]) -> torch.Tensor:
+    def _resized(self, image: Pixels, key: str, size: tuple[int, int]) -> tuple[str, torch.Tensor]:
+        signal = preprocessing.to_signal(preprocessing.resized(image, size))
+        return f"{key}:{size}", preprocessing.pinned(signal, self.device)
+
+    def _encoded(self, key: str, signal: torch.Tensor) -> torch.Tensor:
+        """Normalised latents of one image, (1, channels, height / 8, width / 8)."""
+
         def encode() -> torch.Tensor:
-            signal = preprocessing.to_signal(preprocessing.resized(image, size))
-            return self.vae.encode(signal.to(self.device)).to(self.dtype)
+            return self.vae.encode(signal.to(self.device, non_blocking=True)).to(self.dtype)
 
-        return self._references.get_or_make(f"{key}:{size}", encode)
+        return self._references.get_or_make(key, encode)
 
     def _vision_copies(self, images: Sequence[Pixels]) -> tuple[list[Image.Image], tuple[str, ...]]:
         """The images as the language model sees them, and the names of their content."""
         area = self.checkpoint.reference_area if self.rules.one_copy else self.checkpoint.vision_area
         copies = [preprocessing.resized(image, _fitting(image, area)) for image in images]
         return copies, tuple(content_key(image) for image in images)
-
-    def _embeds(
-        self, spec: EditSpec, copies: Sequence[Image.Image], keys: tuple[str, ...]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        prompt = self.text_encoder.encode(spec.prompt, copies, keys)
-        if spec.guidance_scale <= 1:
-            return prompt, None
-        return prompt, self.text_encoder.encode(spec.negative_prompt, copies, keys)
 
     @cached_property
     def _nothing(self) -> torch.Tensor:
@@ -256,9 +285,10 @@ class QwenImageEdit:
         exact = spec.acceleration is Acceleration.NONE
         return spec.region is not None and not exact and self.network.skips and spec.steps > first_step(spec.steps)
 
-    def _region(self, spec: EditSpec, image: Pixels, key: str, noise: torch.Tensor) -> Region:
+    def _region(self, spec: EditSpec, inputs: Inputs, noise: torch.Tensor) -> Region:
         assert spec.region is not None, "only a masked edit has a region"
-        source = preprocessing.pack(self._encoded(image, key, (spec.width, spec.height))).float()
+        assert inputs.source is not None, "what narrows was staged"
+        source = preprocessing.pack(self._encoded(*inputs.source)).float()
         marked = torch.frombuffer(bytearray(spec.region), dtype=torch.uint8)
         return Region(marked.nonzero().flatten().to(self.device), source, noise)
 
@@ -330,6 +360,16 @@ def _rounded_euler_step(latents: torch.Tensor, velocity: torch.Tensor, sigma: fl
     """The stock scheduler's step: the length is rounded to the velocity's dtype, and so is the result."""
     length = torch.tensor(step_length(sigma, sigma_next), device=velocity.device)
     return (latents.float() + length * velocity).to(velocity.dtype)
+
+
+def _available_bytes() -> int | None:
+    """What the system can give without swapping; Linux tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found.split()[1]) * 1024
 
 
 def _token_grid(latents: torch.Tensor) -> tuple[int, int]:

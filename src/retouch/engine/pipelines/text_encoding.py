@@ -7,6 +7,7 @@ compat mode repeats that. Does not resize images and knows nothing of denoising.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen2VLProcessor
 
 from retouch.engine.pipelines.cache import TensorCache
+from retouch.engine.pipelines.preprocessing import pinned
 from retouch.errors import InvalidRequest, TooLong
 
 PREFIX = (
@@ -72,6 +74,7 @@ class TextEncoder:
         self.dropped_tokens = len(tokenizer(PREFIX).input_ids)
         self._control_words = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         self._cache = TensorCache(PROMPT_CACHE_BYTES)
+        self._processing = threading.Lock()
 
     def check(self, prompt: str, field: str = "prompt") -> None:
         """Raise TooLong or InvalidRequest for words the model cannot take."""
@@ -79,28 +82,48 @@ class TextEncoder:
             if word in prompt:
                 message = f"The field '{field}' must not contain '{word}', a control word of the model."
                 raise InvalidRequest(message, field=field)
-        count = len(self.tokenizer(prompt).input_ids)
+        with self._processing:
+            count = len(self.tokenizer(prompt).input_ids)
         if count > self.max_prompt_tokens:
             raise TooLong(field, count, self.max_prompt_tokens, unit="tokens")
 
-    def encode(self, prompt: str, images: Sequence[Image.Image], images_key: tuple[str, ...]) -> torch.Tensor:
+    def encode(
+        self,
+        prompt: str,
+        images: Sequence[Image.Image],
+        images_key: tuple[str, ...],
+        staged: dict[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """States of one prompt, (1, tokens, width) in the model's dtype; the template's prefix is dropped.
 
-        images_key: names the images' content; what was encoded for the same key is used again.
+        images_key: names the images' content; what was encoded for the same key is used again. staged: what `stage`
+        gave for them.
         """
 
         def encoded() -> torch.Tensor:
-            announced = (f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
-            tokens = "".join(announced) if self.numbered else IMAGE_TOKENS
-            return self._encoded(self.inputs(PREFIX + tokens + prompt + SUFFIX, images), images_key)
+            return self._encoded(self._to_device(staged or self.stage(prompt, images)), images_key)
 
         return self._cache.get_or_make((prompt, images_key), encoded)
 
+    def stage(self, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """What the processor makes of one prompt and its images, in the host's memory; from any thread."""
+        announced = (f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
+        tokens = "".join(announced) if self.numbered else IMAGE_TOKENS
+        return self._processed(PREFIX + tokens + prompt + SUFFIX, images)
+
     def inputs(self, text: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """What the processor makes of a whole conversation and its images, on the model's device."""
-        inputs = self.processor(text=[text], images=list(images), padding=True, return_tensors="pt")
+        return self._to_device(self._processed(text, images))
+
+    def _processed(self, text: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        with self._processing:  # a tokenizer is set up anew for every call, so two at once would meet
+            inputs = self.processor(text=[text], images=list(images), padding=True, return_tensors="pt")
         # numpy's memory starts anywhere, and the last bits of a product on a CPU depend on where
-        return {name: tensor.clone().to(self.model.device) for name, tensor in inputs.items()}
+        copies = {name: tensor.clone() for name, tensor in inputs.items()}
+        return {name: pinned(tensor, self.model.device) for name, tensor in copies.items()}
+
+    def _to_device(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.model.device, non_blocking=True) for name, tensor in inputs.items()}
 
     def embedded(
         self, inputs: dict[str, torch.Tensor], images_key: tuple[str, ...], *, positions: bool = True
