@@ -3,8 +3,8 @@
     python benchmarks/short_among_long.py [--steps 50] [--side 192]
 
 Two keys. Ten long edits of the first key are submitted at once; when the first of them runs, a short one of the second
-key is, and when that has ended, a short one of the first key. All speak fal's queue. Told besides: whether the long ones
-ended in order, their total time ÷ ten times one alone, and how honest the seconds left were that callers were told.
+key is, and when that has ended, a short one of the first key. All speak fal's queue. Told besides: whether the long
+ones ended in order, and their total time ÷ ten times one alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Caller:
     def ask(self, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Key {self.key}", "Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
             return dict(json.load(answer))
 
     def submit(self, steps: int) -> dict[str, Any]:
