@@ -135,13 +135,15 @@ class StateMemory:
     """What the states of running edits hold of a device between ticks, and what all of them may hold.
 
     budget_bytes: None for no limit. An upper estimate: latents and velocity in float32; references, prompts and their
-    projections in the network's dtype; rotation tables; what an acceleration reuses, `width` channels a token.
+    projections in the network's dtype; rotation tables; what an acceleration reuses, `width` channels a token; and
+    `step_bytes` for each step, of the table of modulation.
     """
 
     latent_channels: int
     itemsize: int
     width: int
     budget_bytes: int | None = None
+    step_bytes: int = 0
 
     def bytes_of(self, work: Work, checkpoint: Checkpoint) -> int:
         reference = work.references * 9 // 8  # rounding to 32 may add
@@ -151,6 +153,7 @@ class StateMemory:
         reused = 0
         if work.acceleration != Acceleration.NONE:
             reused = 2 * work.branches * work.target * self.width * self.itemsize
+        reused += (work.steps + 1) * self.step_bytes
         return latents + embeddings + reused + (work.target + reference + work.branches * text) * ROTATION_BYTES
 
 

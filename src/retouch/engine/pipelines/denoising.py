@@ -18,19 +18,17 @@ from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
 from retouch.engine.pipelines.block_cache import BlockCache
-from retouch.engine.pipelines.cache import TensorCache
+from retouch.engine.pipelines.modulation import Modulation, timestep_at
 from retouch.engine.state import DenoiseState
-
-TRAIN_TIMESTEPS = 1000
-MODULATION_CACHE_BYTES = 512 * 2**20
 
 
 class Network(Protocol):
     """width: channels of a token inside. skips: whether it can leave out blocks, by a state's `block_cache`, and
-    target tokens, after `narrow`."""
+    target tokens, after `narrow`. step_bytes: of the table an edit holds, for each of its steps."""
 
     width: int
     skips: bool
+    step_bytes: int
 
     def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
         """From now on `velocities` takes and gives these target tokens of the state only. tokens: (n,) int64."""
@@ -44,12 +42,6 @@ class Network(Protocol):
         """
 
 
-def timestep_at(sigma: float, latents: torch.Tensor) -> torch.Tensor:
-    """(1,), rounded as the stock pipelines round it: through the train timesteps in the latents' dtype."""
-    timestep = torch.tensor([sigma], dtype=torch.float32) * TRAIN_TIMESTEPS
-    return timestep.to(latents.device, latents.dtype) / TRAIN_TIMESTEPS
-
-
 def image_shapes(state: DenoiseState) -> list[tuple[int, int, int]]:
     """(frames, rows, columns) of the target and of each reference, as the stock classes want it."""
     return [(1, rows, columns) for rows, columns in (state.key.target, *state.key.references)]
@@ -59,6 +51,7 @@ class PlainNetwork:
     """The stock forward."""
 
     skips = False
+    step_bytes = 0
 
     def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
         self.transformer = transformer
@@ -106,12 +99,15 @@ class FastNetwork:
 
     skips = True
 
-    def __init__(self, transformer: QwenImageTransformer2DModel) -> None:
+    def __init__(self, transformer: QwenImageTransformer2DModel, modulation: Modulation | None = None) -> None:
+        """modulation: of this network; without one its tables are kept in memory only."""
         self.transformer = transformer
         self.width = transformer.inner_dim
         self.dtype = transformer.dtype
         self.blocks: tuple[Any, ...] = tuple(transformer.transformer_blocks)
-        self._modulations = TensorCache(MODULATION_CACHE_BYTES)
+        assert len(self.blocks) > 1, "the first block and the last one are treated differently"
+        self.step_bytes = (2 * len(self.blocks) + 1) * 6 * self.width * self.dtype.itemsize
+        self.modulation = modulation or Modulation(transformer)
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -120,7 +116,7 @@ class FastNetwork:
         state.extras["projected"] = projected
         cache: BlockCache | None = state.extras.get("block_cache")
         image = torch.cat([self.transformer.img_in(latents.to(self.dtype)), projected.references], dim=1)
-        modulation = self._modulation(sigma, latents)
+        modulation = self._modulation(state, sigma)
         branches = [
             self._conditions(modulation, (rotation, projected.image_rotation), latents.shape[1])
             for rotation in projected.text_rotations
@@ -183,25 +179,16 @@ class FastNetwork:
             text_rotations=tuple(rotation for _, rotation in rotations),
         )
 
-    def _modulation(self, sigma: float, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Shift, scale and gate of all blocks for the target's tokens and for the references'.
+    def _modulation(self, state: DenoiseState, sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Entries of the edit's table for the target's tokens and for the references', see `Modulation.table`.
 
-        Each (2 x blocks + 1, 6, width): rows 2 i and 2 i + 1 are image and text of block i, the last row
-        holds the output norm's scale and shift. In a `zero_cond_t` network references are always at
-        timestep 0, in the others at the target's.
+        In a `zero_cond_t` network references are always at timestep 0, in the others at the target's.
         """
-        target = self._modulations.get_or_make(sigma, lambda: self._modulation_of(timestep_at(sigma, latents)))
-        if not self.transformer.zero_cond_t:
-            return target, target
-        return target, self._modulations.get_or_make(0.0, lambda: self._modulation_of(timestep_at(0.0, latents)))
-
-    def _modulation_of(self, timestep: torch.Tensor) -> torch.Tensor:
-        network = self.transformer
-        time = network.time_text_embed(timestep.to(self.dtype), network.img_in.weight)
-        rows = [row for block in self.blocks for row in (block.img_mod(time), block.txt_mod(time))]
-        last = network.norm_out.linear(network.norm_out.silu(time).to(self.dtype))
-        rows.append(F.pad(last, (0, rows[0].shape[-1] - last.shape[-1])))
-        return torch.cat(rows).unflatten(-1, (6, -1))
+        table: torch.Tensor | None = state.extras.get("modulation")
+        if table is None:  # held by the edit, so that it is never made twice however many schedules run
+            table = state.extras["modulation"] = self.modulation.table(state.sigmas, state.latents)
+        target = table[state.sigmas.index(sigma)]
+        return target, table[-1] if self.transformer.zero_cond_t else target
 
     def _conditions(
         self,

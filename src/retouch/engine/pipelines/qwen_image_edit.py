@@ -200,7 +200,9 @@ class QwenImageEdit:
 
     @cached_property
     def _state_memory(self) -> StateMemory:
-        return StateMemory(self.latent_channels, self.dtype.itemsize, self.network.width)
+        return StateMemory(
+            self.latent_channels, self.dtype.itemsize, self.network.width, step_bytes=self.network.step_bytes
+        )
 
     def state_budget_bytes(self) -> int | None:
         """Half of what the device has left beside the weights; the step of one edit works in the other half.

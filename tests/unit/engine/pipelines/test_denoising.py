@@ -18,7 +18,7 @@ def full_size_state(*, guided: bool) -> DenoiseState:
         return DenoiseState(
             spec=EditSpec("", 1024, 1024, seed=0, steps=40),
             key=key,
-            sigmas=(1.0, 0.0),
+            sigmas=(1.0, 0.5, 0.0),
             latents=torch.empty(1, 64 * 64, 64),
             references=torch.empty(1, 64 * 64 + 48 * 86, 64, dtype=torch.bfloat16),
             prompt_embeds=torch.empty(1, 420, 3584, dtype=torch.bfloat16),
@@ -40,14 +40,14 @@ def test_shapes_and_dtypes_fit_at_twenty_billion_parameters(zero_cond_t: bool, g
             assert (without is not None) == guided
 
 
-def test_projections_are_made_once_for_all_steps() -> None:
+def test_projections_and_modulation_are_made_once_for_all_steps() -> None:
     with torch.device("meta"):
-        transformer = QwenImageTransformer2DModel(num_layers=1).to(torch.bfloat16)
+        transformer = QwenImageTransformer2DModel(num_layers=2).to(torch.bfloat16)
     calls = []
     transformer.txt_in.register_forward_hook(lambda *_: calls.append("text"))
-    transformer.transformer_blocks[0].img_mod.register_forward_hook(lambda *_: calls.append("modulation"))
     network, state = FastNetwork(transformer), full_size_state(guided=True)
     with torch.inference_mode():
         for sigma in (1.0, 0.5, 0.5):
             network.velocities(state, state.latents, sigma)
-    assert calls == ["text", "text", "modulation", "modulation"]
+    assert calls == ["text", "text"]
+    assert network.modulation.made == 1
