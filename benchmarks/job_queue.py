@@ -158,9 +158,9 @@ class Line:
         numbers = [self.dice.randrange(self.count) for _ in range(200)]
         ids = [f"{number:08x}-0000-4000-8000-{number:012x}" for number in numbers]
         found = self.service.get_many(ids)
-        for waiting, position in itertools.islice(found.values(), 2):
+        for waiting, position, _ in itertools.islice(found.values(), 2):
             assert (counted := self._count_plainly(waiting)) == position, (counted, position)
-        return [waiting for waiting, _ in found.values()]
+        return [waiting for waiting, *_ in found.values()]
 
 
 @contextmanager

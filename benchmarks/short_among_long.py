@@ -4,7 +4,8 @@
 
 Two keys. Ten long edits of the first key are submitted at once; when the first of them runs, a short one of the second
 key is, and when that has ended, a short one of the first key. All speak fal's queue. Told besides: whether the long
-ones ended in order, and their total time ÷ ten times one alone.
+ones ended in order, their total time ÷ ten times one alone, and how far the seconds left were off that callers were
+told.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Caller:
 
     def __init__(self, server: LiveServer, key: str, side: int) -> None:
         self.server, self.key, self.side = server, key, side
+        self.errors: list[float] = []  # of what it was told, as a share of the time that was really left
 
     def ask(self, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -57,9 +59,13 @@ class Caller:
 
     def ended(self, ticket: dict[str, Any], *, every_s: float = 0.02) -> float:
         """When it had completed, by this process' clock."""
-        while self.ask(ticket["status_url"])["status"] != "COMPLETED":
+        told: list[tuple[float, float]] = []
+        while (status := self.ask(ticket["status_url"]))["status"] != "COMPLETED":
+            told.append((time.monotonic(), status["metrics"]["seconds_left"]))
             time.sleep(every_s)
-        return time.monotonic()
+        end = time.monotonic()
+        self.errors += [abs(left / (end - at) - 1) for at, left in told if end - at > 0.5]
+        return end
 
     def running(self, ticket: dict[str, Any]) -> None:
         while self.ask(ticket["status_url"])["status"] == "IN_QUEUE":
@@ -81,6 +87,8 @@ def main() -> None:
         with live_server(data, model="demo", arguments=("--workers", "1")) as server:
             first, second = (Caller(server, key, options.side) for key in keys)
             second.timed(SHORT_STEPS)
+            first.timed(options.steps)
+            first.errors, second.errors = [], []
             alone = statistics.median(second.timed(SHORT_STEPS) for _ in range(5))
             long_alone = first.timed(options.steps)
             began = time.monotonic()
@@ -104,6 +112,9 @@ def main() -> None:
             print(f"short alone {alone:.2f} s, long alone {long_alone:.2f} s")
             for name, ratio in ratios.items():
                 print(f"short among {LONGS} long ones, {name}: {ratio:.2f} x alone")
+            for name, caller in (("long", first), ("short", second)):
+                within = statistics.median(caller.errors)
+                print(f"seconds left, told to {name} edits: off by {100 * within:.0f} % at the median")
             print(f"the long ones: {total / (LONGS * long_alone):.2f} x ten alone, in order: {in_order}")
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -57,6 +58,9 @@ from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 COSTS_FRESH_S = 5.0
 """How long a process goes by what it has read of the devices' costs."""
 
+LINE_FRESH_S = 0.2
+"""The same for what runs, which everybody who polls asks for."""
+
 TOLERANCE = 0.9
 """Share of the memory predicted from areas that an edit needs at the least, whatever its images' shapes."""
 
@@ -90,6 +94,26 @@ class Submitted:
     replayed: bool
 
 
+class Snapshot(NamedTuple):
+    """A job at one moment. position: jobs before it, 0 for one that does not wait.
+
+    seconds_left: until its images are there, as predicted; None for a job that has ended. Jobs that come later and are
+    placed before it are not foreseen.
+    """
+
+    job: Job
+    position: int
+    seconds_left: float | None
+
+
+class _Line(NamedTuple):
+    """A queue as callers wait in it."""
+
+    running: tuple[store.Under, ...]
+    workers: int
+    costs: Mapping[str, Cost]
+
+
 class Service:
     """Submit, read, cancel; lease, renew, finish; sweep. Raises DatabaseUnavailable from every verb."""
 
@@ -110,6 +134,7 @@ class Service:
         self._life = Retention(settings.retention_s, settings.shortest_retention_s)
         self._clock = clock
         self._costs: dict[str, tuple[float, Mapping[str, Cost]]] = {}  # by queue, with the time they are fresh until
+        self._known_lines: dict[str, tuple[float, _Line]] = {}  # the same, for the lines as callers wait in them
         self._sweeper = Sweeper(
             database,
             wakeups,
@@ -222,19 +247,25 @@ class Service:
         with self._database.read() as connection:
             return store.find(connection, job_id)
 
-    def get_many(self, job_ids: Iterable[str]) -> Mapping[str, tuple[Job, int]]:
-        """Jobs with their positions, by id, for internal readers; ids that do not exist are left out."""
+    def get_many(self, job_ids: Iterable[str]) -> Mapping[str, Snapshot]:
+        """Jobs with their positions and times, by id, for internal readers; ids that do not exist are left out."""
         wanted = list(job_ids)
         if not wanted:
             return {}
         with self._database.read() as connection:
             jobs = store.find_many(connection, wanted)
-            return {job.id: (job, _position(connection, job)) for job in jobs.values()}
+            lines = self._lines(connection, jobs.values())
+            return {job.id: self._snapshot(connection, job, lines) for job in jobs.values()}
 
     def have_ended(self, job_ids: Iterable[str]) -> Mapping[str, bool]:
         """Which of these jobs have ended; ids that do not exist are left out. Cheaper than reading the jobs."""
         with self._database.read() as connection:
             return store.have_ended(connection, job_ids)
+
+    def seconds_left(self, job: Job) -> float | None:
+        """See `Snapshot`."""
+        with self._database.read() as connection:
+            return self._snapshot(connection, job, self._lines(connection, (job,))).seconds_left
 
     def position(self, job: Job) -> int:
         """How many jobs are before a waiting one in its queue; 0 is next, and 0 for a job that does not wait."""
@@ -492,10 +523,46 @@ class Service:
         if time.monotonic() < until:
             return known
         with self._database.read() as connection:
-            found = device_costs.of_queue(connection, queue)
+            return self._costs_of(connection, queue)
+
+    def _costs_of(self, connection: Connection, queue: str) -> Mapping[str, Cost]:
+        until, known = self._costs.get(queue, (0.0, {}))
+        if time.monotonic() < until:
+            return known
+        found = device_costs.of_queue(connection, queue)
         known = {device: Cost.from_json(cost) for device, cost in found.items()}
         self._costs[queue] = time.monotonic() + COSTS_FRESH_S, known
         return known
+
+    def _lines(self, connection: Connection, jobs: Iterable[Job]) -> Mapping[str, _Line]:
+        """What the jobs that have not ended have in common, by queue."""
+        now = time.monotonic()
+        for queue in {job.queue for job in jobs if not job.state.final}:
+            if now >= self._known_lines.get(queue, (0.0, None))[0]:
+                alive = sum(queue in each.queues for each in liveness.live(connection, self._clock()))
+                line = _Line(store.under_way(connection, queue), alive, self._costs_of(connection, queue))
+                self._known_lines[queue] = now + LINE_FRESH_S, line
+        return {queue: line for queue, (_, line) in self._known_lines.items()}
+
+    def _snapshot(self, connection: Connection, job: Job, lines: Mapping[str, _Line]) -> Snapshot:
+        if job.state.final:
+            return Snapshot(job, 0, None)
+        own, line, place = job.cost, lines[job.queue], store.place_of(job)
+        before = [each for each in line.running if each.place < place]
+        if job.state is JobState.QUEUED:
+            waiting, workers = store.ahead(connection, job), max(1, line.workers)
+        else:
+            waiting, workers = fair_queue.Ahead(0, 0), 1
+            own = next((each.left for each in line.running if each.place == place), own)
+            before = [each for each in before if each.worker == job.worker]
+        busy = sum(each.left for each in before) + waiting.cost
+        # Costs are those of the submit; the device may be known better by now.
+        costs = tuple(line.costs.values()) or (Cost(),)
+        work = work_of(job.request, self._catalog.route(job.request.model).checkpoint)
+        predicted = job.request.num_images * seconds_on(costs, work)
+        scale = predicted / job.cost if job.cost else 1 / fair_queue.SECOND
+        around_s = sum(cost.around_s for cost in costs) / len(costs)
+        return Snapshot(job, waiting.jobs, round((own + busy / workers) * scale + around_s, 2))
 
     def _refuse_what_never_fits(self, route: Route, request: EditRequest) -> None:
         """Raise InvalidRequest when no device of the queue has the memory, as far as its areas tell.

@@ -20,7 +20,7 @@ import structlog
 from retouch.errors import DatabaseUnavailable, InternalError, RetouchError, Unavailable, UnknownJob
 from retouch.jobs.job import FINAL_STATES, Job, JobEvent
 from retouch.jobs.wakeups import JOB_TOPIC, Subscription
-from retouch.service import Service
+from retouch.service import Service, Snapshot
 
 TICK_S = 1.0
 """Longest time between two looks while there are waiters: what a lost wake-up costs."""
@@ -145,8 +145,8 @@ class Watch:
         finally:
             _discard(self._followers, job_id, follower)
 
-    async def snapshot(self, job_id: str) -> tuple[Job, int]:
-        """The job and its position, at most FRESH_S old; any number of callers cost one query. UnknownJob."""
+    async def snapshot(self, job_id: str) -> Snapshot:
+        """The job, its position and its time, at most FRESH_S old; any number of callers cost one query. UnknownJob."""
         return await self._snapshots.get(job_id)
 
     async def _in_thread(self, function: Callable[..., _Result], *arguments: object) -> _Result:
@@ -201,7 +201,7 @@ class Watch:
         known = self._service.have_ended(waited) if waited else {}
         ended = self._service.get_many([job_id for job_id, over in known.items() if over])
         missing = tuple(job_id for job_id in waited if job_id not in known)
-        return tuple(job for job, _ in ended.values()), missing, self._service.events_many(followed)
+        return tuple(job for job, *_ in ended.values()), missing, self._service.events_many(followed)
 
     def _raise_in_all(self, error: RetouchError) -> None:
         for waits in self._waits.values():
@@ -216,13 +216,13 @@ class Watch:
 class _Snapshots:
     """Answers many readers of jobs with few queries: those who come while a query runs share the next one."""
 
-    def __init__(self, read: Callable[[list[str]], Awaitable[Mapping[str, tuple[Job, int]]]]) -> None:
+    def __init__(self, read: Callable[[list[str]], Awaitable[Mapping[str, Snapshot]]]) -> None:
         self._read = read
-        self._fresh: dict[str, tuple[float, tuple[Job, int]]] = {}
-        self._wanted: dict[str, asyncio.Future[tuple[Job, int]]] = {}
+        self._fresh: dict[str, tuple[float, Snapshot]] = {}
+        self._wanted: dict[str, asyncio.Future[Snapshot]] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    async def get(self, job_id: str) -> tuple[Job, int]:
+    async def get(self, job_id: str) -> Snapshot:
         until, snapshot = self._fresh.get(job_id, (0.0, None))
         if snapshot is not None and time.monotonic() < until:
             return snapshot

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from retouch import sizes
 from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
@@ -96,7 +96,10 @@ def edit(
 def run(engine: Engine, staged: Staged, console: Console) -> Finished:
     """Drive the engine to the one picture, with a progress bar. Raises what the edit failed with."""
     [spec] = staged.specs
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TimeElapsedColumn(), TimeRemainingColumn(compact=True), TextColumn("left")),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Editing", total=spec.steps)
         engine.add(spec, staged.images)

@@ -162,11 +162,13 @@ class Cost:
     """Seconds per unit of each feature, by stage, on one kind of device; see `PRIOR`.
 
     accelerations: what a step takes with each, where an exact one takes 1. memory: of the device, where it is known.
+    around_s: what a job takes besides the device: fetching, decoding, encoding, storing.
     """
 
     coefficients: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: dict(PRIOR))
     accelerations: Mapping[str, float] = field(default_factory=dict)
     memory: StateMemory | None = None
+    around_s: float = 0.2
 
     def seconds_of(self, work: Work, stage: Stage) -> float:
         """Of one stage; of one step, for `denoise`."""
@@ -181,13 +183,15 @@ class Cost:
     def to_json(self) -> dict[str, Any]:
         stages = {stage: list(coefficients) for stage, coefficients in self.coefficients.items()}
         memory = None if self.memory is None else asdict(self.memory)
-        return {"stages": stages, "accelerations": dict(self.accelerations), "memory": memory}
+        shared = {"accelerations": dict(self.accelerations), "around_s": self.around_s}
+        return {"stages": stages, "memory": memory, **shared}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cost:
         stages = {stage: tuple(map(float, coefficients)) for stage, coefficients in data["stages"].items()}
         memory = data.get("memory")
-        return cls({**PRIOR, **stages}, dict(data["accelerations"]), None if memory is None else StateMemory(**memory))
+        found = None if memory is None else StateMemory(**memory)
+        return cls({**PRIOR, **stages}, dict(data["accelerations"]), found, data.get("around_s", cls().around_s))
 
 
 def seconds_on(costs: Sequence[Cost], work: Work) -> float:
@@ -203,6 +207,7 @@ class CostLearner:
         self._memory = memory
         self._prior = replace(known or Cost(), memory=memory)
         self._measured: OrderedDict[tuple[Stage, Work], deque[float]] = OrderedDict()
+        self._around: deque[float] = deque(maxlen=KEPT)
         self._cost: Cost | None = self._prior
 
     def observe(self, work: Work, stage: Stage, seconds: float) -> None:
@@ -221,13 +226,20 @@ class CostLearner:
         self.observe(work, "denoise", timings["denoise"] / work.steps)
         self.observe(work, "decode", timings["decode"])
 
+    def observe_around(self, seconds: float) -> None:
+        """Note what a job took besides the device."""
+        with self._lock:
+            self._around.append(seconds)
+            self._cost = None
+
     @property
     def cost(self) -> Cost:
         """The best guess from all that was measured."""
         with self._lock:
             if self._cost is None:
                 exact = {stage: self._fit(stage) for stage in PRIOR}
-                self._cost = Cost(exact, self._accelerations(Cost(exact)), self._memory)
+                around_s = median(self._around) if self._around else self._prior.around_s
+                self._cost = Cost(exact, self._accelerations(Cost(exact)), self._memory, around_s)
             return self._cost
 
     def _medians(self, stage: str, *, exact: bool) -> list[tuple[Work, float]]:

@@ -285,6 +285,23 @@ _END_WAITING: ReturningUpdate[Any] = update(job).where(job.c.id == bindparam("of
 # --- running
 
 
+class Under(NamedTuple):
+    """A running job, as far as others wait for it. left: of its cost, by its steps."""
+
+    place: Place
+    worker: str
+    left: int
+
+
+def under_way(connection: Connection, queue: str) -> tuple[Under, ...]:
+    """The running jobs of a queue."""
+    columns = (job.c.priority, job.c.fair_tag, job.c.sequence, job.c.worker, job.c.cost, job.c.step, job.c.steps)
+    rows = connection.execute(select(*columns).where(RUNNING, job.c.queue == queue))
+    return tuple(
+        Under(Place(*row[:3]), row.worker, row.cost * max(0, row.steps - row.step) // max(1, row.steps)) for row in rows
+    )
+
+
 def held(connection: Connection, lease: Lease) -> Job:
     """The leased job as it is now, locked; LeaseLost."""
     row = connection.execute(select(job).where(_holds(lease)).with_for_update()).one_or_none()

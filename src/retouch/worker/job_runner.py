@@ -299,6 +299,7 @@ class JobRunner:
             self._delete([image.blob for image in outputs])
             raise
         self.leased.remove(job)
+        self.costs.observe_around(output.timings["stage_in"] + output.timings["stage_out"])
         with self._seconds_lock:
             for name, seconds in output.timings.items():
                 self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -58,17 +58,24 @@ def dump_submitted(job: Job, urls: RequestUrls, position: int) -> dict[str, Any]
 
 
 def dump_status(
-    job: Job, urls: RequestUrls, position: int, logs: Sequence[Mapping[str, Any]] | None
+    job: Job,
+    urls: RequestUrls,
+    position: int,
+    logs: Sequence[Mapping[str, Any]] | None,
+    *,
+    seconds_left: float | None = None,
 ) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of a status call: 202 until the job has ended, then 200.
 
-    logs: None when they were not asked for.
+    logs: None when they were not asked for. seconds_left: as predicted; shown beside the vendor's own metrics.
     """
     entries = None if logs is None else list(logs)
     body: dict[str, Any] = {"status": STATUS_WORDS[job.state], **_envelope(job, urls), "logs": entries, "metrics": {}}
     if job.state is JobState.QUEUED:
         body["queue_position"] = position
     if not job.state.final:
+        if seconds_left is not None:
+            body["metrics"] = {"seconds_left": seconds_left}
         return 202, body
     body["metrics"] = {"inference_time": inference_s(job)}
     failure = failure_of(job)

@@ -151,13 +151,13 @@ async def status_now(
     Polled ten times a second by each waiting caller, so it is a shared, coalesced read.
     """
     account = await account_of(dependencies, request)
-    job, position = await dependencies.watch.snapshot(named.request_id)
+    job, position, seconds_left = await dependencies.watch.snapshot(named.request_id)
     check_own(job, account, named)
     logs = None
     if wants_logs(request):
         logs = dump.dump_logs(job, await run_in_threadpool(dependencies.service.events, job.id))
     urls = dump.RequestUrls.under(queue_url_of(dependencies, request), endpoint_of(job).app, job.id)
-    return job, *dump.dump_status(job, urls, position, logs)
+    return job, *dump.dump_status(job, urls, position, logs, seconds_left=seconds_left)
 
 
 async def result_response(dependencies: AppDependencies, request: Request, job: Job) -> Response:

@@ -59,28 +59,29 @@ async def _statuses(
     last: dict[str, Any] = {}
     notices_sent = False
 
-    def frame(job: Job, position: int, news: Sequence[JobEvent]) -> bytes:
+    def frame(job: Job, position: int, seconds_left: float | None, news: Sequence[JobEvent]) -> bytes:
         """The event for a state, or nothing when it says the same as the one before."""
         nonlocal last, notices_sent
         lines = dump.dump_logs(job, news, known_notices=not notices_sent) if logs else None
         notices_sent = notices_sent or (bool(news) and job.state is not JobState.QUEUED)
-        body = dump.dump_status(job, urls, position, lines)[1]
-        before, last = last, {**body, "logs": None}
+        body = dump.dump_status(job, urls, position, lines, seconds_left=seconds_left)[1]
+        before, last = last, {**body, "logs": None, "metrics": None}  # time that passes is no news
         return sse_data(body) if lines or last != before else b""
 
     service, watch = dependencies.service, dependencies.watch
     known = await run_in_threadpool(service.events, job_id)
     job = await run_in_threadpool(service.get_any, job_id)
-    yield frame(job, await run_in_threadpool(service.position, job), known)
+    seconds_left = await run_in_threadpool(service.seconds_left, job)
+    yield frame(job, await run_in_threadpool(service.position, job), seconds_left, known)
     if job.state.final:
         return
     silent_s = 0.0
     async for news in history(watch, job_id, pause_s=POSITION_S, after=known[-1].id if known else 0):
-        job, position = await watch.snapshot(job_id)
+        job, position, seconds_left = await watch.snapshot(job_id)
         if has_ended(news):
             # The shared snapshot may be older than the event that ended the job.
             job, position = await run_in_threadpool(service.get_any, job_id), 0
-        data = frame(job, position, news)
+        data = frame(job, position, seconds_left, news)
         silent_s = 0.0 if data else silent_s + POSITION_S
         if silent_s >= KEEP_ALIVE_S:
             data, silent_s = sse_comment("ping"), 0.0

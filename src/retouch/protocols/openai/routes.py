@@ -248,9 +248,13 @@ class Edits:
         stream = EditStream(
             self._dependencies, call, job, deliver=lambda ended: self._deliver(accepted, ended), size=size
         )
+        headers = dump.answer_headers(call, job, replayed=accepted.replayed)
+        seconds_left = await run_in_threadpool(self._dependencies.service.seconds_left, job)
+        if seconds_left is not None:
+            headers["x-estimated-seconds"] = f"{seconds_left:.1f}"
         return EventStreamResponse(
             stream.frames(),
-            dump.answer_headers(call, job, replayed=accepted.replayed),
+            headers,
             on_close=lambda: self._leave(accepted, answered=stream.ended),
         )
 

@@ -89,9 +89,11 @@ class EditStream:
         """What the caller waits for, in a few words."""
         service = self.dependencies.service
         job = await run_in_threadpool(service.get_any, self.job.id)
+        left = await run_in_threadpool(service.seconds_left, job)
+        about = "" if left is None else f" seconds_left={left:.1f}"
         if job.state is JobState.QUEUED:
-            return f"queued position={await run_in_threadpool(service.position, job)}"
-        return f"{job.state.value} step {job.step}/{job.steps}"
+            return f"queued position={await run_in_threadpool(service.position, job)}{about}"
+        return f"{job.state.value} step {job.step}/{job.steps}{about}"
 
     def _partial(self, event: JobEvent, image: int, index: int) -> bytes:
         """A stored preview, enlarged and encoded as the final image will be."""
