@@ -72,8 +72,8 @@ export function problemsIn(text: string, otherwise: string): Problem[] {
     if (Array.isArray(body.detail)) {
       return body.detail.map(({ loc, msg, type }) => ({ field: loc.slice(1), text: sentence(msg), type }));
     }
-    const said = body.detail ?? body.error?.message ?? body.message;
-    if (said) return [{ field: [], text: sentence(said), type: body.error_type ?? body.error?.code ?? "" }];
+    const message = body.detail ?? body.error?.message ?? body.message;
+    if (message) return [{ field: [], text: sentence(message), type: body.error_type ?? body.error?.code ?? "" }];
   } catch {
     // A proxy's page instead of JSON; its status line is all there is to say.
   }
@@ -109,8 +109,8 @@ export interface Estimate {
 export async function estimate(endpoint: Endpoint, body: Record<string, unknown>): Promise<Estimate> {
   const { num_images, enable_prompt_expansion: _, image_size, ...rest } = body;
   const size = typeof image_size === "object" && image_size ? image_size : { size: image_size };
-  const asked = { ...rest, ...size, n: num_images, model: endpoint.id, prompt: body["prompt"] || "price" };
-  const answer = (await (await call("/v1/images/edits?dryRun=true", json(asked), "Bearer")).json()) as {
+  const request = { ...rest, ...size, n: num_images, model: endpoint.id, prompt: body["prompt"] || "price" };
+  const answer = (await (await call("/v1/images/edits?dryRun=true", json(request), "Bearer")).json()) as {
     total_cost_micros: number;
     resolved: { canvas: string | null; output: string | null; steps: number | null };
   };

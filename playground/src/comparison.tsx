@@ -1,4 +1,4 @@
-// Two runs beside each other, with a table of what they were asked for; what differs is marked.
+// Two runs beside each other, with a table of their parameters; what differs is marked.
 
 import type { ComponentChildren } from "preact";
 import { shortName, update, w, type Run } from "./state";
@@ -62,13 +62,13 @@ function Inputs({ run }: { run: Run }) {
 }
 
 function InputImage({ id }: { id: string }) {
-  const shown = useFile(id);
-  return shown && <img src={shown.thumbnail} alt={shown.file.name} />;
+  const image = useFile(id);
+  return image && <img src={image.thumbnail} alt={image.file.name} />;
 }
 
 const sameInputs = (a: Run, b: Run): boolean => JSON.stringify(a.draft.inputs) === JSON.stringify(b.draft.inputs);
 
-/** What a run was asked for; the parameters that either of the two has set. */
+/** The parameters of a run; of those without a fixed place, the ones that either of the two has set. */
 function rowsOf(run: Run, other: Run): [string, string][] {
   const text = w();
   const names = new Set([...Object.keys(run.draft.values), ...Object.keys(other.draft.values)].sort());
@@ -77,12 +77,12 @@ function rowsOf(run: Run, other: Run): [string, string][] {
     [text.instruction, run.draft.prompt],
     [text.model, shortName(run.draft.endpoint)],
     [text.fields["seed"] ?? "seed", run.seed ?? ""],
-    ...[...names].map((name): [string, string] => [text.fields[name] ?? name, shown(run.draft.values[name])]),
+    ...[...names].map((name): [string, string] => [text.fields[name] ?? name, written(run.draft.values[name])]),
     [text.seconds, run.seconds === null ? "" : run.seconds.toFixed(1)],
   ];
 }
 
-function shown(value: unknown): string {
+function written(value: unknown): string {
   if (value === undefined) return w().automatic;
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

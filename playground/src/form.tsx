@@ -227,7 +227,7 @@ function placeholderOf(name: string, property: Property): string {
   return String(property.default ?? w().automatic);
 }
 
-/** What the last run said about this parameter, as long as it is still set that way. */
+/** The notice of the last run on this parameter, as long as it is still set that way. */
 function noticeFor(name: string): string | null {
   const { selected, draft } = state;
   const run = runNamed(selected);
@@ -266,7 +266,7 @@ function SizePicker({ shared, name, property }: SizeProps) {
   const text = w();
   const value = app.draft.values[name] as string | { width?: number; height?: number } | undefined;
   const own = typeof value === "object";
-  const shown = (word: string) => {
+  const titled = (word: string) => {
     const size = NAMED_SIZES[word];
     return `${word.replaceAll("_", " ")}${size ? ` · ${size[0]} × ${size[1]}` : ""}`;
   };
@@ -289,12 +289,12 @@ function SizePicker({ shared, name, property }: SizeProps) {
           setValue(name, chosen === "custom" ? { width: 512, height: 512 } : chosen);
         }}
       >
-        <option value="">{property.default ? shown(String(property.default)) : text.asInput}</option>
+        <option value="">{property.default ? titled(String(property.default)) : text.asInput}</option>
         {sizeNames(property)
           .filter((word) => word in NAMED_SIZES && word !== property.default)
           .map((word) => (
             <option key={word} value={word}>
-              {shown(word)}
+              {titled(word)}
             </option>
           ))}
         <option value="custom">{text.custom}</option>

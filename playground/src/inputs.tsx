@@ -138,7 +138,7 @@ export function Inputs() {
 
 function Thumbnail({ input, index }: { input: Input; index: number }) {
   const text = w();
-  const shown = useFile("file" in input ? input.file : undefined);
+  const image = useFile("file" in input ? input.file : undefined);
   return (
     <figure>
       {"link" in input ? (
@@ -146,13 +146,13 @@ function Thumbnail({ input, index }: { input: Input; index: number }) {
           {hostOf(input.link)}
         </div>
       ) : (
-        <img class="thumbnail" src={shown?.thumbnail} alt={text.image(index + 1)} title={shown?.file.name} draggable={false} />
+        <img class="thumbnail" src={image?.thumbnail} alt={text.image(index + 1)} title={image?.file.name} draggable={false} />
       )}
       <figcaption>
         {text.image(index + 1).toLowerCase()}
-        {shown && (
+        {image && (
           <small>
-            {shown.file.width} × {shown.file.height}
+            {image.file.width} × {image.file.height}
           </small>
         )}
       </figcaption>

@@ -16,7 +16,7 @@ interface Props {
 }
 
 export function MaskDialog({ file, mask, onChange, onClose }: Props) {
-  const shown = useFile(file);
+  const image = useFile(file);
   const canvas = useRef<HTMLCanvasElement>(null);
   const [brush, setBrush] = useState(12);
   const [cursor, setCursor] = useState<[number, number]>([0.5, 0.5]);
@@ -31,8 +31,8 @@ export function MaskDialog({ file, mask, onChange, onClose }: Props) {
   useEffect(() => {
     const target = canvas.current;
     const context = target?.getContext("2d");
-    if (!target || !context || !shown) return;
-    const { width, height } = shown.file;
+    if (!target || !context || !image) return;
+    const { width, height } = image.file;
     const scale = Math.min(1, 1200 / Math.max(width, height));
     target.width = Math.round(width * scale);
     target.height = Math.round(height * scale);
@@ -71,9 +71,9 @@ export function MaskDialog({ file, mask, onChange, onClose }: Props) {
     <Dialog title={text.maskTitle} onClose={onClose} wide>
       <p class="hint">{text.maskHint}</p>
       <div class="mask-area">
-        {shown && (
-          <div class="mask-frame" style={{ "--ratio": String(shown.file.width / shown.file.height) }}>
-            <img src={shown.url} alt="" />
+        {image && (
+          <div class="mask-frame" style={{ "--ratio": String(image.file.width / image.file.height) }}>
+            <img src={image.url} alt="" />
             <canvas
               ref={canvas}
               tabIndex={0}

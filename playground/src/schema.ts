@@ -69,7 +69,7 @@ export function sizeNames(property: Property): string[] {
 export const keepsSize = (property: Property | undefined): boolean =>
   /the size of the last input/i.test(property?.description ?? "");
 
-/** Pixels of fal's named sizes, to be shown beside their names. */
+/** Pixels of fal's named sizes, for display beside their names. */
 export const NAMED_SIZES: Record<string, [number, number]> = {
   square_hd: [1024, 1024],
   square: [512, 512],
@@ -80,7 +80,7 @@ export const NAMED_SIZES: Record<string, [number, number]> = {
 };
 
 /** The endpoint to move to when there are more images than the present one takes: of those that take enough, one
- *  whose answer keeps the shape of its input is preferred, because nobody asked for another shape. */
+ *  whose answer keeps the shape of its input is preferred, because no other shape was requested. */
 export function endpointFor(count: number, endpoints: Endpoint[]): Endpoint | undefined {
   const enough = endpoints.filter((endpoint) => endpoint.maxImages >= count);
   return enough.find((endpoint) => endpoint.properties["image_size"]?.default === undefined) ?? enough[0];

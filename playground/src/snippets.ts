@@ -66,10 +66,10 @@ function runpod({ body, links, size }: Request): Record<string, unknown> {
   for (const name of ["negative_prompt", "seed", "output_format", "enable_safety_checker"]) {
     if (body[name] !== undefined) input[name] = body[name];
   }
-  const asked = body["image_size"] as string | { width: number; height: number } | undefined;
-  if (typeof asked === "object") input["size"] = `${asked.width}*${asked.height}`;
+  const imageSize = body["image_size"] as string | { width: number; height: number } | undefined;
+  if (typeof imageSize === "object") input["size"] = `${imageSize.width}*${imageSize.height}`;
   else {
-    const wanted = asked ?? size;
+    const wanted = imageSize ?? size;
     if (wanted) input["size"] = (NAMED_SIZES[wanted] ?? wanted.split("x")).join("*");
   }
   return input;

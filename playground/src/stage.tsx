@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Chips } from "./form";
 import { active, download, runNamed, select, update, useApp, w, type Run } from "./state";
 import { isDemo, suggestionsFor, UNCHANGED } from "./suggestions";
-import { useFile, type Shown } from "./ui";
+import { useFile, type LoadedImage } from "./ui";
 import { Comparison } from "./comparison";
 
 export function Stage() {
@@ -14,10 +14,10 @@ export function Stage() {
   const running = run !== undefined && active(run);
   const first = (run?.draft ?? app.draft).inputs[0];
   const original = useFile(first && "file" in first ? first.file : undefined);
-  const answer = useFile(run?.results[app.shown]);
+  const answer = useFile(run?.results[app.answer]);
   const [a, b] = app.compared?.map(runNamed) ?? [];
   useEffect(() => {
-    // On a phone the canvas is below the form; whoever starts an edit wants to see it.
+    // On a phone the canvas is below the form; it is what an edit is about.
     if (running && section.current && section.current.getBoundingClientRect().top > innerHeight * 0.6) {
       section.current.scrollIntoView({ behavior: "smooth" });
     }
@@ -176,8 +176,8 @@ function Outcome({ run }: { run: Run }) {
 export type View = "slide" | "beside" | "differ" | "grid";
 
 interface ViewerProps {
-  before: Shown | null;
-  after: Shown | null;
+  before: LoadedImage | null;
+  after: LoadedImage | null;
   names: [string, string];
   preview?: string;
   grid?: string[];
@@ -194,13 +194,13 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
   const box = useRef<HTMLDivElement>(null);
   const pointers = useRef(new Map<number, [number, number]>());
   const text = w();
-  const shown = view === "grid" && grid.length < 2 ? "slide" : view;
+  const mode = view === "grid" && grid.length < 2 ? "slide" : view;
   const size = after?.file ?? before?.file;
 
   const moved = ([x, y]: [number, number], level = zoom): [number, number] => {
     const limit = (part: number, side: number) => Math.max(-side, Math.min(side, part)) || 0;
     const { clientWidth, clientHeight } = box.current ?? { clientWidth: 0, clientHeight: 0 };
-    const width = shown === "beside" ? clientWidth / 2 : clientWidth;
+    const width = mode === "beside" ? clientWidth / 2 : clientWidth;
     return [limit(x, ((level - 1) * width) / 2), limit(y, ((level - 1) * clientHeight) / 2)];
   };
   const zoomTo = (level: number, around?: [number, number]) => {
@@ -213,7 +213,7 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
   /** Of an event, measured from the middle of the image under it. */
   const fromMiddle = (event: MouseEvent): [number, number] => {
     const rect = (box.current as HTMLElement).getBoundingClientRect();
-    const width = shown === "beside" ? rect.width / 2 : rect.width;
+    const width = mode === "beside" ? rect.width / 2 : rect.width;
     const x = (event.clientX - rect.left) % width;
     return [x - width / 2, event.clientY - rect.top - rect.height / 2];
   };
@@ -271,7 +271,7 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
   return (
     <>
       <div
-        class={`viewer view-${overlay ? shown : "single"} ${zoom > 1 ? "zoomed" : ""}`}
+        class={`viewer view-${overlay ? mode : "single"} ${zoom > 1 ? "zoomed" : ""}`}
         ref={box}
         role="group"
         aria-label={text.stage}
@@ -289,7 +289,7 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
         onPointerLeave={(event) => pointers.current.delete(event.pointerId)}
         onDblClick={(event) => zoomTo(zoom > 1 ? 1 : 3, fromMiddle(event))}
       >
-        {shown === "grid" && overlay && run ? (
+        {mode === "grid" && overlay && run ? (
           <Grid run={run} />
         ) : (
           <>
@@ -308,15 +308,15 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
             {overlay && (
               <div
                 class="layer after"
-                style={{ clipPath: shown === "slide" && before ? `inset(0 0 0 ${split}%)` : "none" }}
+                style={{ clipPath: mode === "slide" && before ? `inset(0 0 0 ${split}%)` : "none" }}
               >
                 <img src={overlay.url} alt={names[1]} style={transform} draggable={false} />
               </div>
             )}
             {overlay && before && (
               <>
-                {shown === "slide" && <div class="divider" style={{ left: `${split}%` }} aria-hidden="true" />}
-                {shown === "slide" && (
+                {mode === "slide" && <div class="divider" style={{ left: `${split}%` }} aria-hidden="true" />}
+                {mode === "slide" && (
                   <input
                     class="splitter"
                     type="range"
@@ -328,7 +328,7 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
                     onInput={(event) => setSplit(Number(event.currentTarget.value))}
                   />
                 )}
-                {shown !== "differ" && (
+                {mode !== "differ" && (
                   <>
                     <span class="corner left">{names[0]}</span>
                     <span class="corner right">{names[1]}</span>
@@ -343,7 +343,7 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
         <div class="viewer-tools">
           <div class="segments" role="group" aria-label={text.views}>
             {views.map(([name, title]) => (
-              <button key={name} type="button" aria-pressed={shown === name} onClick={() => setView(name)}>
+              <button key={name} type="button" aria-pressed={mode === name} onClick={() => setView(name)}>
                 {title}
               </button>
             ))}
@@ -367,7 +367,7 @@ export function Viewer({ before, after, names, preview, grid = [], run }: Viewer
           )}
         </div>
       )}
-      {run && grid.length > 1 && overlay && shown !== "grid" && <Strip run={run} />}
+      {run && grid.length > 1 && overlay && mode !== "grid" && <Strip run={run} />}
     </>
   );
 }
@@ -388,7 +388,7 @@ function Strip({ run }: { run: Run }) {
   return (
     <div class="strip">
       {run.results.map((id, index) => (
-        <Answer key={id + String(index)} run={run} id={id} index={index} onChoose={() => update({ shown: index })} />
+        <Answer key={id + String(index)} run={run} id={id} index={index} onChoose={() => update({ answer: index })} />
       ))}
     </div>
   );
@@ -413,11 +413,11 @@ interface AnswerProps {
 }
 
 function Answer({ run, id, index, large, onChoose }: AnswerProps) {
-  const shown = useFile(id);
+  const image = useFile(id);
   const app = useApp();
   return (
-    <button type="button" class="answer" aria-pressed={app.shown === index} onClick={onChoose}>
-      {shown && <img src={large ? shown.url : shown.thumbnail} alt="" draggable={false} />}
+    <button type="button" class="answer" aria-pressed={app.answer === index} onClick={onChoose}>
+      {image && <img src={large ? image.url : image.thumbnail} alt="" draggable={false} />}
       <span>{w().seed(seedOf(run, index))}</span>
     </button>
   );

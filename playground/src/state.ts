@@ -23,7 +23,7 @@ export interface State {
   runs: Run[];
   selected: string | null;
   /** Index of the answer that is looked at, of a run with several. */
-  shown: number;
+  answer: number;
   /** Two runs beside each other. */
   compared: [string, string] | null;
   /** A run that waits for its partner in a comparison. */
@@ -52,7 +52,7 @@ export const state: State = {
   draft: EMPTY,
   runs: [],
   selected: null,
-  shown: 0,
+  answer: 0,
   compared: null,
   comparing: null,
   previews: {},
@@ -110,7 +110,7 @@ export const active = (run: Run): boolean => ["sending", "queued", "running"].in
 export async function start(): Promise<void> {
   document.documentElement.lang = state.language === "zh" ? "zh-Hans" : "en";
   addEventListener("unhandledrejection", ({ reason }) => {
-    // Whatever was not foreseen, e.g. a full disk, is said on the page and not in the console only.
+    // Whatever was not foreseen, e.g. a full disk, appears on the page and not in the console only.
     update({ problems: { ...state.problems, "": w().unexpected(String((reason as Error)?.message ?? reason)) } });
   });
   const draft = store.readDraft();
@@ -140,7 +140,7 @@ async function connect(first: boolean): Promise<void> {
     return;
   }
   await learnModel();
-  // The form appears with the sample in it: nobody types or presses Edit before it is there.
+  // The form appears with the sample in it: no input can come before it is there.
   if (first) await showSample();
   update({ loaded: true });
   for (const run of state.runs) if (active(run)) void carryOn(run);
@@ -187,9 +187,9 @@ export function setValue(name: string, value: unknown): void {
   else values[name] = value;
   change({ values });
   const property = currentEndpoint()?.properties[name];
-  const said = property ? complaint(property, value, w().complaints) : null;
+  const problem = property ? complaint(property, value, w().complaints) : null;
   const problems = { ...state.problems };
-  if (said) problems[name] = said;
+  if (problem) problems[name] = problem;
   else delete problems[name];
   update({ problems });
 }
@@ -346,8 +346,8 @@ export async function edit(): Promise<void> {
   if (draft.inputs.length > endpoint.maxImages) problems[endpoint.imageField] = w().atMost(endpoint.maxImages);
   for (const [name, value] of Object.entries(draft.values)) {
     const property = endpoint.properties[name];
-    const said = property && complaint(property, value, w().complaints);
-    if (said) problems[name] = said;
+    const problem = property && complaint(property, value, w().complaints);
+    if (problem) problems[name] = problem;
   }
   update({ problems });
   if (Object.keys(problems).length) return;
@@ -372,7 +372,7 @@ export async function edit(): Promise<void> {
     problems: [],
     change: null,
   };
-  update({ runs: [run, ...state.runs], selected: run.id, shown: 0, compared: null, comparing: null });
+  update({ runs: [run, ...state.runs], selected: run.id, answer: 0, compared: null, comparing: null });
   await store.writeRun(run);
   await carryOn(run);
 }
@@ -442,9 +442,9 @@ async function send(run: Run): Promise<void> {
     alter(run.id, { body });
   }
   if (!runNamed(run.id)) return;
-  const told = await api.submit(run.draft.endpoint, body, run.id);
-  alter(run.id, { requestId: told.request_id, state: "queued", position: told.queue_position ?? null });
-  if (runNamed(run.id)?.cancelling) await api.cancel(run.draft.endpoint, told.request_id);
+  const submitted = await api.submit(run.draft.endpoint, body, run.id);
+  alter(run.id, { requestId: submitted.request_id, state: "queued", position: submitted.queue_position ?? null });
+  if (runNamed(run.id)?.cancelling) await api.cancel(run.draft.endpoint, submitted.request_id);
 }
 
 /** The mask of a draft, stored on the server as a file. */
@@ -460,22 +460,24 @@ export async function maskLink(draft: Draft): Promise<string> {
 async function look(run: Run): Promise<void> {
   const { requestId } = run;
   if (requestId === null) return;
-  const told = await api.status(run.draft.endpoint, requestId);
-  if (told.status !== "COMPLETED") {
-    const running = told.status === "IN_PROGRESS";
-    alter(run.id, { state: running ? "running" : "queued", position: told.queue_position ?? null });
-    for (const line of told.logs ?? []) {
-      const said = /^Step (\d+) of (\d+)$/.exec(line.message);
-      if (said) noteStep(run.id, Number(said[1]), Number(said[2]), Date.parse(line.timestamp));
+  const status = await api.status(run.draft.endpoint, requestId);
+  if (status.status !== "COMPLETED") {
+    const running = status.status === "IN_PROGRESS";
+    alter(run.id, { state: running ? "running" : "queued", position: status.queue_position ?? null });
+    for (const line of status.logs ?? []) {
+      const step = /^Step (\d+) of (\d+)$/.exec(line.message);
+      if (step) noteStep(run.id, Number(step[1]), Number(step[2]), Date.parse(line.timestamp));
     }
-    if (state.selected === run.id) void followRun(run);
+    // Before its first step the stream of a run has no answer yet, and a cancel would make it an error.
+    const now = runNamed(run.id);
+    if (state.selected === run.id && now?.step && !now.cancelling) void followRun(run);
     return;
   }
-  if (told.error_type === "client_cancelled") {
+  if (status.error_type === "client_cancelled") {
     const text = run.cancelling ? w().cancelled : w().cancelledElsewhere;
     alter(run.id, { state: "cancelled", problems: [{ field: [], text, type: "client_cancelled" }] });
   } else {
-    await finish(run, await api.result(run.draft.endpoint, requestId), told.metrics.inference_time ?? null);
+    await finish(run, await api.result(run.draft.endpoint, requestId), status.metrics.inference_time ?? null);
   }
   dropPreview(run.id);
 }
@@ -487,10 +489,12 @@ function noteStep(id: string, step: number, steps: number, at: number): void {
 }
 
 let following: string | null = null;
+/** Runs whose stream was refused; it would be refused again at every look. */
+const unfollowed = new Set<string>();
 
 /** Previews of the run that is looked at. One stream at a time: a browser opens few connections to one server. */
 async function followRun(run: Run): Promise<void> {
-  if (following !== null || !run.body) return;
+  if (following !== null || unfollowed.has(run.id) || !run.body) return;
   following = run.id;
   const stop = new AbortController();
   try {
@@ -503,6 +507,7 @@ async function followRun(run: Run): Promise<void> {
   } catch (error) {
     // Previews are an extra; the run itself is followed by its status, which reports what went wrong.
     if (!(error instanceof api.Refused) && !(error instanceof TypeError)) throw error;
+    if (error instanceof api.Refused && !error.lost) unfollowed.add(run.id);
   } finally {
     stop.abort();
     following = null;
@@ -552,7 +557,7 @@ async function finish(run: Run, output: api.Output, seconds: number | null): Pro
   });
 }
 
-/** The server said no: the sentences go where their fields are. */
+/** The server refused: the sentences go where their fields are. */
 async function refuse(run: Run, error: api.Refused): Promise<void> {
   dropPreview(run.id);
   const stale = error.problems.some(({ type }) => type === "file_download_error");
@@ -609,12 +614,12 @@ export async function saveKey(key: string): Promise<void> {
 
 // --- history
 
-export function select(id: string, shown = 0): void {
+export function select(id: string, answer = 0): void {
   if (state.comparing && state.comparing !== id && runNamed(id)?.results.length) {
-    update({ compared: [state.comparing, id], comparing: null, selected: id, shown: 0 });
+    update({ compared: [state.comparing, id], comparing: null, selected: id, answer: 0 });
     return;
   }
-  update({ selected: id, shown, compared: null, comparing: null });
+  update({ selected: id, answer, compared: null, comparing: null });
 }
 
 export function compare(id: string): void {
@@ -624,7 +629,7 @@ export function compare(id: string): void {
 }
 
 export async function useAsInput(run: Run): Promise<void> {
-  const id = run.results[run.id === state.selected ? state.shown : 0] ?? run.results[0];
+  const id = run.results[run.id === state.selected ? state.answer : 0] ?? run.results[0];
   if (!id) return;
   const endpoint = currentEndpoint();
   const rest = endpoint && endpoint.maxImages > 1 ? state.draft.inputs.slice(1) : [];
@@ -648,7 +653,7 @@ export async function remove(id: string): Promise<void> {
   await store.deleteRun(id);
   const runs = state.runs.filter((other) => other.id !== id);
   const selected = state.selected === id ? (runs[0]?.id ?? null) : state.selected;
-  update({ runs, selected, shown: 0, compared: null, comparing: null, announcement: w().deleted });
+  update({ runs, selected, answer: 0, compared: null, comparing: null, announcement: w().deleted });
   await store.collectGarbage(runs, state.draft);
 }
 
@@ -698,7 +703,7 @@ export async function importRun(file: Blob): Promise<void> {
       draft: { ...run.draft, inputs },
     };
     await store.writeRun(opened);
-    update({ runs: [opened, ...state.runs], selected: opened.id, shown: 0, compared: null, comparing: null });
+    update({ runs: [opened, ...state.runs], selected: opened.id, answer: 0, compared: null, comparing: null });
   } catch (error) {
     if (!(error instanceof SyntaxError) && !(error instanceof TypeError) && !(error instanceof Unreadable)) throw error;
     update({ imageNote: w().notARun });

@@ -43,7 +43,7 @@ export interface Run {
   body: string;
   requestId: string | null;
   state: RunState;
-  /** We asked for the cancellation; otherwise somebody else did. */
+  /** We asked for the cancellation; otherwise another page or program did. */
   cancelling: boolean;
   step: number;
   steps: number;
@@ -64,38 +64,38 @@ export interface Run {
 }
 
 const opened: Promise<IDBDatabase> = new Promise((resolve, reject) => {
-  const asked = indexedDB.open("retouch", 1);
-  asked.onupgradeneeded = () => {
-    asked.result.createObjectStore("files", { keyPath: "id" });
-    asked.result.createObjectStore("runs", { keyPath: "id" });
+  const opening = indexedDB.open("retouch", 1);
+  opening.onupgradeneeded = () => {
+    opening.result.createObjectStore("files", { keyPath: "id" });
+    opening.result.createObjectStore("runs", { keyPath: "id" });
   };
-  asked.onsuccess = () => resolve(asked.result);
-  asked.onerror = () => reject(asked.error);
+  opening.onsuccess = () => resolve(opening.result);
+  opening.onerror = () => reject(opening.error);
 });
 
 type Name = "files" | "runs";
 
-async function request<T>(
+async function access<T>(
   name: Name,
   mode: IDBTransactionMode,
   act: (store: IDBObjectStore) => IDBRequest<T>,
 ): Promise<T> {
-  const asked = act((await opened).transaction(name, mode).objectStore(name));
+  const request = act((await opened).transaction(name, mode).objectStore(name));
   return new Promise((resolve, reject) => {
-    asked.onsuccess = () => resolve(asked.result);
-    asked.onerror = () => reject(asked.error);
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
   });
 }
 
 export const readFile = (id: string): Promise<StoredFile | undefined> =>
-  request("files", "readonly", (store) => store.get(id) as IDBRequest<StoredFile | undefined>);
-export const writeFile = (file: StoredFile) => request("files", "readwrite", (store) => store.put(file));
+  access("files", "readonly", (store) => store.get(id) as IDBRequest<StoredFile | undefined>);
+export const writeFile = (file: StoredFile) => access("files", "readwrite", (store) => store.put(file));
 export const readRuns = async (): Promise<Run[]> => {
-  const runs = await request("runs", "readonly", (store) => store.getAll() as IDBRequest<Run[]>);
+  const runs = await access("runs", "readonly", (store) => store.getAll() as IDBRequest<Run[]>);
   return runs.sort((one, other) => other.createdAt - one.createdAt);
 };
-export const writeRun = (run: Run) => request("runs", "readwrite", (store) => store.put(run));
-export const deleteRun = (id: string) => request("runs", "readwrite", (store) => store.delete(id));
+export const writeRun = (run: Run) => access("runs", "readwrite", (store) => store.put(run));
+export const deleteRun = (id: string) => access("runs", "readwrite", (store) => store.delete(id));
 
 const DRAFT = "retouch.draft";
 
@@ -111,8 +111,8 @@ const filesOf = (draft: Draft): string[] => draft.inputs.flatMap((input) => ("fi
 /** Delete the images that neither a run nor the draft shows any more. */
 export async function collectGarbage(runs: Run[], draft: Draft): Promise<void> {
   const used = new Set([...filesOf(draft), ...runs.flatMap((run) => [...filesOf(run.draft), ...run.results])]);
-  const keys = await request("files", "readonly", (store) => store.getAllKeys() as IDBRequest<string[]>);
+  const keys = await access("files", "readonly", (store) => store.getAllKeys() as IDBRequest<string[]>);
   for (const key of keys) {
-    if (!used.has(key)) await request("files", "readwrite", (store) => store.delete(key));
+    if (!used.has(key)) await access("files", "readwrite", (store) => store.delete(key));
   }
 }

@@ -5,42 +5,42 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { w } from "./state";
 import { readFile, type StoredFile } from "./store";
 
-export interface Shown {
+export interface LoadedImage {
   file: StoredFile;
   url: string;
   thumbnail: string;
 }
 
-const shownFiles = new Map<string, Promise<Shown | null>>();
-const ready = new Map<string, Shown>();
+const loading = new Map<string, Promise<LoadedImage | null>>();
+const ready = new Map<string, LoadedImage>();
 
 /** An image of this browser's store with addresses for it, which stay valid as long as the page. */
-export function shownFile(id: string): Promise<Shown | null> {
-  const known = shownFiles.get(id);
+export function loadImage(id: string): Promise<LoadedImage | null> {
+  const known = loading.get(id);
   if (known) return known;
   const found = readFile(id).then((file) => {
     if (!file) {
-      shownFiles.delete(id);
+      loading.delete(id);
       return null;
     }
-    const shown = { file, url: URL.createObjectURL(file.blob), thumbnail: URL.createObjectURL(file.thumbnail) };
-    ready.set(id, shown);
-    return shown;
+    const image = { file, url: URL.createObjectURL(file.blob), thumbnail: URL.createObjectURL(file.thumbnail) };
+    ready.set(id, image);
+    return image;
   });
-  shownFiles.set(id, found);
+  loading.set(id, found);
   return found;
 }
 
-export function useFile(id: string | undefined): Shown | null {
-  const [shown, setShown] = useState<Shown | null>(null);
+export function useFile(id: string | undefined): LoadedImage | null {
+  const [image, setImage] = useState<LoadedImage | null>(null);
   useEffect(() => {
     let current = true;
-    if (id === undefined) setShown(null);
-    else void shownFile(id).then((found) => current && setShown(found));
+    if (id === undefined) setImage(null);
+    else void loadImage(id).then((found) => current && setImage(found));
     return () => void (current = false);
   }, [id]);
-  // What was shown before is there at once, so that nothing flickers when it is shown again.
-  return shown && shown.file.id === id ? shown : ((id !== undefined && ready.get(id)) || null);
+  // An image that was loaded before is there at once, so that nothing flickers.
+  return image && image.file.id === id ? image : ((id !== undefined && ready.get(id)) || null);
 }
 
 interface TabsProps<Name extends string> {

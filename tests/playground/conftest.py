@@ -1,6 +1,6 @@
 """A browser and a live server for the tests of the playground: Debian's Chromium, driven by Playwright.
 
-Every page records what it wrote to the console and what it asked from which origin; both are checked when its
+Every page records what it wrote to the console and what it requested from which origin; both are checked when its
 test has ended.
 """
 
@@ -71,5 +71,5 @@ def open_page(browser: Browser, demo_server: LiveServer) -> Iterator[OpenPage]:
     for context, console, requests, allowed, url in opened:
         context.close()
         assert [line for line in console if allowed is None or allowed not in line] == []
-        elsewhere = [asked for asked in requests if not asked.startswith((url, "data:", "blob:"))]
+        elsewhere = [link for link in requests if not link.startswith((url, "data:", "blob:"))]
         assert elsewhere == [], f"requests that left {urlsplit(url).netloc}"

@@ -1,4 +1,4 @@
-"""What the tests of the playground do on a page: small images, one edit, the pixels that are shown."""
+"""What the tests of the playground do on a page: small images, one edit, the pixels on the screen."""
 
 from __future__ import annotations
 

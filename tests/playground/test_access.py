@@ -1,4 +1,4 @@
-"""Keys, a server that is away or refuses, somebody else's cancel, and the operator's view."""
+"""Keys, a server that is away or refuses, a cancel by another program, and the operator's view."""
 
 from __future__ import annotations
 

@@ -67,9 +67,9 @@ def output_of(command: list[str], folder: Path, variables: Mapping[str, str] = K
     return ended.stdout
 
 
-def assert_links_to_an_image(said: str) -> None:
-    link = re.search(r"https?://[^\s\"\\]+/files/outputs/[^\s\"\\]+", said)
-    assert link is not None, said
+def assert_links_to_an_image(output: str) -> None:
+    link = re.search(r"https?://[^\s\"\\]+/files/outputs/[^\s\"\\]+", output)
+    assert link is not None, output
     with urllib.request.urlopen(link[0]) as answer:
         assert answer.headers["content-type"].startswith("image/")
 
@@ -85,12 +85,12 @@ def test_the_curl_text_runs(code_page: Page, demo_server: LiveServer, tmp_path: 
         skip_without_runpod(demo_server)
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    said = output_of(["bash", "-e"], tmp_path, stdin=copied(code_page, protocol, "curl"))
-    body: dict[str, Any] = json.loads(said)
+    output = output_of(["bash", "-e"], tmp_path, stdin=copied(code_page, protocol, "curl"))
+    body: dict[str, Any] = json.loads(output)
     assert "error" not in body
     if protocol == "fal":
         assert body["seed"] == 3
-    assert_links_to_an_image(said)
+    assert_links_to_an_image(output)
 
 
 @pytest.mark.parametrize(("protocol", "package"), [("fal", "fal_client"), ("OpenAI", "openai"), ("RunPod", "runpod")])

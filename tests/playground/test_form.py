@@ -9,6 +9,7 @@ from typing import Any
 
 from playwright.sync_api import expect
 
+from retouch.catalog import checkpoint_named
 from tests.live_server import LiveServer
 from tests.playground.pages import KEEPS_SIZE, OpenPage, run_edit, use_small_image
 
@@ -88,7 +89,10 @@ def test_a_dry_run_tells_the_price_the_canvas_and_the_steps(open_page: OpenPage)
     expect(price).to_contain_text("$0.0156")
     page.get_by_role("combobox", name="Size").select_option("landscape_16_9")
     expect(page.get_by_text("delivered at 1024 × 576 pixels")).to_be_visible()
-    expect(page.get_by_role("spinbutton", name="Steps")).to_have_attribute("placeholder", "4")
+    page.get_by_text("More settings").click()
+    page.get_by_role("combobox", name="Acceleration").select_option("none")
+    own = str(checkpoint_named("demo").steps)
+    expect(page.get_by_role("spinbutton", name="Steps")).to_have_attribute("placeholder", own)
 
 
 def test_the_seed_of_the_last_run_can_be_kept(open_page: OpenPage) -> None:

@@ -31,19 +31,19 @@ def order(page: Page) -> list[str]:
     return titles
 
 
-def hand_over(page: Page, kind: str, name: str, data: bytes) -> None:
+def hand_over(page: Page, event: str, name: str, data: bytes) -> None:
     """A paste or a drop of one file, as the browser reports it."""
     page.evaluate(
-        """([kind, name, text]) => {
+        """([type, name, text]) => {
             const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
             const transfer = new DataTransfer();
             transfer.items.add(new File([bytes], name, { type: "image/png" }));
-            const event = kind === "paste"
+            const event = type === "paste"
                 ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true })
                 : new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true });
             document.body.dispatchEvent(event);
         }""",
-        [kind, name, base64.b64encode(data).decode()],
+        [event, name, base64.b64encode(data).decode()],
     )
 
 

@@ -145,7 +145,7 @@ def test_history_is_filtered_exported_deleted_and_opened_again(open_page: OpenPa
     use_small_image(page, image_file((90, 90, 200)))
     for instruction in ("make it brighter", "make it darker", "make it cooler", "invert the colors"):
         run_edit(page, instruction)
-    picture = shown_pixels(page, "Result")
+    answer = shown_pixels(page, "Result")
     page.get_by_role("searchbox", name="Filter").fill("darker")
     expect(history(page)).to_have_count(1)
     page.get_by_role("searchbox", name="Filter").fill("")
@@ -165,4 +165,4 @@ def test_history_is_filtered_exported_deleted_and_opened_again(open_page: OpenPa
     chooser.value.set_files(file)
     expect(history(page)).to_have_count(1)
     expect(history(page).first).to_contain_text("invert the colors")
-    assert np.array_equal(shown_pixels(page, "Result"), picture)
+    assert np.array_equal(shown_pixels(page, "Result"), answer)
