@@ -31,14 +31,16 @@ PUBLIC_HEAD = """# Models
 
 ## What callers may ask for
 
-| model | input images | pictures | steps | guidance scale | formats | prompt, characters |
-|---|---|---|---|---|---|---|
+| model | input images | pictures | steps | guidance scale | formats | prompt, characters | checked |
+|---|---|---|---|---|---|---|---|
 """
 
 LOADABLE_HEAD = """
 A model takes no more input images than the checkpoint that serves it. A distilled checkpoint uses its own
 number of steps when none is asked for, and runs without guidance; a guidance scale or negative prompt is then
 answered with a notice.
+
+*Checked* is what the [safety checker](safety.md) looks at.
 
 ## What can be loaded with `--model`
 
@@ -100,6 +102,7 @@ def models() -> str:
             limits(m.guidance),
             ", ".join(f.value for f in m.output_formats),
             f"{m.max_prompt_characters:,}",
+            m.checks.value.replace("+", " and "),
         )
         for m in MODELS
     )

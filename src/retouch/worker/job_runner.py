@@ -21,6 +21,7 @@ from retouch.catalog import Checkpoint
 from retouch.edit import Bucket, Expansion, Notice, OutputImage
 from retouch.engine.cost import CostLearner, work_of, work_of_spec
 from retouch.engine.engine import Engine, Finished, StepReport
+from retouch.engine.rewrite import PromptExpander
 from retouch.errors import (
     ContentRefused,
     Failure,
@@ -28,6 +29,7 @@ from retouch.errors import (
     InternalError,
     LeaseLost,
     RetouchError,
+    SafetyUnavailable,
     StorageUnavailable,
     Unavailable,
     UnknownJob,
@@ -41,7 +43,7 @@ from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.outcome import output_of, usage_of
-from retouch.worker.policy import JobPolicy
+from retouch.worker.policy import JobPolicy, wait_for
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import ReadInput, finish_image, stage_in
 
@@ -228,26 +230,39 @@ class JobRunner:
         request = job.lease.job.request
         if not request.enable_prompt_expansion:
             return request.prompt, ()
-        if self.policy.expander is None:
-            detail = "This server has no prompt expansion; the prompt was used."
-            return request.prompt, (Notice(EXPANSION, "ignored", detail),)
         expansion = request.expansion
         if expansion is None:
-            assert self.engine is not None, "jobs are leased after the engine is loaded"
-            rewrite = self.policy.expander.expand(
-                request.prompt, inputs, self.engine.check_prompt, cancelled=lambda: job.closed
-            )
-            expansion = Expansion(rewrite.prompt or request.prompt, rewrite.reason)
-            if rewrite.prompt is not None:
-                try:
-                    self.policy.moderation.check_prompt(request, rewrite.prompt, job=job.id)
-                except ContentRefused:
-                    expansion = Expansion(request.prompt, "the safety checker refused the rewritten prompt")
+            if self.policy.expander is None:
+                detail = "This server has no prompt expansion; the prompt was used."
+                return request.prompt, (Notice(EXPANSION, "ignored", detail),)
+            expansion = self._decide(job, self.policy.expander, inputs)
             self._service.keep_expansion(job.lease, expansion)
         if expansion.reason:
             detail = f"The prompt was used as it is: {expansion.reason}."
             return expansion.prompt, (Notice(EXPANSION, "ignored", detail),)
         return expansion.prompt, (Notice(EXPANSION, "converted", expansion.prompt),)
+
+    def _decide(self, job: LeasedJob, expander: PromptExpander, inputs: Sequence[Pixels]) -> Expansion:
+        """The rewritten prompt if it may be used, else the caller's and why."""
+        assert self.engine is not None, "jobs are leased after the engine is loaded"
+        engine, request = self.engine, job.lease.job.request
+
+        def cancelled() -> bool:
+            return job.closed
+
+        def check(prompt: str) -> None:
+            wait_for(engine.check_prompt(prompt), cancelled)
+
+        rewrite = expander.expand(request.prompt, inputs, check, cancelled)
+        if rewrite.prompt is None:
+            return Expansion(request.prompt, rewrite.reason)
+        try:
+            self.policy.moderation.check_prompt(request, rewrite.prompt, job=job.id)
+        except ContentRefused:
+            return Expansion(request.prompt, "the safety checker refused the rewritten prompt")
+        except SafetyUnavailable:
+            return Expansion(request.prompt, "the safety checker could not check the rewritten prompt")
+        return Expansion(rewrite.prompt)
 
     def _check_preview(self, job: LeasedJob, image: int, pixels: Pixels | None, step: int) -> None:
         """Leave a preview for the heartbeat to publish, if it may be seen."""

@@ -429,15 +429,28 @@ def test_the_decision_is_stored_before_the_first_step(bench: Deployment, answer:
         assert expansion.prompt == kept
 
 
+def test_a_rewrite_that_cannot_be_judged_is_dropped_and_the_edit_goes_on(bench: Deployment) -> None:
+    class OnceGuard(Guard):
+        def judge(self, prompt: str) -> Judgement:
+            self.error = RuntimeError("broken") if self.asked else None
+            return super().judge(prompt)
+
+    rules = with_rewriter(Rewriter([reply("Turn the photo grey.")]), policy(guard=OnceGuard()))
+    job, pipeline = run(bench, rules, enable_prompt_expansion=True)
+    assert job.state is JobState.SUCCEEDED
+    assert pipeline.prepared == [job.request.prompt]
+
+
+@pytest.mark.parametrize("rewrites", [True, False])
 @pytest.mark.parametrize("reason", ["", "the rewriter answered with status 500"])
-def test_a_second_attempt_uses_the_words_of_the_first(bench: Deployment, reason: str) -> None:
+def test_a_second_attempt_uses_the_words_of_the_first(bench: Deployment, reason: str, rewrites: bool) -> None:
     job = bench.submit(enable_prompt_expansion=True)
     lease = bench.service.lease("worker-that-dies", (bench.checkpoint.name,), 30)
     assert lease is not None
     bench.service.keep_expansion(lease, Expansion("Turn the photo grey.", reason))
     bench.service.release(lease)
     second, pipeline = Rewriter([reply("Something else.")]), Counting()
-    with bench.worker(pipeline, policy=with_rewriter(second)):
+    with bench.worker(pipeline, policy=with_rewriter(second) if rewrites else policy()):
         finished = bench.finished(job.id)
     assert (second.asked, pipeline.prepared) == ([], ["Turn the photo grey."])
     assert finished.output is not None

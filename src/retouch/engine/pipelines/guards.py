@@ -41,14 +41,14 @@ class GuardModel:
 
     def judge(self, prompt: str) -> Judgement:
         """Raises ValueError when the answer is not in the guard's own form."""
-        text = conversation(self._tokenizer, prompt, parts=self._parts)
-        inputs = self._tokenizer(text, return_tensors="pt", add_special_tokens=False).to(self._model.device)
-        with self._lock, torch.inference_mode():
+        with self._lock, torch.inference_mode():  # a tokenizer may not be used by two threads at once either
+            text = conversation(self._tokenizer, prompt, parts=self._parts)
+            inputs = self._tokenizer(text, return_tensors="pt", add_special_tokens=False).to(self._model.device)
             ids = self._model.generate(
                 **inputs, do_sample=False, max_new_tokens=MAX_ANSWER_TOKENS, pad_token_id=self._tokenizer.eos_token_id
             )
-        spoken = ids[0, inputs["input_ids"].shape[1] :]
-        return self._read(self._tokenizer.decode(spoken, skip_special_tokens=True))
+            answer = self._tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return self._read(answer)
 
 
 def conversation(tokenizer: Any, prompt: str, *, parts: bool) -> str:
