@@ -1159,3 +1159,19 @@ def test_the_keys_to_a_bucket_are_the_worker_s_to_read_until_the_job_ends(world:
         world.service.retry(ANNE, submitted.id)
     world.submit(ANNE)
     assert world.service.bucket_of(world.lease()) is None
+
+
+def test_a_job_is_deleted_at_the_end_of_the_life_its_caller_gave_it(world: Deployment) -> None:
+    done = world.service.submit(ANNE, an_edit(), DELIVERY, life_s=100).job
+    world.service.finish(world.lease(), OUTPUT, USAGE)
+    waiting = world.service.submit(ANNE, an_edit(), DELIVERY, life_s=100).job
+    world.clock.move(99)
+    world.service.sweep()
+    assert world.job(done.id).state is JobState.SUCCEEDED
+    world.clock.move(2)
+    world.service.sweep()
+    world.clock.move(61)
+    world.service.sweep()
+    for ended in (done, waiting):
+        with pytest.raises(UnknownJob):
+            world.job(ended.id)

@@ -19,7 +19,7 @@ from retouch.jobs.job import Job
 @dataclass(frozen=True, slots=True)
 class Retention:
     """How long an ended job is kept, in seconds, when its caller named no time; and how long at the least, so
-    that its caller can still read how it ended.
+    that its caller can still read how it ended. A life that its caller gave the whole job ends both.
     """
 
     default_s: float
@@ -28,7 +28,8 @@ class Retention:
     def expiry(self, job: Job, ended_at: datetime) -> datetime:
         wanted_s = job.delivery.retention_s
         life_s = self.default_s if wanted_s is None else wanted_s
-        return ended_at + timedelta(seconds=max(life_s, self.shortest_s))
+        expires_at = ended_at + timedelta(seconds=max(life_s, self.shortest_s))
+        return expires_at if job.end_by is None else max(ended_at, min(expires_at, job.end_by))
 
 
 def blobs_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:
