@@ -194,7 +194,8 @@ class Deployment:
 
     database_url: of a migrated database; empty for a SQLite file in `folder`, which is made unless it is there.
     clock: of the service; the real time if left out. uploads: whether `submit` stores an image first, as a
-    worker needs one. gate: the one of its gated pipelines. url: of its server while there is one.
+    worker needs one. gate: the one of its gated pipelines. url: of its server while there is one; no key
+    is needed there.
     """
 
     def __init__(
@@ -220,6 +221,7 @@ class Deployment:
         self.clock = clock or HandClock(running=True)
         self.gate = ThreadGate()
         self.url = ""
+        self.key = None
         self._uploads = uploads
         self.database = Database(database_url)
         self.blobs = blobs or open_blobs(None, folder)
@@ -399,15 +401,15 @@ def gated_server(
     *,
     settings: ServiceSettings | None = None,
     running: int = 1,
-    pipeline: Callable[[Gate], Pipeline] = GatedPipeline,
+    pipeline: Pipeline | None = None,
     policy: JobPolicy | None = None,
 ) -> Iterator[Deployment]:
-    """A server and a worker that tells of every step; `deployment.gate` is before each of them."""
+    """A server and a worker that tells of every step; the deployment's gate is before each, unless `pipeline` has none."""
     often = HeartbeatSettings(progress_s=0.01, preview_s=0.0)
     stepwise = WorkerSettings(most_leased=running, poll_s=0.05, heartbeat=often)
     with (
         Deployment(folder, settings=settings) as deployment,
-        deployment.worker(pipeline(deployment.gate), settings=stepwise, policy=policy),
+        deployment.worker(pipeline or GatedPipeline(deployment.gate), settings=stepwise, policy=policy),
         deployment.server(),
     ):
         until(lambda: deployment.service.ready() is None)

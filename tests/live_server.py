@@ -30,12 +30,13 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.waiting import until
 
 READY_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 20.0
@@ -134,20 +135,14 @@ def start_server(
 
 def wait_until_answering(server: LiveServer, path: str, *, within_s: float = READY_WITHIN_S) -> None:
     """Wait until `path` answers 200; fails with the server's log when it exits or takes too long."""
-    until = time.monotonic() + within_s
-    while time.monotonic() < until:
-        if server.process.poll() is not None:
-            raise AssertionError(f"the server ended with {server.process.returncode}\n{server.log()}")
+
+    def answers() -> bool:
+        assert server.process.poll() is None, f"the server ended with {server.process.returncode}\n{server.log()}"
         with contextlib.suppress(OSError):
-            if server.get(path, timeout_s=5)[0] == 200:
-                return
-        server_pause()
-    raise AssertionError(f"{path} was not 200 in {within_s} s: {server.get(path)}\n{server.log()}")
+            return server.get(path, timeout_s=5)[0] == 200
+        return False
 
-
-def server_pause() -> None:
-    """Yield the processor between two looks at a server that gives no signal when it is up."""
-    time.sleep(0.05)
+    until(answers, within_s=within_s, otherwise=lambda: f"{path} is not 200: {server.log()}")
 
 
 def retouch(*arguments: str) -> tuple[str, ...]:

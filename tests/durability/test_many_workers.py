@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.connection
 import os
 import random
 from multiprocessing.process import BaseProcess
@@ -70,6 +70,7 @@ def test_every_job_is_done_once_whatever_its_workers_do(database_url: str, tmp_p
     def all_have_ended() -> bool:
         nonlocal deaths, requeued
         requeued += world.service.sweep().requeued
+        multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=0.1)
         for place, worker in enumerate(workers):
             if worker.exitcode is not None:
                 deaths += 1

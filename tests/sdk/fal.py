@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +14,11 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from retouch.catalog import Catalog, checkpoint_named
-from retouch.database import Database
 from retouch.edit import EditOutput, OutputImage, Usage
 from retouch.errors import Failure
 from retouch.jobs.job import Lease
-from retouch.jobs.wakeups import open_wakeups
-from retouch.service import Service
-from retouch.storage.open import open_blobs
+from tests.harness import Deployment
 from tests.live_server import LiveServer
-from tests.sdk.gated import GatedServer
 
 EDIT, PLUS, TWO = "fal-ai/qwen-image-edit", "fal-ai/qwen-image-edit-plus", "fal-ai/qwen-image-2/edit"
 HEADER = "x-fal-request-id"
@@ -52,7 +45,7 @@ def picture_at(url: str) -> Image.Image:
 
 
 @contextlib.contextmanager
-def pointed_at(server: LiveServer | GatedServer) -> Iterator[fal_client.SyncClient]:
+def pointed_at(server: LiveServer | Deployment) -> Iterator[fal_client.SyncClient]:
     """Recipe 16.2: the module's addresses."""
     module, base = fal_client.client, f"{server.url}/fal"
     wanted = {
@@ -90,20 +83,8 @@ def hands_at(server: LiveServer) -> Iterator[Hands]:
     made.close()
 
 
-class Hands:
+class Hands(Deployment):
     """A worker by hand: what the service offers to workers, on the data of a server that has none."""
-
-    def __init__(self, data: Path) -> None:
-        checkpoint = checkpoint_named("null")
-        self.database = Database(f"sqlite:///{data / 'retouch.db'}")
-        self.blobs = open_blobs(None, data)
-        self.wakeups = open_wakeups(self.database, data)
-        self.service = Service(self.database, self.blobs, Catalog.serving(checkpoint), self.wakeups)
-
-    def lease(self) -> Lease:
-        lease = self.service.lease("hands", ["null"], 60)
-        assert lease is not None
-        return lease
 
     def finish(self, lease: Lease) -> None:
         data, request = photo(), lease.job.request
@@ -112,23 +93,10 @@ class Hands:
         output = EditOutput(images, request.prompt, {"inference": 0.5}, (512, 384))
         self.service.finish(lease, output, Usage(1, 512 * 384, 4, 500))
 
-    def close(self) -> None:
-        self.wakeups.close()
-        self.database.close()
-
 
 def uploads(server: LiveServer) -> set[Path]:
     """The files that callers have sent to a server."""
     return {path for path in (server.data / "files" / "uploads").rglob("*") if path.is_file()}
-
-
-def eventually(fact: Callable[[], Any], within_s: float = 10) -> Any:
-    """The first true value of `fact`."""
-    until = time.monotonic() + within_s
-    while not (value := fact()):
-        assert time.monotonic() < until, "it did not come true in time"
-        threading.Event().wait(0.01)
-    return value
 
 
 def call(server: LiveServer, method: str, path: str, **more: Any) -> httpx.Response:

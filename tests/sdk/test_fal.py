@@ -32,13 +32,13 @@ from tests.sdk.fal import (
     arguments,
     call,
     closed_client,
-    eventually,
     hands_at,
     photo,
     picture_at,
     pointed_at,
     uploads,
 )
+from tests.waiting import until
 
 NO_FASTER_WAY = "There is no faster way here yet: the exact one, 'none', was used."
 
@@ -129,8 +129,8 @@ def test_the_vendors_own_snippet_prints_what_was_not_done(
     with ThreadPoolExecutor(1) as pool:
         body = arguments(PLUS, acceleration="high")
         done = pool.submit(lambda: idle.subscribe(PLUS, body, with_logs=True, on_queue_update=on_queue_update))
-        lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
-        eventually(lambda: printed)
+        lease = until(lambda: hands.service.lease("hands", ["null"], 60))
+        until(lambda: printed)
         hands.finish(lease)
         result = done.result(20)
     assert "acceleration converted: There is no faster way here yet" in capsys.readouterr().out
@@ -195,9 +195,9 @@ def test_sync_mode_answers_inline_and_keeps_nothing(server: LiveServer):
     assert url.startswith("data:image/png;base64,")
     assert picture_at(url).size[0] > 0
     request_id = answer.headers[HEADER]
-    gone = eventually(lambda: call(server, "GET", f"/queue/{EDIT}/requests/{request_id}").status_code == 404)
+    gone = until(lambda: call(server, "GET", f"/queue/{EDIT}/requests/{request_id}").status_code == 404)
     assert gone
-    eventually(lambda: set((server.data / "files").rglob("*.*")) <= before)
+    until(lambda: set((server.data / "files").rglob("*.*")) <= before)
 
 
 def test_a_payload_that_must_not_be_kept_is_gone_after_delivery(client: fal_client.SyncClient, server: LiveServer):
@@ -205,9 +205,9 @@ def test_a_payload_that_must_not_be_kept_is_gone_after_delivery(client: fal_clie
     before = set((server.data / "files").rglob("*.*"))
     handle = client.submit(EDIT, arguments(prompt="secret"), headers={"X-Fal-Store-IO": "0"})
     assert handle.get()["prompt"] == "secret"
-    eventually(lambda: httpx.get(handle.response_url).status_code == 404)
+    until(lambda: httpx.get(handle.response_url).status_code == 404)
     assert httpx.get(handle.status_url).json()["status"] == "COMPLETED"
-    eventually(lambda: set((server.data / "files").rglob("*.*")) <= before)
+    until(lambda: set((server.data / "files").rglob("*.*")) <= before)
 
 
 def test_files_live_as_long_as_was_asked(server: LiveServer):
@@ -215,7 +215,7 @@ def test_files_live_as_long_as_was_asked(server: LiveServer):
     header = {"X-Fal-Object-Lifecycle-Preference": '{"expiration_duration_seconds": 2}'}
     link = call(server, "POST", f"/run/{EDIT}", json=arguments(), headers=header).json()["images"][0]["url"]
     assert httpx.get(link).status_code == 200
-    eventually(lambda: httpx.get(link).status_code == 404)
+    until(lambda: httpx.get(link).status_code == 404)
 
 
 def test_the_input_may_be_a_query_string(server: LiveServer):
@@ -233,12 +233,12 @@ def test_a_caller_who_hangs_up_cancels_the_edit(idle_server: LiveServer, hands: 
         body = httpx.Request("POST", "http://x", json=arguments()).content
         head = f"POST /fal/run/{EDIT}{suffix} HTTP/1.1\r\nHost: x\r\nAuthorization: Key {idle_server.key}\r\n"
         raw.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
+        lease = until(lambda: hands.service.lease("hands", ["null"], 60))
         if begun:
             hands.service.progress(lease, step=1, steps=4)
         if suffix:
             assert raw.recv(1000).startswith(b"HTTP/1.1 200")
-    eventually(lambda: hands.service.renew(lease, 60))
+    until(lambda: hands.service.renew(lease, 60))
     assert hands.service.acknowledge_cancel(lease).state == "cancelled"
 
 
@@ -286,16 +286,16 @@ def test_status_walks_through_three_words(idle_server: LiveServer, idle: fal_cli
     assert (early.status_code, early.json()["detail"]) == (400, "Request is still in progress")
 
     lease = hands.lease()
-    running = eventually(lambda: is_running(handle.status(with_logs=True)))
+    running = until(lambda: is_running(handle.status(with_logs=True)))
     assert running.logs == []
     hands.service.progress(lease, step=1, steps=4, logs=["warming up"])
     hands.service.progress(lease, step=2, steps=4)
-    messages = eventually(lambda: len(found := messages_of(handle.status(with_logs=True))) >= 3 and found)
+    messages = until(lambda: len(found := messages_of(handle.status(with_logs=True))) >= 3 and found)
     assert messages == ["warming up", "Step 1 of 4", "Step 2 of 4"]
-    assert eventually(lambda: is_running(handle.status())).logs is None
+    assert until(lambda: is_running(handle.status())).logs is None
 
     hands.finish(lease)
-    done = eventually(lambda: is_completed(handle.status(with_logs=True)))
+    done = until(lambda: is_completed(handle.status(with_logs=True)))
     assert done.metrics == {"inference_time": 0.5}
     assert [entry["message"] for entry in done.logs or []][:3] == messages
     bodies = [call(idle_server, "GET", f"/queue/{TWO}/requests/{handle.request_id}").json() for _ in range(2)]
@@ -343,7 +343,7 @@ def test_cancelling_a_waiting_request(idle_server: LiveServer, idle: fal_client.
     answer = call(idle_server, "PUT", f"{path}/cancel", headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()) == (202, {"status": "CANCELLATION_REQUESTED"})
     assert hands.service.lease("hands", ["null"], 60) is None
-    eventually(lambda: is_completed(handle.status()))
+    until(lambda: is_completed(handle.status()))
     with pytest.raises(fal_client.FalClientHTTPError) as refused:
         handle.get()
     assert refused.value.status_code == 499
@@ -361,7 +361,7 @@ def test_cancelling_a_running_request(idle: fal_client.SyncClient, hands: Hands)
     handle.cancel()
     assert hands.service.progress(lease, step=1, steps=4) is True
     hands.service.acknowledge_cancel(lease)
-    status = eventually(lambda: is_completed(handle.status()))
+    status = until(lambda: is_completed(handle.status()))
     assert status.error_type == "client_cancelled"
     with pytest.raises(fal_client.FalClientHTTPError) as refused:
         handle.get()
@@ -373,7 +373,7 @@ def test_a_failed_edit_is_completed_with_an_error(idle: fal_client.SyncClient, h
     handle = idle.submit(PLUS, arguments(PLUS))
     failure = Failure("invalid_image", "The image in 'images[0]' is cut off.", "images[0]")
     hands.service.fail(hands.lease(), failure)
-    status = eventually(lambda: is_completed(handle.status()))
+    status = until(lambda: is_completed(handle.status()))
     assert status.error == "The image in 'image_urls.0' is cut off."
     assert status.error_type == "image_load_error"
     with pytest.raises(fal_client.FalClientHTTPError) as refused:
@@ -387,9 +387,7 @@ def test_a_request_that_did_not_start_in_time(idle_server: LiveServer, idle: fal
     """Checklist 19."""
     headers = {"X-Fal-Request-Timeout": "0.2"}
     late = call(idle_server, "POST", f"/queue/{EDIT}", json=arguments(), headers=headers).json()["request_id"]
-    result = eventually(
-        lambda: (a := call(idle_server, "GET", f"/queue/{EDIT}/requests/{late}")).status_code != 400 and a
-    )
+    result = until(lambda: (a := call(idle_server, "GET", f"/queue/{EDIT}/requests/{late}")).status_code != 400 and a)
     assert result.status_code == 504
     assert result.headers["x-fal-request-timeout-type"] == "user"
     assert result.json()["error_type"] == "request_timeout"
@@ -408,7 +406,7 @@ def test_low_priority_waits_behind_normal(idle: fal_client.SyncClient, hands: Ha
     """Checklist 21."""
     low = idle.submit(EDIT, arguments(), priority="low")
     normal = idle.submit(EDIT, arguments(), priority="normal")
-    assert eventually(lambda: (s := low.status()).position == 1 and s)
+    assert until(lambda: (s := low.status()).position == 1 and s)
     assert [hands.lease().job.id for _ in range(2)] == [normal.request_id, low.request_id]
 
 
@@ -578,7 +576,7 @@ def test_a_deadline_that_is_no_number_is_a_bad_request(server: LiveServer, heade
 def test_a_look_at_the_head_starts_nothing_and_ends_nothing(server: LiveServer):
     queued = call(server, "POST", f"/queue/{EDIT}", json=arguments(sync_mode=True)).json()
     path = f"/queue/{EDIT}/requests/{queued['request_id']}"
-    eventually(lambda: call(server, "GET", f"{path}/status").status_code == 200)
+    until(lambda: call(server, "GET", f"{path}/status").status_code == 200)
     assert call(server, "HEAD", path).status_code == 200
     assert call(server, "GET", path).json()["images"][0]["url"].startswith("data:")
     assert call(server, "HEAD", f"/run/{EDIT}?prompt=p&image_url=x").status_code == 405
@@ -644,7 +642,7 @@ def test_a_stream_shows_the_picture_getting_clearer(idle: fal_client.SyncClient,
     """Checklist 31."""
     with ThreadPoolExecutor(1) as pool:
         events = pool.submit(lambda: list(idle.stream(EDIT, arguments())))
-        lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
+        lease = until(lambda: hands.service.lease("hands", ["null"], 60))
         preview = hands.blobs.put(photo(64, 48, "JPEG"), "image/jpeg", folder="previews", ttl_s=60)
         hands.service.progress(lease, step=1, steps=4, previews=[Preview(preview, 0, 1)])
         hands.service.progress(lease, step=3, steps=4)

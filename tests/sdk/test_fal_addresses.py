@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import EDIT, HEADER, TWO, arguments, call, eventually, photo
+from tests.sdk.fal import EDIT, HEADER, TWO, arguments, call, photo
+from tests.waiting import until
 
 TARGET = "x-fal-target-url"
 PAGE = "https://page.example"
@@ -50,7 +51,7 @@ def test_the_vendors_hosts_are_this_face(server: LiveServer, suffix: str):
     base = f"http://queue.fal.run{suffix}/fal-ai/qwen-image-2/requests/{queued['request_id']}"
     assert queued["response_url"] == base
     path = httpx.URL(base).path
-    eventually(lambda: by_host(server, "queue.fal.run", "GET", f"{path}/status").status_code == 200)
+    until(lambda: by_host(server, "queue.fal.run", "GET", f"{path}/status").status_code == 200)
     result = by_host(server, "queue.fal.run", "GET", path).json()
     link = httpx.URL(result["images"][0]["url"])
     assert link.host == "v3.fal.media"
@@ -86,7 +87,7 @@ def test_a_browser_reaches_everything_through_one_path(server: LiveServer):
     """Checklist 4 and 47."""
     queued = by_proxy(server, "POST", f"https://queue.fal.run/{EDIT}?fal_max_queue_length=5", json=arguments()).json()
     base = f"https://queue.fal.run/{EDIT}/requests/{queued['request_id']}"
-    eventually(lambda: by_proxy(server, "GET", f"{base}/status?logs=1").status_code == 200)
+    until(lambda: by_proxy(server, "GET", f"{base}/status?logs=1").status_code == 200)
     status = by_proxy(server, "GET", f"{base}/status?logs=1")
     assert isinstance(status.json()["logs"], list)
     assert status.headers[HEADER] == queued["request_id"]

@@ -12,7 +12,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import EDIT, PLUS, Hands, arguments, call, eventually, picture_at, pointed_at
+from tests.sdk.fal import EDIT, PLUS, Hands, arguments, call, picture_at, pointed_at
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_a_caller_who_leaves_cancels_the_edit(tmp_path_factory: pytest.TempPathF
             for seed in (1, 2, 3):
                 socket.send(msgpack.packb(arguments(seed=seed)))
             assert "dropped" in socket.recv()
-            lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
-        eventually(lambda: hands.service.renew(lease, 60))
+            lease = until(lambda: hands.service.lease("hands", ["null"], 60))
+        until(lambda: hands.service.renew(lease, 60))
         hands.service.acknowledge_cancel(lease)
         hands.close()

@@ -11,7 +11,8 @@ import pytest
 
 from retouch.errors import Failure
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import PLUS, TWO, Hands, arguments, eventually, uploads
+from tests.sdk.fal import PLUS, TWO, Hands, arguments, uploads
+from tests.waiting import until
 
 KEYS = {
     "status",
@@ -92,7 +93,7 @@ def test_a_caller_who_polls_the_status(server: LiveServer, hands: Hands):
     path = httpx.URL(made["status_url"]).path
     assert ask(server, "GET", path).status_code == 202
     hands.finish(hands.lease())
-    done = eventually(lambda: (a := ask(server, "GET", path)).status_code == 200 and a).json()
+    done = until(lambda: (a := ask(server, "GET", path)).status_code == 200 and a).json()
     assert done["status"] == "COMPLETED"
     assert done["images"][0]["url"]
     assert "enable_safety_checker" in [notice["parameter"] for notice in done["notices"]]

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import EDIT, HEADER, PLUS, arguments, call, eventually, photo, pointed_at
+from tests.sdk.fal import EDIT, HEADER, PLUS, arguments, call, photo, pointed_at
+from tests.waiting import until
 
 MIB = 1024 * 1024
 
@@ -213,7 +214,7 @@ def test_a_token_is_refused_after_its_time(server: LiveServer):
     token = call(server, "POST", "/rest/tokens/", json=body).json()
     url = f"{server.url}/fal/run/{EDIT}/stream?fal_jwt_token={token}"
     assert httpx.post(url, json={}).status_code == 422
-    eventually(lambda: httpx.post(url, json={}).status_code == 401)
+    until(lambda: httpx.post(url, json={}).status_code == 401)
     assert call(server, "POST", f"/run/{EDIT}/stream", json={}).status_code == 422
 
 

@@ -14,7 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.live_server import LiveServer, clean_environment, live_server, retouch
-from tests.sdk.fal import EDIT, arguments, eventually, pointed_at, uploads
+from tests.sdk.fal import EDIT, arguments, pointed_at, uploads
+from tests.waiting import until
 from tests.webhook_receiver import Delivery, Receiver, webhook_receiver
 
 
@@ -56,7 +57,7 @@ def test_a_webhook_survives_failures_and_a_restart(tmp_path_factory: pytest.Temp
             payload = third["payload"]
             assert isinstance(payload, dict)
             assert "num_inference_steps" in [notice["parameter"] for notice in payload["notices"]]
-            eventually(lambda: server.log().count("trouble=None") >= 1)
+            until(lambda: server.log().count("trouble=None") >= 1)
             assert receiver.came.empty()
 
             submit(server, receiver, image_url="http://127.0.0.1:9/x.png")
@@ -93,12 +94,12 @@ def test_an_operator_sees_what_was_given_up_and_sends_it_again(tmp_path_factory:
         with live_server(data, environment=opened) as server:
             request_id = submit(server, receiver)
             receiver.next()
-            listed = eventually(lambda: command("list", "--data", str(data)))
+            listed = until(lambda: command("list", "--data", str(data)))
             assert request_id in listed
             assert "status 301" in listed
             command("replay", request_id, "--data", str(data))
             assert verified(server, receiver.next())["request_id"] == request_id
-            eventually(lambda: not command("list", "--data", str(data)))
+            until(lambda: not command("list", "--data", str(data)))
     unknown = subprocess.run(
         retouch("webhooks", "replay", "none", "--data", str(data)), capture_output=True, check=False
     )

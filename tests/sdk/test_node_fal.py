@@ -12,8 +12,9 @@ from retouch.accounts.keys import Keys
 from retouch.jobs.job import JobState
 from tests.live_server import LiveServer, live_server
 from tests.sdk import node_clients
-from tests.sdk.fal import DATA_URI, Hands, arguments, eventually, hands_at, photo
+from tests.sdk.fal import DATA_URI, Hands, arguments, hands_at, photo
 from tests.sdk.node_clients import needs_node, node_packages
+from tests.waiting import until
 
 __all__ = ["node_packages"]
 
@@ -115,9 +116,9 @@ def test_both_timeouts_of_the_client(idle_server: LiveServer, hands: Hands):
 def test_an_aborted_run_cancels_its_edit(idle_server: LiveServer, hands: Hands):
     """Checklist 14: the client hangs up."""
     process = node_clients.start("fal", "hangUp", server=idle_server.url, key=idle_server.key, input=arguments())
-    lease = eventually(lambda: hands.service.lease("hands", ["null"], 60))
+    lease = until(lambda: hands.service.lease("hands", ["null"], 60))
     assert node_clients.said(process) == "AbortError"
-    eventually(lambda: hands.service.renew(lease, 60))
+    until(lambda: hands.service.renew(lease, 60))
     assert hands.service.acknowledge_cancel(lease).state is JobState.CANCELLED
 
 

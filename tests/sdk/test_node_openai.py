@@ -15,9 +15,9 @@ from PIL import Image
 
 from retouch.jobs.job import JobState
 from retouch.service import ServiceSettings
+from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, live_server
 from tests.sdk import node_clients
-from tests.sdk.gated import GatedServer, gated_server
 from tests.sdk.node_clients import needs_node, node_packages
 
 __all__ = ["node_packages"]
@@ -54,12 +54,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def gated(tmp_path: Path) -> Iterator[GatedServer]:
+def gated(tmp_path: Path) -> Iterator[Deployment]:
     with gated_server(tmp_path / "gated") as running:
         yield running
 
 
-def call(server: LiveServer | GatedServer, name: str, **given: Any) -> Any:
+def call(server: LiveServer | Deployment, name: str, **given: Any) -> Any:
     return node_clients.call("openai", name, base=f"{server.url}/v1", picture=text(picture()), **given)
 
 
@@ -141,19 +141,19 @@ def test_28_30_streams(server: LiveServer):
     assert (said["failure"]["code"], said["failure"]["param"]) == ("invalid_image", "image[1]")
 
 
-def test_31_a_consumer_that_leaves_frees_the_device(gated: GatedServer):
+def test_31_a_consumer_that_leaves_frees_the_device(gated: Deployment):
     process = node_clients.start(
         "openai", "leavesAfterTheFirstPartial", base=f"{gated.url}/v1", picture=text(picture())
     )
     gated.running()
     for step in range(1, 20):
-        gated.pipeline.let_pass()
+        gated.gate.let()
         reached = gated.newest_once(lambda job, step=step: job.step >= step or job.cancel_requested)
         if reached.cancel_requested:
             break
     assert node_clients.said(process) == "image_edit.partial_image"
     gated.newest_once(lambda job: job.cancel_requested or job.state is JobState.CANCELLED)
-    gated.pipeline.let_pass()
+    gated.gate.let()
     assert gated.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
 
 
@@ -180,7 +180,7 @@ def test_33_a_full_queue_is_429_and_a_file_gets_through_on_retry(tmp_path: Path)
         process = node_clients.start("openai", "fullQueue", **given)
         assert process.stdout is not None
         assert process.stdout.readline() == "full\n"
-        gated.pipeline.gate.set()
+        gated.gate.open()
         said = node_clients.said(process)
         assert first.result().data
         assert second.result().data

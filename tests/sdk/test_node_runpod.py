@@ -12,12 +12,13 @@ import pytest
 from PIL import Image
 
 from retouch.jobs.job import JobState
+from tests.harness import gated_server
 from tests.live_server import LiveServer, live_server
 from tests.sdk import node_clients
 from tests.sdk.fal import photo
-from tests.sdk.gated import gated_server, until
 from tests.sdk.node_clients import needs_node, node_packages
 from tests.sdk.runpod_client import NEWER, an_input, call, runpod_url
+from tests.waiting import until
 
 __all__ = ["node_packages"]
 
@@ -62,9 +63,9 @@ def test_the_javascript_client_follows_a_slow_edit(tmp_path: Path):
         following = node_clients.start("runpod", "followed", base=base, input=an_input())
         until(lambda: len(gated.jobs()) == 2)
         until(lambda: any(job.state is JobState.RUNNING for job in gated.jobs()))
-        gated.pipeline.let_pass()
+        gated.gate.let()
         until(lambda: any(job.step == 1 for job in gated.jobs()))
-        gated.pipeline.gate.set()
+        gated.gate.open()
         assert node_clients.said(waiting)["job"]["status"] == "COMPLETED"
         followed = node_clients.said(following)
         assert followed["status"]["status"] == "COMPLETED"

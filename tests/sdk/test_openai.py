@@ -29,8 +29,9 @@ from PIL import Image
 from retouch.jobs.job import JobState
 from retouch.protocols.openai import routes, streaming
 from retouch.service import ServiceSettings
+from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, live_server
-from tests.sdk.gated import GatedServer, gated_server, until
+from tests.waiting import until
 
 MODEL = "qwen-image-edit"
 RED, BLUE = (200, 30, 40), (20, 60, 220)
@@ -79,7 +80,7 @@ def http(server: LiveServer) -> Iterator[httpx2.Client]:
 
 
 @pytest.fixture
-def gated(tmp_path: Path) -> Iterator[GatedServer]:
+def gated(tmp_path: Path) -> Iterator[Deployment]:
     with gated_server(tmp_path / "gated") as running:
         yield running
 
@@ -484,7 +485,7 @@ class TestStreaming:
         assert [event.b64_json for event in events] == [item.b64_json for item in whole.data]
 
     @pytest.mark.parametrize("wanted", [1, 3])
-    def test_28_partial_images_come_in_order_and_at_the_final_size(self, gated: GatedServer, wanted: int):
+    def test_28_partial_images_come_in_order_and_at_the_final_size(self, gated: Deployment, wanted: int):
         with OpenAI(base_url=f"{gated.url}/v1", api_key="any", max_retries=0) as client:
             stream = edit(client, stream=True, partial_images=wanted, size="100x60", extra_body={"steps": 40})
             walker = threading.Thread(target=_walk, args=(gated, 40))
@@ -516,7 +517,7 @@ class TestStreaming:
             assert own == list(range(wanted)), image
         assert [event.image_index for event in events[len(partials) :]] == [0, 1]
 
-    def test_29_a_waiting_stream_speaks_at_once(self, gated: GatedServer):
+    def test_29_a_waiting_stream_speaks_at_once(self, gated: Deployment):
         body = {"image": data_uri(picture()), "prompt": "x", "stream": True}
         with ThreadPoolExecutor(1) as pool, httpx2.Client(base_url=gated.url, timeout=20) as http:
             first = pool.submit(http.post, "/v1/images/edits", json=body | {"stream": False})
@@ -528,17 +529,17 @@ class TestStreaming:
                 assert answer.headers["content-type"].startswith("text/event-stream")
                 assert answer.headers["x-accel-buffering"] == "no"
                 assert "content-encoding" not in answer.headers
-                gated.pipeline.gate.set()
+                gated.gate.open()
                 assert any(line == "event: image_edit.completed" for line in lines)
             assert first.result().status_code == 200
 
-    def test_29_silence_is_broken_by_comments(self, gated: GatedServer, monkeypatch: pytest.MonkeyPatch):
+    def test_29_silence_is_broken_by_comments(self, gated: Deployment, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.05)
         body = {"image": data_uri(picture()), "prompt": "x", "stream": True}
         with httpx2.stream("POST", f"{gated.url}/v1/images/edits", json=body, timeout=20) as answer:
             comments = (line for line in answer.iter_lines() if line.startswith(": running"))
             assert all(next(comments).startswith(": running step 0/4 seconds_left=") for _ in range(3))
-            gated.pipeline.gate.set()
+            gated.gate.open()
 
     def test_30_failures_before_and_in_the_stream(self, client: OpenAI):
         assert refused(client, stream=True, partial_images=4).param == "partial_images"
@@ -547,23 +548,23 @@ class TestStreaming:
             list(edit(client, stream=True, image=[picture(), picture()[:100]]))
         assert (raised.value.code, raised.value.param) == ("invalid_image", "image[1]")
 
-    def test_31_a_consumer_that_leaves_frees_the_device(self, gated: GatedServer):
+    def test_31_a_consumer_that_leaves_frees_the_device(self, gated: Deployment):
         with OpenAI(base_url=f"{gated.url}/v1", api_key="any", max_retries=0) as client:
             stream = edit(client, stream=True, partial_images=1, extra_body={"steps": 50})
             gated.running()
             stream.close()
             gated.newest_once(lambda job: job.cancel_requested or job.state is JobState.CANCELLED)
-            gated.pipeline.let_pass(1)
+            gated.gate.let(1)
             assert gated.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
-            gated.pipeline.gate.set()
+            gated.gate.open()
             assert edit(client).data
 
 
-def _walk(gated: GatedServer, steps: int) -> None:
+def _walk(gated: Deployment, steps: int) -> None:
     """Let the model take its steps one by one, each after the last was told."""
     gated.running()
     for step in range(1, steps + 1):
-        gated.pipeline.let_pass()
+        gated.gate.let()
         if step < steps:
             gated.newest_once(lambda job, step=step: job.step >= step or job.state.final)
 
@@ -629,7 +630,7 @@ class TestRetries:
             assert isinstance(error, openai.RateLimitError)
             assert error.code == "queue_full"
             assert 1 <= int(error.response.headers["retry-after"]) <= 60
-            gated.pipeline.gate.set()
+            gated.gate.open()
             assert first.result().data
             assert second.result().data
         uploads = list((tmp_path / "full" / "files" / "uploads").rglob("*.png"))
@@ -642,7 +643,7 @@ class TestRetries:
             refused(client, image=picture()[:100])
         assert len(sent) == 1
 
-    def test_35_an_idempotency_key_runs_once(self, gated: GatedServer):
+    def test_35_an_idempotency_key_runs_once(self, gated: Deployment):
         key = {"Idempotency-Key": "abc"}
         with OpenAI(base_url=f"{gated.url}/v1", api_key="any", max_retries=0) as client, ThreadPoolExecutor(2) as pool:
             calls = [
@@ -657,7 +658,7 @@ class TestRetries:
                 for _ in range(2)
             ]
             gated.running()
-            gated.pipeline.gate.set()
+            gated.gate.open()
             answers = [call.result() for call in calls]
             again = client.images.with_raw_response.edit(
                 image=picture(), prompt="x", model=MODEL, size=SIZE, extra_headers=key
@@ -671,7 +672,7 @@ class TestRetries:
             assert isinstance(error, openai.UnprocessableEntityError)
             assert error.code == "idempotency_key_reused"
 
-    def test_a_call_repeated_after_a_timeout_joins_the_running_job(self, gated: GatedServer):
+    def test_a_call_repeated_after_a_timeout_joins_the_running_job(self, gated: Deployment):
         sent: list[str] = []
         http = httpx2.Client(
             timeout=httpx2.Timeout(20, read=1.0),
@@ -682,13 +683,13 @@ class TestRetries:
             with ThreadPoolExecutor(1) as pool:
                 call = pool.submit(edit, patient)
                 until(lambda: len(sent) == 2)
-                gated.pipeline.gate.set()
+                gated.gate.open()
                 assert call.result().data
         assert sent == ["0", "1"]
         assert [job.state for job in gated.jobs()] == [JobState.SUCCEEDED]
 
     @pytest.mark.parametrize("cut", [(), (0, 2, 3)], ids=["every upload arrives", "some uploads are cut off"])
-    def test_an_impatient_client_with_many_retries_starts_one_edit(self, gated: GatedServer, cut: tuple[int, ...]):
+    def test_an_impatient_client_with_many_retries_starts_one_edit(self, gated: Deployment, cut: tuple[int, ...]):
         """Its pauses grow to 8 s, and what it repeats is kept for as long."""
         sent: list[str] = []
         hooks = {"request": [lambda request: sent.append(request.headers["x-stainless-retry-count"])]}
@@ -700,12 +701,12 @@ class TestRetries:
         ):
             call = pool.submit(edit, client, image=picture() + bytes(100_000))
             until(lambda: "4" in sent)
-            gated.pipeline.gate.set()
+            gated.gate.open()
             assert call.result().data
         assert [job.state for job in gated.jobs()] == [JobState.SUCCEEDED]
 
     @pytest.mark.parametrize("form", [True, False], ids=["form", "json"])
-    def test_a_waiting_call_holds_no_image(self, gated: GatedServer, tmp_path: Path, form: bool):
+    def test_a_waiting_call_holds_no_image(self, gated: Deployment, tmp_path: Path, form: bool):
         """The client reads its body from a file, so whatever is as large as the upload is the server's."""
         noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
         out = io.BytesIO()
@@ -731,15 +732,15 @@ class TestRetries:
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(post)
             gated.running()
-            gated.pipeline.let_pass()
+            gated.gate.let()
             gated.newest_once(lambda job: job.step >= 1)
             held = [len(buffer) for buffer in large_buffers() if id(buffer) not in before]
-            gated.pipeline.gate.set()
+            gated.gate.open()
             assert call.result() == 200
         assert held == []
 
     def test_an_answer_that_takes_too_long_names_the_job_that_goes_on(
-        self, gated: GatedServer, monkeypatch: pytest.MonkeyPatch
+        self, gated: Deployment, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr(routes, "ANSWER_WITHIN_S", 0.2)
         with OpenAI(base_url=f"{gated.url}/v1", api_key="any") as client:
@@ -748,26 +749,26 @@ class TestRetries:
         assert (error.status_code, error.code) == (504, "generation_timeout")
         assert error.response.headers["x-should-retry"] == "false"
         assert job.id in error.body["message"]
-        gated.pipeline.gate.set()
+        gated.gate.open()
         assert gated.newest_once(lambda job: job.state.final).state is JobState.SUCCEEDED
 
-    def test_two_equal_calls_that_are_no_retries_are_two_jobs(self, gated: GatedServer):
-        gated.pipeline.gate.set()
+    def test_two_equal_calls_that_are_no_retries_are_two_jobs(self, gated: Deployment):
+        gated.gate.open()
         with OpenAI(base_url=f"{gated.url}/v1", api_key="any") as client:
             assert edit(client).data[0].seed != edit(client).data[0].seed
         assert len(gated.jobs()) == 2
 
-    def test_a_caller_that_hangs_up_stops_its_edit(self, gated: GatedServer):
+    def test_a_caller_that_hangs_up_stops_its_edit(self, gated: Deployment):
         body = {"image": data_uri(picture()), "prompt": "x", "steps": 50}
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{gated.url}/v1/images/edits", json=body, timeout=httpx2.Timeout(20, read=0.7))
         gated.newest_once(lambda job: job.cancel_requested or job.state is JobState.CANCELLED)
 
-    def test_a_caller_with_an_idempotency_key_may_hang_up_and_fetch_later(self, gated: GatedServer):
+    def test_a_caller_with_an_idempotency_key_may_hang_up_and_fetch_later(self, gated: Deployment):
         body, key = {"image": data_uri(picture()), "prompt": "x"}, {"idempotency-key": "later"}
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{gated.url}/v1/images/edits", json=body, headers=key, timeout=httpx2.Timeout(20, read=0.7))
-        gated.pipeline.gate.set()
+        gated.gate.open()
         answer = httpx2.post(f"{gated.url}/v1/images/edits", json=body, headers=key, timeout=20)
         assert answer.json()["data"]
         assert len(gated.jobs()) == 1

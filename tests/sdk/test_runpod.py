@@ -19,10 +19,11 @@ from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.database import Database
 from retouch.jobs.job import JobState
 from retouch.service import ServiceSettings
+from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import DATA_URI, photo, picture_at
-from tests.sdk.gated import GatedServer, gated_server, until
 from tests.sdk.runpod_client import EDIT, FINAL, NEWER, an_input, call, nulls_in, submit
+from tests.waiting import until
 
 ID = re.compile(r"[0-9a-f-]{36}-[a-z]\d")
 OPERATIONS = ("status", "status-sync", "stream")
@@ -45,18 +46,18 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture(scope="module")
-def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedServer]:
+def shared_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with gated_server(tmp_path_factory.mktemp("runpod-gated")) as running:
         yield running
 
 
 @pytest.fixture
-def gate(gated: GatedServer) -> Iterator[GatedServer]:
-    """The gated server with nothing left over from another test."""
-    gated.pipeline.gate.clear()
-    yield gated
-    gated.pipeline.gate.set()
-    until(lambda: all(job.state.final for job in gated.jobs()))
+def gated(shared_gate: Deployment) -> Iterator[Deployment]:
+    """The shared one with a closed gate and nothing left over from another test."""
+    shared_gate.gate.close()
+    yield shared_gate
+    shared_gate.gate.open()
+    until(lambda: all(job.state.final for job in shared_gate.jobs()))
 
 
 def runsync(server: LiveServer | str, given: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
@@ -226,11 +227,11 @@ def test_a_policy_outside_its_limits_is_clamped_and_reported(server: LiveServer)
     assert "5000 was used" in clamped["policy.executionTimeout"]
 
 
-def test_low_priority_waits_behind_normal(gate: GatedServer):
-    submit(gate.url)
-    until(gate.running)
-    low, normal = submit(gate.url, policy={"lowPriority": True}), submit(gate.url)
-    places = {job.id: gate.service.position(job) for job in gate.jobs()}
+def test_low_priority_waits_behind_normal(gated: Deployment):
+    submit(gated.url)
+    gated.running()
+    low, normal = submit(gated.url, policy={"lowPriority": True}), submit(gated.url)
+    places = {job.id: gated.service.position(job) for job in gated.jobs()}
     assert places[normal[:36]] < places[low[:36]]
 
 
@@ -252,16 +253,16 @@ def test_ids_of_both_forms_work_in_every_operation(server: LiveServer):
             assert answer.json()["id"] == (done if job == done else queued)
 
 
-def test_states_only_go_forward(gate: GatedServer):
+def test_states_only_go_forward(gated: Deployment):
     """Check 14."""
-    job = submit(gate.url)
+    job = submit(gated.url)
     order = ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
     seen = []
-    until(gate.running)
+    gated.running()
     for _ in range(4):
-        seen.append(status(gate.url, job)["status"])
-        gate.pipeline.let_pass()
-    seen.append(call(gate.url, "GET", f"status-sync/{job}").json()["status"])
+        seen.append(status(gated.url, job)["status"])
+        gated.gate.let()
+    seen.append(call(gated.url, "GET", f"status-sync/{job}").json()["status"])
     assert set(seen) <= set(order)
     assert seen == sorted(seen, key=order.index)
     assert (seen[0], seen[-1]) == ("IN_PROGRESS", "COMPLETED")
@@ -310,56 +311,56 @@ def test_a_bad_input_is_a_failed_job(server: LiveServer, given: dict[str, Any], 
     assert (ended["status"], ended["error"]) == ("FAILED", failed["error"])
 
 
-def test_a_run_that_takes_too_long_is_timed_out_and_frees_the_device(gate: GatedServer):
+def test_a_run_that_takes_too_long_is_timed_out_and_frees_the_device(gated: Deployment):
     """Check 17."""
-    slow = submit(gate.url, policy={"executionTimeout": 5000})
-    until(gate.running)
-    following = submit(gate.url)
-    ended = call(gate.url, "GET", f"status-sync/{slow}").json()
+    slow = submit(gated.url, policy={"executionTimeout": 5000})
+    gated.running()
+    following = submit(gated.url)
+    ended = call(gated.url, "GET", f"status-sync/{slow}").json()
     assert (ended["status"], ended["error"]) == ("TIMED_OUT", "The edit ran longer than 5 seconds.")
     assert ended["executionTime"] >= 5000
-    until(lambda: status(gate.url, following)["status"] == "IN_PROGRESS")
-    gate.pipeline.gate.set()
-    assert call(gate.url, "GET", f"status-sync/{following}").json()["status"] == "COMPLETED"
+    until(lambda: status(gated.url, following)["status"] == "IN_PROGRESS")
+    gated.gate.open()
+    assert call(gated.url, "GET", f"status-sync/{following}").json()["status"] == "COMPLETED"
 
 
-def test_a_job_whose_life_is_over_does_not_exist(gate: GatedServer):
+def test_a_job_whose_life_is_over_does_not_exist(gated: Deployment):
     """Check 18: whether it runs or waits."""
-    running = submit(gate.url, policy={"ttl": 10_000})
-    until(gate.running)
-    waiting = submit(gate.url, policy={"ttl": 10_000})
-    assert status(gate.url, running)["status"] == "IN_PROGRESS"
-    assert status(gate.url, waiting)["status"] == "IN_QUEUE"
+    running = submit(gated.url, policy={"ttl": 10_000})
+    gated.running()
+    waiting = submit(gated.url, policy={"ttl": 10_000})
+    assert status(gated.url, running)["status"] == "IN_PROGRESS"
+    assert status(gated.url, waiting)["status"] == "IN_QUEUE"
     for job in (running, waiting):
-        until(lambda job=job: call(gate.url, "GET", f"status/{job}").status_code == 404)
-    following = submit(gate.url)
-    until(lambda: status(gate.url, following)["status"] == "IN_PROGRESS")
+        until(lambda job=job: call(gated.url, "GET", f"status/{job}").status_code == 404)
+    following = submit(gated.url)
+    until(lambda: status(gated.url, following)["status"] == "IN_PROGRESS")
 
 
-def test_cancelling_a_waiting_job(gate: GatedServer):
+def test_cancelling_a_waiting_job(gated: Deployment):
     """Check 19."""
-    submit(gate.url)
-    until(gate.running)
-    waiting = submit(gate.url)
-    assert call(gate.url, "POST", f"cancel/{waiting}").json() == {"id": waiting, "status": "CANCELLED"}
-    gate.pipeline.gate.set()
-    until(lambda: all(job.state.final for job in gate.jobs()))
-    job = gate.service.get(ANONYMOUS, waiting[:36])
+    submit(gated.url)
+    gated.running()
+    waiting = submit(gated.url)
+    assert call(gated.url, "POST", f"cancel/{waiting}").json() == {"id": waiting, "status": "CANCELLED"}
+    gated.gate.open()
+    until(lambda: all(job.state.final for job in gated.jobs()))
+    job = gated.service.get(ANONYMOUS, waiting[:36])
     assert (job.state, job.started_at) == (JobState.CANCELLED, None)
 
 
-def test_cancelling_a_running_job_frees_the_device(gate: GatedServer):
+def test_cancelling_a_running_job_frees_the_device(gated: Deployment):
     """Check 19."""
-    running = submit(gate.url)
-    until(gate.running)
-    following = submit(gate.url)
+    running = submit(gated.url)
+    gated.running()
+    following = submit(gated.url)
     with ThreadPoolExecutor(1) as pool:
-        cancelled = pool.submit(call, gate.url, "POST", f"cancel/{running}")
-        until(lambda: gate.service.get(ANONYMOUS, running[:36]).state is JobState.CANCELLED)
+        cancelled = pool.submit(call, gated.url, "POST", f"cancel/{running}")
+        until(lambda: gated.service.get(ANONYMOUS, running[:36]).state is JobState.CANCELLED)
         assert cancelled.result().json() == {"id": running, "status": "CANCELLED"}
-    assert status(gate.url, running)["status"] == "CANCELLED"
-    gate.pipeline.let_pass()  # the step it was inside of
-    until(lambda: status(gate.url, following)["status"] == "IN_PROGRESS")
+    assert status(gated.url, running)["status"] == "CANCELLED"
+    gated.gate.let()  # the step it was inside of
+    until(lambda: status(gated.url, following)["status"] == "IN_PROGRESS")
 
 
 def test_cancelling_a_finished_job_changes_nothing(server: LiveServer):
@@ -369,35 +370,35 @@ def test_cancelling_a_finished_job_changes_nothing(server: LiveServer):
     assert status(server, done["id"])["status"] == "COMPLETED"
 
 
-def test_purging_removes_what_waits_and_nothing_else(gate: GatedServer):
+def test_purging_removes_what_waits_and_nothing_else(gated: Deployment):
     """Check 20."""
-    running = submit(gate.url)
-    until(gate.running)
-    waiting = [submit(gate.url), submit(gate.url)]
-    elsewhere = submit(gate.url, endpoint=NEWER)
-    assert call(gate.url, "POST", "purge-queue").json() == {"removed": 2, "status": "completed"}
-    assert [status(gate.url, job)["status"] for job in waiting] == ["CANCELLED"] * 2
-    gate.pipeline.gate.set()
+    running = submit(gated.url)
+    gated.running()
+    waiting = [submit(gated.url), submit(gated.url)]
+    elsewhere = submit(gated.url, endpoint=NEWER)
+    assert call(gated.url, "POST", "purge-queue").json() == {"removed": 2, "status": "completed"}
+    assert [status(gated.url, job)["status"] for job in waiting] == ["CANCELLED"] * 2
+    gated.gate.open()
     for job, endpoint in ((running, EDIT), (elsewhere, NEWER)):
-        ended = call(gate.url, "GET", f"status-sync/{job}", endpoint=endpoint).json()
+        ended = call(gated.url, "GET", f"status-sync/{job}", endpoint=endpoint).json()
         assert ended["status"] == "COMPLETED"
 
 
-def test_a_failed_job_can_be_retried_and_no_other(gate: GatedServer):
+def test_a_failed_job_can_be_retried_and_no_other(gated: Deployment):
     """Check 21."""
-    failed = submit(gate.url, policy={"executionTimeout": 5000})
-    waiting = submit(gate.url)
-    assert call(gate.url, "POST", f"retry/{waiting}").status_code == 400
-    assert call(gate.url, "GET", f"status-sync/{failed}").json()["status"] == "TIMED_OUT"
-    assert call(gate.url, "POST", f"retry/{failed}").json() == {"id": failed, "status": "IN_QUEUE"}
-    again = status(gate.url, failed)
+    failed = submit(gated.url, policy={"executionTimeout": 5000})
+    waiting = submit(gated.url)
+    assert call(gated.url, "POST", f"retry/{waiting}").status_code == 400
+    assert call(gated.url, "GET", f"status-sync/{failed}").json()["status"] == "TIMED_OUT"
+    assert call(gated.url, "POST", f"retry/{failed}").json() == {"id": failed, "status": "IN_QUEUE"}
+    again = status(gated.url, failed)
     assert again["status"] in ("IN_QUEUE", "IN_PROGRESS")
     assert "error" not in again
     assert "executionTime" not in again
-    gate.pipeline.gate.set()
-    done = call(gate.url, "GET", f"status-sync/{failed}").json()
+    gated.gate.open()
+    done = call(gated.url, "GET", f"status-sync/{failed}").json()
     assert (done["status"], done["retries"]) == ("COMPLETED", 1)
-    refused = call(gate.url, "POST", f"retry/{failed}")
+    refused = call(gated.url, "POST", f"retry/{failed}")
     assert (refused.status_code, refused.json()["error"]) == (
         400,
         f"Only a failed job can be retried; '{failed[:36]}' is succeeded.",
@@ -407,80 +408,80 @@ def test_a_failed_job_can_be_retried_and_no_other(gate: GatedServer):
 # --- waiting
 
 
-def test_runsync_answers_when_its_wait_is_over(gate: GatedServer):
+def test_runsync_answers_when_its_wait_is_over(gated: Deployment):
     """Check 22."""
     began = time.monotonic()
-    held = runsync(gate.url, params={"wait": "1000"})
+    held = runsync(gated.url, params={"wait": "1000"})
     assert 0.9 <= time.monotonic() - began <= 5
     assert held["status"] in ("IN_QUEUE", "IN_PROGRESS")
-    assert status(gate.url, held["id"])["id"] == held["id"]
-    assert runsync(gate.url, params={"wait": "1"})["status"] == "IN_QUEUE"
-    assert call(gate.url, "POST", "runsync", json={"input": an_input()}, params={"wait": "soon"}).status_code == 400
-    gate.pipeline.gate.set()
-    assert runsync(gate.url, params={"wait": "999999999"})["status"] == "COMPLETED"
+    assert status(gated.url, held["id"])["id"] == held["id"]
+    assert runsync(gated.url, params={"wait": "1"})["status"] == "IN_QUEUE"
+    assert call(gated.url, "POST", "runsync", json={"input": an_input()}, params={"wait": "soon"}).status_code == 400
+    gated.gate.open()
+    assert runsync(gated.url, params={"wait": "999999999"})["status"] == "COMPLETED"
 
 
-def test_status_sync_waits_and_no_longer_than_asked(gate: GatedServer):
+def test_status_sync_waits_and_no_longer_than_asked(gated: Deployment):
     """Check 23."""
-    job = submit(gate.url)
+    job = submit(gated.url)
     began = time.monotonic()
-    assert call(gate.url, "GET", f"status-sync/{job}", params={"wait": "1500"}).json()["status"] != "COMPLETED"
+    assert call(gated.url, "GET", f"status-sync/{job}", params={"wait": "1500"}).json()["status"] != "COMPLETED"
     assert time.monotonic() - began >= 1.4
     with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(call, gate.url, "GET", f"status-sync/{job}", params={"wait": "20000"})
-        gate.pipeline.gate.set()
+        held = pool.submit(call, gated.url, "GET", f"status-sync/{job}", params={"wait": "20000"})
+        gated.gate.open()
         assert held.result().json()["status"] == "COMPLETED"
-    again = call(gate.url, "GET", f"status-sync/{job}", params={"wait": "300000"})
+    again = call(gated.url, "GET", f"status-sync/{job}", params={"wait": "300000"})
     assert again.json()["status"] == "COMPLETED"
 
 
-def test_short_operations_answer_in_time_while_the_device_is_busy_and_the_queue_is_deep(gate: GatedServer):
+def test_short_operations_answer_in_time_while_the_device_is_busy_and_the_queue_is_deep(gated: Deployment):
     """Check 24: within the time after which the vendor's clients give up."""
     with ThreadPoolExecutor(8) as pool:
-        jobs = list(pool.map(lambda _: submit(gate.url), range(100)))
-    until(lambda: any(job.state is JobState.RUNNING for job in gate.jobs()))
+        jobs = list(pool.map(lambda _: submit(gated.url), range(100)))
+    until(lambda: any(job.state is JobState.RUNNING for job in gated.jobs()))
     for method, operation in (
         ("GET", f"status/{jobs[-1]}"),
         ("GET", "health"),
         ("POST", f"cancel/{jobs[-1]}"),
         ("POST", "purge-queue"),
     ):
-        answer = httpx.request(method, f"{gate.url}/v2/{EDIT}/{operation}", timeout=SHORT_S)
+        answer = httpx.request(method, f"{gated.url}/v2/{EDIT}/{operation}", timeout=SHORT_S)
         assert answer.status_code == 200
     assert answer.json()["removed"] == 98
 
 
-def test_a_stream_without_news_is_held_and_then_empty(gate: GatedServer):
+def test_a_stream_without_news_is_held_and_then_empty(gated: Deployment):
     """Check 25."""
-    job = submit(gate.url)
-    until(gate.running)
+    job = submit(gated.url)
+    gated.running()
     began = time.monotonic()
-    read = call(gate.url, "GET", f"stream/{job}").json()
+    read = call(gated.url, "GET", f"stream/{job}").json()
     assert 1 <= time.monotonic() - began <= 9
     assert (read["status"], read["stream"]) == ("IN_PROGRESS", [])
 
 
-def test_a_stream_shows_the_image_appearing_and_ends_with_it(gate: GatedServer):
+def test_a_stream_shows_the_image_appearing_and_ends_with_it(gated: Deployment):
     """Check 26: the first answer with a terminal status has all that is left, the next has nothing."""
-    job = submit(gate.url)
-    until(gate.running)
-    gate.pipeline.let_pass()
-    until(lambda: status(gate.url, job).get("output", {}).get("step") == 1)  # from then on a look is wanted
-    gate.pipeline.let_pass()
+    job = submit(gated.url)
+    gated.running()
+    gated.gate.let()
+    until(lambda: status(gated.url, job).get("output", {}).get("step") == 1)  # from then on a look is wanted
+    gated.gate.let()
     looks: list[Any] = []
-    until(lambda: looks.extend(call(gate.url, "GET", f"stream/{job}").json()["stream"]) or looks)
+    until(lambda: looks.extend(call(gated.url, "GET", f"stream/{job}").json()["stream"]) or looks)
     look = looks[-1]["output"]
     assert picture_at(look["partial_image_url"]).format == "JPEG"
     assert 0 < look["progress"] == look["step"] / look["steps"] < 1
-    progress = status(gate.url, job)["output"]
+    progress = status(gated.url, job)["output"]
     assert (progress["steps"], progress["progress"]) == (4, progress["step"] / 4)
-    gate.pipeline.gate.set()
-    assert call(gate.url, "GET", f"status-sync/{job}").json()["status"] == "COMPLETED"
-    last = call(gate.url, "GET", f"stream/{job}").json()
+    gated.gate.open()
+    assert call(gated.url, "GET", f"status-sync/{job}").json()["status"] == "COMPLETED"
+    last = call(gated.url, "GET", f"stream/{job}").json()
     assert last["status"] == "COMPLETED"
-    assert last["stream"][-1]["output"] == status(gate.url, job)["output"]
+    assert last["stream"][-1]["output"] == status(gated.url, job)["output"]
     for _ in range(2):
-        read = call(gate.url, "GET", f"stream/{job}").json()
+        read = call(gated.url, "GET", f"stream/{job}").json()
         assert (read["status"], read["stream"]) == ("COMPLETED", [])
 
 
@@ -494,13 +495,13 @@ def test_a_stream_of_a_failed_job_has_its_error_and_one_of_a_cancelled_job_ends(
     assert call(idle, "GET", f"stream/{cancelled}").status_code == 404
 
 
-def test_a_caller_who_hangs_up_leaves_the_job_running(gate: GatedServer):
+def test_a_caller_who_hangs_up_leaves_the_job_running(gated: Deployment):
     """Check 27."""
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{gate.url}/v2/{EDIT}/runsync", json={"input": an_input()}, timeout=0.5)
-    job = until(gate.running)
-    gate.pipeline.gate.set()
-    done = call(gate.url, "GET", f"status-sync/{job.id}").json()
+        httpx.post(f"{gated.url}/v2/{EDIT}/runsync", json={"input": an_input()}, timeout=0.5)
+    job = gated.running()
+    gated.gate.open()
+    done = call(gated.url, "GET", f"status-sync/{job.id}").json()
     assert (done["id"], done["status"]) == (f"sync-{job.id}-u1", "COMPLETED")
 
 
@@ -509,7 +510,7 @@ def test_too_many_waiting_jobs_are_a_429(tmp_path_factory: pytest.TempPathFactor
     full = ServiceSettings(max_waiting_per_account=1)
     with gated_server(tmp_path_factory.mktemp("runpod-full"), settings=full) as gated:
         submit(gated.url)
-        until(gated.running)
+        gated.running()
         submit(gated.url)
         answer = call(gated.url, "POST", "run", json={"input": an_input()})
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
@@ -628,14 +629,14 @@ def test_a_refused_image_is_a_failed_job_without_a_cost(tmp_path_factory: pytest
 # --- the rest
 
 
-def test_health_has_all_counters_and_they_add_up(gate: GatedServer):
+def test_health_has_all_counters_and_they_add_up(gated: Deployment):
     """Check 39."""
-    before = call(gate.url, "GET", "health").json()["jobs"]
-    submit(gate.url)
-    until(gate.running)
-    call(gate.url, "POST", f"cancel/{submit(gate.url)}")
-    submit(gate.url)
-    body = call(gate.url, "GET", "health").json()
+    before = call(gated.url, "GET", "health").json()["jobs"]
+    submit(gated.url)
+    gated.running()
+    call(gated.url, "POST", f"cancel/{submit(gated.url)}")
+    submit(gated.url)
+    body = call(gated.url, "GET", "health").json()
     assert sorted(body["jobs"]) == ["completed", "failed", "inProgress", "inQueue", "retried"]
     assert sorted(body["workers"]) == ["idle", "initializing", "ready", "running", "throttled", "unhealthy"]
     assert all(type(count) is int for group in body.values() for count in group.values())

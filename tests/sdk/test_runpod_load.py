@@ -13,9 +13,10 @@ import pytest
 
 from retouch.accounts.keys import ANONYMOUS
 from retouch.jobs.job import JobState
+from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, live_server
-from tests.sdk.gated import GatedServer, gated_server, until
 from tests.sdk.runpod_client import EDIT, call, submit
+from tests.waiting import until
 
 CALLERS = 200
 MOST_MB = 20
@@ -29,7 +30,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture
-def gated(tmp_path: Path) -> Iterator[GatedServer]:
+def gated(tmp_path: Path) -> Iterator[Deployment]:
     with gated_server(tmp_path) as running:
         yield running
 
@@ -66,40 +67,40 @@ def test_callers_who_wait_cost_little_memory_and_nobody_elses_time(idle: LiveSer
             assert b'"status":"CANCELLED"' in answer
 
 
-def cancel(gated: GatedServer, job: str) -> None:
+def cancel(gated: Deployment, job: str) -> None:
     assert call(gated.url, "POST", f"cancel/{job}").json()["status"] == "CANCELLED"
 
 
-def time_out(gated: GatedServer, job: str) -> None:
+def time_out(gated: Deployment, job: str) -> None:
     assert call(gated.url, "GET", f"status-sync/{job}").json()["status"] == "TIMED_OUT"
 
 
 @pytest.mark.parametrize("end", [cancel, time_out])
 def test_an_ended_job_frees_the_device_within_one_step_while_many_wait(
-    gated: GatedServer, end: Callable[[GatedServer, str], None]
+    gated: Deployment, end: Callable[[Deployment, str], None]
 ):
     """Checks 17, 19 and 20: of the job's four steps one more is taken, the one that the device was inside of."""
     first = submit(gated.url)
-    until(gated.running)
+    gated.running()
     running = submit(gated.url, policy={"executionTimeout": 5000})
     waiting = [submit(gated.url) for _ in range(50)]
     cancel(gated, first)
-    gated.pipeline.let_pass()  # the step that the first one was inside of
+    gated.gate.let()  # the step that the first one was inside of
     until(lambda: state_of(gated, running) is JobState.RUNNING)
-    gated.pipeline.let_pass()
+    gated.gate.let()
     until(lambda: gated.service.get(ANONYMOUS, running[:36]).step == 1)
     end(gated, running)
-    gated.pipeline.let_pass()
+    gated.gate.let()
     until(lambda: state_of(gated, waiting[0]) is JobState.RUNNING)
     assert gated.service.get(ANONYMOUS, running[:36]).step == 1
     assert call(gated.url, "POST", "purge-queue").json()["removed"] == 49
     cancel(gated, waiting[0])
-    gated.pipeline.let_pass()
+    gated.gate.let()
     last = submit(gated.url)
-    gated.pipeline.gate.set()
+    gated.gate.open()
     assert call(gated.url, "GET", f"status-sync/{last}").json()["status"] == "COMPLETED"
     assert JobState.SUCCEEDED not in {state_of(gated, job) for job in (first, running, *waiting)}
 
 
-def state_of(gated: GatedServer, job: str) -> JobState:
+def state_of(gated: Deployment, job: str) -> JobState:
     return gated.service.get(ANONYMOUS, job[:36]).state

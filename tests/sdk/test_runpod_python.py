@@ -13,8 +13,8 @@ import pytest
 import runpod
 from runpod import AsyncioEndpoint
 
+from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, clean_environment, live_server
-from tests.sdk.gated import GatedServer, gated_server, until
 from tests.sdk.runpod_client import EDIT, an_input, pointed_at
 
 
@@ -31,7 +31,7 @@ def endpoint(server: LiveServer) -> Iterator[runpod.Endpoint]:
 
 
 @pytest.fixture
-def gated(tmp_path: Path) -> Iterator[GatedServer]:
+def gated(tmp_path: Path) -> Iterator[Deployment]:
     with gated_server(tmp_path) as running:
         yield running
 
@@ -68,11 +68,11 @@ def test_a_wrong_key_is_the_packages_own_error(server: LiveServer):
         endpoint.run(an_input())
 
 
-def test_a_cancelled_job_and_the_end_of_its_stream(gated: GatedServer):
+def test_a_cancelled_job_and_the_end_of_its_stream(gated: Deployment):
     """Check 29: the package's own loop would go on for ever without the 404."""
     with pointed_at(gated.url) as endpoint:
         job = endpoint.run(an_input())
-        until(gated.running)
+        gated.running()
         assert job.status() == "IN_PROGRESS"
         assert job.cancel() == {"id": job.job_id, "status": "CANCELLED"}
         assert job.status() == "CANCELLED"
@@ -80,14 +80,14 @@ def test_a_cancelled_job_and_the_end_of_its_stream(gated: GatedServer):
             list(job.stream())
 
 
-def test_a_job_that_takes_longer_than_its_caller_waits(gated: GatedServer):
+def test_a_job_that_takes_longer_than_its_caller_waits(gated: Deployment):
     """Check 29."""
     with pointed_at(gated.url) as endpoint:
         job = endpoint.run(an_input())
         assert job.output() is None
         with pytest.raises(TimeoutError):
             job.output(timeout=1)
-        gated.pipeline.gate.set()
+        gated.gate.open()
         assert job.output(timeout=20)["image_url"]
 
 

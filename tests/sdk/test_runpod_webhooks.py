@@ -18,20 +18,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from retouch.accounts.keys import Keys
-from retouch.catalog import Catalog, checkpoint_named
-from retouch.database import Database
 from retouch.edit import Delivery
 from retouch.errors import Failure
-from retouch.jobs.wakeups import open_wakeups
-from retouch.protocols.authentication import Authenticator
-from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.runpod.face import FACE
 from retouch.server.webhooks import Webhooks
-from retouch.service import Service
-from retouch.storage.open import open_blobs
-from retouch.watch import Watch
-from tests.harness import ANNE, HandClock, an_edit
+from tests.harness import ANNE, Deployment, HandClock, an_edit
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import picture_at
 from tests.sdk.runpod_client import EDIT, an_input, call, nulls_in
@@ -100,18 +91,13 @@ def test_every_end_of_a_job_is_told_once(server: LiveServer, receiver: Any, buck
 def test_a_webhook_that_is_not_acknowledged_is_sent_twice_more_ten_seconds_apart(tmp_path: Path):
     """Check 38: by the clock of the sender, which the test moves."""
     clock = HandClock()
-    database = Database(f"sqlite:///{tmp_path / 'x.db'}")
-    database.migrate()
-    blobs, wakeups, catalog = (
-        open_blobs(None, tmp_path),
-        open_wakeups(database, tmp_path),
-        Catalog.serving(checkpoint_named("null")),
-    )
-    service = Service(database, blobs, catalog, wakeups, clock=clock)
-    keys = Authenticator(Keys(database), loopback=True, no_auth=False)
-    dependencies = AppDependencies(service, Watch(service), blobs, catalog, keys)
-    with webhook_receiver(500, 503, 500) as receiver, ThreadPoolExecutor(1) as threads:
-        sender = Webhooks(database, service, allow_private=[receiver.address], clock=clock)
+    with (
+        Deployment(tmp_path, clock=clock) as deployment,
+        webhook_receiver(500, 503, 500) as receiver,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        service, dependencies = deployment.service, deployment.dependencies()
+        sender = Webhooks(deployment.database, service, allow_private=[receiver.address], clock=clock)
         options = {"origin": "http://localhost", "input": '{"prompt":"x"}'}
         delivery = Delivery("runpod", EDIT, webhook_url=receiver.url, options=options)
         service.submit_failed(ANNE, an_edit("", images=()), delivery, Failure("invalid_value", "Wrong."))
@@ -126,8 +112,6 @@ def test_a_webhook_that_is_not_acknowledged_is_sent_twice_more_ten_seconds_apart
         assert sender.send_due(dependencies, threads) == 0
         bodies = {receiver.next().body for _ in range(3)}
         assert len(bodies) == 1
-    wakeups.close()
-    database.close()
 
 
 def test_an_image_goes_into_the_callers_bucket(server: LiveServer, bucket: str):

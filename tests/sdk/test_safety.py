@@ -21,16 +21,18 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
+from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.prompt_safety import Judgement, PromptChecker
 from retouch.engine.rewrite import PromptExpander
 from retouch.engine.safety import ImageChecker
 from retouch.images import Pixels
 from retouch.worker.moderation import Moderation
 from retouch.worker.policy import JobPolicy
+from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, clean_environment, free_port, live_server
 from tests.sdk import runpod_client
 from tests.sdk.fal import EDIT, PLUS, TWO, arguments, photo, picture_at, pointed_at
-from tests.sdk.gated import GatedPipeline, GatedServer, gated_server, until
+from tests.waiting import until
 from tests.webhook_receiver import webhook_receiver
 
 PROMPT = "make it snow"
@@ -139,12 +141,10 @@ def test_metrics_count_the_verdicts(flagging: LiveServer) -> None:
 # --- a checker of our own, to flag one image of several
 
 
-class Shaded(GatedPipeline):
+class Shaded(NullPipeline):
     """Image i of a job is one grey of 40 (i + 1), for the seed 7; remembers the prompts it got."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.gate.set()
         self.prompts: list[str] = []
 
     def prepare(self, spec, images, inputs=None):
@@ -195,7 +195,7 @@ def policy(flags: Callable[[Pixels], bool] = lambda image: False, **more: Any) -
 
 
 @contextlib.contextmanager
-def serving(folder: Path, rules: JobPolicy) -> Iterator[tuple[GatedServer, Shaded]]:
+def serving(folder: Path, rules: JobPolicy) -> Iterator[tuple[Deployment, Shaded]]:
     pipeline = Shaded()
     with gated_server(folder, pipeline=pipeline, policy=rules) as server:
         yield server, pipeline

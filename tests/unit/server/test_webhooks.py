@@ -16,45 +16,24 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from retouch.accounts import signing
-from retouch.accounts.keys import Keys
 from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
-from retouch.catalog import Catalog, checkpoint_named
-from retouch.database import Database
 from retouch.edit import Delivery, EditRequest, ImageInput
 from retouch.errors import Failure
 from retouch.jobs import outbox
-from retouch.jobs.wakeups import open_wakeups
-from retouch.protocols.authentication import Authenticator
-from retouch.protocols.dependencies import AppDependencies
 from retouch.server.webhooks import Webhooks
-from retouch.service import Service
-from retouch.storage.blobs import Blobs
-from retouch.storage.open import open_blobs
-from retouch.watch import Watch
-from tests.harness import ANNE, OUTPUT, USAGE, HandClock
+from tests.harness import ANNE, OUTPUT, USAGE, Deployment, HandClock
 from tests.webhook_receiver import Delivery as Delivered
 from tests.webhook_receiver import Receiver, webhook_receiver
 
 
-class Sending:
-    """A service, a sender and the clock of both."""
+class Sending(Deployment):
+    """With a sender of webhooks that has the same clock."""
 
     def __init__(self, folder: Path, clock: HandClock | None = None) -> None:
-        self.clock = clock or HandClock()
-        self.database = Database(f"sqlite:///{folder / 'x.db'}")
-        self.database.migrate()
-        self.blobs: Blobs = open_blobs(None, folder)
-        catalog = Catalog.serving(checkpoint_named("null"))
-        self.wakeups = open_wakeups(self.database, folder)
-        self.service = Service(self.database, self.blobs, catalog, self.wakeups, clock=self.clock)
-        self.context = AppDependencies(
-            service=self.service,
-            watch=Watch(self.service),
-            blobs=self.blobs,
-            catalog=catalog,
-            authenticator=Authenticator(Keys(self.database), loopback=True, no_auth=False),
+        super().__init__(folder, clock=clock or HandClock())
+        self.context = self.dependencies(
             link_ttl_s=3600,
             tokens=Tokens.of_this_process(),
             signer=Signer(server_secret_named(self.database, signing.SECRET_NAME, lambda: token_bytes(32))),
@@ -85,8 +64,7 @@ class Sending:
 
     def close(self) -> None:
         self.threads.shutdown()
-        self.wakeups.close()
-        self.database.close()
+        super().close()
 
 
 @pytest.fixture
