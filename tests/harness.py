@@ -57,13 +57,6 @@ BEN = Account("ben", "ben", "key_ben")
 DELIVERY = Delivery("openai", "qwen-image-edit")
 OUTPUT = EditOutput((OutputImage("outputs/none", 256, 256, "image/png", 1000, 7),), "make it red", {}, (256, 256))
 USAGE = Usage(images=1, pixels=65_536, steps=4, device_ms=120)
-TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.SUCCEEDED: frozenset(),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset(),
-}
 _EDIT_FIELDS = {field.name for field in fields(EditRequest)}
 
 

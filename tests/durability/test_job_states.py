@@ -28,11 +28,18 @@ from retouch.jobs.fair_queue import ALLOWANCE, DRIFT, HEAD_START, REMEMBERED, Pl
 from retouch.jobs.job import MAX_ATTEMPTS, JobState, Lease
 from retouch.jobs.tables import job, webhook_outbox
 from retouch.service import Service
-from tests.harness import DELIVERY, OUTPUT, TRANSITIONS, USAGE, Deployment, HandClock, an_edit
+from tests.harness import DELIVERY, OUTPUT, USAGE, Deployment, HandClock, an_edit
 
 LEASE_S = 30.0
 HOOKED = replace(DELIVERY, webhook_url="https://example.com/hook")
 FAILURE = Failure("internal_error", "Something of ours is broken.")
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset(),
+}
 ACCOUNTS = [Account(name, name, name, weight=weight) for name, weight in (("anne", 1), ("ben", 1), ("vip", 2))]
 
 
