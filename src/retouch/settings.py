@@ -130,6 +130,7 @@ class ModelSettings(_Component):
 
     model: str = Field("demo", description="checkpoint: a name of the catalogue, or a folder")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
+    precision: str = Field("auto", description="bf16, fp8, int8, or auto: the most exact that fits the device")
     accept_research_licence: bool = Field(default=False, description="allow weights licensed for research only")
 
 

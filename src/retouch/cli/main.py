@@ -82,6 +82,12 @@ AcceptLicence = Annotated[
     bool | None, typer.Option("--accept-research-licence", help="Allow weights that are licensed for research only.")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>. [default: auto]")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|bf16|fp8|int8", help="How weights are kept; auto: the most exact that fits. [default: auto]"
+    ),
+]
 SafetyChecker = Annotated[
     str | None,
     typer.Option(
@@ -199,6 +205,7 @@ def serve(
     model: Model = None,
     workers: Workers = None,
     device: Device = None,
+    precision: Precision = None,
     database: DatabaseUrl = None,
     storage: StorageUrl = None,
     retention_days: RetentionDays = None,
@@ -242,7 +249,11 @@ def serve(
             settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
         ),
         settings.read(
-            settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+            settings.ModelSettings,
+            model=model,
+            device=device,
+            precision=precision,
+            accept_research_licence=accept_research_licence,
         ),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
         settings.read(settings.ProcessSettings, workers=workers, log_level=log_level),
@@ -277,6 +288,7 @@ def worker(
     data: Data = None,
     model: Model = None,
     device: Device = None,
+    precision: Precision = None,
     database: DatabaseUrl = None,
     storage: StorageUrl = None,
     retention_days: RetentionDays = None,
@@ -307,7 +319,11 @@ def worker(
             settings.StoreSettings, data=data, database=database, storage=storage, retention_days=retention_days
         ),
         settings.read(
-            settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+            settings.ModelSettings,
+            model=model,
+            device=device,
+            precision=precision,
+            accept_research_licence=accept_research_licence,
         ),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
         settings.read(settings.ProcessSettings, log_level=log_level),
@@ -346,6 +362,7 @@ def edit(
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .jpg, .webp, .avif or .gif.")],
     model: Model = None,
     device: Device = None,
+    precision: Precision = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same picture. [default: a random one]")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps. [default: the model's own]")] = None,
     size: Annotated[
@@ -375,7 +392,11 @@ def edit(
 
     edit_once(
         settings.read(
-            settings.ModelSettings, model=model, device=device, accept_research_licence=accept_research_licence
+            settings.ModelSettings,
+            model=model,
+            device=device,
+            precision=precision,
+            accept_research_licence=accept_research_licence,
         ),
         settings.read(
             settings.SafetySettings,
@@ -399,6 +420,40 @@ def edit(
         size=size,
         guidance_scale=guidance_scale,
         acceleration=acceleration,
+    )
+
+
+@app.command()
+def doctor(*, model: Model = None, device: Device = None) -> None:
+    """Say what this machine has, and which checkpoint it can run in which precision."""
+    from retouch import settings
+    from retouch.cli.doctor import examine
+
+    examine(settings.read(settings.ModelSettings, model=model, device=device))
+
+
+@app.command()
+def bench(
+    *,
+    model: Model = None,
+    device: Device = None,
+    precision: Precision = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Edits for each acceleration.")] = 3,
+    accept_research_licence: AcceptLicence = None,
+) -> None:
+    """Measure edits of the sample photo on this machine, with each acceleration."""
+    from retouch import settings
+    from retouch.cli.bench import measure
+
+    measure(
+        settings.read(
+            settings.ModelSettings,
+            model=model,
+            device=device,
+            precision=precision,
+            accept_research_licence=accept_research_licence,
+        ),
+        rounds,
     )
 
 

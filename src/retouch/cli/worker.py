@@ -103,7 +103,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
 
     def load() -> Pipeline:
         wanted = speaks(safety, rewriter, checkpoint, model.device)
-        return load_pipeline(checkpoint, device=model.device, speaks=wanted)
+        return load_pipeline(checkpoint, device=model.device, speaks=wanted, precision=model.precision)
 
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(open_database(store))

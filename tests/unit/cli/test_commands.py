@@ -58,6 +58,28 @@ def test_an_edit_writes_the_picture_and_tells_its_seed(retouch: Retouch, photo: 
     assert images.decode(out_file.read_bytes()).shape[2] == 3
 
 
+def test_the_doctor_says_what_is_here_and_what_a_checkpoint_needs(retouch: Retouch) -> None:
+    code, out, _ = retouch("doctor", "--model", "qwen-image-edit-2511", "--device", "cpu")
+    assert code == 0
+    assert "torch 2." in out
+    assert "edits run on the processor" in out
+    assert "needs of a GPU, with room for an edit of a megapixel: bf16: 46.8 GB, fp8: 26.7 GB" in out
+
+
+def test_the_bench_measures_what_there_is(retouch: Retouch) -> None:
+    code, out, _ = retouch("bench", "--model", "null", "--rounds", "1")
+    assert code == 0
+    assert [line.split(":")[0] for line in out.splitlines()[1:]] == ["none", "regular", "high"]
+    assert "regular: not there" in out
+
+
+def test_a_precision_that_is_not_there_is_one_sentence(retouch: Retouch, photo: Path, tmp_path: Path) -> None:
+    code, _, err = retouch("edit", str(photo), "x", "-o", str(tmp_path / "a.png"), "--precision", "fp4")
+    assert code == 1
+    assert is_one_sentence(err)
+    assert "auto, bf16, fp8, int8" in err
+
+
 def test_the_same_seed_gives_the_same_bytes(retouch: Retouch, photo: Path, tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         retouch("edit", str(photo), "x", "-o", str(tmp_path / name), "--model", "null", "--seed", "3", "--steps", "2")

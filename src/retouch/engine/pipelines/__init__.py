@@ -28,14 +28,16 @@ def load_pipeline(
     compat: str | None = None,
     folder: Path | None = None,
     speaks: Speaks = SILENT,
+    precision: str = "auto",
 ) -> Pipeline:
     """Load a checkpoint's weights onto a device; minutes for a large one.
 
     device: `auto` (a GPU when there is one), `cpu`, `cuda` or `cuda:1`. compat: `diffusers` repeats the
     stock pipelines to the bit, their faults included. folder: weights instead of `checkpoint.source`.
-    speaks: what its language model is for beside encoding.
+    speaks: what its language model is for beside encoding. precision: `bf16`, `fp8`, `int8`, or `auto`, the most exact
+    that fits.
     Raises UnsupportedParameter for a checkpoint or option this engine does not have, UnknownModel when
-    the weights are not there.
+    the weights are not there, OutOfMemory when they do not fit.
     """
     if compat not in (None, "diffusers"):
         raise UnsupportedParameter(f"There is no compat mode '{compat}'; there is: diffusers.")
@@ -50,7 +52,9 @@ def load_pipeline(
         )
     with _module("lean_import", checkpoint.name).without_compiler():
         loading = _module("loading", checkpoint.name)
-        pipeline: Pipeline = loading.load(checkpoint, device=device, compat=compat, folder=folder, speaks=speaks)
+        pipeline: Pipeline = loading.load(
+            checkpoint, device=device, compat=compat, folder=folder, speaks=speaks, precision=precision
+        )
     return pipeline
 
 

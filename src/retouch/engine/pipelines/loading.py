@@ -24,9 +24,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwe
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
+from retouch.engine.pipelines import memory_plan
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
 from retouch.engine.pipelines.hub import PARTS, weights_of
 from retouch.engine.pipelines.modulation import Modulation, fingerprint_of, modulation_layers
+from retouch.engine.pipelines.precision import compress
 from retouch.engine.pipelines.previews import load_preview
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
 from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
@@ -46,7 +48,13 @@ UNSUPPORTED_OPTIONS = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_
 
 
 def load(
-    checkpoint: Checkpoint, *, device: str, compat: str | None, folder: Path | None, speaks: Speaks
+    checkpoint: Checkpoint,
+    *,
+    device: str,
+    compat: str | None,
+    folder: Path | None,
+    speaks: Speaks,
+    precision: str = "auto",
 ) -> QwenImageEdit:
     """See `load_pipeline`."""
     target = choose_device(device)
@@ -56,8 +64,49 @@ def load(
         torch.backends.cudnn.allow_tf32 = False
     folder = folder or find_folder(checkpoint)
     rules = read_rules(folder)
+    free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else None
+    storage = storage_of(checkpoint, folder, precision, dtype, free_bytes=free, speaks=speaks)
+    if storage is not None and compat is not None:
+        raise UnsupportedParameter(f"compat mode computes with the weights as they are, not in {storage}.")
     with quiet(), torch.inference_mode():
-        return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks)
+        return assemble(
+            checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, storage=storage
+        )
+
+
+def storage_of(
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: str,
+    dtype: torch.dtype,
+    *,
+    free_bytes: int | None,
+    speaks: Speaks = SILENT,
+) -> str | None:
+    """In which of eight bits to keep weights, or None for `dtype`, as `precision` says and the device allows.
+
+    free_bytes: of the device; None asks for no check. Raises UnsupportedParameter, and OutOfMemory with the numbers.
+    """
+    if precision not in ("auto", *memory_plan.PRECISIONS):
+        allowed = ", ".join(("auto", *memory_plan.PRECISIONS))
+        raise UnsupportedParameter(f"There is no precision '{precision}'; there are: {allowed}.", field="precision")
+    if checkpoint.full_precision and precision != "auto":
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' runs in float32 only: its numbers span more than '{precision}' tells apart.",
+            field="precision",
+        )
+    if dtype == torch.float32:
+        if precision == "bf16":
+            raise UnsupportedParameter(
+                f"'{checkpoint.name}' computes in float32 here, not in bf16; say auto, fp8 or int8.", field="precision"
+            )
+        return None if precision == "auto" else precision
+    if free_bytes is not None:
+        with _reading("configuration", folder):
+            parts = memory_plan.parts_of(folder)
+        precision = memory_plan.check(checkpoint.name, parts, precision, free_bytes, speaks=speaks.any)
+        logger.info("%s in %s, %s of the device free", checkpoint.name, precision, memory_plan.gigabytes(free_bytes))
+    return None if precision in ("auto", "bf16") else precision
 
 
 def dtype_on(device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
@@ -117,25 +166,29 @@ def assemble(
     *,
     compat: bool,
     speaks: Speaks = SILENT,
+    storage: str | None = None,
 ) -> QwenImageEdit:
-    """Read every part of a complete folder and put them together."""
+    """Read every part of a complete folder and put them together. storage: see `storage_of`."""
     vae = _vae(folder, device, dtype)
     channels = vae.config.z_dim
     codec: ImageCodec = StockVae(vae) if compat else FoldedVae(vae)
     network: Network
     if compat:
         network = PlainNetwork(_transformer(folder, device, dtype))
-    elif device.type == "cpu":
-        network = FastNetwork(_transformer(folder, device, dtype))
     else:
         transformer = _transformer(folder, torch.device("cpu"), dtype)
-        with _reading("transformer", folder):
-            place(transformer, device)
-        weights = folder / "transformer"
-        network = FastNetwork(
-            transformer, Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint_of(weights))
-        )
-    text_encoder, heads = _text_encoder(checkpoint, rules, folder, device, dtype, compat=compat, speaks=speaks)
+        if storage is not None:
+            compress(transformer.transformer_blocks, storage, keep=frozenset(modulation_layers(transformer)))
+        modulation = None
+        if device.type != "cpu":
+            with _reading("transformer", folder):
+                place(transformer, device)
+            weights = folder / "transformer"
+            modulation = Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint_of(weights))
+        network = FastNetwork(transformer, modulation)
+    text_encoder, heads = _text_encoder(
+        checkpoint, rules, folder, device, dtype, compat=compat, speaks=speaks, storage=storage
+    )
     return QwenImageEdit(
         checkpoint,
         rules,
@@ -194,12 +247,17 @@ def _text_encoder(
     *,
     compat: bool,
     speaks: Speaks,
+    storage: str | None = None,
 ) -> tuple[TextEncoder, LanguageHeads | None]:
     unneeded = "" if speaks.any else "lm_head."
     with _reading("text encoder", folder):
+        first = device if storage is None else torch.device("cpu")
         model = _whole(
-            Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", device, unneeded=unneeded, dtype=dtype
+            Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", first, unneeded=unneeded, dtype=dtype
         )
+        if storage is not None:
+            compress(model.model.language_model, storage)
+            model.to(device)
         encoder = TextEncoder(
             model.model,  # without the head that would predict words
             Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),

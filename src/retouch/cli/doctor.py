@@ -1,0 +1,69 @@
+"""`retouch doctor`: what is installed, which devices there are, and what fits them. It loads no weights."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from retouch.catalog import checkpoint_named
+from retouch.settings import ModelSettings, StoreSettings, read
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
+
+
+def examine(model: ModelSettings) -> None:
+    """Print the report. Raises RetouchError for a checkpoint or device that does not exist."""
+    checkpoint = checkpoint_named(model.model, accept_research_licence=True)
+    for line in (*machine(), *devices(model.device)):
+        sys.stdout.write(f"{line}\n")
+    if checkpoint.block_cache:
+        for line in fitting(checkpoint.name):
+            sys.stdout.write(f"{line}\n")
+
+
+def machine() -> Iterator[str]:
+    yield f"retouch {version('retouch')}, Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    for name in PACKAGES:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"{name} is missing: pip install 'retouch[local]'"
+    data = read(StoreSettings).data
+    existing = next(folder for folder in (data, *data.parents) if folder.exists())
+    writable = "" if os.access(existing, os.W_OK) else ", not writable"
+    yield f"data folder {data}: {shutil.disk_usage(existing).free / 1e9:.1f} GB free{writable}"
+    yield f"{os.cpu_count()} processors"
+
+
+def devices(device: str) -> Iterator[str]:
+    try:
+        torch = importlib.import_module("torch")
+        loading = importlib.import_module("retouch.engine.pipelines.loading")
+    except ModuleNotFoundError:
+        return
+    chosen = loading.choose_device(device)
+    for index in range(torch.cuda.device_count()):
+        free, whole = torch.cuda.mem_get_info(index)
+        name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+        yield f"cuda:{index} {name}, capability {major}.{minor}: {free / 1e9:.1f} of {whole / 1e9:.1f} GB free"
+    if chosen.type == "cpu":
+        yield "edits run on the processor; the demo is meant for it, the large checkpoints are not"
+
+
+def fitting(name: str) -> Iterator[str]:
+    """What a large checkpoint needs, and what of it fits."""
+    try:
+        memory_plan = importlib.import_module("retouch.engine.pipelines.memory_plan")
+    except ModuleNotFoundError:
+        return
+    parts = memory_plan.full_size()
+    yield f"{name} needs of a GPU, with room for an edit of a megapixel: {', '.join(memory_plan.needs(parts))}"
+    torch = importlib.import_module("torch")
+    for index in range(torch.cuda.device_count()):
+        chosen = memory_plan.choose(parts, torch.cuda.mem_get_info(index)[0])
+        yield f"cuda:{index}: {f'runs in {chosen}' if chosen else 'too small'}"
