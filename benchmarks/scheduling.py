@@ -209,7 +209,7 @@ def simulate(
     """Run the trace on one device; returns when the last edit ended and the most edits held at once."""
     arrivals, leased, staging, resident = iter(edits), {}, [], 0
     coming: Edit | None = next(arrivals)
-    now, most = 0.0, 0
+    now, boundary, most = 0.0, 0.0, 0
     while coming is not None or leased or line.head() is not None:
         while coming is not None and coming.at <= now:
             line.put(coming)
@@ -217,7 +217,10 @@ def simulate(
         while (head := line.head()) is not None and lease(leased, head):
             edit = line.take()
             leased[str(edit.number)] = edit
-            heapq.heappush(staging, (now + CLAIM_S + STAGING_S, edit.number))
+            # Leased while the step before this boundary ran, when it came during that step.
+            leased_at = edit.at if edit.at > boundary else now
+            heapq.heappush(staging, (leased_at + CLAIM_S + STAGING_S, edit.number))
+        boundary = now
         while staging and staging[0][0] <= now:
             edit = leased[str(heapq.heappop(staging)[1])]
             if isinstance(scheduler, Turns):
