@@ -41,7 +41,7 @@ class WorkerSettings:
     most_leased: int = 64
     ready_s: float = 2.0
     too_long_s: float = 10.0
-    staging: int = 4
+    staging: int = 8
     slow_staging_s: float = 1.0
     poll_s: float = 1.0
     outage_s: float = 30.0

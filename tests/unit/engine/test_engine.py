@@ -161,6 +161,29 @@ def test_an_edit_that_never_fits_is_refused_and_the_next_one_runs() -> None:
     assert [done.edit_id for report in reports for done in report.finished] == [small]
 
 
+class Alone(NullPipeline):
+    """No two edits share a step, as in the real pipelines."""
+
+    shared_step_tokens = 0
+
+
+def test_sixty_small_edits_are_held_at_once_where_memory_allows_and_a_large_one_is_refused_alone() -> None:
+    engine = Engine(Alone(), memory_bytes=60 * 96 * 64 * 3)
+    edits = {engine.add(spec(steps=9), [PICTURE], place=(0,))}
+    while engine.step().action != "denoise":
+        pass
+    for number in range(1, 60):  # each stands before those that run
+        edits.add(engine.add(spec(steps=9), [PICTURE], place=(-number,)))
+        assert [engine.step().action for _ in range(2)] == ["prepare", "denoise"]
+    assert all(engine.begun(edit_id) for edit_id in edits)
+    large = engine.add(spec(width=1024, height=1024), [PICTURE], place=(1,))
+    reports = []
+    while engine.busy:
+        reports.append(engine.step())
+    assert {done.edit_id for report in reports for done in report.finished} == edits
+    assert [failed.edit_id for report in reports for failed in report.failed] == [large]
+
+
 def test_a_preview_exists_after_the_first_step() -> None:
     engine = Engine(NullPipeline())
     edit_id = engine.add(spec(), [PICTURE])
