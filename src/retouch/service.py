@@ -400,11 +400,22 @@ class Service:
             return store.renew(connection, lease, self._clock() + timedelta(seconds=lease_s))
 
     def progress(
-        self, lease: Lease, *, step: int, steps: int, logs: Sequence[str] = (), previews: Sequence[Preview] = ()
+        self,
+        lease: Lease,
+        *,
+        step: int,
+        steps: int,
+        logs: Sequence[str] = (),
+        previews: Sequence[Preview] = (),
+        seconds_left: float | None = None,
     ) -> bool:
-        """Record how far it is, at most four times a second. True when the owner wants it cancelled; LeaseLost."""
+        """Record how far it is, at most four times a second. True when the owner wants it cancelled; LeaseLost.
+
+        seconds_left: until its images are there, as the worker predicts it.
+        """
         new: list[events.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
-        new.append(("step", {"step": step, "steps": steps}))
+        left = {} if seconds_left is None else {"seconds_left": round(seconds_left, 1)}
+        new.append(("step", {"step": step, "steps": steps, **left}))
         new += [("preview", {"blob": each.blob, "image": each.image, "step": each.step}) for each in previews]
         with self._database.transaction(durability="eventual") as connection:
             cancel = store.progress(connection, lease, step=step, steps=steps)

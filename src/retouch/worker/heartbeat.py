@@ -131,7 +131,8 @@ class Heartbeat:
         if not renewal_due and step > reported.step and now - reported.progress_at >= self.settings.progress_s:
             previews = self._store_previews(job, reported, now)
             reported.progress_at, reported.step = now, step
-            return self.service.progress(job.lease, step=step, steps=job.steps, previews=previews)
+            left = self.runner.seconds_left(job)
+            return self.service.progress(job.lease, step=step, steps=job.steps, previews=previews, seconds_left=left)
         if renewal_due:
             reported.renewed_at = now
             return self.service.renew(job.lease, self.settings.lease_s)

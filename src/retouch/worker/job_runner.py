@@ -107,6 +107,11 @@ class JobRunner:
         elif job.close():  # the stop came while it was being leased
             self._give_back(job)
 
+    def seconds_left(self, job: LeasedJob) -> float:
+        """Until its images are there, with what goes before it on this device."""
+        before = self.leased.seconds_before(job.place, slow_staging_s=self._settings.slow_staging_s)
+        return before + job.seconds_left + self.costs.cost.around_s
+
     def give_back_late(self, seconds: float) -> None:
         """Let other workers have the jobs that have not begun and have more than so many seconds before them."""
         for job in self.leased.all():

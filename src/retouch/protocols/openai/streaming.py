@@ -71,7 +71,9 @@ class EditStream:
                     yield sse_comment(await self._waiting())
                 for event in events:
                     if event.kind == "step":
-                        yield sse_comment(f"step {event.data.get('step')}/{event.data.get('steps')}")
+                        left = event.data.get("seconds_left")
+                        about = "" if left is None else f" seconds_left={left}"
+                        yield sse_comment(f"step {event.data.get('step')}/{event.data.get('steps')}{about}")
                     elif event.kind == "preview" and partials.wanted:
                         image = _number(event, "image")
                         index = partials.next_index(image, _number(event, "step"))
