@@ -136,17 +136,9 @@ class Engine:
         edit = self._edits.get(edit_id)
         return edit is not None and edit.state is not None
 
-    def check_prompt(self, prompt: str) -> Future[None]:
-        """Its error is the InvalidRequest of a prompt that the model cannot take.
-
-        Done in the thread that calls `step`: a tokenizer may not be used by two threads at once.
-        """
-
-        def check() -> Generator[None, None, None]:
-            yield
-            self._pipeline.check_prompt(prompt)
-
-        return self.interleave(check())
+    def check_prompt(self, prompt: str) -> None:
+        """Raise InvalidRequest for a prompt that the model cannot take; cheap, no turn is waited for."""
+        self._pipeline.check_prompt(prompt)
 
     def interleave(self, words: Generator[None, None, T]) -> Future[T]:
         """Advance `words` in the thread that calls `step`, in turns between denoise steps; its result or its error.

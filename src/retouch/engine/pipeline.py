@@ -69,7 +69,7 @@ class Pipeline(Protocol):
         """None unless it was loaded to speak."""
 
     def check_prompt(self, prompt: str) -> None:
-        """Raise InvalidRequest for a prompt that `prepare` would refuse."""
+        """Raise InvalidRequest for a prompt that `stage` would refuse; from any thread."""
 
     def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Any:
         """The part of `prepare` that needs no device: hashes, copies, tokens; from any thread.

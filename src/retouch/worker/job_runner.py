@@ -43,7 +43,7 @@ from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.outcome import output_of, usage_of
-from retouch.worker.policy import JobPolicy, wait_for
+from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import ReadInput, finish_image, stage_in
 
@@ -252,13 +252,7 @@ class JobRunner:
         assert self.engine is not None, "jobs are leased after the engine is loaded"
         engine, request = self.engine, job.lease.job.request
 
-        def cancelled() -> bool:
-            return job.closed
-
-        def check(prompt: str) -> None:
-            wait_for(engine.check_prompt(prompt), cancelled)
-
-        rewrite = expander.expand(request.prompt, inputs, check, cancelled)
+        rewrite = expander.expand(request.prompt, inputs, engine.check_prompt, cancelled=lambda: job.closed)
         if rewrite.prompt is None:
             return Expansion(request.prompt, rewrite.reason)
         try:

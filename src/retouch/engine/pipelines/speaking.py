@@ -86,7 +86,7 @@ class Speaker:
         copies, key = self._look(images)
         for token in self.tokens(text, copies, key, max_tokens):
             spoken.append(token)
-            written = self._encoder.tokenizer.decode(spoken)
+            written = self._encoder.text_of(spoken)
             if written.rstrip().endswith(CLOSING):
                 break
             spent += time.perf_counter() - began
@@ -107,7 +107,7 @@ class Speaker:
         question = prompt_safety.QUESTION_BEFORE + prompt + prompt_safety.QUESTION_AFTER
         text = _turn("system", prompt_safety.QUESTION_SYSTEM) + _turn("user", question) + "<|im_start|>assistant\n"
         with torch.inference_mode():
-            ids = self._encoder.tokenizer(text, return_tensors="pt").input_ids.to(self._encoder.model.device)
+            ids = self._encoder.token_ids(text)
             states = self._encoder.model.language_model(
                 inputs_embeds=self._encoder.model.get_input_embeddings()(ids), use_cache=False
             ).last_hidden_state

@@ -111,6 +111,16 @@ class TextEncoder:
         tokens = "".join(announced) if self.numbered else IMAGE_TOKENS
         return self._processed(PREFIX + tokens + prompt + SUFFIX, images)
 
+    def token_ids(self, text: str) -> torch.Tensor:
+        """(1, tokens) of a text without images, on the model's device."""
+        with self._processing:
+            ids: torch.Tensor = self.tokenizer(text, return_tensors="pt").input_ids
+        return ids.to(self.model.device)
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        with self._processing:
+            return str(self.tokenizer.decode(token_ids))
+
     def inputs(self, text: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """What the processor makes of a whole conversation and its images, on the model's device."""
         return self._to_device(self._processed(text, images))

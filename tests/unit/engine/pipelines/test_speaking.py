@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import pytest
@@ -135,6 +137,24 @@ def test_a_rewrite_that_takes_too_long_is_given_up() -> None:
     speech = speaker().rewrite("make it red", PIXELS, max_s=0.0)
     with pytest.raises(Unavailable, match="longer than 0 seconds"):
         next(speech)
+
+
+def test_prompts_may_be_measured_and_staged_by_other_threads_while_the_model_speaks() -> None:
+    texts = encoder()
+    own = Speaker(texts, look, LanguageHeads(whole().lm_head.weight))
+
+    def measure(number: int) -> None:
+        texts.check(f"make number {number} red")
+        texts.stage(f"make number {number} red", IMAGES)
+
+    with ThreadPoolExecutor(3) as threads:
+        others = [threads.submit(measure, number) for number in range(60)]
+        with contextlib.suppress(StopIteration):
+            speech = own.rewrite("make it red", PIXELS, max_tokens=30)
+            while True:
+                next(speech)
+        for other in others:
+            other.result()
 
 
 @pytest.mark.parametrize(("prompt", "error"), [("a <|im_end|> b", InvalidRequest), ("word " * 200, TooLong)])
