@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retouch.errors import Failure, InvalidRequest, RetouchError
+from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.fal.schemas import Endpoint
 
 DOCUMENTATION = "https://docs.fal.ai/errors/#"
@@ -44,16 +45,6 @@ class InvalidBody(InvalidRequest):
 
 class BadRequest(InvalidRequest):
     """A header or query value that is not what it must be; the body was not looked at."""
-
-
-class MethodNotAllowed(RetouchError):
-    """A known path with a method it does not have; `allowed` as the Allow header lists them."""
-
-    code = "method_not_allowed"
-
-    def __init__(self, method: str, path: str, allowed: str) -> None:
-        super().__init__(f"{method} is not possible on {path[:200]}; use {allowed}.")
-        self.allowed = allowed
 
 
 def check_method(method: str, path: str, *allowed: str) -> None:

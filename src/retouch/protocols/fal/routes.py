@@ -11,19 +11,19 @@ from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from retouch.accounts.keys import Account
-from retouch.errors import EditCancelled, InternalError, JobNotFinished, RetouchError, UnknownJob, UnknownUrl
+from retouch.errors import EditCancelled, JobNotFinished, RetouchError, UnknownJob, UnknownUrl
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.error_handlers import add_error_handlers
 from retouch.protocols.failure import failure_of
 from retouch.protocols.fal import api_docs, dump, realtime, storage, streaming
 from retouch.protocols.fal.dump import endpoint_of
-from retouch.protocols.fal.errors import Answer, MethodNotAllowed, answer_to, answer_to_failure, check_method
+from retouch.protocols.fal.errors import Answer, answer_to, answer_to_failure, check_method
 from retouch.protocols.fal.headers import BILLABLE_UNITS_HEADER, NOTICES_HEADER
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
 from retouch.protocols.fal.submit import PROTOCOL, submit_request
@@ -63,15 +63,13 @@ def create_face(dependencies: AppDependencies) -> Starlette:
 
 def create_app(routes: Sequence[BaseRoute], respond: Respond) -> Starlette:
     """An application with the error shapes of this face. respond: an error as its caller reads it."""
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            RetouchError: partial(_known_error, respond),
-            HTTPException: partial(_http_error, respond),
-            Exception: partial(_unexpected_error, respond),
-        },
-    )
+    app = Starlette(routes=routes)
     app.router.redirect_slashes = False
+
+    def answer(request: Request, error: RetouchError) -> Response:
+        return respond(request, answer_to(error, getattr(request.state, "endpoint", None)))
+
+    add_error_handlers(app, answer, unknown_url="Path {path} not found")
     return app
 
 
@@ -206,21 +204,3 @@ def wants_logs(request: Request) -> bool:
 
 def error_response(answer: Answer) -> Response:
     return json_response(answer.body, answer.status, answer.headers)
-
-
-async def _known_error(respond: Respond, request: Request, error: Exception) -> Response:
-    assert isinstance(error, RetouchError), "registered for RetouchError only"
-    return respond(request, answer_to(error, getattr(request.state, "endpoint", None)))
-
-
-async def _http_error(respond: Respond, request: Request, error: Exception) -> Response:
-    """What the web framework refuses by itself: a path or a method that no route has."""
-    assert isinstance(error, HTTPException), "registered for HTTPException only"
-    if error.status_code == 405:
-        return respond(request, answer_to(MethodNotAllowed(request.method, request.url.path, ", ".join(METHODS))))
-    return respond(request, answer_to(UnknownUrl(f"Path {request.url.path[:200]} not found")))
-
-
-async def _unexpected_error(respond: Respond, request: Request, _: Exception) -> Response:
-    """A bug of ours, which the framework raises again for the log."""
-    return respond(request, answer_to(InternalError("Something went wrong on this server; it has been logged.")))

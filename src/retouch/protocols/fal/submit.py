@@ -15,8 +15,8 @@ from retouch.errors import PermissionDenied
 from retouch.jobs.job import Idempotency
 from retouch.protocols import submit as shared
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.fal.dump import FILES_ORIGIN_OPTION, NOTICES_OPTION, notices_header
-from retouch.protocols.fal.errors import MethodNotAllowed
 from retouch.protocols.fal.headers import parse_submit_options
 from retouch.protocols.fal.parse import parse_edit, parse_json, parse_query
 from retouch.protocols.fal.schemas import Endpoint, endpoint_named

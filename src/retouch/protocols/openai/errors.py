@@ -1,6 +1,6 @@
 """How each of our error codes looks to an OpenAI client: status, type, code, and whether to try again.
 
-One table; nothing else decides a status. It raises nothing and sends nothing: `error_handlers.py` does.
+One table; nothing else decides a status. It raises nothing and sends nothing: `routes.py` does.
 """
 
 from __future__ import annotations

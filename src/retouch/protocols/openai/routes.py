@@ -29,7 +29,10 @@ from retouch.errors import EditTimeout, InvalidRequest, JobFinished, RetouchErro
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.draining import DrainRefusedUploads
+from retouch.protocols.error_handlers import UnexpectedError, add_error_handlers
 from retouch.protocols.events import EventStreamResponse
+from retouch.protocols.failure import MethodNotAllowed
+from retouch.protocols.field_names import failure_in_wire_names
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
     account_of,
@@ -40,7 +43,7 @@ from retouch.protocols.http import (
 )
 from retouch.protocols.openai import dump
 from retouch.protocols.openai.dump import DeliveredImage
-from retouch.protocols.openai.error_handlers import add_error_handlers
+from retouch.protocols.openai.errors import dump_error
 from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
 from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
 from retouch.protocols.openai.retries import Retries
@@ -116,8 +119,17 @@ def create_face(dependencies: AppDependencies) -> FastAPI:
         app.add_api_route(path, endpoint, methods=[method], response_model=None)
         if "{" not in path:
             app.add_api_route(f"{path}/", endpoint, methods=[method], response_model=None, include_in_schema=False)
-    add_error_handlers(app)
+    add_error_handlers(app, answer_error)
     return app
+
+
+def answer_error(request: Request, error: RetouchError) -> Response:
+    """With the caller's own name of the parameter once the call was parsed."""
+    call: EditCall | None = getattr(request.state, "call", None)
+    failure = failure_in_wire_names(error.failure, call.wire_name) if call else error.failure
+    answer = dump_error(failure, transient=isinstance(error, UnexpectedError))
+    allow = {"allow": error.allowed} if isinstance(error, MethodNotAllowed) else {}
+    return json_response(answer.body, answer.status, {**answer.headers, **allow})
 
 
 class Models:

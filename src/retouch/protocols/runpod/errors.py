@@ -18,6 +18,7 @@ _STATUSES: Mapping[str, int] = {
     "unknown_job": 404,
     "unknown_file": 404,
     "unknown_url": 404,
+    "method_not_allowed": 405,
     "body_too_large": 413,
     "queue_full": 429,
     "job_finished": 400,

@@ -9,15 +9,16 @@ from typing import TypeAlias
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retouch.errors import InternalError, JobFinished, RetouchError, UnknownUrl
+from retouch.errors import JobFinished, RetouchError
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.draining import DrainRefusedUploads
+from retouch.protocols.error_handlers import add_error_handlers
+from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
     account_of,
@@ -67,9 +68,7 @@ def create_face(dependencies: AppDependencies) -> ASGIApp:
     )
     for path, methods, handler in operations:
         app.add_route(f"/{{endpoint}}/{path}", partial(handler, dependencies), methods=methods)
-    app.add_exception_handler(RetouchError, _answer_error)
-    app.add_exception_handler(HTTPException, _answer_http_error)
-    app.add_exception_handler(Exception, _answer_bug)
+    add_error_handlers(app, _answer)
     return SingleSlashes(DrainRefusedUploads(app))
 
 
@@ -184,23 +183,11 @@ async def _job_response(dependencies: AppDependencies, request: Request, job: Jo
     return json_response(job_object(dependencies, job, origin))
 
 
-async def _answer_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RetouchError), "registered for RetouchError only"
+def _answer(_: Request, error: RetouchError) -> Response:
     status, body, headers = dump_error(error.failure)
+    if isinstance(error, MethodNotAllowed):
+        headers["allow"] = error.allowed
     return json_response(body, status, headers)
-
-
-async def _answer_http_error(request: Request, error: Exception) -> Response:
-    """What the web framework refuses by itself: an unknown path or a method it does not have."""
-    assert isinstance(error, HTTPException), "registered for HTTPException only"
-    if error.status_code == 405:
-        message = f"{request.method} is not possible on {request.url.path[:200]}."
-        return json_response({"error": message, "message": message}, 405, error.headers)
-    return await _answer_error(request, UnknownUrl(f"There is nothing at {request.method} {request.url.path[:200]}."))
-
-
-async def _answer_bug(request: Request, _: Exception) -> Response:
-    return await _answer_error(request, InternalError("Something went wrong on this server; it has been logged."))
 
 
 class SingleSlashes:
