@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Chips } from "./form";
-import { active, download, runNamed, select, update, useApp, w, type Run } from "./state";
+import { active, download, endpointNamed, runNamed, select, update, useApp, w, type Run } from "./state";
 import { isDemo, suggestionsFor, UNCHANGED } from "./suggestions";
 import { useFile, type LoadedImage } from "./ui";
 import { Comparison } from "./comparison";
@@ -125,7 +125,9 @@ function Outcome({ run }: { run: Run }) {
   const text = w();
   const suggestions = suggestionsFor(app.model, app.language);
   const unchanged = run.state === "done" && run.change !== null && run.change < UNCHANGED && !run.draft.mask;
-  const notices = run.notices.filter(({ parameter }) => parameter !== "enable_safety_checker" || run.draft.values[parameter] !== undefined);
+  const properties = endpointNamed(run.draft.endpoint)?.properties ?? {};
+  // What the person set deserves a frame; how a default was read is a line in small type.
+  const notices = run.notices.filter(({ parameter }) => parameter in run.draft.values || !(parameter in properties));
   const quiet = run.notices.filter((notice) => !notices.includes(notice));
   return (
     <>
