@@ -609,6 +609,18 @@ def test_a_submit_that_is_repeated_with_its_idempotency_key_is_one_job(idle: Liv
     assert other.status_code == 400
 
 
+def test_an_idempotency_key_of_one_face_means_nothing_on_another(idle: LiveServer):
+    """Fal's call would be refused as another body, or answered with the job of RunPod's."""
+    key = {"Idempotency-Key": "shared"}
+    ours = call(idle, "POST", "run", json={"input": an_input()}, headers=key)
+    body = {"prompt": "make it red", "image_urls": [DATA_URI]}
+    authorization = {"Authorization": f"Key {idle.key}"}
+    theirs = httpx.post(f"{idle.url}/fal/queue/fal-ai/qwen-image-edit-plus", json=body, headers=key | authorization)
+    assert ours.status_code == 200, ours.text
+    assert theirs.status_code == 200, theirs.text
+    assert theirs.json()["request_id"] not in ours.json()["id"]
+
+
 # --- safety
 
 

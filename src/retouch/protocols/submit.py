@@ -57,12 +57,15 @@ class Submission:
 
 
 def submit(dependencies: AppDependencies, account: Account, submission: Submission) -> Submitted:
-    """Write the job; `replayed` when the idempotency key led to an older one.
+    """Write the job; `replayed` when the idempotency key led to an older one of the same face.
 
     Raises UnknownModel, InvalidRequest and its kinds, QueueFull, IdempotencyKeyReused, Unavailable.
     """
     if submission.delivery.webhook_url is not None:
         check_webhook_address(dependencies, submission.delivery.webhook_url)
+    idempotency = submission.idempotency
+    if idempotency is not None:  # two faces do not know each other's keys
+        idempotency = replace(idempotency, key=f"{submission.delivery.protocol}:{idempotency.key}")
     route = dependencies.catalog.route(submission.request.model)
     # Before anything is stored: most calls that are refused are refused here.
     route.check(submission.request, image_count=len(submission.images))
@@ -74,7 +77,7 @@ def submit(dependencies: AppDependencies, account: Account, submission: Submissi
             priority=submission.priority,
             start_timeout_s=submission.start_timeout_s,
             max_queue_length=submission.max_queue_length,
-            idempotency=submission.idempotency,
+            idempotency=idempotency,
             run_timeout_s=submission.run_timeout_s,
             life_s=submission.life_s,
             bucket=submission.bucket,

@@ -198,7 +198,7 @@ class Edits:
             parsed = await self._parse(request)
             repeatable = attempt is not None and key is None and not parsed.call.stream
             digest = await run_in_threadpool(parsed.body.digest) if key or repeatable else ""
-            idempotency = Idempotency(f"openai:images/edits:{key}", digest) if key else None
+            idempotency = Idempotency(key, digest) if key else None
             submission = parsed.submission(self._dependencies, idempotency)
             replayed = False
 

@@ -66,7 +66,7 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedInput:
     """An input as canonical values.
 
     request: complete but for its images. images: in order, links, data URIs or bytes. wire_names: the caller's name of
@@ -134,11 +134,11 @@ def _policy(given: object) -> tuple[Policy, tuple[Notice, ...]]:
 
 def _milliseconds(policy: Mapping[str, Any], name: str, limits: tuple[int, int], notices: list[Notice]) -> float | None:
     field_name = f"policy.{name}"
-    asked = _optional(field_name, policy.get(name), _number)
-    if asked is None:
+    value = _optional(field_name, policy.get(name), _number)
+    if value is None:
         return None
-    used = min(max(asked, limits[0]), limits[1])
-    if used != asked:
+    used = min(max(value, limits[0]), limits[1])
+    if used != value:
         notices.append(Notice(field_name, "clamped", f"It must be {limits[0]} to {limits[1]} ms: {used:g} was used."))
     return used / 1000
 
@@ -187,7 +187,7 @@ def _bucket(given: object) -> Bucket | None:
 # --- the input
 
 
-def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> Asked:
+def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
     """The edit an input asks for. Raises InvalidRequest and its kinds, which fail the job."""
     reader = _Reader(given)
     prompt = reader.read(_text, "prompt")
@@ -216,12 +216,12 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> Asked:
     canonical = {"steps": reader.name_of("num_inference_steps", "steps"), **dict(names)}
     canonical["guidance_scale"] = reader.name_of("guidance_scale", "true_cfg_scale")
     notices = (*size_notices, *(_unknown(f"input.{name}") for name in reader.unread))
-    return Asked(request, images, canonical, base64, notices)
+    return ParsedInput(request, images, canonical, base64, notices)
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Takes values out of an input and remembers which it was asked for. A value of null counts as absent."""
+    """Takes values out of an input and remembers which were read. A value of null counts as absent."""
 
     given: Mapping[str, Any]
     _known: set[str] = field(default_factory=set)

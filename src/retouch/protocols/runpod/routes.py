@@ -29,12 +29,12 @@ from retouch.protocols.http import (
     set_request_id,
 )
 from retouch.protocols.runpod import dump
-from retouch.protocols.runpod.accept import accept_request
 from retouch.protocols.runpod.endpoints import endpoint_named
 from retouch.protocols.runpod.errors import dump_error
 from retouch.protocols.runpod.parse import parse_wait
 from retouch.protocols.runpod.results import is_at, job_object, own_job
 from retouch.protocols.runpod.streaming import HOLD_S, Streams, read_stream
+from retouch.protocols.runpod.submit import submit_request
 
 Handler: TypeAlias = Callable[[AppDependencies, Request], Awaitable[Response]]
 
@@ -74,14 +74,14 @@ def create_face(dependencies: AppDependencies) -> ASGIApp:
 
 async def _run(dependencies: AppDependencies, request: Request) -> Response:
     account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
-    job = await accept_request(dependencies, request, account, endpoint, sync=False)
+    job = await submit_request(dependencies, request, account, endpoint, sync=False)
     return json_response(dump.dump_state(job))
 
 
 async def _runsync(dependencies: AppDependencies, request: Request) -> Response:
     account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
     wait_s = parse_wait(request.query_params.get("wait"))
-    job = await accept_request(dependencies, request, account, endpoint, sync=True)
+    job = await submit_request(dependencies, request, account, endpoint, sync=True)
     return await _held(dependencies, request, job, wait_s)
 
 

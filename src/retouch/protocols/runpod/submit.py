@@ -21,7 +21,7 @@ from retouch.protocols.field_names import dump_notices
 from retouch.protocols.http import origin_of, read_body, set_request_id
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import Endpoint
-from retouch.protocols.runpod.parse import Asked, Envelope, parse_envelope, parse_input
+from retouch.protocols.runpod.parse import Envelope, ParsedInput, parse_envelope, parse_input
 from retouch.protocols.submit import Submission, check_webhook_address, submit
 
 MAX_RUN_BYTES = 10_000_000
@@ -46,7 +46,7 @@ class Call:
     idempotency_key: str | None = None
 
 
-async def accept_request(
+async def submit_request(
     dependencies: AppDependencies, request: Request, account: Account, endpoint: Endpoint, *, sync: bool
 ) -> Job:
     """The job of a submit; raises InvalidRequest and its kinds, QueueFull, IdempotencyKeyReused and Unavailable."""
@@ -54,32 +54,34 @@ async def accept_request(
     body = await read_body(request, most)
     key = request.headers.get("idempotency-key") or None
     call = Call(account, endpoint, body, origin_of(dependencies, request), sync, key)
-    job = await run_in_threadpool(_accept, dependencies, call)
+    job = await run_in_threadpool(_submit_body, dependencies, call)
     set_request_id(request, job.id)
     return job
 
 
-def _accept(dependencies: AppDependencies, call: Call) -> Job:
+def _submit_body(dependencies: AppDependencies, call: Call) -> Job:
     envelope = parse_envelope(call.body)
     delivery = _delivery(call, envelope)
     delivery.check()
     if envelope.webhook is not None:
         check_webhook_address(dependencies, envelope.webhook)
     try:
-        asked = parse_input(call.endpoint, envelope.input)
-        delivery = _completed(delivery, envelope, asked)
-        return _submit(dependencies, call, envelope, asked, delivery)
+        parsed = parse_input(call.endpoint, envelope.input)
+        delivery = _completed(delivery, envelope, parsed)
+        return _submit_input(dependencies, call, envelope, parsed, delivery)
     except InvalidRequest as error:
         nothing = EditRequest(model=call.endpoint.model, prompt="", images=())
-        told = replace(delivery, retention_s=REFUSAL_KEPT_S)
-        return dependencies.service.submit_failed(call.account, nothing, told, error.failure)
+        refused = replace(delivery, retention_s=REFUSAL_KEPT_S)
+        return dependencies.service.submit_failed(call.account, nothing, refused, error.failure)
 
 
-def _submit(dependencies: AppDependencies, call: Call, envelope: Envelope, asked: Asked, delivery: Delivery) -> Job:
+def _submit_input(
+    dependencies: AppDependencies, call: Call, envelope: Envelope, parsed: ParsedInput, delivery: Delivery
+) -> Job:
     policy, blobs = envelope.policy, dependencies.blobs
     submission = Submission(
-        request=asked.request,
-        images=asked.images,
+        request=parsed.request,
+        images=parsed.images,
         delivery=delivery,
         key_of_link=lambda link: blobs.key_of_link(link, base_url=call.origin),
         priority=PRIORITY_LOW if policy.low_priority else PRIORITY_NORMAL,
@@ -98,12 +100,15 @@ def _delivery(call: Call, envelope: Envelope) -> Delivery:
     return Delivery(dump.PROTOCOL, call.endpoint.id, webhook_url=envelope.webhook, options=options)
 
 
-def _completed(delivery: Delivery, envelope: Envelope, asked: Asked) -> Delivery:
+def _completed(delivery: Delivery, envelope: Envelope, parsed: ParsedInput) -> Delivery:
     """With what only a readable input tells."""
-    options = {**delivery.options, dump.NAMES_OPTION: orjson.dumps({**asked.wire_names, "bucket": "s3Config"}).decode()}
-    if asked.base64:
+    options = {
+        **delivery.options,
+        dump.NAMES_OPTION: orjson.dumps({**parsed.wire_names, "bucket": "s3Config"}).decode(),
+    }
+    if parsed.base64:
         options[dump.BASE64_OPTION] = "1"
-    if notices := (*envelope.notices, *asked.notices):
+    if notices := (*envelope.notices, *parsed.notices):
         options[dump.NOTICES_OPTION] = orjson.dumps(dump_notices(notices)).decode()
     return replace(delivery, options=options)
 
