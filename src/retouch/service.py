@@ -38,6 +38,7 @@ from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import (
     MAX_ATTEMPTS,
+    MAX_DEVICE_LOSSES,
     PRIORITY_NORMAL,
     Clock,
     Idempotency,
@@ -473,6 +474,21 @@ class Service:
                 store.cancel_running(connection, lease, now=now, expires_at=expires_at)
             else:
                 store.requeue(connection, lease, now, costs_attempt=False)
+        self._wake(lease.job.queue)
+
+    def lose(self, lease: Lease, *, at_work: bool) -> None:
+        """Give back a job that was on a device which has failed: it costs an attempt, and may be the last. LeaseLost.
+
+        at_work: the device failed at a step of this job, so the job itself may be the cause.
+        """
+        now = self._clock()
+        most = min(self._settings.max_attempts, MAX_DEVICE_LOSSES) if at_work else self._settings.max_attempts
+        cause = ", the last time by a failure of its device"
+        with self._database.transaction() as connection:
+            job = store.held(connection, lease)
+            expires_at = self._life.expiry(job, now)
+            store.end_attempt(connection, lease, job, most, now=now, expires_at=expires_at, cause=cause)
+        self.wakeups.publish(JOB_TOPIC)
         self._wake(lease.job.queue)
 
     def beat(

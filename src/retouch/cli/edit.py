@@ -17,10 +17,11 @@ from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
 from retouch.cli.memory import bound_kernel_cache
 from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
+from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine, Finished
 from retouch.engine.pipeline import Pipeline, Speaks
 from retouch.engine.pipelines import load_pipeline
-from retouch.errors import InvalidSetting, NotOneOf
+from retouch.errors import InternalError, InvalidSetting, NotOneOf
 from retouch.settings import ModelSettings, ProvenanceSettings, SafetySettings
 from retouch.worker.staging import Staged, finish_image, stage_in
 
@@ -104,7 +105,10 @@ def run(engine: Engine, staged: Staged, console: Console) -> Finished:
         task = progress.add_task("Editing", total=spec.steps)
         engine.add(spec, staged.images)
         while engine.busy:
-            report = engine.step()
+            try:
+                report = engine.step()
+            except DeviceLost as error:
+                raise InternalError(f"{error} It said: {error.__cause__}") from error
             for failed in report.failed:
                 raise failed.error
             for moved in report.progressed:

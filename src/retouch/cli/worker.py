@@ -23,6 +23,7 @@ from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
 from retouch.engine.cost import CostLearner
+from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline
@@ -76,6 +77,8 @@ def work(  # noqa: PLR0917 - one settings class for each component
     code = 0
     try:
         run_worker(store, model, network, safety, rewriter, provenance, stop)
+    except DeviceLost:  # logged, with its jobs, where it happened
+        code = 1
     except Unavailable as error:
         sys.stderr.write(f"retouch: {error.message}\n")
         code = 1

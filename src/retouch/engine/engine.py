@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from retouch.edit import EditSpec, Notice
+from retouch.engine.device_errors import DeviceLost, is_device_loss
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.scheduler import Action, ActionName, Place, Scheduler
 from retouch.engine.state import DenoiseState
@@ -103,6 +104,7 @@ class Engine:
         self._edits: dict[str, _Edit] = {}
         self._speeches: deque[_Speech] = deque()
         self._step_s = FIRST_TURN_S
+        self._device_lost = False
         self._lock = threading.Condition()  # of a reentrant lock; notified when an edit arrives
 
     def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Any:
@@ -158,10 +160,16 @@ class Engine:
             self._scheduler.remove(edit_id)
             self._edits.pop(edit_id, None)
 
+    def lose_device(self) -> None:
+        """Let the next `step` raise DeviceLost: whatever else uses the device has found it unusable."""
+        with self._lock:
+            self._device_lost = True
+            self._lock.notify_all()
+
     @property
     def busy(self) -> bool:
-        """Whether any edit waits or runs, or an answer is unfinished."""
-        return bool(self._edits or self._speeches)
+        """Whether any edit waits or runs, or an answer is unfinished, or the loss of the device is to be raised."""
+        return bool(self._edits or self._speeches or self._device_lost)
 
     def wait_for_work(self, timeout_s: float) -> bool:
         """Wait until there is anything to do; False when nothing came within `timeout_s`."""
@@ -173,17 +181,34 @@ class Engine:
         edit = self._edits.get(edit_id)
         if edit is None or edit.state is None or edit.state.velocity is None:
             return None
-        return self._pipeline.preview(edit.state)
+        try:
+            return self._pipeline.preview(edit.state)
+        except Exception as error:
+            if is_device_loss(error):
+                raise self._loss((edit_id,)) from error
+            raise
 
     def step(self) -> StepReport:
-        """One tick: the scheduler decides, the pipeline acts, the report says what was done."""
+        """One tick: the scheduler decides, the pipeline acts, the report says what was done.
+
+        Raises DeviceLost, after which this engine, and this process, can run nothing more.
+        """
         with self._lock:
+            if self._device_lost:
+                raise self._loss(())
             action = self._scheduler.next()
             edits = {edit_id: self._edits[edit_id] for edit_id in action.edit_ids}
         try:
             return self._perform(action, edits)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong around one edit ends that edit alone
+        except Exception as error:  # whatever goes wrong around one edit ends that edit alone
+            if is_device_loss(error):
+                raise self._loss(action.edit_ids) from error
             return StepReport(action.name, failed=self._fail(action, error))
+
+    def _loss(self, at_work: Sequence[str]) -> DeviceLost:
+        with self._lock:
+            self._device_lost = True
+            return DeviceLost(at_work, [edit_id for edit_id, edit in self._edits.items() if edit.state is not None])
 
     def _perform(self, action: Action, edits: Mapping[str, _Edit]) -> StepReport:
         match action.name:

@@ -28,6 +28,9 @@ PRIORITY_LOW = 200
 MAX_ATTEMPTS = 3
 """A job whose worker died this many times fails with `worker_lost`."""
 
+MAX_DEVICE_LOSSES = 2
+"""The same for a job at whose step the device failed: it is probably the cause, and others wait for the restart."""
+
 
 class JobState(StrEnum):
     QUEUED = "queued"  #: waiting for a worker; has a position

@@ -32,11 +32,11 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
-from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob
+from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob, WorkerLost
 from retouch.jobs import caller_buckets, fair_queue, outbox
 from retouch.jobs.events import append, forget_all
 from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
-from retouch.jobs.job import Job, JobState, Lease
+from retouch.jobs.job import Job, JobState, Lease, state_after_lost_lease
 from retouch.jobs.tables import job, job_tally
 
 RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
@@ -366,6 +366,28 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
     append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
     fair_queue.come_back(connection, waiting.queue, turn_of(waiting))
     return waiting
+
+
+def end_attempt(
+    connection: Connection,
+    lease: Lease,
+    leased: Job,
+    max_attempts: int,
+    *,
+    now: datetime,
+    expires_at: datetime,
+    cause: str = "",
+) -> JobState:
+    """Move a job whose worker was lost to where it goes then; `leased` is its locked row. Returns its new state."""
+    state = state_after_lost_lease(leased, max_attempts)
+    if state is JobState.QUEUED:
+        requeue(connection, lease, now, costs_attempt=True)
+    elif state is JobState.CANCELLED:
+        cancel_running(connection, lease, now=now, expires_at=expires_at)
+    else:
+        lost = WorkerLost(f"The worker was lost on each of {leased.attempt} attempts{cause}.")
+        fail(connection, lease, lost.failure, now=now, expires_at=expires_at)
+    return state
 
 
 _FENCED: ReturningUpdate[Any] = (

@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from retouch.database import Database
-from retouch.errors import EditTimeout, JobFinished, LeaseLost, StartTimeout, UnknownJob, WorkerLost
+from retouch.errors import EditTimeout, JobFinished, LeaseLost, StartTimeout, UnknownJob
 from retouch.jobs import fair_queue, retention, store
-from retouch.jobs.job import Clock, Job, JobState, state_after_lost_lease
+from retouch.jobs.job import Clock, Job, JobState
 from retouch.jobs.retention import Retention
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 
@@ -112,14 +112,8 @@ class Sweeper:
                 job = store.find_expired(connection, lease, now)
                 if job is None:  # its worker or another sweep was first
                     continue
-                state = state_after_lost_lease(job, self._settings.max_attempts)
-                if state is JobState.QUEUED:
-                    store.requeue(connection, lease, now, costs_attempt=True)
-                elif state is JobState.CANCELLED:
-                    store.cancel_running(connection, lease, now=now, expires_at=expires_at)
-                else:
-                    lost = WorkerLost(f"The worker was lost on each of {job.attempt} attempts.")
-                    store.fail(connection, lease, lost.failure, now=now, expires_at=expires_at)
+                limit = self._settings.max_attempts
+                state = store.end_attempt(connection, lease, job, limit, now=now, expires_at=expires_at)
             if state is JobState.QUEUED:
                 self._wakeups.publish(queue_topic(lease.job.queue))
             rescued[state] += 1

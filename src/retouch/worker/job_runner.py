@@ -20,6 +20,7 @@ import structlog
 from retouch.catalog import Checkpoint
 from retouch.edit import Bucket, Expansion, Notice, OutputImage
 from retouch.engine.cost import CostLearner, work_of, work_of_spec
+from retouch.engine.device_errors import DeviceLost, is_device_loss
 from retouch.engine.engine import Engine, Finished, StepReport
 from retouch.engine.rewrite import PromptExpander
 from retouch.errors import (
@@ -199,11 +200,16 @@ class JobRunner:
                 # A job given back is next in its queue: without a pause this worker would lease it at once.
                 self._lifecycle.wait(Phase.STOPPING, self._settings.outage_pause_s)
                 self._give_back(job)
-        except RetouchError as error:
-            self._fail(job, error.failure)
-        except Exception:
-            logger.exception("job failed by a bug", job=job.id)
-            self._fail(job, InternalError("Something went wrong inside the server; it has been logged.").failure)
+        except Exception as error:
+            if is_device_loss(error):  # of a checker, or of the language model
+                self._lose(job, at_work=True)
+                assert self.engine is not None, "jobs are leased after the engine is loaded"
+                self.engine.lose_device()
+            elif isinstance(error, RetouchError):
+                self._fail(job, error.failure)
+            else:
+                logger.exception("job failed by a bug", job=job.id)
+                self._fail(job, InternalError("Something went wrong inside the server; it has been logged.").failure)
 
     def _stage_in(self, job: LeasedJob) -> None:
         """Fetch and decode, check, rewrite, and hand the edits to the engine; a refusal costs no time of the device."""
@@ -371,6 +377,18 @@ class JobRunner:
         """Let another worker have a job that this one has closed; costs no attempt."""
         logger.info("lease given back", job=job.id)
         self._record_end(job, self._service.release)
+
+    def lose_jobs(self, loss: DeviceLost) -> None:
+        """End the attempt of each job that was on the lost device; the stop gives back those that still waited."""
+        for job in self.leased.all():
+            edits = frozenset(job.edit_ids)
+            if edits & loss.present:
+                self._lose(job, at_work=bool(edits & loss.at_work))
+
+    def _lose(self, job: LeasedJob, *, at_work: bool) -> None:
+        if job.close():
+            logger.warning("job lost with the device", job=job.id, attempt=job.lease.job.attempt, at_work=at_work)
+            self._record_end(job, lambda lease: self._service.lose(lease, at_work=at_work))
 
     def _record_end(self, job: LeasedJob, verb: Callable[[Lease], object]) -> None:
         """Tell the service how a closed job ended. When that cannot be done, its lease runs out by itself."""

@@ -15,6 +15,7 @@ import structlog
 
 from retouch.catalog import Checkpoint
 from retouch.engine.cost import CostLearner
+from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.errors import RetouchError, Unavailable
@@ -84,8 +85,8 @@ class Worker:
     def run(self, stop: threading.Event) -> None:
         """Load the model and work until `stop` is set, then give back what is not done and return.
 
-        Raises what loading or driving the engine raised. When it returns while the device is inside a step, that
-        step's thread is still alive; it holds nothing any more.
+        Raises what loading or driving the engine raised, among it DeviceLost. When it returns while the device is
+        inside a step, that step's thread is still alive; it holds nothing any more.
         """
         self._start("heartbeat", lambda: self._heartbeat.run(self._lifecycle), stop)
         self._start("engine", self._drive_engine, stop)
@@ -172,4 +173,10 @@ class Worker:
         self._lifecycle.advance(Phase.RUNNING)
         while not self._lifecycle.reached(Phase.STOPPING):
             if engine.wait_for_work(self._settings.poll_s):
-                self._runner.dispatch(engine.step())
+                try:
+                    self._runner.dispatch(engine.step())
+                except DeviceLost as loss:
+                    logger.exception("the device failed; this worker ends, so that a new one can use it")
+                    self._lifecycle.advance(Phase.STOPPING)  # first, so that none of the jobs is leased here again
+                    self._runner.lose_jobs(loss)
+                    raise
