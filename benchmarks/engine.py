@@ -82,8 +82,29 @@ class RandomStates:
     def check(self, prompt: str, field: str) -> None:
         pass
 
-    def encode(self, prompt: str, pictures: Sequence[Image.Image], key: tuple[str, ...]) -> torch.Tensor:
+    def stage(self, prompt: str, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        return {}
+
+    def encode(self, prompt: str, pictures: Sequence[Image.Image], key: tuple[str, ...], staged: Any) -> torch.Tensor:
         return self.states
+
+
+def random_network(make: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Any:
+    """A network of random weights, made in its own dtype on the device: in float32 the large one has 82 GB."""
+    with torch.device("meta"):
+        network = make().to(dtype)
+    network = network.to_empty(device=device).eval().requires_grad_(requires_grad=False)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.dim() == 2 or parameter.numel() > 10_000:
+            parameter.normal_(std=0.02)
+        else:
+            parameter.fill_(1.0)
+    if hasattr(network, "pos_embed"):  # tables of numbers, no buffers
+        rope = network.pos_embed
+        network.pos_embed = type(rope)(theta=rope.theta, axes_dim=list(rope.axes_dim), scale_rope=rope.scale_rope)
+    return network
 
 
 class Bench:
@@ -92,20 +113,21 @@ class Bench:
     def __init__(self, scale: Scale, device: torch.device, dtype: torch.dtype) -> None:
         torch.manual_seed(0)
         self.scale, self.device = scale, device
-        with device:
-            transformer = QwenImageTransformer2DModel(**scale.transformer).eval().requires_grad_(requires_grad=False)
-            vae = AutoencoderKLQwenImage(**scale.vae).eval().requires_grad_(requires_grad=False)
-            folded = AutoencoderKLQwenImage(**scale.vae).eval().requires_grad_(requires_grad=False)
-            self.states = torch.randn(1, scale.text_tokens, scale.text_width).to(dtype)
-        transformer, vae, folded = (module.to(dtype) for module in (transformer, vae, folded))
+        transformer = random_network(lambda: QwenImageTransformer2DModel(**scale.transformer), device, dtype)
+        vae, folded = (random_network(lambda: AutoencoderKLQwenImage(**scale.vae), device, dtype) for _ in range(2))
         folded.load_state_dict(vae.state_dict())
+        self.states = torch.randn(1, scale.text_tokens, scale.text_width, device=device).to(dtype)
         stock_module.VAE_IMAGE_SIZE = scale.side**2
         self.stock = QwenImageEditPlusPipeline(
             FlowMatchEulerDiscreteScheduler(**SCHEDULE), vae, None, None, None, transformer
         )
         self.stock.set_progress_bar_config(disable=True)
         self.ours = QwenImageEdit(
-            replace(checkpoint_named("demo"), reference_area=scale.side**2),
+            replace(
+                checkpoint_named("qwen-image-edit-2511"),
+                reference_area=scale.side**2,
+                sizes=checkpoint_named("demo").sizes,
+            ),
             PLUS,
             text_encoder=RandomStates(self.states),
             vae=FoldedVae(folded),
