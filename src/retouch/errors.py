@@ -400,8 +400,10 @@ class StorageUnavailable(Unavailable):
 
 
 def _number(value: float) -> str:
-    """A number in full: `:g` alone would tell a caller that a seed may be 9.22337e+18."""
-    whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
+    """A number in full: `:g` alone would tell a caller that a seed may be 9.22337e+18. Hundreds of digits are cut."""
+    if isinstance(value, int):
+        return _shown(value)
+    whole = value.is_integer() and abs(value) < 1e15
     return str(int(value)) if whole else f"{value:.12g}"
 
 

@@ -53,3 +53,9 @@ def test_a_long_value_is_cut_before_it_is_repeated():
 )
 def test_a_failure_survives_the_job_row(failure: Failure):
     assert Failure.from_json(failure.to_json()) == failure
+
+
+def test_a_number_of_hundreds_of_digits_is_cut_short():
+    error = OutOfRange("seed", int(1e300), minimum=0, maximum=2**63 - 1)
+    assert "to 9223372036854775807, not 1000" in error.message
+    assert len(error.message) < 160

@@ -372,3 +372,10 @@ def test_a_file_in_an_input_is_cut_before_it_is_remembered():
     )
     assert len(remembered["image"]) == len(remembered["images"][0]["image"]) == 65
     assert remembered["prompt"] == "a b " * 2000
+
+
+@pytest.mark.parametrize("text", ["42", "42.0", " 42. "])
+def test_a_whole_number_as_text_may_have_a_fraction_of_zero(text: str):
+    """As on the other faces: form libraries write every number so."""
+    found = parse_input(EDIT, {"prompt": "make it snow", "image": LINK, "seed": text})
+    assert found.request.seed == 42

@@ -328,8 +328,8 @@ def _integer(name: str, value: object) -> int:
     """Whole numbers, also as a text or with a fraction of zero."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}\s*", value):
-        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}(\.0{0,9})?\s*", value):
+        return int(value.partition(".")[0])
     number = _number(name, value) if isinstance(value, float) else math.nan
     if not number.is_integer():
         raise InvalidType(name, "integer", value)
