@@ -56,7 +56,7 @@ from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 
-COSTS_FRESH_S = 5.0
+COSTS_FRESH_S = 2.0
 """How long a process goes by what it has read of the devices' costs."""
 
 LINE_FRESH_S = 0.2

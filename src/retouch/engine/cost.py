@@ -22,6 +22,8 @@ from retouch.sizes import resolve
 
 Stage: TypeAlias = Literal["prepare", "denoise", "decode"]
 
+STAGES: frozenset[Stage] = frozenset(("prepare", "denoise", "decode"))
+
 TOKEN = 16
 """Pixels per token and side of an image, in all networks of the family."""
 

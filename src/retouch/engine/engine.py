@@ -60,12 +60,13 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one tick did. A cancelled edit appears in no report."""
+    """What one tick did. A cancelled edit appears in no report. seconds: of a denoise step, for all its edits."""
 
     action: ActionName
     progressed: tuple[Progress, ...] = ()
     finished: tuple[Finished, ...] = ()
     failed: tuple[Failed, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -252,7 +253,7 @@ class Engine:
                 if edit_id in self._edits:
                     self._scheduler.stepped(edit_id, done=state.done)
                     progressed.append(Progress(edit_id, state.step_index, state.spec.steps))
-        return StepReport("denoise", progressed=tuple(progressed))
+        return StepReport("denoise", progressed=tuple(progressed), seconds=self._step_s)
 
     def _decode(self, edits: Mapping[str, _Edit]) -> StepReport:
         [(edit_id, edit)] = edits.items()

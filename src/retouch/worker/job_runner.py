@@ -19,9 +19,9 @@ import structlog
 
 from retouch.catalog import Checkpoint
 from retouch.edit import Bucket, Expansion, Notice, OutputImage
-from retouch.engine.cost import CostLearner, work_of, work_of_spec
+from retouch.engine.cost import STAGES, CostLearner, work_of, work_of_spec
 from retouch.engine.device_errors import DeviceLost, is_device_loss
-from retouch.engine.engine import Engine, Finished, StepReport
+from retouch.engine.engine import Engine, StepReport
 from retouch.engine.rewrite import PromptExpander
 from retouch.errors import (
     ContentRefused,
@@ -142,6 +142,7 @@ class JobRunner:
             job = self.leased.of_edit(progress.edit_id)
             if job is not None:
                 job.steps_done[progress.edit_id] = progress.step
+                self._learn(job, denoise=report.seconds / len(report.progressed))
                 image = int(progress.edit_id.rpartition("/")[2])
                 if image in job.previews_wanted and self._preview_slots.acquire(blocking=False):
                     job.previews_wanted.discard(image)
@@ -152,7 +153,7 @@ class JobRunner:
             if job is not None:
                 job.images[finished.edit_id] = finished.pixels
                 job.timings[finished.edit_id] = finished.timings
-                self._learn(job, finished)
+                self._learn(job, prepare=finished.timings["prepare"], decode=finished.timings["decode"])
                 job.notices += [notice for notice in finished.notices if notice not in job.notices]
                 if len(job.images) == len(job.edit_ids):
                     future = self._staging_out.submit(self._run_stage, job, self._stage_out)
@@ -163,10 +164,11 @@ class JobRunner:
             if job is not None:
                 self._staging_out.submit(self._fail, job, failed.error.failure)
 
-    def _learn(self, job: LeasedJob, finished: Finished) -> None:
-        assert job.staged is not None, "an image is made of staged inputs"
-        spec, images = job.staged.specs[0], len(job.staged.images)
-        self.costs.observe_edit(work_of_spec(spec, images, self._checkpoint), finished.timings)
+    def _learn(self, job: LeasedJob, **seconds: float) -> None:
+        """Teach what stages of one of the job's images took; of one step, for `denoise`."""
+        assert job.work is not None, "the engine runs what was staged"
+        for stage in STAGES & seconds.keys():
+            self.costs.observe(job.work, stage, seconds[stage])
 
     def give_back_unfinished(self) -> None:
         """Let other workers have the jobs that have no image yet; the others are worth a moment more."""
@@ -225,6 +227,7 @@ class JobRunner:
         expansion, more = self._expand(job, staged.images)
         staged = staged.with_prompt(expansion, (*notices, *more))
         job.stage_in_s = time.monotonic() - began
+        job.work = work_of_spec(staged.specs[0], len(staged.images), self._checkpoint)
         job.staged = staged
         assert self.engine is not None, "jobs are leased after the engine is loaded"
         inputs = self.engine.stage(staged.specs[0], staged.images)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from retouch.edit import Notice
+from retouch.engine.cost import Work
 from retouch.images import Pixels
 from retouch.jobs import store
 from retouch.jobs.fair_queue import Place
@@ -30,6 +31,7 @@ class LeasedJob:
     lease: Lease
     seconds: float  # of the device, predicted, for all images
     leased_at: float = field(default_factory=time.monotonic)
+    work: Work | None = None  # of each image, known once it is staged
     staged: Staged | None = None
     stage_in_s: float = 0.0
     steps_done: dict[str, int] = field(default_factory=dict)  # by edit id

@@ -21,7 +21,7 @@ class HeartbeatSettings:
     progress_s: float = 0.25
     preview_s: float = 1.0
     beat_s: float = 3.0
-    keep_cost_s: float = 10.0
+    keep_cost_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
