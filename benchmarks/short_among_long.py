@@ -57,7 +57,7 @@ class Caller:
         }
         return self.ask(self.server.url + ENDPOINT, body)
 
-    def ended(self, ticket: dict[str, Any], *, every_s: float = 0.02) -> float:
+    def ended(self, ticket: dict[str, Any], *, every_s: float = 0.1) -> float:
         """When it had completed, by this process' clock."""
         told: list[tuple[float, float]] = []
         while (status := self.ask(ticket["status_url"]))["status"] != "COMPLETED":
@@ -95,7 +95,7 @@ def main() -> None:
             longs = [first.submit(options.steps) for _ in range(LONGS)]
             ends: dict[int, float] = {}
             watchers = [
-                threading.Thread(target=lambda n=n, t=t: ends.update({n: first.ended(t, every_s=0.25)}))
+                threading.Thread(target=lambda n=n, t=t: ends.update({n: first.ended(t, every_s=0.5)}))
                 for n, t in enumerate(longs)
             ]
             for watcher in watchers:
