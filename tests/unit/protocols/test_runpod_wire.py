@@ -22,7 +22,7 @@ from retouch.jobs.job import PRIORITY_NORMAL, Job, JobState, QueueLoad
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import ENDPOINTS, endpoint_named
 from retouch.protocols.runpod.errors import dump_error, sentence_of
-from retouch.protocols.runpod.parse import Asked, Envelope, Policy, parse_envelope, parse_input, parse_wait
+from retouch.protocols.runpod.parse import Envelope, ParsedInput, Policy, parse_envelope, parse_input, parse_wait
 
 EDIT, NEWER = ENDPOINTS["qwen-image-edit"], ENDPOINTS["qwen-image-edit-2511"]
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "runpod"
@@ -59,7 +59,7 @@ def envelope(**more: Any) -> Envelope:
     return parse_envelope(orjson.dumps({"input": {"prompt": "make it snow", "image": LINK}, **more}))
 
 
-def asked(**more: Any) -> Asked:
+def asked(**more: Any) -> ParsedInput:
     return parse_input(EDIT, {"prompt": "make it snow", "image": LINK, **more})
 
 
