@@ -38,7 +38,7 @@ class Network(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Velocity at `sigma` following the prompt, and following the negative prompt when the state is guided.
 
-        latents, results: (1, target tokens, channels) in the network's dtype.
+        sigma: one of the state's. latents, results: (1, target tokens, channels) in the network's dtype.
         """
 
 
@@ -232,8 +232,9 @@ Heads: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _first_image_heads(block: Any, image: torch.Tensor, given: Conditions) -> Heads:
-    image_in = _modulated(block.img_norm1(image), given.image_rows, given.targets)
-    return _image_heads(block.attn, image_in, given.image_rotation)
+    heads = _room_for_heads(block.attn, image, image.shape[1])
+    _write_image_heads(block, image, given, heads)
+    return heads
 
 
 def _block(
@@ -241,14 +242,14 @@ def _block(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Both streams behind one block. heads: the image's own, when they were computed before."""
     length, targets = text.shape[1], given.targets
-    text_in = _modulated(block.txt_norm1(text), given.text_rows, length)
-    image_query, image_key, image_value = heads or _first_image_heads(block, image, given)
-    text_query, text_key, text_value = _text_heads(block.attn, text_in, given.text_rotation)
-    mixed = _attention(
-        torch.cat([text_query, image_query], dim=1),
-        torch.cat([text_key, image_key], dim=1),
-        torch.cat([text_value, image_value], dim=1),
-    )
+    joint = _room_for_heads(block.attn, image, length + image.shape[1])
+    _write_text_heads(block, text, given, _part(joint, 0, length))
+    if heads is None:
+        _write_image_heads(block, image, given, _part(joint, length))
+    else:
+        for into, made in zip(_part(joint, length), heads, strict=True):
+            into.copy_(made)
+    mixed = _attention(*joint)
     text = text + _gated(block.attn.to_add_out(mixed[:, :length].contiguous()), given.text_rows, length)
     image = image + _gated(block.attn.to_out[0](mixed[:, length:].contiguous()), given.image_rows, targets)
     text_in = _modulated(block.txt_norm2(text), given.text_rows, length, SECOND)
@@ -260,39 +261,64 @@ def _block(
 
 def _last_block(block: Any, image: torch.Tensor, text: torch.Tensor, given: Conditions) -> torch.Tensor:
     """As `_block`, but only the target tokens, since nothing reads the others any more."""
-    targets = given.targets
-    image_in = _modulated(block.img_norm1(image), given.image_rows, targets)
-    text_in = _modulated(block.txt_norm1(text), given.text_rows, text.shape[1])
-    query, image_key, image_value = _image_heads(block.attn, image_in, given.image_rotation, queries=targets)
-    _, text_key, text_value = _text_heads(block.attn, text_in, given.text_rotation)
-    mixed = _attention(query, torch.cat([text_key, image_key], dim=1), torch.cat([text_value, image_value], dim=1))
+    length, targets = text.shape[1], given.targets
+    joint = _room_for_heads(block.attn, image, length + image.shape[1])
+    _write_text_heads(block, text, given, _part(joint, 0, length))
+    _write_image_heads(block, image, given, _part(joint, length), queries=targets)
+    query, key, value = joint
+    mixed = _attention(query[:, length : length + targets], key, value)
     target = image[:, :targets] + _gated(block.attn.to_out[0](mixed), given.image_rows, targets)
     target_in = _modulated(block.img_norm2(target), given.image_rows, targets, SECOND)
     return target + _gated(block.img_mlp(target_in), given.image_rows, targets, SECOND)
 
 
-def _image_heads(attention: Any, tokens: torch.Tensor, rotation: torch.Tensor, queries: int | None = None) -> Heads:
-    """Query of the first `queries` tokens, key and value of all, (1, tokens, heads, head width)."""
-    query = attention.norm_q(_heads(attention, attention.to_q(tokens[:, :queries])))
-    key = attention.norm_k(_heads(attention, attention.to_k(tokens)))
-    value = _heads(attention, attention.to_v(tokens))
-    return _rotated(query, rotation[:queries]), _rotated(key, rotation), value
+def _room_for_heads(attention: Any, like: torch.Tensor, tokens: int) -> Heads:
+    """Query, key and value of all tokens at once, for both streams to be written into without being copied later."""
+    shape = (1, tokens, attention.heads, like.shape[-1] // attention.heads)
+    return like.new_empty(shape), like.new_empty(shape), like.new_empty(shape)
 
 
-def _text_heads(attention: Any, tokens: torch.Tensor, rotation: torch.Tensor) -> Heads:
-    query = attention.norm_added_q(_heads(attention, attention.add_q_proj(tokens)))
-    key = attention.norm_added_k(_heads(attention, attention.add_k_proj(tokens)))
-    value = _heads(attention, attention.add_v_proj(tokens))
-    return _rotated(query, rotation), _rotated(key, rotation), value
+def _part(heads: Heads, first: int, last: int | None = None) -> Heads:
+    query, key, value = (entry[:, first:last] for entry in heads)
+    return query, key, value
+
+
+def _write_image_heads(
+    block: Any, image: torch.Tensor, given: Conditions, into: Heads, queries: int | None = None
+) -> None:
+    """Query of the first `queries` tokens, key and value of all."""
+    attention, rotation = block.attn, given.image_rotation
+    tokens = _modulated(block.img_norm1(image), given.image_rows, given.targets)
+    query, key, value = into
+    _rotate(attention.norm_q(_heads(attention, attention.to_q(tokens[:, :queries]))), rotation, query[:, :queries])
+    _rotate(attention.norm_k(_heads(attention, attention.to_k(tokens))), rotation, key)
+    value.copy_(_heads(attention, attention.to_v(tokens)))
+
+
+def _write_text_heads(block: Any, text: torch.Tensor, given: Conditions, into: Heads) -> None:
+    attention, rotation = block.attn, given.text_rotation
+    tokens = _modulated(block.txt_norm1(text), given.text_rows, text.shape[1])
+    query, key, value = into
+    _rotate(attention.norm_added_q(_heads(attention, attention.add_q_proj(tokens))), rotation, query)
+    _rotate(attention.norm_added_k(_heads(attention, attention.add_k_proj(tokens))), rotation, key)
+    value.copy_(_heads(attention, attention.add_v_proj(tokens)))
 
 
 def _heads(attention: Any, tokens: torch.Tensor) -> torch.Tensor:
     return tokens.unflatten(-1, (attention.heads, -1))
 
 
-def _rotated(heads: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
-    rotated: torch.Tensor = apply_rotary_emb_qwen(heads, rotation, use_real=False)
-    return rotated
+def _rotate(heads: torch.Tensor, rotation: torch.Tensor, into: torch.Tensor) -> None:
+    """Rotary positions, as the stock `apply_rotary_emb_qwen` computes them, written where they are needed."""
+    rotation = rotation[: heads.shape[1]]
+    if heads.dtype == torch.float32:
+        torch.mul(_as_complex(heads), rotation.unsqueeze(1), out=_as_complex(into))
+    else:
+        into.copy_(apply_rotary_emb_qwen(heads, rotation, use_real=False))
+
+
+def _as_complex(heads: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
 
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
