@@ -64,7 +64,7 @@ class Caller:
             told.append((time.monotonic(), status["metrics"]["seconds_left"]))
             time.sleep(every_s)
         end = time.monotonic()
-        self.errors += [abs(left / (end - at) - 1) for at, left in told if end - at > 0.5]
+        self.errors += [abs(left / (end - at) - 1) for at, left in told if end - at > 0.15]
         return end
 
     def running(self, ticket: dict[str, Any]) -> None:
