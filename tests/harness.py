@@ -27,7 +27,7 @@ from retouch import images
 from retouch.accounts.keys import ANONYMOUS, Account, Keys
 from retouch.catalog import Catalog, Checkpoint, checkpoint_named
 from retouch.database import Database
-from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
+from retouch.edit import Acceleration, Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines.null import NullPipeline
@@ -61,9 +61,10 @@ _EDIT_FIELDS = {field.name for field in fields(EditRequest)}
 
 
 def an_edit(prompt: str = "make it red", **changes: Any) -> EditRequest:
-    """The smallest edit there is; its image is a link that nothing fetches unless a worker takes the job."""
+    """The smallest edit there is, with every step of its model; nothing fetches its link unless a worker takes the job."""
     image = ImageInput(url="https://example.com/cat.png")
-    return replace(EditRequest("qwen-image-edit", prompt, (image,), seed=7), **changes)
+    plain = EditRequest("qwen-image-edit", prompt, (image,), seed=7, acceleration=Acceleration.NONE)
+    return replace(plain, **changes)
 
 
 def png(width: int = 64, height: int = 48, *, seed: int = 0) -> bytes:
