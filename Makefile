@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
+# Most tests wait for a server or a lease, so two share a core well; one file stays in one process.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: serve test check fix golden bench docs playground screenshots
 .DEFAULT_GOAL := serve
@@ -15,10 +17,10 @@ check: .venv/installed-dev  ## format, lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/docs/test_pages.py --quiet
+	$(PYTEST) tests/unit tests/docs/test_pages.py --quiet
 
 test: .venv/installed-dev  ## every test
-	$(BIN)/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 fix: .venv/installed-dev  ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix .
