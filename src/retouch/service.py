@@ -244,7 +244,7 @@ class Service:
         return _owned(self.get_any(job_id), account)
 
     def get_any(self, job_id: str) -> Job:
-        """The job, whoever owns it, for internal readers; UnknownJob."""
+        """The job of any account, for internal readers; UnknownJob."""
         with self._database.read() as connection:
             return store.find(connection, job_id)
 

@@ -1,6 +1,6 @@
 """Short tokens: an account's right to one kind of thing for a short time, as text that needs no look-up.
 
-A token is a JWT signed with a secret of this server. Whoever holds it has the right, so it goes where a key
+A token is a JWT signed with a secret of this server. Its holder has the right, so it goes where a key
 must not: into a browser's URL, or to the program that uploads a file. Nothing is stored; a key that is
 revoked meanwhile leaves its tokens alive to their end, which is why they are short.
 """

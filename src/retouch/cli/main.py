@@ -30,7 +30,9 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="Issue, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
-webhooks = typer.Typer(help="List and repeat webhooks nobody took.", no_args_is_help=True, rich_markup_mode=None)
+webhooks = typer.Typer(
+    help="List and repeat webhooks that were not acknowledged.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(webhooks, name="webhooks")
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
@@ -508,7 +510,7 @@ def revoke_key(
     data: Data = None,
     database: DatabaseUrl = None,
 ) -> None:
-    """Revoke a key; whoever has it is refused from now on."""
+    """Revoke a key; calls with it are refused from now on."""
     from retouch import settings
     from retouch.cli import keys as verbs
 

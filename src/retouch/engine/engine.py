@@ -292,7 +292,7 @@ class Engine:
             if speech.answer.set_running_or_notify_cancel():
                 speech.answer.set_result(end.value)
             return True
-        except Exception as error:  # noqa: BLE001 - belongs to whoever waits for this answer, and to nobody else
+        except Exception as error:  # noqa: BLE001 - belongs to the caller that waits for this answer alone
             if speech.answer.set_running_or_notify_cancel():
                 speech.answer.set_exception(error)
             return True

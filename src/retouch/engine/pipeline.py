@@ -49,7 +49,7 @@ class LanguageModel(Protocol):
 class Pipeline(Protocol):
     """A loaded model on one device.
 
-    Same spec, same pixels, same device and same versions give the same bytes, whoever else is running.
+    Same spec, same pixels, same device and same versions give the same bytes, whatever else is running.
     shared_step_tokens: edits with at most so many image tokens gain by sharing a step; 0 means never.
     """
 

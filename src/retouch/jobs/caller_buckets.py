@@ -1,6 +1,6 @@
 """The buckets that callers want their images in, with the keys they gave for it, from the submit to the job's end.
 
-Kept apart from the job, so that whoever reads jobs cannot show a secret. Nothing is put into a bucket here.
+Kept apart from the job, so that a reader of jobs cannot show a secret. Nothing is put into a bucket here.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class Preview:
 class QueueLoad:
     """One account's jobs in a queue by state, as far as they are kept, and the workers that serve the queue.
 
-    retried: jobs that their owner has retried. busy_workers: those that hold a job, whoever asked for it.
+    retried: jobs that their owner has retried. busy_workers: those that hold a job of any account.
     """
 
     jobs: Mapping[JobState, int]

@@ -1,7 +1,7 @@
 """Reads and writes rows of the job table: every state change of a job is one function here.
 
 Each takes the connection of the transaction it belongs to. A worker's writes are fenced: they touch the row
-only while it is running, by that worker, on that claim; otherwise LeaseLost. Whoever ends a job here also
+only while it is running, by that worker, on that claim; otherwise LeaseLost. What ends a job here also
 writes its webhook. Money and wake-ups are the business of `service.py`; who is next is decided in `fair_queue.py`.
 """
 
@@ -403,7 +403,7 @@ _FENCED: ReturningUpdate[Any] = (
 """Changes a leased row, if the lease still stands, to the values it is executed with.
 
 The fence: a worker that was silent for too long does not know that it has lost its job. Whatever it writes later
-names a claim that is not the row's any more, so it changes nothing, whoever runs the job by then.
+names a claim that is not the row's any more, so it changes nothing, whichever worker runs the job by then.
 """
 
 _FINISH: ReturningUpdate[Any] = _FENCED.values(step=job.c.steps)

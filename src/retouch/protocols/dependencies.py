@@ -1,6 +1,6 @@
-"""Everything the HTTP side is made of, built once by `cli/serve.py` and passed to whoever needs it.
+"""Everything the HTTP side is made of, built once by `cli/serve.py` and passed to the faces and the server.
 
-A face gets its parts from here and reaches for nothing else. It owns nothing: whoever built the parts closes them.
+A face gets its parts from here and reaches for nothing else. It owns nothing: the builder of the parts closes them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Certificates for `--tls auto`: an authority of this server's own, and a certificate that it signs.
 
-The authority may sign for this server's names and for nothing else, so whoever trusts it risks nothing else.
+The authority may sign for this server's names and for nothing else, so trusting it risks nothing else.
 Files are made once in the data folder and made again when they no longer serve. It asks no outside authority.
 """
 
@@ -38,7 +38,7 @@ WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
 AUTHORITY_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=397)
-"""Some clients refuse a certificate that lives longer, whoever signed it."""
+"""Some clients refuse a certificate that lives longer, whichever authority signed it."""
 
 RENEW_BEFORE = timedelta(days=30)
 DAY_S = 86_400.0

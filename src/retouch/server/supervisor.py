@@ -1,6 +1,6 @@
 """Runs the worker processes of `serve`: starts them, starts them again when they die, stops them at the end.
 
-Each worker reads its standard input, which nobody writes: when this process is gone, however it died, the
+Each worker reads its standard input, which nothing writes: when this process is gone, however it died, the
 input ends and the worker stops. The supervisor knows nothing of jobs; a lost job is rescued by its lease.
 """
 

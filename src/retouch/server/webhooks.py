@@ -32,7 +32,7 @@ LOOK_EVERY_S = 0.5
 AT_ONCE = 8
 TIMEOUT_S = 15.0
 BUSY_S = 60.0
-"""Longer than an attempt can take: a promise that nobody settled by then was being tried by a dead process."""
+"""Longer than an attempt can take: a delivery without an outcome by then was being tried by a dead process."""
 
 
 class Webhooks:

@@ -1,6 +1,6 @@
 """Blobs in a folder of the data directory, read through links that we sign ourselves.
 
-Links name the key, the second they end and an HMAC over both; whoever has the secret file can make them.
+Links name the key, the second they end and an HMAC over both; the secret file is all it takes to make them.
 It does not serve the files: `server/files.py` does, after `verify`. A put returns when the bytes and their name
 are on the disk, so that no row ever names a file that a power cut took; previews are exempt.
 """

@@ -409,7 +409,7 @@ class JobRunner:
                 self.engine.cancel(edit_id)
 
     def _delete(self, blobs: Sequence[str]) -> None:
-        """Remove what nobody is to have; its life is limited anyway."""
+        """Remove what no caller is to have; its life is limited anyway."""
         for blob in blobs:
             try:
                 self._blobs.delete(blob)

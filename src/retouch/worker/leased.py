@@ -1,7 +1,7 @@
 """The jobs one worker has leased at this moment, shared by its threads.
 
 A `LeasedJob` is ended by exactly one of those who may end it (finished, failed, cancelled, lost, given back):
-whoever calls `close` first. Nothing here speaks to the service or the engine.
+the first caller of `close`. Nothing here speaks to the service or the engine.
 """
 
 from __future__ import annotations

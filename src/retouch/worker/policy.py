@@ -25,7 +25,7 @@ logger = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 POLL_S = 0.05
-"""How long an answer that nobody needs any more may go on, beside the word it is in."""
+"""How long an answer that is not needed any more may go on, beside the word it is in."""
 
 JUDGE_S = 30.0
 

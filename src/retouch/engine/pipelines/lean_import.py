@@ -29,7 +29,7 @@ def without_compiler() -> Iterator[None]:
     try:
         import torch
         import torch.distributed
-    except ModuleNotFoundError:  # said by whoever needs it
+    except ModuleNotFoundError:  # reported where it is needed
         yield
         return
     is_available = torch.distributed.is_available
@@ -48,7 +48,7 @@ def without_compiler() -> Iterator[None]:
 
 
 class _Later(ModuleType):
-    """The compiler as long as nobody compiles; the real one is imported by whoever asks for more."""
+    """The compiler as long as nothing compiles; the real one is imported when more is needed."""
 
     @staticmethod
     def is_compiling() -> bool:

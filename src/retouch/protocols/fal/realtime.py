@@ -120,7 +120,7 @@ async def _read(socket: WebSocket, inbox: _Inbox) -> None:
         data: bytes = message.get("bytes") or (message.get("text") or "").encode()
         parsed = await run_in_threadpool(_parsed, data, is_text=message.get("bytes") is None)
         if inbox.put(parsed, len(data)):
-            # Both clients skip messages of this type; whoever looks at the wire sees why.
+            # Both clients skip messages of this type; on the wire it says why.
             words = "An older input was dropped: max_buffering, or what a socket may hold, was reached."
             notice = {"type": "x-fal-message", "message": words}
             await socket.send_text(orjson.dumps(notice).decode())

@@ -239,7 +239,7 @@ def _name(request: Request) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A reserved place. link: reads the file, later. write_token: whoever has it may send the bytes."""
+    """A reserved place. link: reads the file, later. write_token: its holder may send the bytes."""
 
     key: str
     link: str

@@ -310,7 +310,7 @@ def read_safety(fields: Fields) -> bool:
 
 
 def read_expansion(fields: Fields) -> bool:
-    """Whether the prompt may be rewritten; nobody's is unless they say so."""
+    """Whether the prompt may be rewritten; only where the caller says so."""
     names = ("enable_prompt_expansion", "enhance_prompt", "prompt_extend")
     return bool(fields.boolean("enable_prompt_expansion", *names))
 

@@ -26,7 +26,7 @@ HOLD_S = 3.0
 """How long a read without news is held. Python's client gives up after ten seconds."""
 
 LEAST_S = 1.0
-"""How long a read is held when there is news of a job that goes on, so that nobody asks more than once a second."""
+"""How long a read is held when there is news of a job that goes on, so that a caller asks once a second at most."""
 
 PAUSE_S = 0.25
 REMEMBERED = 10_000
