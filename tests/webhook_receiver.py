@@ -38,12 +38,13 @@ def webhook_receiver(*answers: int) -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            # Before the answer: the sender may look as soon as it is answered.
+            receiver.came.put(Delivery({name.lower(): value for name, value in self.headers.items()}, body))
             status = receiver.answers.pop(0) if receiver.answers else 200
             self.send_response(status)
             self.send_header("location", "/elsewhere")
             self.send_header("content-length", "0")
             self.end_headers()
-            receiver.came.put(Delivery({name.lower(): value for name, value in self.headers.items()}, body))
 
         def log_message(self, *_: object) -> None:
             pass
