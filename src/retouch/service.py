@@ -1,28 +1,27 @@
 """The one owner of a job's state: each verb is one transaction, and wakes those who wait once it is committed.
 
 It holds no policy: which state follows which is in `jobs/job.py`, who is next in `jobs/fair_queue.py`, what a model
-allows and costs in `catalog/`. It is synchronous and thread-safe; async callers use a thread.
+allows and costs in `catalog/`, what an edit will take in `estimates.py`. It is synchronous and thread-safe; async
+callers use a thread.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
-from typing import NamedTuple
 
 from sqlalchemy import Connection
 
 from retouch.accounts import ledger
 from retouch.accounts.keys import Account
-from retouch.catalog import Catalog, Route
+from retouch.catalog import Catalog
 from retouch.database import Database
 from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
-from retouch.engine.cost import TOKEN, Cost, seconds_on, typical_work, work_of
+from retouch.engine.cost import Cost
 from retouch.errors import (
     DatabaseUnavailable,
     Failure,
@@ -33,6 +32,7 @@ from retouch.errors import (
     UnknownFile,
     UnknownJob,
 )
+from retouch.estimates import Estimates, Snapshot
 from retouch.jobs import caller_buckets, device_costs, events, fair_queue, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.fair_queue import Place
@@ -41,6 +41,7 @@ from retouch.jobs.job import (
     MAX_DEVICE_LOSSES,
     PRIORITY_NORMAL,
     Clock,
+    End,
     Idempotency,
     Job,
     JobEvent,
@@ -55,15 +56,6 @@ from retouch.jobs.retention import Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
-
-COSTS_FRESH_S = 2.0
-"""How long a process goes by what it has read of the devices' costs."""
-
-LINE_FRESH_S = 0.2
-"""The same for what runs, which everybody who polls asks for."""
-
-TOLERANCE = 0.9
-"""Share of the memory predicted from areas that an edit needs at the least, whatever its images' shapes."""
 
 CANCELLED_AT_ONCE = 50
 """Jobs cancelled by one transaction, so that others get their turn to write in between."""
@@ -95,26 +87,6 @@ class Submitted:
     replayed: bool
 
 
-class Snapshot(NamedTuple):
-    """A job at one moment. position: jobs before it, 0 for one that does not wait.
-
-    seconds_left: until its images are there, as predicted; None for a job that has ended. Jobs that come later and are
-    placed before it are not foreseen.
-    """
-
-    job: Job
-    position: int
-    seconds_left: float | None
-
-
-class _Line(NamedTuple):
-    """A queue as callers wait in it."""
-
-    running: tuple[store.Under, ...]
-    workers: int
-    costs: Mapping[str, Cost]
-
-
 class Service:
     """Submit, read, cancel; lease, renew, finish; sweep. Raises DatabaseUnavailable from every verb."""
 
@@ -134,8 +106,7 @@ class Service:
         self._settings = settings = settings or ServiceSettings()
         self._life = Retention(settings.retention_s, settings.shortest_retention_s)
         self._clock = clock
-        self._costs: dict[str, tuple[float, Mapping[str, Cost]]] = {}  # by queue, with the time they are fresh until
-        self._known_lines: dict[str, tuple[float, _Line]] = {}  # the same, for the lines as callers wait in them
+        self._estimates = Estimates(database, catalog, clock)
         self._sweeper = Sweeper(
             database,
             wakeups,
@@ -171,8 +142,8 @@ class Service:
         route = self._catalog.route(request.model)
         completed, notices = route.complete(request)
         delivery.check()
-        self._refuse_what_never_fits(route, completed)
-        predicted = self._predict(route, completed)
+        self._estimates.refuse_what_never_fits(route, completed)
+        predicted = self._estimates.predict(route, completed)
         now = self._clock()
         wait_s = min(self._settings.max_wait_s, *(inf if each is None else each for each in (start_timeout_s, life_s)))
         if bucket is not None:
@@ -237,7 +208,7 @@ class Service:
             failure=failure,
         )
         with self._database.transaction() as connection:
-            return store.enter_failed(connection, replace(job, expires_at=self._life.expiry(job, now)))
+            return store.enter_failed(connection, replace(job, expires_at=self._life.end(job, now).expires_at))
 
     def get(self, account: Account, job_id: str) -> Job:
         """The account's job; UnknownJob when there is none or it is another account's."""
@@ -254,9 +225,7 @@ class Service:
         if not wanted:
             return {}
         with self._database.read() as connection:
-            jobs = store.find_many(connection, wanted)
-            lines = self._lines(connection, jobs.values())
-            return {job.id: self._snapshot(connection, job, lines) for job in jobs.values()}
+            return self._estimates.snapshots(connection, store.find_many(connection, wanted).values())
 
     def have_ended(self, job_ids: Iterable[str]) -> Mapping[str, bool]:
         """Which of these jobs have ended; ids that do not exist are left out. Cheaper than reading the jobs."""
@@ -266,12 +235,12 @@ class Service:
     def seconds_left(self, job: Job) -> float | None:
         """See `Snapshot`."""
         with self._database.read() as connection:
-            return self._snapshot(connection, job, self._lines(connection, (job,))).seconds_left
+            return self._estimates.snapshots(connection, (job,))[job.id].seconds_left
 
     def position(self, job: Job) -> int:
         """How many jobs are before a waiting one in its queue; 0 is next, and 0 for a job that does not wait."""
         with self._database.read() as connection:
-            return _position(connection, job)
+            return store.ahead(connection, job).jobs if job.state is JobState.QUEUED else 0
 
     def events(self, job_id: str, *, after: int = 0) -> tuple[JobEvent, ...]:
         """The job's history after an event's id, oldest first; empty when there is no such job."""
@@ -307,8 +276,7 @@ class Service:
             if job.state is JobState.RUNNING:
                 job = store.request_cancel(connection, job)
             else:
-                expires_at = self._life.expiry(job, now)
-                job = store.end_waiting(connection, job, JobState.CANCELLED, now=now, expires_at=expires_at)
+                job = store.end_waiting(connection, job, JobState.CANCELLED, self._life.end(job, now))
         self.wakeups.publish(JOB_TOPIC)
         if job.state is JobState.RUNNING:
             self.wakeups.publish(CANCEL_TOPIC)
@@ -333,7 +301,7 @@ class Service:
             self._refuse_when_full(connection, job, None)
             start_by = now + timedelta(seconds=self._settings.max_wait_s)
             start_by = start_by if job.end_by is None else min(start_by, job.end_by)
-            predicted = self._predict(self._catalog.route(job.request.model), job.request)
+            predicted = self._estimates.predict(self._catalog.route(job.request.model), job.request)
             job = store.retry(connection, job, weight=account.weight, predicted=predicted, now=now, start_by=start_by)
         self._wake(job.queue)
         return job
@@ -350,8 +318,7 @@ class Service:
                 for job in jobs:
                     if job.state is not JobState.QUEUED:  # started or ended meanwhile
                         continue
-                    expires_at = self._life.expiry(job, now)
-                    store.end_waiting(connection, job, JobState.CANCELLED, now=now, expires_at=expires_at)
+                    store.end_waiting(connection, job, JobState.CANCELLED, self._life.end(job, now))
                     cancelled += 1
         if cancelled:
             self.wakeups.publish(JOB_TOPIC)
@@ -432,34 +399,31 @@ class Service:
 
     def finish(self, lease: Lease, output: EditOutput, usage: Usage) -> Job:
         """The edit is done: state, price, usage entry and webhook in one transaction. LeaseLost."""
-        route = self._catalog.route(lease.job.request.model)
-        priced = replace(usage, price_microusd=route.price_microusd(usage))
-        now = self._clock()
-        with self._database.transaction(durability="deferred") as connection:
-            job = store.finish(connection, lease, output, priced, now=now, expires_at=self._life.expiry(lease.job, now))
-            entry = ledger.UsageEntry(job.id, job.account_id, job.key_id, job.request.model, priced, now)
+        model = lease.job.request.model
+        priced = replace(usage, price_microusd=self._catalog.route(model).price_microusd(usage))
+        with self._ending(lease) as (connection, end):
+            job = store.finish(connection, lease, output, priced, end)
+            entry = ledger.UsageEntry(job.id, job.account_id, job.key_id, model, priced, end.at)
             ledger.record(connection, entry)
-        self.wakeups.publish(JOB_TOPIC)
-        self._database.sync()
         return job
 
     def fail(self, lease: Lease, failure: Failure) -> Job:
         """The edit cannot be done. Nothing is billed. LeaseLost."""
-        now = self._clock()
-        with self._database.transaction(durability="deferred") as connection:
-            job = store.fail(connection, lease, failure, now=now, expires_at=self._life.expiry(lease.job, now))
-        self.wakeups.publish(JOB_TOPIC)
-        self._database.sync()
-        return job
+        with self._ending(lease) as (connection, end):
+            return store.fail(connection, lease, failure, end)
 
     def acknowledge_cancel(self, lease: Lease) -> Job:
         """The worker has stopped the edit on its owner's wish. Nothing is billed. LeaseLost."""
-        now = self._clock()
+        with self._ending(lease) as (connection, end):
+            return store.cancel_running(connection, lease, end)
+
+    @contextmanager
+    def _ending(self, lease: Lease) -> Iterator[tuple[Connection, End]]:
+        """The transaction that ends a leased job: those who wait are woken by it, and the disk holds it at the end."""
         with self._database.transaction(durability="deferred") as connection:
-            job = store.cancel_running(connection, lease, now=now, expires_at=self._life.expiry(lease.job, now))
+            yield connection, self._life.end(lease.job, self._clock())
         self.wakeups.publish(JOB_TOPIC)
         self._database.sync()
-        return job
 
     def release(self, lease: Lease) -> None:
         """Give the job back, as if it had not been leased: its old place, no attempt used. LeaseLost.
@@ -470,8 +434,7 @@ class Service:
         with self._database.transaction(durability="eventual") as connection:
             job = store.held(connection, lease)
             if job.cancel_requested:
-                expires_at = self._life.expiry(job, now)
-                store.cancel_running(connection, lease, now=now, expires_at=expires_at)
+                store.cancel_running(connection, lease, self._life.end(job, now))
             else:
                 store.requeue(connection, lease, now, costs_attempt=False)
         self._wake(lease.job.queue)
@@ -481,14 +444,11 @@ class Service:
 
         at_work: the device failed at a step of this job, so the job itself may be the cause.
         """
-        now = self._clock()
         most = min(self._settings.max_attempts, MAX_DEVICE_LOSSES) if at_work else self._settings.max_attempts
         cause = ", the last time by a failure of its device"
         with self._database.transaction() as connection:
             job = store.held(connection, lease)
-            expires_at = self._life.expiry(job, now)
-            store.end_attempt(connection, lease, job, most, now=now, expires_at=expires_at, cause=cause)
-        self.wakeups.publish(JOB_TOPIC)
+            store.end_attempt(connection, lease, job, most, self._life.end(job, self._clock()), cause=cause)
         self._wake(lease.job.queue)
 
     def beat(
@@ -542,80 +502,11 @@ class Service:
         """What edits of a queue take on a device, as a worker has measured it."""
         with self._database.transaction(durability="eventual") as connection:
             device_costs.keep(connection, queue, device, cost.to_json(), self._clock())
-        self._costs.pop(queue, None)
+        self._estimates.forget(queue)
 
     def costs(self, queue: str) -> Mapping[str, Cost]:
-        """What is known of edits of a queue, by device; at most COSTS_FRESH_S old."""
-        until, known = self._costs.get(queue, (0.0, {}))
-        if time.monotonic() < until:
-            return known
-        with self._database.read() as connection:
-            return self._costs_of(connection, queue)
-
-    def _costs_of(self, connection: Connection, queue: str) -> Mapping[str, Cost]:
-        until, known = self._costs.get(queue, (0.0, {}))
-        if time.monotonic() < until:
-            return known
-        found = device_costs.of_queue(connection, queue)
-        known = {device: Cost.from_json(cost) for device, cost in found.items()}
-        self._costs[queue] = time.monotonic() + COSTS_FRESH_S, known
-        return known
-
-    def _lines(self, connection: Connection, jobs: Iterable[Job]) -> Mapping[str, _Line]:
-        """What the jobs that have not ended have in common, by queue."""
-        now = time.monotonic()
-        for queue in {job.queue for job in jobs if not job.state.final}:
-            if now >= self._known_lines.get(queue, (0.0, None))[0]:
-                alive = sum(queue in each.queues for each in liveness.live(connection, self._clock()))
-                line = _Line(store.under_way(connection, queue), alive, self._costs_of(connection, queue))
-                self._known_lines[queue] = now + LINE_FRESH_S, line
-        return {queue: line for queue, (_, line) in self._known_lines.items()}
-
-    def _snapshot(self, connection: Connection, job: Job, lines: Mapping[str, _Line]) -> Snapshot:
-        if job.state.final:
-            return Snapshot(job, 0, None)
-        own, line, place = job.cost, lines[job.queue], store.place_of(job)
-        before = [each for each in line.running if each.place < place]
-        if job.state is JobState.QUEUED:
-            waiting, workers = store.ahead(connection, job), max(1, line.workers)
-        else:
-            waiting, workers = fair_queue.Ahead(0, 0), 1
-            own = next((each.left for each in line.running if each.place == place), own)
-            before = [each for each in before if each.worker == job.worker]
-        busy = sum(each.left for each in before) + waiting.cost
-        # Costs are those of the submit; the device may be known better by now.
-        costs = tuple(line.costs.values()) or (Cost(),)
-        work = work_of(job.request, self._catalog.route(job.request.model).checkpoint)
-        predicted = job.request.num_images * seconds_on(costs, work)
-        scale = predicted / job.cost if job.cost else 1 / fair_queue.SECOND
-        around_s = sum(cost.around_s for cost in costs) / len(costs)
-        return Snapshot(job, waiting.jobs, round((own + busy / workers) * scale + around_s, 2))
-
-    def _refuse_what_never_fits(self, route: Route, request: EditRequest) -> None:
-        """Raise InvalidRequest when no device of the queue has the memory, as far as its areas tell.
-
-        Shapes are not known yet, which is what TOLERANCE leaves room for; the engine refuses by the exact sizes.
-        """
-        work, checkpoint = work_of(request, route.checkpoint), route.checkpoint
-        memories = [cost.memory for cost in self.costs(route.queue).values()]
-        if not memories or any(memory is None or memory.budget_bytes is None for memory in memories):
-            return
-        needed, given = max(
-            ((memory.bytes_of(work, checkpoint), memory.budget_bytes or 0) for memory in memories if memory),
-            key=lambda each: each[1] - each[0],
-        )
-        if needed * TOLERANCE > given:
-            raise InvalidRequest(
-                f"An edit of {work.target * TOKEN**2 / 1e6:.1f} megapixels with {len(request.images)} input images "
-                f"needs {needed / 1e9:.2f} GB of device memory between its steps; the largest device here has "
-                f"{given / 1e9:.2f} GB for that. Ask for a smaller size or give fewer images.",
-                field="size",
-            )
-
-    def _predict(self, route: Route, request: EditRequest) -> store.Predicted:
-        costs = tuple(self.costs(route.queue).values())
-        seconds = request.num_images * seconds_on(costs, work_of(request, route.checkpoint))
-        return store.Predicted(seconds, seconds_on(costs, typical_work(route.checkpoint)))
+        """What is known of edits of a queue, by device; may be a few seconds old."""
+        return self._estimates.costs(queue)
 
     # --- what several verbs do
 
@@ -643,7 +534,3 @@ def _owned(job: Job, account: Account) -> Job:
     if job.account_id != account.id:
         raise UnknownJob(f"There is no job '{job.id}'.")
     return job
-
-
-def _position(connection: Connection, job: Job) -> int:
-    return store.ahead(connection, job).jobs if job.state is JobState.QUEUED else 0

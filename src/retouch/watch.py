@@ -18,9 +18,10 @@ from typing import TypeVar
 import structlog
 
 from retouch.errors import DatabaseUnavailable, InternalError, RetouchError, Unavailable, UnknownJob
+from retouch.estimates import Snapshot
 from retouch.jobs.job import FINAL_STATES, Job, JobEvent
 from retouch.jobs.wakeups import JOB_TOPIC, Subscription
-from retouch.service import Service, Snapshot
+from retouch.service import Service
 
 TICK_S = 1.0
 """Longest time between two looks while there are waiters: what a lost wake-up costs."""

@@ -13,7 +13,7 @@ TEN_A_STEP = Cost({"denoise": (10.0, 0.0, 0.0), "prepare": (0.0, 0.0, 0.0), "dec
 @pytest.fixture
 def slow(world: Deployment, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     """A line whose steps take ten seconds each, which is looked at anew every time."""
-    monkeypatch.setattr("retouch.service.LINE_FRESH_S", 0.0)
+    monkeypatch.setattr("retouch.estimates.LINE_FRESH_S", 0.0)
     world.service.keep_cost("demo", "a device", TEN_A_STEP)
     return world
 
@@ -57,5 +57,4 @@ def test_what_was_predicted_at_submit_is_corrected_by_what_was_measured_since(wo
     job = world.submit(steps=4)
     assert left(world, job.id) < 5
     world.service.keep_cost("demo", "a device", TEN_A_STEP)
-    world.service._known_lines.clear()
     assert left(world, job.id) == pytest.approx(40.5, rel=0.05)

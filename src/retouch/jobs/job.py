@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure
@@ -150,6 +150,13 @@ class QueueLoad:
     ready_workers: int
     loading_workers: int
     busy_workers: int
+
+
+class End(NamedTuple):
+    """When a job ends, and when its row and its files may go."""
+
+    at: datetime
+    expires_at: datetime
 
 
 def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from retouch.jobs import events, idempotency, liveness, store
-from retouch.jobs.job import Job
+from retouch.jobs.job import End, Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,12 @@ class Retention:
     default_s: float
     shortest_s: float
 
-    def expiry(self, job: Job, ended_at: datetime) -> datetime:
+    def end(self, job: Job, at: datetime) -> End:
+        """The end of a job that ends at `at`."""
         wanted_s = job.delivery.retention_s
         life_s = self.default_s if wanted_s is None else wanted_s
-        expires_at = ended_at + timedelta(seconds=max(life_s, self.shortest_s))
-        return expires_at if job.end_by is None else max(ended_at, min(expires_at, job.end_by))
+        expires_at = at + timedelta(seconds=max(life_s, self.shortest_s))
+        return End(at, expires_at if job.end_by is None else max(at, min(expires_at, job.end_by)))
 
 
 def blobs_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:

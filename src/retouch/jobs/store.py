@@ -36,7 +36,7 @@ from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob, WorkerLo
 from retouch.jobs import caller_buckets, fair_queue, outbox
 from retouch.jobs.events import append, forget_all
 from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
-from retouch.jobs.job import Job, JobState, Lease, state_after_lost_lease
+from retouch.jobs.job import End, Job, JobState, Lease, state_after_lost_lease
 from retouch.jobs.tables import job, job_tally
 
 RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
@@ -260,23 +260,15 @@ def ahead(connection: Connection, waiting: Job) -> Ahead:
     return fair_queue.ahead(connection, waiting.queue, place_of(waiting))
 
 
-def end_waiting(
-    connection: Connection,
-    waiting: Job,
-    state: JobState,
-    *,
-    now: datetime,
-    expires_at: datetime,
-    failure: Failure | None = None,
-) -> Job:
+def end_waiting(connection: Connection, waiting: Job, state: JobState, end: End, failure: Failure | None = None) -> Job:
     """Take a job out of the line for good. The caller has locked its row and seen that it is queued."""
-    values = _ended(state, now, expires_at, failure=failure)
+    values = _ended(state, end, failure)
     row = connection.execute(_END_WAITING, {**values, "of_job": waiting.id}).one_or_none()
     if row is None:
         raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
-    append(connection, waiting.id, now, _state_event(state, failure))
+    append(connection, waiting.id, end.at, _state_event(state, failure))
     fair_queue.give_up(connection, waiting.queue, turn_of(waiting))
-    return _finalize(connection, job_of(row), now)
+    return _finalize(connection, job_of(row), end.at)
 
 
 _END_WAITING: ReturningUpdate[Any] = update(job).where(job.c.id == bindparam("of_job"), QUEUED).returning(job)
@@ -324,25 +316,21 @@ def keep_expansion(connection: Connection, lease: Lease, expansion: Expansion) -
     return job_of(_fenced(connection, lease, {"request": changed.to_json()}))
 
 
-def finish(
-    connection: Connection, lease: Lease, output: EditOutput, usage: Usage, *, now: datetime, expires_at: datetime
-) -> Job:
+def finish(connection: Connection, lease: Lease, output: EditOutput, usage: Usage, end: End) -> Job:
     """running to succeeded, with the notices of the submit in front of the worker's."""
-    current = lease.job
-    output = replace(output, notices=(*current.notices, *output.notices))
-    values = _ended(JobState.SUCCEEDED, now, expires_at, output=output.to_json(), usage=asdict(usage))
+    output = replace(output, notices=(*lease.job.notices, *output.notices))
+    values = _ended(JobState.SUCCEEDED, end) | {"output": output.to_json(), "usage": asdict(usage)}
     return _end_running(connection, lease, values, change=_FINISH)
 
 
-def fail(connection: Connection, lease: Lease, failure: Failure, *, now: datetime, expires_at: datetime) -> Job:
+def fail(connection: Connection, lease: Lease, failure: Failure, end: End) -> Job:
     """running to failed."""
-    values = _ended(JobState.FAILED, now, expires_at, failure=failure)
-    return _end_running(connection, lease, values, failure)
+    return _end_running(connection, lease, _ended(JobState.FAILED, end, failure), failure)
 
 
-def cancel_running(connection: Connection, lease: Lease, *, now: datetime, expires_at: datetime) -> Job:
+def cancel_running(connection: Connection, lease: Lease, end: End) -> Job:
     """running to cancelled."""
-    return _end_running(connection, lease, _ended(JobState.CANCELLED, now, expires_at))
+    return _end_running(connection, lease, _ended(JobState.CANCELLED, end))
 
 
 def request_cancel(connection: Connection, running: Job) -> Job:
@@ -369,24 +357,17 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
 
 
 def end_attempt(
-    connection: Connection,
-    lease: Lease,
-    leased: Job,
-    max_attempts: int,
-    *,
-    now: datetime,
-    expires_at: datetime,
-    cause: str = "",
+    connection: Connection, lease: Lease, leased: Job, max_attempts: int, end: End, *, cause: str = ""
 ) -> JobState:
     """Move a job whose worker was lost to where it goes then; `leased` is its locked row. Returns its new state."""
     state = state_after_lost_lease(leased, max_attempts)
     if state is JobState.QUEUED:
-        requeue(connection, lease, now, costs_attempt=True)
+        requeue(connection, lease, end.at, costs_attempt=True)
     elif state is JobState.CANCELLED:
-        cancel_running(connection, lease, now=now, expires_at=expires_at)
+        cancel_running(connection, lease, end)
     else:
         lost = WorkerLost(f"The worker was lost on each of {leased.attempt} attempts{cause}.")
-        fail(connection, lease, lost.failure, now=now, expires_at=expires_at)
+        fail(connection, lease, lost.failure, end)
     return state
 
 
@@ -548,10 +529,14 @@ def _lease_of(row: Row[Any]) -> Lease:
     return Lease(job_of(row), row.worker, row.claims)
 
 
-def _ended(state: JobState, now: datetime, expires_at: datetime, **more: Any) -> dict[str, Any]:
-    failure = more.pop("failure", None)
-    values = {"state": state.value, "finished_at": now, "expires_at": expires_at, "lease_until": None}
-    return values | {"failure": None if failure is None else failure.to_json()} | more
+def _ended(state: JobState, end: End, failure: Failure | None = None) -> dict[str, Any]:
+    return {
+        "state": state.value,
+        "finished_at": end.at,
+        "expires_at": end.expires_at,
+        "lease_until": None,
+        "failure": None if failure is None else failure.to_json(),
+    }
 
 
 def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[str, object]]:

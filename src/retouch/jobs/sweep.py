@@ -107,13 +107,12 @@ class Sweeper:
             leases = store.expired_leases(connection, now, BATCH)
         rescued: Counter[JobState] = Counter()
         for lease in leases:
-            expires_at = self._life.expiry(lease.job, now)
             with self._database.transaction() as connection:
                 job = store.find_expired(connection, lease, now)
                 if job is None:  # its worker or another sweep was first
                     continue
-                limit = self._settings.max_attempts
-                state = store.end_attempt(connection, lease, job, limit, now=now, expires_at=expires_at)
+                end = self._life.end(job, now)
+                state = store.end_attempt(connection, lease, job, self._settings.max_attempts, end)
             if state is JobState.QUEUED:
                 self._wakeups.publish(queue_topic(lease.job.queue))
             rescued[state] += 1
@@ -128,8 +127,7 @@ class Sweeper:
             with suppress(JobFinished, UnknownJob):  # started, cancelled or deleted meanwhile
                 with self._database.transaction() as connection:
                     job = store.find(connection, job_id, lock=True)
-                    expires_at = self._life.expiry(job, now)
-                    store.end_waiting(connection, job, JobState.FAILED, now=now, expires_at=expires_at, failure=failure)
+                    store.end_waiting(connection, job, JobState.FAILED, self._life.end(job, now), failure)
                 failed += 1
         return failed
 
@@ -141,7 +139,7 @@ class Sweeper:
             failure = self._overdue(lease.job, now).failure
             with suppress(LeaseLost):  # it ended meanwhile
                 with self._database.transaction() as connection:
-                    store.fail(connection, lease, failure, now=now, expires_at=self._life.expiry(lease.job, now))
+                    store.fail(connection, lease, failure, self._life.end(lease.job, now))
                 failed += 1
         return failed
 
