@@ -27,13 +27,14 @@ from retouch.errors import (
     Failure,
     InvalidRequest,
     JobFinished,
+    JobNotFinished,
     QueueFull,
     StorageUnavailable,
     UnknownFile,
     UnknownJob,
 )
 from retouch.estimates import Estimates, Snapshot
-from retouch.jobs import caller_buckets, device_costs, events, fair_queue, liveness, retention, store
+from retouch.jobs import caller_buckets, device_costs, events, fair_queue, history, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import (
@@ -259,6 +260,11 @@ class Service:
         with self._database.read() as connection:
             return store.recent(connection, account.id, limit)
 
+    def history(self, account: Account, listing: history.Listing, *, skip: int, limit: int) -> history.Page:
+        """A page of the account's jobs; see `Listing`."""
+        with self._database.read() as connection:
+            return history.page(connection, account.id, listing, skip=skip, limit=limit)
+
     def usage(self, account: Account) -> tuple[ledger.UsageReport, ...]:
         """What the account has used so far, by model."""
         return ledger.Ledger(self._database).report(account.id)
@@ -334,6 +340,14 @@ class Service:
             store.forget_payload(connection, job)
             events.forget(connection, job_id)
         self._delete_blobs(keys)
+
+    def delete_payload(self, account: Account, job_id: str) -> Job:
+        """`forget_payload` of the account's own job; returns it as it was. Raises UnknownJob and JobNotFinished."""
+        job = self.get(account, job_id)
+        if not job.state.final:
+            raise JobNotFinished(f"The job '{job.id}' is {job.state.value}; cancel it before its payload is deleted.")
+        self.forget_payload(job.id)
+        return job
 
     # --- the worker's side
 

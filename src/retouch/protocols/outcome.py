@@ -42,13 +42,17 @@ def raise_for_failure(job: Job) -> None:
 
 
 def output_link(dependencies: AppDependencies, job: Job, image: OutputImage, origin: str) -> str:
-    """A signed link whose end depends on the job alone, so that every read of a result gives the same text."""
-    assert job.finished_at is not None, "a succeeded job has ended"
+    """The `job_link` of one of its images."""
+    return job_link(dependencies, job, image.blob, origin)
+
+
+def job_link(dependencies: AppDependencies, job: Job, key: str, origin: str) -> str:
+    """A signed link to a file of a job, whose end depends on the job alone, so that every read gives the same text."""
     life_s = min(dependencies.link_ttl_s, job.delivery.retention_s or math.inf)
-    end = math.ceil((job.finished_at + timedelta(seconds=life_s)).timestamp())
+    end = math.ceil(((job.finished_at or job.created_at) + timedelta(seconds=life_s)).timestamp())
     # Half a second before the end, because the store rounds up to whole seconds.
     ttl_s = end - 0.5 - datetime.now(UTC).timestamp()
-    return dependencies.blobs.link(image.blob, ttl_s=ttl_s, base_url=origin)
+    return dependencies.blobs.link(key, ttl_s=ttl_s, base_url=origin)
 
 
 def output_data_uri(dependencies: AppDependencies, image: OutputImage) -> str:

@@ -15,7 +15,7 @@ from retouch.edit import Notice, OutputImage
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.failure import failure_of
 from retouch.protocols.fal.errors import answer_to_failure
-from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint
+from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
 from retouch.protocols.field_names import dump_notices, notices_in_wire_names
 
 STATUS_WORDS: Mapping[JobState, str] = {
@@ -29,6 +29,9 @@ STATUS_WORDS: Mapping[JobState, str] = {
 
 NOTICES_OPTION = "notices"
 """Where `Delivery.options` keeps which of this protocol's own headers were not honoured."""
+
+FIELDS_OPTION = "fields"
+"""Where `Delivery.options` keeps which inputs the caller gave, as names with blanks between them."""
 
 FILES_ORIGIN_OPTION = "files_base"
 """Where `Delivery.options` keeps the address the caller knew this server by, for the webhook's links."""
@@ -172,6 +175,58 @@ def _image(image: OutputImage, url: str, endpoint: Endpoint) -> dict[str, Any]:
         "height": image.height,
     }
     return {key: everything[key] for key in endpoint.image_keys}
+
+
+def dump_input(job: Job, links: Sequence[str]) -> dict[str, Any]:
+    """The input of a request as its caller gave it: the same members, in this face's words.
+
+    links: of its images, in order, in place of data URIs.
+    """
+    endpoint = endpoint_of(job)
+    given = job.delivery.options.get(FIELDS_OPTION, "").split()
+    return {name: _input(job, endpoint, name, links) for name in given if endpoint.parameter(name) is not None}
+
+
+def _input(job: Job, endpoint: Endpoint, name: str, links: Sequence[str]) -> Any:
+    parameter, request = endpoint.parameter(name), job.request
+    assert parameter is not None, "asked for parameters of the endpoint only"
+    match parameter.kind:
+        case Kind.LINKS:
+            return list(links)
+        case Kind.LINK:
+            return links[0]
+        case Kind.IMAGE_SIZE:
+            size = request.size
+            if size.words in parameter.choices:
+                return size.words
+            return {"width": size.width, "height": size.height}
+    return job.delivery.inline if parameter.canonical == "inline" else getattr(request, parameter.canonical)
+
+
+def dump_listed(job: Job) -> dict[str, Any]:
+    """A request as a list of requests has it, without its payloads; what it has not come to yet is null."""
+    ended = job.finished_at
+    return {
+        "request_id": job.id,
+        "endpoint_id": job.delivery.endpoint,
+        "sent_at": _moment(job.created_at),
+        "started_at": _moment(job.started_at),
+        "ended_at": _moment(ended),
+        "status_code": status_code(job),
+        "duration": None if ended is None else round((ended - job.created_at).total_seconds(), 3),
+    }
+
+
+def status_code(job: Job) -> int | None:
+    """What a call for its result is answered with; None while there is none."""
+    if not job.state.final:
+        return None
+    failure = failure_of(job)
+    return 200 if failure is None else answer_to_failure(failure, endpoint_of(job)).status
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def notices_at_submit(job: Job) -> tuple[Notice, ...]:

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from retouch.accounts.keys import Account
 from retouch.errors import EditCancelled, JobNotFinished, RetouchError, UnknownJob, UnknownUrl
@@ -21,7 +21,7 @@ from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.error_handlers import add_error_handlers
 from retouch.protocols.failure import failure_of
-from retouch.protocols.fal import api_docs, dump, realtime, storage, streaming
+from retouch.protocols.fal import api_docs, dump, platform, realtime, storage, streaming
 from retouch.protocols.fal.dump import endpoint_of
 from retouch.protocols.fal.errors import Answer, answer_to, answer_to_failure, check_method
 from retouch.protocols.fal.headers import BILLABLE_UNITS_HEADER, NOTICES_HEADER
@@ -55,6 +55,8 @@ def create_face(dependencies: AppDependencies) -> Starlette:
     }
     routes: list[BaseRoute] = [route(dependencies, path, handler) for path, handler in handlers.items()]
     routes.append(WebSocketRoute("/run/{path:path}", partial(realtime.handle, dependencies)))
+    platform_route = route(dependencies, "/{path:path}", platform.handle)
+    routes.append(Mount("/api/v1", create_app([platform_route], platform.error_response)))
     app = create_app(routes, lambda _, answer: error_response(answer))
     for path in ("/proxy", "/proxy/"):
         app.router.routes.append(Route(path, Proxy(app.router), methods=list(METHODS)))

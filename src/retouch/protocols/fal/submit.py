@@ -16,7 +16,7 @@ from retouch.jobs.job import Idempotency
 from retouch.protocols import submit as shared
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.failure import MethodNotAllowed
-from retouch.protocols.fal.dump import FILES_ORIGIN_OPTION, NOTICES_OPTION, notices_header
+from retouch.protocols.fal.dump import FIELDS_OPTION, FILES_ORIGIN_OPTION, NOTICES_OPTION, notices_header
 from retouch.protocols.fal.headers import parse_submit_options
 from retouch.protocols.fal.parse import parse_edit, parse_json, parse_query
 from retouch.protocols.fal.schemas import Endpoint, endpoint_named
@@ -88,7 +88,9 @@ def submit_input(
     options = parse_submit_options(connection.headers, connection.query_params)
     edit = parse_edit(endpoint, body)
     files_origin = files_origin_of(dependencies, connection)
-    kept = {NOTICES_OPTION: notices_header(options.notices)} if options.notices else {}
+    kept = {FIELDS_OPTION: " ".join(name for name, value in body.items() if value is not None)}
+    if options.notices:
+        kept[NOTICES_OPTION] = notices_header(options.notices)
     if options.webhook_url is not None:
         kept[FILES_ORIGIN_OPTION] = files_origin
     delivery = Delivery(

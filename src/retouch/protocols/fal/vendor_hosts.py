@@ -28,6 +28,7 @@ SERVICES: Mapping[str, str] = {
     "v3.fal.media": "/cdn",
     "v3b.fal.media": "/cdn",
     "fal.media": "/cdn",
+    "api.fal.ai": "/api",
 }
 """Host names of old and new clients, their backups included, and the service each stands for."""
 
