@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from retouch.secret import redact_line
 from retouch.settings import LogLevel
 
 
@@ -40,13 +41,13 @@ def set_up_logging(level: LogLevel) -> None:
     standard.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, redact_line],
         )
     )
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[standard])
     logging.getLogger("retouch").setLevel(number)
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, renderer],
+        processors=[*shared, structlog.processors.format_exc_info, renderer, redact_line],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *_: _ErrorStream(),
         cache_logger_on_first_use=True,

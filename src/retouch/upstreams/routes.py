@@ -9,34 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeAlias
 
 from retouch.catalog.normalised import Normalised
+from retouch.catalog.profiles import LOCAL, Sheet
 from retouch.edit import EditRequest
 from retouch.upstreams.upstream import Upstream
 
-LOCAL = "local"
-"""The target that is our own queue."""
+ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
+"""Width and height, upright, of inputs by their field (`images[0]`); without those that are links still."""
 
-Normalise: TypeAlias = Callable[[EditRequest], Normalised]
-"""A request as one target is asked for it. Raises InvalidRequest naming the field when the target cannot take it, or,
-of a strict request, would drop something."""
+NO_SIZES: ImageSizes = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """What a target costs when it does not report it, in whole millionths of a US dollar.
+class Normalise(Protocol):
+    """A request as one target is asked for it. cut_prompt: leave out the end of one that is too long there.
 
-    A megapixel is 1,000,000 pixels of the images that came; a second is one between `accepted` and the end.
+    Raises InvalidRequest naming the field when the target cannot take it or, of a strict request, would drop something.
     """
 
-    per_image_microusd: int = 0
-    per_megapixel_microusd: int = 0
-    per_second_microusd: int = 0
-
-    def of(self, images: int, pixels: int, seconds: float = 0.0) -> int:
-        by_area = (self.per_megapixel_microusd * pixels + 500_000) // 1_000_000
-        return self.per_image_microusd * images + by_area + round(self.per_second_microusd * seconds)
+    def __call__(self, request: EditRequest, sizes: ImageSizes = ..., *, cut_prompt: bool = ...) -> Normalised: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +52,7 @@ class Target:
 
     @property
     def local(self) -> bool:
+        """Whether it is our own queue."""
         return self.name == LOCAL
 
 
