@@ -53,3 +53,13 @@ server_secret = Table(  # what all processes of one server sign with; see secret
     Column("value", Text, nullable=False),  # hexadecimal
     Column("created_at", UtcTime, nullable=False),
 )
+
+upstream_key = Table(  # callers' own keys at hosted providers, encrypted; see upstream_keys.py
+    "upstream_key",
+    metadata,
+    Column("account_id", Text, primary_key=True),  # no foreign key: the anonymous account has no row
+    Column("name", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("sealed", Text, nullable=False),  # nonce and ciphertext, hexadecimal
+    Column("created_at", UtcTime, nullable=False),
+)

@@ -235,3 +235,75 @@ worker = Table(  # which workers say they are alive
     Column("problem", Text),  # why it cannot get ready
     CheckConstraint("state IN ('loading', 'ready')", name="state"),
 )
+
+attempt = Table(  # one row per submit to a hosted provider; outlives the job it is about, as the ledger does
+    "attempt",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("target", Text, nullable=False),  # upstream/model
+    Column("key", Text, nullable=False),  # fingerprint of the key it is sent with
+    Column("image", Integer, nullable=False),  # index of the first image it is to make
+    Column("images", Integer, nullable=False),
+    Column("lane", Integer, nullable=False),  # 1: a hedge beside the one in lane 0
+    Column("state", Text, nullable=False),
+    Column("body_hash", Text, nullable=False),
+    Column("seed", Number, nullable=False),
+    Column("hold_microusd", Number, nullable=False),  # what it costs at most, as far as is known before
+    Column("unknown_microusd", Number, nullable=False),  # what is booked when nobody learns how it ended
+    Column("charge_microusd", Number),
+    Column("ticket", Json),
+    Column("result", Json),
+    Column("cause", Text),  # a FaultKind
+    Column("detail", Text),
+    Column("counts", Text),  # for the breaker: good, bad, or nothing
+    Column("planned_at", UtcTime, nullable=False),
+    Column("sent_at", UtcTime),
+    Column("accepted_at", UtcTime),
+    Column("ended_at", UtcTime),
+    Column("settled_at", UtcTime),  # with the end of its job
+    CheckConstraint(
+        "state IN ('planned', 'sending', 'accepted', 'done', 'refused', 'unknown', 'abandoned')", name="state"
+    ),
+    CheckConstraint("state IN ('planned', 'abandoned') OR sent_at IS NOT NULL", name="sent"),
+    CheckConstraint("state <> 'accepted' OR ticket IS NOT NULL", name="ticket"),
+    CheckConstraint("state <> 'done' OR result IS NOT NULL", name="result"),
+    CheckConstraint("(state IN ('done', 'refused', 'unknown', 'abandoned')) = (ended_at IS NOT NULL)", name="ended"),
+    CheckConstraint("settled_at IS NULL OR (ended_at IS NOT NULL AND charge_microusd IS NOT NULL)", name="settled"),
+    CheckConstraint("hold_microusd >= 0 AND unknown_microusd >= 0 AND charge_microusd >= 0", name="money"),
+)
+Index("ix_attempt_job", attempt.c.job_id)
+Index("ix_attempt_target", attempt.c.target, attempt.c.key, attempt.c.ended_at)
+Index(  # an edit that is under way at a provider cannot be submitted once more, whoever tries
+    "ix_attempt_open",
+    attempt.c.job_id,
+    attempt.c.image,
+    attempt.c.lane,
+    unique=True,
+    sqlite_where=text("state IN ('sending', 'accepted')"),
+    postgresql_where=text("state IN ('sending', 'accepted')"),
+)
+
+attempt_tally = Table(  # how many attempts ever ended how and what they cost, for the metrics
+    "attempt_tally",
+    metadata,
+    Column("target", Text, primary_key=True),
+    Column("state", Text, primary_key=True),
+    Column("attempts", Number, nullable=False),
+    Column("charge_microusd", Number, nullable=False),
+)
+
+breaker = Table(  # targets that are left alone for a while; no row: closed
+    "breaker",
+    metadata,
+    Column("target", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("pause_s", Float, nullable=False),
+    Column("opened_at", UtcTime, nullable=False),
+    Column("open_until", UtcTime, nullable=False),
+    Column("probe", Text),  # the attempt that may find out whether it works again
+    Column("probe_until", UtcTime),
+    CheckConstraint("(probe IS NULL) = (probe_until IS NULL)", name="probe"),
+)
