@@ -39,6 +39,11 @@
     │   ├── OutOfMemory             this size does not fit the device
     │   ├── ContentRefused          the safety checker said no
     │   ├── SafetyUnavailable       the safety checker failed; the same request may succeed
+    │   ├── AllProvidersExhausted   no hosted provider that takes the edit could make it
+    │   ├── UpstreamOutcomeUnknown  nobody can say whether a provider has taken, and charged, the edit
+    │   ├── UpstreamResultLost      a provider made the image, and it can no longer be had
+    │   ├── UpstreamBadImage        what a provider delivered is no image
+    │   ├── GenerationTimeout       a provider did not end in the time there was
     │   └── InternalError           a bug of ours
     └── Unavailable                 nothing is wrong with the request; try again
         ├── ModelLoading
@@ -372,6 +377,37 @@ class SafetyUnavailable(EditFailed):
 
     def __init__(self) -> None:
         super().__init__("The safety checker is not available; try again.")
+
+
+class AllProvidersExhausted(EditFailed):
+    """No target is left; context `attempts` has one text per target tried: its name, the cause, the time it took."""
+
+    code = "all_providers_exhausted"
+    retryable = True
+
+
+class UpstreamOutcomeUnknown(EditFailed):
+    """Whether a provider took the edit cannot be found out; the same request again may be paid for twice."""
+
+    code = "upstream_outcome_unknown"
+
+
+class UpstreamResultLost(EditFailed):
+    """A provider made the image, and its link is dead."""
+
+    code = "upstream_result_lost"
+
+
+class UpstreamBadImage(EditFailed):
+    """What a provider delivered as an image is none."""
+
+    code = "upstream_bad_image"
+
+
+class GenerationTimeout(EditFailed):
+    """A hosted provider did not end in the time there was."""
+
+    code = "generation_timeout"
 
 
 class InternalError(EditFailed):

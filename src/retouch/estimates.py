@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from retouch.catalog import Catalog, Route
+from retouch.catalog import HOSTED, Catalog, Route
 from retouch.database import Database
 from retouch.edit import EditRequest
 from retouch.engine.cost import TOKEN, Cost, seconds_on, typical_work, work_of
@@ -34,7 +35,7 @@ class Snapshot(NamedTuple):
     """A job at one moment. position: jobs before it, 0 for one that does not wait.
 
     seconds_left: until its images are there, as predicted; None for a job that has ended. Jobs that come later and are
-    placed before it are not foreseen.
+    placed before it are not foreseen, nor is how long a hosted provider takes: None for its jobs too.
     """
 
     job: Job
@@ -118,6 +119,16 @@ class Estimates:
             found[job.id] = self._snapshot(connection, job, lines[job.queue])
         return found
 
+    def wait_s(self, route: Route) -> float:
+        """How long an edit of a queue would wait for a device, all that waits there before it; inf without a worker."""
+        with self._database.read() as connection:
+            line = self._line(connection, route.queue)
+            waiting = fair_queue.ahead(connection, route.queue, fair_queue.LAST)
+        if not line.workers:
+            return inf
+        busy = sum(each.left for each in line.running) + waiting.cost
+        return busy / fair_queue.SECOND / line.workers
+
     def _line(self, connection: Connection, queue: str) -> _Line:
         now = time.monotonic()
         until, line = self._lines.get(queue, (0.0, None))
@@ -128,7 +139,9 @@ class Estimates:
         return line
 
     def _snapshot(self, connection: Connection, job: Job, line: _Line) -> Snapshot:
-        """Of a job that waits or runs."""
+        """Of a job that waits or runs. How long a hosted provider takes is not foreseen."""
+        if job.queue == HOSTED.name:
+            return Snapshot(job, store.ahead(connection, job).jobs if job.state is JobState.QUEUED else 0, None)
         own, place = job.cost, store.place_of(job)
         before = [each for each in line.running if each.place < place]
         if job.state is JobState.QUEUED:

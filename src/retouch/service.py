@@ -8,17 +8,18 @@ callers use a thread.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
+from typing import Protocol
 
 from sqlalchemy import Connection
 
 from retouch.accounts import ledger
 from retouch.accounts.keys import Account
-from retouch.catalog import Catalog
+from retouch.catalog import HOSTED, Catalog, Route
 from retouch.database import Database
 from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
 from retouch.engine.cost import Cost
@@ -34,7 +35,7 @@ from retouch.errors import (
     UnknownJob,
 )
 from retouch.estimates import Estimates, Snapshot
-from retouch.jobs import caller_buckets, device_costs, events, fair_queue, history, liveness, retention, store
+from retouch.jobs import attempts, caller_buckets, device_costs, events, fair_queue, history, liveness, retention, store
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import (
@@ -88,6 +89,16 @@ class Submitted:
     replayed: bool
 
 
+class Dispatch(Protocol):
+    """Decides where an edit of a model is made that may run here or go to a hosted provider."""
+
+    def __call__(self, account: Account, request: EditRequest, local_wait_s: Callable[[], float] | None) -> bool:
+        """Whether it goes to a provider. Raises InvalidRequest when nobody takes it.
+
+        local_wait_s: how long it would wait here; raises InvalidRequest when it cannot run here, None when nothing can.
+        """
+
+
 class Service:
     """Submit, read, cancel; lease, renew, finish; sweep. Raises DatabaseUnavailable from every verb."""
 
@@ -99,8 +110,11 @@ class Service:
         wakeups: WakeUps,
         settings: ServiceSettings | None = None,
         clock: Clock = utc_now,
+        dispatch: Dispatch | None = None,
     ) -> None:
+        """dispatch: for models that lead to upstreams."""
         self.wakeups = wakeups
+        self._dispatch = dispatch
         self._database = database
         self._blobs = blobs
         self._catalog = catalog
@@ -140,9 +154,9 @@ class Service:
         when more jobs than this wait in the queue already. run_timeout_s: of one run, below the server's own limit.
         life_s: fail when it has not ended by then, waiting or running. bucket: where the image is put as well.
         """
-        route = self._catalog.route(request.model)
-        completed, notices = route.complete(request)
         delivery.check()
+        route = self._decide(account, request, self._catalog.route(request.model))
+        completed, notices = route.complete(request)
         self._estimates.refuse_what_never_fits(route, completed)
         predicted = self._estimates.predict(route, completed)
         now = self._clock()
@@ -307,7 +321,8 @@ class Service:
             self._refuse_when_full(connection, job, None)
             start_by = now + timedelta(seconds=self._settings.max_wait_s)
             start_by = start_by if job.end_by is None else min(start_by, job.end_by)
-            predicted = self._estimates.predict(self._catalog.route(job.request.model), job.request)
+            route = self._catalog.route(job.request.model, queue=job.queue)
+            predicted = self._estimates.predict(route, job.request)
             job = store.retry(connection, job, weight=account.weight, predicted=predicted, now=now, start_by=start_by)
         self._wake(job.queue)
         return job
@@ -397,7 +412,8 @@ class Service:
         """
         new: list[events.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
         left = {} if seconds_left is None else {"seconds_left": round(seconds_left, 1)}
-        new.append(("step", {"step": step, "steps": steps, **left}))
+        if steps:  # a hosted provider may tell none
+            new.append(("step", {"step": step, "steps": steps, **left}))
         new += [("preview", {"blob": each.blob, "image": each.image, "step": each.step}) for each in previews]
         with self._database.transaction(durability="eventual") as connection:
             cancel = store.progress(connection, lease, step=step, steps=steps)
@@ -411,11 +427,19 @@ class Service:
             store.keep_expansion(connection, lease, expansion)
         self._database.sync()
 
-    def finish(self, lease: Lease, output: EditOutput, usage: Usage) -> Job:
-        """The edit is done: state, price, usage entry and webhook in one transaction. LeaseLost."""
+    def finish(
+        self, lease: Lease, output: EditOutput, usage: Usage, *, charges: Mapping[str, int] | None = None
+    ) -> Job:
+        """The edit is done: state, price, usage entry and webhook in one transaction. LeaseLost.
+
+        charges: what each attempt at a provider has cost that made its images, by id; their sum is the price then.
+        """
         model = lease.job.request.model
-        priced = replace(usage, price_microusd=self._catalog.route(model).price_microusd(usage))
+        price = self._catalog.route(model).price_microusd(usage) if charges is None else sum(charges.values())
+        priced = replace(usage, price_microusd=price)
         with self._ending(lease) as (connection, end):
+            for attempt_id, charge in (charges or {}).items():
+                attempts.book(connection, attempt_id, charge)
             job = store.finish(connection, lease, output, priced, end)
             entry = ledger.UsageEntry(job.id, job.account_id, job.key_id, model, priced, end.at)
             ledger.record(connection, entry)
@@ -523,6 +547,22 @@ class Service:
         return self._estimates.costs(queue)
 
     # --- what several verbs do
+
+    def _decide(self, account: Account, request: EditRequest, route: Route) -> Route:
+        """The way an edit takes: to a worker here, or to an upstream."""
+        if not route.hosted and route.checkpoint is not HOSTED:
+            return route
+        assert self._dispatch is not None, "models lead to upstreams where there is a gateway"
+        if route.checkpoint is HOSTED:
+            self._dispatch(account, request, None)  # for what it refuses
+            return route
+
+        def local_wait_s() -> float:
+            here = route.decided(upstream=False)
+            self._estimates.refuse_what_never_fits(here, here.complete(request)[0])
+            return self._estimates.wait_s(here)
+
+        return route.decided(upstream=self._dispatch(account, request, local_wait_s))
 
     def _refuse_when_full(self, connection: Connection, job: Job, max_queue_length: int | None) -> None:
         waiting, most = fair_queue.account_waiting(connection, job.account_id), self._settings.max_waiting_per_account

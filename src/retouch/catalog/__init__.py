@@ -3,13 +3,14 @@
 Nothing here loads anything.
 """
 
-from retouch.catalog.checkpoints import CHECKPOINTS, DEMO_SIZES, QWEN_SIZES, Checkpoint, checkpoint_named
+from retouch.catalog.checkpoints import CHECKPOINTS, DEMO_SIZES, HOSTED, QWEN_SIZES, Checkpoint, checkpoint_named
 from retouch.catalog.models import MODELS, Checks, Limits, Model, Price, checks_of, model_named
 from retouch.catalog.routing import Catalog, Route
 
 __all__ = [
     "CHECKPOINTS",
     "DEMO_SIZES",
+    "HOSTED",
     "MODELS",
     "QWEN_SIZES",
     "Catalog",

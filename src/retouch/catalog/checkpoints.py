@@ -73,6 +73,16 @@ DEMO_SIZES = SizeProfile(
     derived_grid=16,
 )
 
+HOSTED = Checkpoint(
+    "gateway",
+    source=None,
+    sizes=QWEN_SIZES,
+    max_images=16,
+    steps=30,
+    guidance_scale=4.0,
+)
+"""Stands for the weights of a hosted provider, which nobody knows: the gateway's queue, and sizes to guess by."""
+
 NULL_SIZES = replace(DEMO_SIZES, default_area=256 * 256, max_area=2048 * 2048)
 
 CHECKPOINTS: tuple[Checkpoint, ...] = (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from retouch.catalog.checkpoints import Checkpoint
+from retouch.catalog.checkpoints import HOSTED, Checkpoint
 from retouch.catalog.models import MODELS, Limits, Model
 from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
 from retouch.errors import NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
@@ -14,14 +14,22 @@ from retouch.errors import NotOneOf, OutOfRange, TooLong, TooManyImages, Unknown
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model id and the checkpoint that serves it here."""
+    """A model id and the checkpoint that serves it here; that is HOSTED where only upstreams do.
+
+    hosted: edits of it may go to an upstream as well, so what the checkpoint cannot take is not refused yet.
+    """
 
     model: Model
     checkpoint: Checkpoint
+    hosted: bool = False
 
     @property
     def queue(self) -> str:
         return self.checkpoint.name
+
+    def decided(self, *, upstream: bool) -> Route:
+        """The one of its two ways that an edit takes."""
+        return replace(self, checkpoint=HOSTED if upstream else self.checkpoint, hosted=False)
 
     def check(self, request: EditRequest, *, image_count: int | None = None) -> None:
         """Raise InvalidRequest when this model does not take `request`.
@@ -40,6 +48,8 @@ class Route:
         will run, and a notice for each parameter that will not be used as written. Raises InvalidRequest.
         """
         self.check(request, image_count=image_count)
+        if self.checkpoint is HOSTED:  # what is open here is the provider's to choose
+            return replace(request, seed=random_seed() if request.seed is None else request.seed), ()
         guidance, negative = self._guidance(request), request.negative_prompt
         completed = replace(
             request,
@@ -119,7 +129,7 @@ class Route:
         negative = request.negative_prompt or ""
         if len(negative) > model.max_negative_prompt_characters:
             raise TooLong("negative_prompt", len(negative), model.max_negative_prompt_characters)
-        max_images = min(model.max_images, self.checkpoint.max_images)
+        max_images = model.max_images if self.hosted else min(model.max_images, self.checkpoint.max_images)
         if image_count > max_images:
             raise TooManyImages("images", image_count, max_images, model.id)
         _check_range("num_images", request.num_images, Limits(1, model.max_num_images, 1))
@@ -148,6 +158,8 @@ class Catalog:
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
         self._routes = dict(routes)
+        self._forced: dict[str, Route] = {}
+        self._leads: Callable[[str], tuple[bool, bool]] | None = None
 
     @classmethod
     def serving(cls, *checkpoints: Checkpoint) -> Catalog:
@@ -155,9 +167,31 @@ class Catalog:
         by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
         return cls({m.id: Route(m, by_name.get(m.id, checkpoints[0])) for m in MODELS})
 
-    def route(self, model_id: str) -> Route:
-        """The route of a public id; raises UnknownModel with a suggestion."""
-        route = self._routes.get(model_id)
+    def lead(self, leads: Callable[[str], tuple[bool, bool]], forced: Mapping[str, Model]) -> None:
+        """From now on models also lead to upstreams; what an earlier call said is replaced.
+
+        leads: whether edits of an id may run here, and whether they may go to an upstream; an id of which neither is
+        true is no longer served. forced: more ids, all of whose edits go to one upstream; they stay known, so that
+        old jobs can be read.
+        """
+        self._forced |= {name: Route(replace(model, id=name, aliases=()), HOSTED) for name, model in forced.items()}
+        self._leads = leads
+
+    def route(self, model_id: str, *, queue: str | None = None) -> Route:
+        """The route of a public id; raises UnknownModel with a suggestion. queue: of a job, which has taken its way."""
+        route = self._led(self._route(model_id))
+        return route.decided(upstream=True) if queue == HOSTED.name else route
+
+    def _led(self, route: Route) -> Route:
+        if self._leads is None or route.checkpoint is HOSTED:
+            return route
+        here, upstream = self._leads(route.model.id)
+        if upstream:
+            return replace(route, hosted=True) if here else Route(route.model, HOSTED)
+        return route
+
+    def _route(self, model_id: str) -> Route:
+        route = self._routes.get(model_id) or self._forced.get(model_id)
         if route is not None:
             return route
         for candidate in self._routes.values():
@@ -169,9 +203,11 @@ class Catalog:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        return tuple(self._routes.values())
+        return tuple(self._led(route) for route in self._routes.values())
 
     @property
     def queues(self) -> tuple[str, ...]:
         """Names of the queues that some model id leads to."""
-        return tuple(dict.fromkeys(route.queue for route in self._routes.values()))
+        led = [self._led(route) for route in (*self._routes.values(), *self._forced.values())]
+        hosted = [HOSTED.name] if any(route.hosted for route in led) else []
+        return tuple(dict.fromkeys([*(route.queue for route in led), *hosted]))

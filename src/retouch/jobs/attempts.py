@@ -120,6 +120,14 @@ def move(connection: Connection, attempt_id: str, to: AttemptState, now: datetim
     return after
 
 
+def book(connection: Connection, attempt_id: str, charge_microusd: int) -> None:
+    """Note what an attempt has cost, before its job ends."""
+    values = {"charge_microusd": charge_microusd}
+    connection.execute(
+        update(attempt).where(attempt.c.id == attempt_id, attempt.c.settled_at.is_(None)).values(**values)
+    )
+
+
 def find(connection: Connection, attempt_id: str) -> Attempt | None:
     row = connection.execute(select(attempt).where(attempt.c.id == attempt_id)).one_or_none()
     return None if row is None else _of(row)
@@ -146,7 +154,7 @@ def settle_job(connection: Connection, job_id: str, now: datetime) -> None:
         elif state in OPEN:
             state = AttemptState.UNKNOWN
         if charge is None:
-            charge = each.unknown_microusd if state is AttemptState.UNKNOWN else 0
+            charge = {AttemptState.UNKNOWN: each.unknown_microusd, AttemptState.DONE: each.hold_microusd}.get(state, 0)
         ended = {"state": state.value, "charge_microusd": charge, "settled_at": now, "ended_at": each.ended_at or now}
         connection.execute(update(attempt).where(attempt.c.id == each.id).values(**ended))
         _count(connection, each.target, state.value, 1, charge)

@@ -30,10 +30,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from retouch.catalog import HOSTED
 from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob, WorkerLost
-from retouch.jobs import caller_buckets, fair_queue, outbox
+from retouch.jobs import attempts, caller_buckets, fair_queue, outbox
 from retouch.jobs.events import append, forget_all
 from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
 from retouch.jobs.job import End, Job, JobState, Lease, state_after_lost_lease
@@ -545,10 +546,12 @@ def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[st
 
 
 def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
-    """What goes with every end: the webhook that is owed, the caller's bucket keys, the count for the metrics."""
+    """What goes with every end: the webhook and money that are owed, the caller's bucket keys, the metrics' count."""
     outbox.enqueue(connection, ended, now)
     if ended.delivery.into_bucket:
         caller_buckets.forget(connection, ended.id)
+    if ended.queue == HOSTED.name:
+        attempts.settle_job(connection, ended.id, now)
     counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1}
     connection.execute(_tally(connection.dialect.name), counted)
     return ended

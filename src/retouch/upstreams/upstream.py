@@ -156,8 +156,10 @@ class Traits:
     paid: somebody may owe money for a submit. named: a submit is answered with an id at once, so a lost answer is the
     only unknown. idempotent: a submit repeated with the same attempt id is the same job. has_history: a lost submit can
     be looked up. free_cancel: a job that has not begun is cancelled without charge. cancels: it can be told to stop.
-    server_errors_charged: whether its own 5xx may be on the bill. poll_s, poll_cap_s: first and longest pause between
-    two polls of a job. polls_per_second: for all jobs of one key together. result_life_s: how long its links live.
+    server_errors_charged: whether its own 5xx may be on the bill. repeats_server_errors: it has tried its own failures
+    again itself before it tells one. webhooks: it calls `Call.webhook_url` when a job has ended. poll_s, poll_cap_s:
+    first and longest pause between two polls of a job. polls_per_second: for all jobs of one key together.
+    result_life_s: how long its links live.
     """
 
     paid: bool
@@ -167,10 +169,16 @@ class Traits:
     free_cancel: bool = False
     cancels: bool = True
     server_errors_charged: bool | None = None
+    repeats_server_errors: bool = False
+    webhooks: bool = False
     poll_s: float = 0.5
     poll_cap_s: float = 5.0
     polls_per_second: float = 20.0
     result_life_s: float = 3600.0
+
+
+class ForgedWebhook(Exception):
+    """A webhook whose signature is not the provider's."""
 
 
 class Upstream(Protocol):
@@ -191,3 +199,9 @@ class Upstream(Protocol):
     def find(self, call: Call, since: datetime) -> Ticket | None:
         """The job of a submit whose answer was lost, by seed and links in the provider's history; None when it lists
         none, which is no proof that there is none."""
+
+    def read_webhook(self, headers: Mapping[str, str], body: bytes) -> Ticket | None:
+        """The job that a webhook speaks of, None when it names none; header names in lower case. Raises ForgedWebhook.
+
+        What it says of the job's end is not believed: it only makes the next poll come sooner.
+        """

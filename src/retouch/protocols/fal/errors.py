@@ -121,7 +121,14 @@ _REQUEST_ERRORS: Mapping[str, tuple[int, str]] = {
 }
 """Codes that say what happened to a request: status and fal's `error_type`."""
 
-_MODEL_ERRORS: Mapping[str, tuple[int, str]] = {"edit_timeout": (504, "generation_timeout")}
+_MODEL_ERRORS: Mapping[str, tuple[int, str]] = {
+    "edit_timeout": (504, "generation_timeout"),
+    "generation_timeout": (504, "generation_timeout"),
+    "all_providers_exhausted": (500, "downstream_service_unavailable"),
+    "upstream_outcome_unknown": (500, "downstream_service_error"),
+    "upstream_result_lost": (500, "downstream_service_error"),
+    "upstream_bad_image": (500, "downstream_service_error"),
+}
 """Codes that say the edit itself went wrong; any other is a 500."""
 
 

@@ -45,6 +45,12 @@ _BUG = ErrorRow(500, "server_error", "internal_error", should_retry=False)
 _BODY_TOO_LARGE = ErrorRow(413, INVALID, "image_too_large", "INVALID_REQUEST")
 _NO_URL = ErrorRow(404, INVALID, "unknown_url")
 
+
+def _upstream(code: str) -> ErrorRow:
+    """Of a hosted provider. Whether the edit is paid for already is not for an SDK to find out by trying again."""
+    return ErrorRow(502, "upstream_error", code, "UPSTREAM_ERROR", should_retry=False)
+
+
 ROWS: Mapping[str, ErrorRow] = {
     "invalid_value": _invalid("invalid_value"),
     "missing_parameter": _invalid("missing_required_parameter"),
@@ -79,6 +85,11 @@ ROWS: Mapping[str, ErrorRow] = {
     "queue_full": ErrorRow(429, "rate_limit_error", "queue_full", "RATE_LIMITED", retry_after_s=5),
     "start_timeout": _TIMEOUT,
     "edit_timeout": _TIMEOUT,
+    "generation_timeout": _TIMEOUT,
+    "all_providers_exhausted": ErrorRow(502, "upstream_error", "all_providers_exhausted", "ALL_PROVIDERS_EXHAUSTED"),
+    "upstream_outcome_unknown": _upstream("upstream_outcome_unknown"),
+    "upstream_result_lost": _upstream("upstream_result_lost"),
+    "upstream_bad_image": _upstream("upstream_bad_image"),
     "out_of_memory": ErrorRow(500, "server_error", "out_of_memory", should_retry=False),
     "edit_failed": _BUG,
     "lease_lost": _BUG,

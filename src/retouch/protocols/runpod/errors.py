@@ -34,7 +34,7 @@ _STATUSES: Mapping[str, int] = {
 
 _INVALID_IMAGE_URL = frozenset({"image_unreachable", "forbidden_address", "invalid_image", "unsupported_image_format"})
 
-TIMED_OUT = frozenset({"edit_timeout", "start_timeout"})
+TIMED_OUT = frozenset({"edit_timeout", "generation_timeout", "start_timeout"})
 """Codes of failed jobs whose state has a word of its own."""
 
 RETRY_AFTER_S = 1
