@@ -8,11 +8,13 @@ know HTTP, bytes of files, or pixels.
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from retouch.errors import InvalidRequest, MissingParameter, OutOfRange, TooLong
@@ -24,6 +26,12 @@ MAX_SEED = 2**63 - 1
 
 MAX_RETENTION_S = 10 * 365 * 86_400.0
 """Ten years: more is surely a mistake, and a date beyond the calendar would keep a job from ending."""
+
+
+MAX_LORA_SCALE = 4.0
+"""fal's and Replicate's own limit."""
+
+MAX_LORA_PATH_CHARACTERS = 2_000
 
 
 class Acceleration(StrEnum):
@@ -61,6 +69,31 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         assert (self.blob is None) != (self.url is None), "an image is either a blob or a link"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """A low-rank adapter that the network is to run with.
+
+    path: as its caller wrote it: an http(s) link, a repository of the hub (`owner/name`, or `owner/name/file`), or the
+    name of a file in the operator's folder. scale: how strongly, 0 to 4; 0 is without it. blob: the file behind `path`,
+    when that is a link to a file uploaded here.
+    """
+
+    path: str
+    scale: float = 1.0
+    blob: str | None = None
+
+    def check(self, place: str) -> None:
+        """Raise InvalidRequest for what no LoRA can be; place: its canonical field, such as `loras[0]`."""
+        if not self.path.strip():
+            raise MissingParameter(f"{place}.path")
+        if len(self.path) > MAX_LORA_PATH_CHARACTERS:
+            raise TooLong(f"{place}.path", len(self.path), MAX_LORA_PATH_CHARACTERS)
+        if not self.path.isprintable():
+            raise InvalidRequest(f"The field '{place}.path' holds characters that no path has.", field=f"{place}.path")
+        if not (math.isfinite(self.scale) and 0 <= self.scale <= MAX_LORA_SCALE):
+            raise OutOfRange(f"{place}.scale", self.scale, minimum=0, maximum=MAX_LORA_SCALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +149,7 @@ class EditRequest:
     mask: transparent (alpha 0) means "edit here". seed: of the first image; image i uses seed + i.
     steps: denoise steps. guidance_scale: strength of classifier-free guidance, 1 is off.
     output_quality: encoder quality from 0 to 100 for jpeg, webp and avif.
-    strict: refuse a size that cannot be given exactly instead of taking the nearest.
+    strict: refuse a size that cannot be given exactly instead of taking the nearest. loras: applied together, in order.
     expansion: set by the first worker that rewrites the prompt, so that a later attempt uses the same words.
     """
 
@@ -137,6 +170,7 @@ class EditRequest:
     enable_prompt_expansion: bool = False
     strict: bool = False
     expansion: Expansion | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def inputs(self) -> tuple[ImageInput, ...]:
@@ -169,6 +203,8 @@ class EditRequest:
             raise OutOfRange("seed", self.seed, minimum=0, maximum=MAX_SEED)
         if not 0 <= self.output_quality <= 100:
             raise OutOfRange("output_quality", self.output_quality, minimum=0, maximum=100)
+        for index, lora in enumerate(self.loras):
+            lora.check(f"loras[{index}]")
 
     def to_json(self) -> dict[str, Any]:
         """The form a job row keeps; `from_json` gives back an equal value."""
@@ -184,6 +220,7 @@ class EditRequest:
         values["output_format"] = OutputFormat(data["output_format"])
         expansion = data.get("expansion")
         values["expansion"] = None if expansion is None else Expansion(**expansion)
+        values["loras"] = tuple(Lora(**lora) for lora in data.get("loras", ()))
         return cls(**values)
 
 
@@ -253,12 +290,26 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A LoRA on this machine, as the engine takes it.
+
+    name: as its caller wrote it, and field: the canonical place, both for errors. size_bytes: of the file.
+    """
+
+    file: Path
+    scale: float
+    name: str
+    field: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class EditSpec:
     """One image to make, everything decided; what the engine takes beside the pixels.
 
     width, height: the canvas in pixels, multiples of 16. seed: of this image. steps: at least 1.
     negative_prompt is used only when guidance_scale > 1. expected inputs: uint8 RGB pixels.
-    region: which tokens of 16 x 16 pixels may change, see `engine/region.py`, or None for all.
+    region: which tokens of 16 x 16 pixels may change, see `engine/region.py`, or None for all. loras: applied together.
     """
 
     prompt: str
@@ -270,6 +321,7 @@ class EditSpec:
     negative_prompt: str = " "
     acceleration: Acceleration = Acceleration.NONE
     region: bytes | None = None
+    loras: tuple[LoraFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

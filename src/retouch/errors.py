@@ -16,6 +16,7 @@
     │   │   ├── UnsupportedImageFormat
     │   │   ├── ImageTooSmall
     │   │   └── ImageTooLarge       too many bytes or pixels
+    │   ├── InvalidLora             a file that is no LoRA, or none for this network
     │   └── ImageUnreachable        a link that could not be fetched
     │       └── ForbiddenAddress    a link to an address that is not globally routable
     ├── InvalidSetting              an option or variable the operator must change
@@ -254,6 +255,12 @@ class ImageTooLarge(InvalidImage):
     """Context `max_pixels`, or `max_width` and `max_height`, or `max_bytes`."""
 
     code = "image_too_large"
+
+
+class InvalidLora(InvalidRequest):
+    """A file that is no LoRA, too large, missing, or made for another network; context `max_bytes`."""
+
+    code = "invalid_lora"
 
 
 class ImageUnreachable(InvalidRequest):

@@ -9,6 +9,7 @@ reuse blocks over steps, see `block_cache.py`. Neither knows guidance nor the sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -18,17 +19,24 @@ from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
 from retouch.engine.pipelines.block_cache import BlockCache
-from retouch.engine.pipelines.modulation import Modulation, timestep_at
+from retouch.engine.pipelines.low_rank import LoraLinear, with_layers
+from retouch.engine.pipelines.modulation import Modulation, adapts_modulation, timestep_at
 from retouch.engine.state import DenoiseState
 
 
 class Network(Protocol):
-    """width: channels of a token inside. skips: whether it can leave out blocks, by a state's `block_cache`, and
-    target tokens, after `narrow`. step_bytes: of the table an edit holds, for each of its steps."""
+    """transformer, dtype: the stock network, and what it computes in. width: channels of a token inside. skips:
+    whether it can leave out blocks, by a state's `block_cache`, and target tokens, after `narrow`. step_bytes: of the
+    table an edit holds, for each of its steps."""
 
+    transformer: QwenImageTransformer2DModel
+    dtype: torch.dtype
     width: int
     skips: bool
     step_bytes: int
+
+    def adapted(self, layers: Mapping[str, LoraLinear]) -> Network:
+        """The same network with LoRAs on some layers, by their names; this one stays as it is."""
 
     def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
         """From now on `velocities` takes and gives these target tokens of the state only. tokens: (n,) int64."""
@@ -57,6 +65,9 @@ class PlainNetwork:
         self.transformer = transformer
         self.width = transformer.inner_dim
         self.dtype = transformer.dtype
+
+    def adapted(self, layers: Mapping[str, LoraLinear]) -> PlainNetwork:
+        return PlainNetwork(with_layers(self.transformer, layers))
 
     def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
         raise NotImplementedError
@@ -108,6 +119,10 @@ class FastNetwork:
         assert len(self.blocks) > 1, "the first block and the last one are treated differently"
         self.step_bytes = (2 * len(self.blocks) + 1) * 6 * self.width * self.dtype.itemsize
         self.modulation = modulation or Modulation(transformer)
+
+    def adapted(self, layers: Mapping[str, LoraLinear]) -> FastNetwork:
+        transformer = with_layers(self.transformer, layers)
+        return FastNetwork(transformer, None if adapts_modulation(transformer) else self.modulation)
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from retouch.engine.pipelines.cache import TensorCache
+from retouch.engine.pipelines.low_rank import LoraLinear
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,10 @@ class Modulation:
         columns = []
         for layer in modulation_layers(network):
             weight, bias = (value.to(latents.device, non_blocking=True) for value in (layer.weight, layer.bias))
-            columns.append([F.linear(time, weight, bias) for time in times])
+            made = [F.linear(time, weight, bias) for time in times]
+            if isinstance(layer, LoraLinear):
+                made = [layer.add(time, values) for time, values in zip(times, made, strict=True)]
+            columns.append(made)
         width = columns[0][0].shape[-1]
         rows = [[F.pad(row, (0, width - row.shape[-1])) for row in column] for column in columns]
         table = torch.stack([torch.cat(row).unflatten(-1, (6, -1)) for row in zip(*rows, strict=True)])
@@ -126,6 +130,12 @@ def modulation_layers(network: QwenImageTransformer2DModel) -> Iterator[Any]:
         yield block.img_mod[1]
         yield block.txt_mod[1]
     yield network.norm_out.linear
+
+
+def adapts_modulation(network: QwenImageTransformer2DModel) -> bool:
+    """Whether a LoRA touches what a table is made of."""
+    makers = (*modulation_layers(network), *network.time_text_embed.modules())
+    return any(isinstance(layer, LoraLinear) for layer in makers)
 
 
 def fingerprint_of(folder: Path) -> str:

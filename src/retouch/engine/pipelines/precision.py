@@ -32,6 +32,7 @@ class ScaledLinear(nn.Module):
         self.register_buffer("stored", stored.clamp(-largest, largest).to(dtype))
         self.register_buffer("scale", scale.to(weight.dtype))
         self.bias = layer.bias
+        self.in_features, self.out_features = layer.in_features, layer.out_features
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return F.linear(values, self.stored.to(self.scale.dtype) * self.scale, self.bias)

@@ -22,6 +22,7 @@ from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network
+from retouch.engine.pipelines.loras import Loaded, Loras
 from retouch.engine.pipelines.masking import Region, first_step
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
@@ -72,7 +73,7 @@ class Inputs:
 
     references: for each image its name and what the autoencoder takes. copies, keys: as the language model sees them,
     and the names of their content. prompt, negative: what its processor made of them. source: the first image at the
-    canvas' size, for an edit that narrows to its mask.
+    canvas' size, for an edit that narrows to its mask. loras: those it runs with.
     """
 
     references: list[tuple[str, torch.Tensor]]
@@ -81,6 +82,7 @@ class Inputs:
     prompt: dict[str, torch.Tensor]
     negative: dict[str, torch.Tensor] | None
     source: tuple[str, torch.Tensor] | None
+    loras: tuple[Loaded, ...]
 
 
 class QwenImageEdit:
@@ -116,6 +118,7 @@ class QwenImageEdit:
         self.dtype = dtype
         self.compat = compat
         self.language_model = None if heads is None else Speaker(text_encoder, self._vision_copies, heads)
+        self.loras = Loras(network, device, exact=compat)
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
 
     def check_prompt(self, prompt: str) -> None:
@@ -137,6 +140,7 @@ class QwenImageEdit:
             prompt=self.text_encoder.stage(spec.prompt, copies),
             negative=negative,
             source=self._resized(images[0], keys[0], (spec.width, spec.height)) if self._narrows(spec) else None,
+            loras=self.loras.load(spec.loras),
         )
 
     @torch.inference_mode()
@@ -159,6 +163,8 @@ class QwenImageEdit:
             negative_embeds=negative,
             notices=(*self._not_understood(prompt), *self._fewer_steps(spec)),
         )
+        if inputs.loras:
+            state.extras["network"] = self.loras.network(inputs.loras)
         if self._caches_blocks(spec):
             state.extras["block_cache"] = BlockCache(RULES[spec.acceleration])
         if self._narrows(spec):
@@ -192,7 +198,9 @@ class QwenImageEdit:
         return self._given_preview_map or fit_preview(self.vae, self.device)
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
-        return self._state_memory.bytes_of(work_of_spec(spec, image_count, self.checkpoint), self.checkpoint)
+        held = self._state_memory.bytes_of(work_of_spec(spec, image_count, self.checkpoint), self.checkpoint)
+        # Each edit is counted with its own, although two with the same LoRA share it; a file may be in float16.
+        return held + sum(lora.size_bytes for lora in spec.loras) * max(1, self.dtype.itemsize // 2)
 
     @property
     def state_memory(self) -> StateMemory:
@@ -304,13 +312,14 @@ class QwenImageEdit:
     def _denoise_one(self, state: DenoiseState) -> None:
         sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
         region: Region | None = state.extras.get("region")
+        network: Network = state.extras.get("network", self.network)
         latents = state.latents
         if region is not None and region.open(state):
             if state.step_index == first_step(state.spec.steps):
-                self.network.narrow(state, region.tokens)
+                network.narrow(state, region.tokens)
                 state.latents = region.settle(latents, sigma)
             latents = state.latents[:, region.tokens]
-        velocity, without = self.network.velocities(state, latents, sigma)
+        velocity, without = network.velocities(state, latents, sigma)
         if not self.compat:
             velocity, without = velocity.float(), None if without is None else without.float()
         if without is not None:

@@ -70,6 +70,7 @@ ROWS: Mapping[str, ErrorRow] = {
     "image_too_large": _invalid("invalid_image"),
     "image_unreachable": _invalid("invalid_image_url"),
     "forbidden_address": _invalid("invalid_image_url"),
+    "invalid_lora": _invalid("invalid_lora"),
     "content_refused": _invalid("content_policy_violation", "CONTENT_POLICY_VIOLATION"),
     "cancelled": ErrorRow(400, INVALID, "request_cancelled"),
     "invalid_key": ErrorRow(401, "authentication_error", "invalid_api_key", "AUTHENTICATION_FAILED"),
