@@ -14,8 +14,6 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers.loaders import QwenImageLoraLoaderMixin
-from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
@@ -170,6 +168,10 @@ def _strength(given: LoraFile, config: Config | None) -> Callable[[str, int], fl
     """
     if config is None:
         return lambda _name, _rank: 1.0
+
+    from peft import LoraConfig
+    from peft.utils.other import get_pattern_key
+
     try:
         patterns = [*config.get("rank_pattern", {}), *config.get("alpha_pattern", {})]
         if not all(_PLAIN_PATTERN.fullmatch(pattern) for pattern in patterns):  # peft runs them as expressions
