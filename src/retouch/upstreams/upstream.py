@@ -64,11 +64,25 @@ class Ticket:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredResult:
+    """An image a provider made, in our store. width, height: in pixels, as its header says."""
+
+    blob: str
+    media_type: str
+    width: int
+    height: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RemoteImage:
-    """An image a provider made: a link to fetch (through the guard, with no key), or bytes already stored as a blob."""
+    """An image a provider made: a link to fetch (`Upstream.collect`), or one that came in the answer and is stored.
+
+    unsafe: the provider's verdict; None when it gives none.
+    """
 
     url: str | None = None
-    blob: str | None = None
+    stored: StoredResult | None = None
     unsafe: bool | None = None
 
 
@@ -177,10 +191,6 @@ class Traits:
     result_life_s: float = 3600.0
 
 
-class ForgedWebhook(Exception):
-    """A webhook whose signature is not the provider's."""
-
-
 class Upstream(Protocol):
     """A provider with one key and one address. Synchronous and thread-safe; nothing here repeats by itself."""
 
@@ -200,8 +210,18 @@ class Upstream(Protocol):
         """The job of a submit whose answer was lost, by seed and links in the provider's history; None when it lists
         none, which is no proof that there is none."""
 
-    def read_webhook(self, headers: Mapping[str, str], body: bytes) -> Ticket | None:
-        """The job that a webhook speaks of, None when it names none; header names in lower case. Raises ForgedWebhook.
+    def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:
+        """The job that a webhook speaks of, or None when it is forged, unreadable, or the kind has no webhooks.
 
-        What it says of the job's end is not believed: it only makes the next poll come sooner.
+        endpoint: that of the submit whose webhook it is. A kind that does not sign gives the job that is claimed. It is
+        told nothing but to poll: the body is never taken as a result.
         """
+
+    def collect(self, image: RemoteImage) -> StoredResult | Fault:
+        """The image in our store: downloaded without the key, seen to be one, tried up to three times.
+
+        Raises StorageUnavailable when our own store fails.
+        """
+
+    def abandon(self, attempt_id: str) -> bool:
+        """Close the connection of a submit under way, from another thread; True when there was one."""
