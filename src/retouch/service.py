@@ -283,6 +283,10 @@ class Service:
         """What the account has used so far, by model."""
         return ledger.Ledger(self._database).report(account.id)
 
+    def usage_by_key(self) -> tuple[ledger.KeyUsage, ...]:
+        """What every account has used so far, for the operator."""
+        return ledger.Ledger(self._database).by_key()
+
     def cancel(self, account: Account, job_id: str) -> Job:
         """Cancel a waiting job now, or ask the worker of a running one; JobFinished when it has ended.
 

@@ -16,6 +16,7 @@ from sqlalchemy import inspect, select, text
 import retouch.accounts.tables
 import retouch.jobs.tables  # noqa: F401  both fill the metadata
 from retouch import migrations
+from retouch.accounts.ledger import KeyUsage, Ledger
 from retouch.database import Database, metadata
 from retouch.database import sqlite as sqlite_backend
 from retouch.errors import DatabaseUnavailable, InvalidRequest
@@ -67,6 +68,26 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
         with database.read() as connection:
             assert migrations.current(connection) == migrations.HEAD
         database.close()
+
+
+@both
+def test_usage_before_the_sums_were_kept_is_in_them(empty_url: str) -> None:
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+    database = Database(empty_url)
+    with database.transaction() as connection:
+        migrations.upgrade(connection, "0007")
+        for number, account in enumerate(("anne", "anne", "ben")):
+            connection.execute(
+                text(
+                    "INSERT INTO usage_entry (job_id, account_id, key_id, model, images, pixels, steps, device_ms, "
+                    f"price_microusd, created_at) VALUES ('{number}', '{account}', '', 'm', 2, 9, 4, 300, 70, "
+                    "'2026-01-01')"
+                )
+            )
+    database.migrate()
+    assert Ledger(database).by_key() == (KeyUsage("anne", 2, 4, 600, 140), KeyUsage("ben", 1, 2, 300, 70))
+    database.close()
 
 
 def _migrate(url: str) -> None:

@@ -923,13 +923,17 @@ def test_ready_says_what_is_missing(world: Deployment) -> None:
 def test_statistics_count_by_queue_and_state(world: Deployment) -> None:
     for _ in range(5):
         world.submit()
-    world.service.finish(world.lease(), OUTPUT, USAGE)
+    world.clock.move(20)
+    lease = world.lease()
+    world.clock.move(3)
+    world.service.finish(lease, OUTPUT, USAGE)
     world.service.fail(world.lease(), FAILURE)
     world.lease()
     world.service.cancel(ANNE, world.service.recent(ANNE, 1)[0].id)
     world.service.beat("w1", ["demo"], "cpu", "ready")
     statistics = world.service.statistics()
     assert statistics.jobs == {"demo": dict.fromkeys(JobState, 1)}
+    assert statistics.times["demo"] == (1, pytest.approx(20, abs=2), pytest.approx(3, abs=2))
     assert [alive.name for alive in statistics.workers] == ["w1"]
 
 

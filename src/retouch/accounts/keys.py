@@ -31,12 +31,16 @@ _CACHE_SIZE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who asks. weight: share of a busy queue beside accounts of weight 1."""
+    """Who asks. weight: share of a busy queue beside accounts of weight 1.
+
+    operator: the key may read what every key has used; it may do nothing else that others may not.
+    """
 
     id: str
     name: str
     key_id: str
     weight: int = 1
+    operator: bool = False
 
 
 ANONYMOUS = Account("anonymous", "anonymous", "")
@@ -51,6 +55,7 @@ class KeyInfo:
     name: str
     created_at: datetime
     revoked_at: datetime | None
+    operator: bool
 
 
 class Keys:
@@ -61,11 +66,12 @@ class Keys:
         self._cache: dict[str, tuple[float, Account]] = {}
         self._lock = threading.Lock()
 
-    def create(self, name: str, *, weight: int = 1) -> str:
+    def create(self, name: str, *, weight: int = 1, operator: bool = False) -> str:
         """Make a key and return its secret, which cannot be read again.
 
         name: of the account; an account that exists gets one more key, so that keys can be changed without
-        a gap. weight: used when the account is new. Raises InvalidRequest for an unusable name.
+        a gap. weight: used when the account is new. operator: of this key only, see `Account`. Raises InvalidRequest
+        for an unusable name.
         """
         name = name.strip()
         if not name or len(name) > 100 or not name.isprintable():
@@ -79,7 +85,7 @@ class Keys:
             connection.execute(insert_into(connection, account).values(**new).on_conflict_do_nothing())
             account_id = connection.execute(select(account.c.id).where(account.c.name == name)).scalar_one()
             row = {"id": f"key_{secrets.token_hex(6)}", "account_id": account_id, "secret_hash": _hash(secret)}
-            connection.execute(insert(api_key).values(**row, created_at=now))
+            connection.execute(insert(api_key).values(**row, operator=operator, created_at=now))
         return secret
 
     def verify(self, secret: str) -> Account:
@@ -104,7 +110,7 @@ class Keys:
     def list(self) -> tuple[KeyInfo, ...]:
         """All keys ever made, oldest first."""
         query = (
-            select(api_key.c.id, account.c.name, api_key.c.created_at, api_key.c.revoked_at)
+            select(api_key.c.id, account.c.name, api_key.c.created_at, api_key.c.revoked_at, api_key.c.operator)
             .join(account, account.c.id == api_key.c.account_id)
             .order_by(api_key.c.created_at, api_key.c.id)
         )
@@ -137,7 +143,9 @@ class Keys:
 
     def _find(self, digest: str) -> Account:
         query = (
-            select(api_key.c.secret_hash, account.c.id, account.c.name, api_key.c.id, account.c.weight)
+            select(
+                api_key.c.secret_hash, account.c.id, account.c.name, api_key.c.id, account.c.weight, api_key.c.operator
+            )
             .join(account, account.c.id == api_key.c.account_id)
             .where(api_key.c.secret_hash == digest, api_key.c.revoked_at.is_(None))
         )
@@ -147,7 +155,7 @@ class Keys:
         # last comparison is constant-time all the same.
         if row is None or not hmac.compare_digest(row[0], digest):
             raise InvalidKey("This API key is not valid.")
-        return Account(id=row[1], name=row[2], key_id=row[3], weight=row[4])
+        return Account(id=row[1], name=row[2], key_id=row[3], weight=row[4], operator=row[5])
 
 
 def _hash(secret: str) -> str:

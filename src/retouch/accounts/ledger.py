@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Executable, func, insert, select
 
-from retouch.accounts.tables import usage_entry
-from retouch.database import Database
+from retouch.accounts.tables import account, usage_entry, usage_tally
+from retouch.database import Database, insert_of
 from retouch.edit import Usage
 
 
@@ -37,7 +38,24 @@ class UsageReport:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class KeyUsage:
+    """What one account has used in all, under the name its keys were made with; OTHERS for those beyond the limit."""
+
+    name: str
+    jobs: int
+    images: int
+    device_ms: int
+    price_microusd: int
+
+
+OTHERS = "(others)"
+
+MAX_NAMES = 100
+"""Accounts told apart by `usage_by_key`: each is a series that a collector of metrics keeps for ever."""
+
 _RECORD = insert(usage_entry)
+_SUMS = ("jobs", "images", "device_ms", "price_microusd")
 
 
 def record(connection: Connection, entry: UsageEntry) -> None:
@@ -56,6 +74,15 @@ def record(connection: Connection, entry: UsageEntry) -> None:
         "created_at": entry.created_at,
     }
     connection.execute(_RECORD, values)
+    sums = {name: values[name] for name in _SUMS if name != "jobs"}
+    connection.execute(_tally(connection.dialect.name), {"account_id": entry.account_id, "jobs": 1, **sums})
+
+
+@cache
+def _tally(dialect: str) -> Executable:
+    row = insert_of(dialect, usage_tally)
+    sums = {name: usage_tally.c[name] + row.excluded[name] for name in _SUMS}
+    return row.on_conflict_do_update(index_elements=["account_id"], set_=sums)
 
 
 class Ledger:
@@ -80,6 +107,20 @@ class Ledger:
             )
             for row in rows
         )
+
+    def by_key(self) -> tuple[KeyUsage, ...]:
+        """What each account has used so far. The first MAX_NAMES by age have their names, so that no sum ever falls."""
+        query = (
+            select(func.coalesce(account.c.name, usage_tally.c.account_id), *(usage_tally.c[name] for name in _SUMS))
+            .outerjoin_from(usage_tally, account, account.c.id == usage_tally.c.account_id)
+            .order_by(account.c.created_at.is_not(None), account.c.created_at, usage_tally.c.account_id)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        named = [KeyUsage(*row) for row in rows[:MAX_NAMES]]
+        if len(rows) > MAX_NAMES:
+            named.append(KeyUsage(OTHERS, *(sum(row[n] for row in rows[MAX_NAMES:]) for n in range(1, 5))))
+        return tuple(named)
 
     def report(
         self, account_id: str, *, since: datetime | None = None, until: datetime | None = None

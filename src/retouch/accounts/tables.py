@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Identity, Index, Integer, Table, Text
+from sqlalchemy import Boolean, CheckConstraint, Column, ForeignKey, Identity, Index, Integer, Table, Text, false
 
 from retouch.database import Number, UtcTime, metadata
 
@@ -22,6 +22,7 @@ api_key = Table(
     Column("id", Text, primary_key=True),
     Column("account_id", Text, ForeignKey("account.id"), nullable=False),
     Column("secret_hash", Text, nullable=False, unique=True),  # SHA-256, hexadecimal; see keys.py
+    Column("operator", Boolean, nullable=False, server_default=false()),  # may read what every key has used
     Column("created_at", UtcTime, nullable=False),
     Column("revoked_at", UtcTime),
 )
@@ -45,6 +46,16 @@ usage_entry = Table(  # append-only; outlives the job it is about
     sqlite_autoincrement=True,
 )
 Index("ix_usage_entry_account", usage_entry.c.account_id, usage_entry.c.created_at)
+
+usage_tally = Table(  # sums of the entries, for the metrics
+    "usage_tally",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("jobs", Number, nullable=False),
+    Column("images", Number, nullable=False),
+    Column("device_ms", Number, nullable=False),
+    Column("price_microusd", Number, nullable=False),
+)
 
 server_secret = Table(  # what all processes of one server sign with; see secrets.py
     "server_secret",

@@ -9,9 +9,9 @@ from retouch.cli.parts import open_database
 from retouch.settings import StoreSettings
 
 
-def create(store: StoreSettings, name: str) -> None:
+def create(store: StoreSettings, name: str, *, operator: bool = False) -> None:
     with open_database(store) as database:
-        secret = Keys(database).create(name)
+        secret = Keys(database).create(name, operator=operator)
     sys.stdout.write(f"This is the key of '{name}'. It is shown this once; keep it.\n{secret}\n")
 
 
@@ -19,7 +19,8 @@ def list_all(store: StoreSettings) -> None:
     with open_database(store) as database:
         for key in Keys(database).list():
             ended = "" if key.revoked_at is None else f"  revoked {key.revoked_at:%Y-%m-%d %H:%M}"
-            sys.stdout.write(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}{ended}\n")
+            right = "  operator" if key.operator else ""
+            sys.stdout.write(f"{key.id}  {key.created_at:%Y-%m-%d %H:%M}  {key.name}{right}{ended}\n")
 
 
 def revoke(store: StoreSettings, name: str) -> None:

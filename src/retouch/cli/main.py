@@ -485,13 +485,19 @@ def env(
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is.")], *, data: Data = None, database: DatabaseUrl = None
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    *,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="It may also read what every key has used, on /metrics.")
+    ] = False,
+    data: Data = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Make a key and print it on the last line; it is shown this once."""
     from retouch import settings
     from retouch.cli import keys as verbs
 
-    verbs.create(settings.read(settings.StoreSettings, data=data, database=database), name)
+    verbs.create(settings.read(settings.StoreSettings, data=data, database=database), name, operator=operator)
 
 
 @keys.command("list")

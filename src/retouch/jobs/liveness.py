@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, case, delete, func, select
 
@@ -41,12 +42,21 @@ class LiveWorker:
     problem: str | None = None
 
 
+class JobTimes(NamedTuple):
+    """Sums over every job that ever succeeded, in seconds: from submit to start, and from start to end."""
+
+    jobs: int
+    wait_s: float
+    run_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
     """Jobs by queue and state. `queued` and `running` are now; the final states count every job ever."""
 
     jobs: Mapping[str, Mapping[JobState, int]]
     workers: tuple[LiveWorker, ...]
+    times: Mapping[str, JobTimes]
 
 
 def beat(connection: Connection, alive: LiveWorker) -> None:
@@ -95,10 +105,13 @@ def statistics(connection: Connection, now: datetime) -> QueueStatistics:
     for state, query in ((JobState.QUEUED, waiting), (JobState.RUNNING, running)):
         for queue, count in connection.execute(query):
             jobs.setdefault(queue, {})[state] = int(count)
+    times: dict[str, JobTimes] = {}
     for row in connection.execute(select(job_tally)):
         jobs.setdefault(row.queue, {})[JobState(row.state)] = row.jobs
+        if row.state == JobState.SUCCEEDED.value:
+            times[row.queue] = JobTimes(row.jobs, row.wait_ms / 1000, row.run_ms / 1000)
     complete = {queue: {state: counts.get(state, 0) for state in JobState} for queue, counts in jobs.items()}
-    return QueueStatistics(complete, live(connection, now))
+    return QueueStatistics(complete, live(connection, now), times)
 
 
 def load_of(connection: Connection, account_id: str, queue: str, now: datetime) -> QueueLoad:

@@ -552,7 +552,9 @@ def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
         caller_buckets.forget(connection, ended.id)
     if ended.queue == HOSTED.name:
         attempts.settle_job(connection, ended.id, now)
-    counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1}
+    counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1, "wait_ms": 0, "run_ms": 0}
+    if ended.state is JobState.SUCCEEDED and ended.started_at is not None:
+        counted |= {"wait_ms": _ms(ended.queued_at, ended.started_at), "run_ms": _ms(ended.started_at, now)}
     connection.execute(_tally(connection.dialect.name), counted)
     return ended
 
@@ -560,4 +562,10 @@ def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
 @cache
 def _tally(dialect: str) -> Executable:
     row = insert_of(dialect, job_tally)
-    return row.on_conflict_do_update(index_elements=["queue", "state"], set_={"jobs": job_tally.c.jobs + 1})
+    sums = {name: job_tally.c[name] + row.excluded[name] for name in ("jobs", "wait_ms", "run_ms")}
+    return row.on_conflict_do_update(index_elements=["queue", "state"], set_=sums)
+
+
+def _ms(begin: datetime, end: datetime) -> int:
+    """Between two moments; never less than 0, as clocks of several machines may differ."""
+    return max(0, round((end - begin).total_seconds() * 1000))

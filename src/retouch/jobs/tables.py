@@ -181,6 +181,8 @@ job_tally = Table(  # how many jobs ever ended how, for the metrics; retention d
     Column("queue", Text, primary_key=True),
     Column("state", Text, primary_key=True),
     Column("jobs", Number, nullable=False),
+    Column("wait_ms", Number, nullable=False, server_default=text("0")),  # of succeeded ones: submit to start, and
+    Column("run_ms", Number, nullable=False, server_default=text("0")),  # start to end of the run that succeeded
 )
 
 idempotency = Table(

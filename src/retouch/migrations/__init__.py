@@ -12,12 +12,12 @@ from sqlalchemy import Connection, inspect, text
 
 from retouch.errors import DatabaseUnavailable
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest step; kept here so that an up-to-date database starts without loading Alembic."""
 
 
-def upgrade(connection: Connection) -> None:
-    """Apply the missing steps inside the caller's transaction.
+def upgrade(connection: Connection, to: str = HEAD) -> None:
+    """Apply the missing steps, as far as `to`, inside the caller's transaction.
 
     Raises DatabaseUnavailable for a schema that only a newer program knows.
     """
@@ -33,7 +33,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
 
 
 def current(connection: Connection) -> str | None:

@@ -71,6 +71,18 @@ class Authenticator:
             return known
         return await run_in_threadpool(self._account, secret)
 
+    async def may_operate(self, secret: str | None) -> bool:
+        """Whether a caller may read what every key has used: with an operator's key, or while there is no key at all.
+
+        Raises DatabaseUnavailable.
+        """
+        if await self.unauthenticated():
+            return True
+        try:
+            return secret is not None and (await self.authenticate(secret)).operator
+        except InvalidKey:
+            return False
+
     def _account(self, secret: str | None) -> Account:
         if self._no_key_exists():
             return ANONYMOUS

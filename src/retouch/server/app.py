@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
+from retouch.protocols.authentication import credential_of
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.registry import FACES, VENDOR_HOSTS
 from retouch.server.files import file_routes
@@ -119,8 +120,12 @@ def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:
         return _json(503, {"status": "unavailable", "reason": reason}, {"retry-after": "1"})
 
     @app.get("/metrics")
-    async def read_metrics() -> Response:
-        return Response(await run_in_threadpool(metrics.text), media_type=metrics.media_type)
+    async def read_metrics(request: Request) -> Response:
+        try:
+            operator = await dependencies.authenticator.may_operate(credential_of(request))
+        except Unavailable:
+            operator = False  # the page says what is wrong
+        return Response(await run_in_threadpool(metrics.text, operator=operator), media_type=metrics.media_type)
 
 
 def answer_error(_: Request, error: Exception) -> Response:

@@ -6,13 +6,14 @@ Nothing is counted in this process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from retouch.accounts.ledger import KeyUsage
 from retouch.errors import Unavailable
 from retouch.jobs.liveness import QueueStatistics
 from retouch.service import Service
@@ -24,12 +25,17 @@ class Metrics:
     media_type = CONTENT_TYPE_LATEST
 
     def __init__(self, service: Service) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_JobTable(service))
+        self._jobs, self._usage = CollectorRegistry(), CollectorRegistry()
+        self._jobs.register(_JobTable(service))
+        self._usage.register(_UsageTable(service))
 
-    def text(self) -> bytes:
-        """The page. Reads the database; `retouch_up` is 0 when that is not possible."""
-        return generate_latest(self._registry)
+    def text(self, *, operator: bool = False) -> bytes:
+        """The page. Reads the database; `retouch_up` is 0 when that is not possible.
+
+        operator: what each key has used is on it as well, which is nobody else's business.
+        """
+        page = generate_latest(self._jobs)
+        return page + generate_latest(self._usage) if operator else page
 
 
 class _JobTable(Collector):
@@ -51,9 +57,39 @@ class _JobTable(Collector):
         up.add_metric([], 1)
         yield up
         yield from _jobs(statistics)
+        yield from _times(statistics)
         yield _workers(statistics)
         yield _seconds(statistics)
         yield from _safety(statistics)
+
+
+class _UsageTable(Collector):
+    """By the names of the keys; how many there are at the most is the ledger's matter."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            used = self._service.usage_by_key()
+        except Unavailable:
+            return
+        for name, text, value in _USAGE:
+            metric = CounterMetricFamily(f"retouch_usage_{name}", text, labels=["key"])
+            for each in used:
+                metric.add_metric([each.name], value(each))
+            yield metric
+
+
+_USAGE: tuple[tuple[str, str, Callable[[KeyUsage], float]], ...] = (
+    ("edits", "Edits that succeeded, by key.", lambda used: used.jobs),
+    ("images", "Images they made.", lambda used: used.images),
+    ("device_seconds", "Time of the device they took.", lambda used: used.device_ms / 1000),
+    ("dollars", "What they cost by the price list, in US dollars.", lambda used: used.price_microusd / 1e6),
+)
 
 
 def _jobs(statistics: QueueStatistics) -> Iterator[Metric]:
@@ -64,6 +100,16 @@ def _jobs(statistics: QueueStatistics) -> Iterator[Metric]:
             (ever if state.final else now).add_metric([queue, state.value], count)
     yield now
     yield ever
+
+
+def _times(statistics: QueueStatistics) -> Iterator[Metric]:
+    wait = SummaryMetricFamily("retouch_job_wait_seconds", "From submit to start, of succeeded jobs.", labels=["queue"])
+    run = SummaryMetricFamily("retouch_job_run_seconds", "From start to end, of succeeded jobs.", labels=["queue"])
+    for queue, times in statistics.times.items():
+        wait.add_metric([queue], times.jobs, times.wait_s)
+        run.add_metric([queue], times.jobs, times.run_s)
+    yield wait
+    yield run
 
 
 def _seconds(statistics: QueueStatistics) -> Metric:

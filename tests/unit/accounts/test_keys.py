@@ -46,6 +46,12 @@ def test_two_secrets_of_one_name_belong_to_one_account(keys: Keys) -> None:
     assert second.weight == 3
 
 
+def test_one_key_of_an_account_may_be_its_operators(keys: Keys) -> None:
+    plain, right = keys.create("studio"), keys.create("studio", operator=True)
+    assert (keys.verify(plain).operator, keys.verify(right).operator) == (False, True)
+    assert sorted(key.operator for key in keys.list()) == [False, True]
+
+
 @pytest.mark.parametrize("secret", ["", "rt_", "rt_wrong", "x" * 100_000, "ü\x00", "\ud800"])
 def test_what_is_not_a_key_is_refused(keys: Keys, secret: str) -> None:
     keys.create("studio")

@@ -7,8 +7,9 @@ import re
 import httpx2
 import pytest
 
-from retouch.accounts.keys import ANONYMOUS
-from retouch.edit import Delivery, EditRequest, ImageInput
+from retouch.accounts.keys import ANONYMOUS, Keys
+from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
+from retouch.protocols import authentication
 from retouch.protocols.dependencies import AppDependencies
 from retouch.server.request_log import RequestLog
 
@@ -42,6 +43,32 @@ async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, depend
     assert 'retouch_stage_seconds_total{queue="null",stage="denoise",worker="w"} 1.5' in text
     assert "inference" not in text
     assert "python_gc" not in text
+
+
+async def test_only_the_operator_reads_what_each_key_has_used(
+    client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, keys = dependencies.service, Keys(dependencies.service._database)
+    request = EditRequest(model="qwen-image-edit", prompt="x", images=(ImageInput(url="https://example.com/a.png"),))
+    service.submit(ANONYMOUS, request, Delivery("fal", "x"))
+    lease = service.lease("w", ["null"], 60)
+    assert lease is not None
+    output = EditOutput((OutputImage("outputs/none", 8, 8, "image/png", 10, 7),), "x", {}, (8, 8))
+    service.finish(lease, output, Usage(images=1, pixels=1_000_000, steps=4, device_ms=1500))
+    text = (await client.get("/metrics")).text
+    assert 'retouch_usage_edits_total{key="anonymous"} 1.0' in text, "there is no key, so nobody is a stranger here"
+    assert 'retouch_usage_device_seconds_total{key="anonymous"} 1.5' in text
+    assert 'retouch_job_wait_seconds_count{queue="null"} 1.0' in text
+    assert 'retouch_job_run_seconds_sum{queue="null"} ' in text
+    caller, operator = keys.create("anne"), keys.create("me", operator=True)
+    monkeypatch.setattr(authentication, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
+    asked = {"nobody": {}, "caller": {"authorization": f"Key {caller}"}, "wrong": {"authorization": "Bearer x"}}
+    for who, headers in asked.items():
+        answer = await client.get("/metrics", headers=headers)
+        assert "retouch_jobs_ended_total" in answer.text
+        assert "retouch_usage" not in answer.text, who
+    mine = await client.get("/metrics", headers={"authorization": f"Bearer {operator}"})
+    assert 'retouch_usage_edits_total{key="anonymous"} 1.0' in mine.text
 
 
 async def test_a_path_of_no_face_is_a_plain_error(client: httpx2.AsyncClient) -> None:
