@@ -76,6 +76,28 @@ def test_any_size_is_kept(blobs: Blobs, size: int) -> None:
     assert len(blobs.get(blobs.put(b"x" * size, "image/png", folder="outputs")).data) == size
 
 
+@pytest.mark.parametrize("size", [0, 1, 48, 49, 6 * 1024 * 1024 + 1])
+@pytest.mark.parametrize("part_bytes", [48, 64 * 1024])
+def test_a_blob_is_read_in_parts_of_exactly_the_size_asked_for(blobs: Blobs, size: int, part_bytes: int) -> None:
+    if part_bytes == 48:
+        size %= 10_000
+    data = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    key = blobs.put(data, "image/png", folder="uploads")
+    parts = list(blobs.read_parts(key, part_bytes))
+    assert b"".join(parts) == data
+    assert all(len(part) == part_bytes for part in parts[:-1])
+    assert blobs.size(key) == size
+
+
+def test_neither_size_nor_parts_are_told_of_a_blob_that_is_gone(blobs: Blobs) -> None:
+    key = blobs.put(b"x", "image/png", folder="uploads")
+    blobs.delete(key)
+    with pytest.raises(UnknownFile):
+        blobs.size(key)
+    with pytest.raises(UnknownFile):
+        list(blobs.read_parts(key, 64))
+
+
 @pytest.mark.parametrize(
     ("media_type", "kept"),
     [

@@ -38,7 +38,7 @@ def words_of(path: Path) -> Iterator[tuple[int, str]]:
 def modules() -> Iterator[Path]:
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE)
-        in_own_folder = place.parts[0] == "protocols" and len(place.parts) > 2
+        in_own_folder = place.parts[0] in ("protocols", "upstreams") and len(place.parts) > 2
         if not (in_own_folder or place.name in REGISTRIES or PUBLIC_IDS.fullmatch(place.as_posix())):
             yield path
 

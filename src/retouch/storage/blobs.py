@@ -61,6 +61,15 @@ class Blobs(Protocol):
 
     def get(self, key: str) -> Blob: ...
 
+    def size(self, key: str) -> int:
+        """Bytes of the blob, without reading them."""
+
+    def read_parts(self, key: str, part_bytes: int) -> Iterator[bytes]:
+        """The blob in order, in parts of exactly `part_bytes`, the last one shorter: never the whole in memory.
+
+        Raises like `get`, at the first part or at a later one.
+        """
+
     def delete(self, key: str) -> None:
         """Remove the blob; a key that is already gone is no error."""
 

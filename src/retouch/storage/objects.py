@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError
 
 from retouch.errors import StorageUnavailable, UnknownFile
-from retouch.storage.blob_keys import FOLDERS, KEEP, hour_of, new_key, read_key
+from retouch.storage.blob_keys import FOLDERS, KEEP, KeyFacts, hour_of, new_key, read_key
 from retouch.storage.blobs import Blob
 
 if TYPE_CHECKING:
@@ -79,20 +79,48 @@ class StoredObjects:
             obstore.put(self._store, key, data, attributes=kept, use_multipart=isinstance(data, Path))
 
     def get(self, key: str) -> Blob:
+        with self._reading(key) as facts:
+            data = self._read(key)
+        return Blob(key, data, facts.media_type, facts.expires_at)
+
+    def size(self, key: str) -> int:
+        with self._reading(key):
+            return self._size(key)
+
+    def read_parts(self, key: str, part_bytes: int) -> Iterator[bytes]:
+        with self._reading(key):
+            yield from self._read_parts(key, part_bytes)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[KeyFacts]:
+        """Turn what goes wrong while `key` is read into UnknownFile or StorageUnavailable."""
         facts = read_key(key)
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
         with storage_errors("read"):
             try:
-                data = self._read(key)
+                yield facts
             except FileNotFoundError as error:
                 if "NoSuchBucket" in str(error):
                     raise
                 raise UnknownFile(f"There is no file '{key}' here.") from None
-        return Blob(key, data, facts.media_type, facts.expires_at)
 
     def _read(self, key: str) -> bytes:
         return obstore.get(self._store, key).bytes().to_bytes()
+
+    def _size(self, key: str) -> int:
+        return obstore.head(self._store, key)["size"]
+
+    def _read_parts(self, key: str, part_bytes: int) -> Iterator[bytes]:
+        held = bytearray()
+        for arrived in obstore.get(self._store, key).stream(min_chunk_size=part_bytes):
+            held += arrived
+            whole = len(held) - len(held) % part_bytes
+            for start in range(0, whole, part_bytes):
+                yield bytes(held[start : start + part_bytes])
+            del held[:whole]
+        if held:
+            yield bytes(held)
 
     def delete(self, key: str) -> None:
         read_key(key)

@@ -225,3 +225,6 @@ class Upstream(Protocol):
 
     def abandon(self, attempt_id: str) -> bool:
         """Close the connection of a submit under way, from another thread; True when there was one."""
+
+    def close(self) -> None:
+        """Close the connections that are kept. Nothing may be under way."""

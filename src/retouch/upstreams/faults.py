@@ -1,0 +1,115 @@
+"""What an HTTP status means where a provider's own code does not say it better.
+
+A kind looks at codes first, for the same status carries different meanings (a refusal as 429, a quota as 400), and
+comes here for the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeGuard
+
+from retouch.upstreams.transport import Reply, said
+from retouch.upstreams.upstream import Fault, FaultKind
+
+_KINDS: Final = {
+    401: FaultKind.AUTHENTICATION,
+    402: FaultKind.QUOTA,
+    403: FaultKind.AUTHENTICATION,
+    404: FaultKind.UNKNOWN_MODEL,
+    405: FaultKind.UNKNOWN_MODEL,
+    408: FaultKind.SERVER,
+    425: FaultKind.THROTTLED,
+    429: FaultKind.THROTTLED,
+}
+_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,200}(?<!\.)")
+_FROM_A_PROXY: Final = (502, 503, 504)
+
+REFUSAL_WORDS: Final = re.compile(
+    r"nsfw|flagged|content[ _-]?polic|safety (?:system|checker|filter)|moderat|inappropriate|sensitive|prohibited",
+    re.IGNORECASE,
+)
+"""In texts of providers that have no code for a refusal."""
+
+INVALID_WORDS: Final = re.compile(
+    r"\binvalid\b|is required|must be|not (?:a )?valid|unsupported|validation|unprocessable|cannot identify image",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a provider's own shape says of an error. kind: where its code decides; ours: it was its shape at all."""
+
+    message: str
+    code: str = ""
+    kind: FaultKind | None = None
+    ours: bool = True
+
+
+def fault_of(reply: Reply, told: Told, *, charged: bool | None, retry_after_s: float | None = None) -> Fault:
+    """The fault behind an answer that is no success. charged: what the kind's rules say of the provider's own failures;
+    a submit that was turned away is never charged.
+    """
+    kind = told.kind or kind_of(reply.status, own_shape=told.ours)
+    if reply.status < 500:
+        charged = False
+    elif kind is FaultKind.PROXY:
+        charged = None  # whoever has answered does not know what became of it
+    return Fault(
+        kind,
+        said(told.message, f"The provider answered with status {reply.status}."),
+        status=reply.status,
+        code=told.code[:100],
+        retry_after_s=retry_after_s if retry_after_s is not None else retry_after(reply),
+        charged=charged,
+    )
+
+
+def kind_of(status: int, *, own_shape: bool) -> FaultKind:
+    """own_shape: the body was the provider's own, so that it and nothing before it has answered."""
+    if status in _KINDS:
+        return _KINDS[status]
+    if 300 <= status < 400:
+        return FaultKind.UNKNOWN_MODEL  # a wrong address; following it would send the key elsewhere
+    if status in _FROM_A_PROXY and not own_shape:
+        return FaultKind.PROXY
+    return FaultKind.SERVER if status >= 500 else FaultKind.INVALID
+
+
+def kind_of_text(text: str) -> FaultKind:
+    """Of a failed job whose provider gives a text and nothing else."""
+    if REFUSAL_WORDS.search(text):
+        return FaultKind.REFUSED
+    return FaultKind.INVALID if INVALID_WORDS.search(text) else FaultKind.SERVER
+
+
+def malformed(reply: Reply, wanted: str) -> Fault:
+    """A success that does not hold what it must."""
+    message = f"The provider's answer ({reply.status}) holds no {wanted}."
+    return Fault(FaultKind.MALFORMED, message, status=reply.status)
+
+
+def retry_after(reply: Reply) -> float | None:
+    """Seconds, from a number or a date (RFC 9110, section 10.2.3); None when it is neither."""
+    text = reply.headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def is_id(number: object) -> TypeGuard[str]:
+    """Whether a provider's name of a job can stand in a path as one step."""
+    return isinstance(number, str) and _ID.fullmatch(number) is not None

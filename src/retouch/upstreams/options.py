@@ -1,0 +1,64 @@
+"""What an operator sets of one upstream, for the folder that speaks its protocol. A key is never in here as text."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+from retouch.storage.guard import Resolver, resolve_by_system
+from retouch.upstreams.downloads import PAUSES_S, Downloads
+from retouch.upstreams.inputs import ImageMode
+from retouch.upstreams.transport import Transport, WriteKey
+from retouch.upstreams.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamOptions:
+    """One `[upstreams.NAME]`.
+
+    base_url: None takes the provider's own. key: writes it into a header. paid: somebody owes money for a submit; None
+    takes what is usual for the kind. metered: it is paid by the second of a machine, failed or not, and not by result.
+    ttl_s, execution_s: how long a job may wait and run there, for providers that can be told.
+    unit_microusd: price of the unit that the provider counts in its answers, where it counts one.
+    workspace: DashScope's. allow_private: `HOST[:PORT]` that results may be fetched from besides the upstream's own
+    address. results_ttl_s: life of the images that come in. pauses_s: between tries of a download.
+    """
+
+    blobs: Blobs
+    key: WriteKey
+    base_url: str | None = None
+    images: ImageMode = ImageMode.AUTO
+    paid: bool | None = None
+    metered: bool = False
+    ttl_s: float | None = None
+    execution_s: float | None = None
+    unit_microusd: int | None = None
+    workspace: str | None = None
+    allow_private: Sequence[str] = ()
+    results_ttl_s: float | None = DEFAULT_TTL_S
+    pauses_s: Sequence[float] = PAUSES_S
+    resolver: Resolver = resolve_by_system
+    trust: ssl.SSLContext | None = None
+
+    def transport(self, base_url: str, scheme: str) -> Transport:
+        return Transport(base_url, scheme, self.key, trust=self.trust)
+
+    def downloads(self, own: Transport) -> Downloads:
+        """Takes in results; an upstream's own address is open to them, since the operator has named it."""
+        return Downloads(
+            self.blobs,
+            self._open(own),
+            ttl_s=self.results_ttl_s,
+            pauses_s=self.pauses_s,
+            resolver=self.resolver,
+        )
+
+    def uploads(self, own: Transport) -> Uploads:
+        """Sends inputs to where a provider wants them put, judged like the links of its results."""
+        return Uploads(self._open(own), resolver=self.resolver)
+
+    def _open(self, own: Transport) -> tuple[str, ...]:
+        host, port = own.origin
+        return (*self.allow_private, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

@@ -1,0 +1,1 @@
+"""Another Retouch, by its own queue."""

@@ -1,0 +1,51 @@
+"""Another Retouch as an upstream, by the queue protocol that both speak, and one header more.
+
+A submit carries its attempt's id as Idempotency-Key, so that one whose answer was lost is simply sent again. Its log
+lines tell the step.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from retouch.errors import InvalidSetting
+from retouch.upstreams.fal.upstream import Addresses, FalUpstream
+from retouch.upstreams.options import UpstreamOptions
+from retouch.upstreams.upstream import Call, Traits
+
+_STEP: Final = re.compile(r"Step (\d{1,6}) of (\d{1,6})")
+
+
+class RetouchUpstream(FalUpstream):
+    """base_url: the server's own address, as callers know it. Raises InvalidSetting without one."""
+
+    kind = "retouch"
+
+    def __init__(self, options: UpstreamOptions) -> None:
+        if options.base_url is None:
+            raise InvalidSetting("An upstream of kind 'retouch' needs a base_url, such as https://HOST.")
+        root = f"{options.base_url.rstrip('/')}/fal"
+        super().__init__(options, Addresses(f"{root}/queue", f"{root}/rest", f"{root}/api"))
+
+    def _traits(self, options: UpstreamOptions) -> Traits:
+        return Traits(
+            paid=bool(options.paid),
+            named=True,
+            idempotent=True,
+            has_history=True,
+            free_cancel=True,
+            server_errors_charged=False,
+            webhooks=True,
+            poll_cap_s=1.0,
+            polls_per_second=100.0,
+        )
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        return {**super()._headers(call), "Idempotency-Key": call.attempt_id}
+
+    def _progress(self, lines: list[str]) -> tuple[int, int]:
+        for line in reversed(lines):
+            if (found := _STEP.match(line)) is not None:
+                return int(found[1]), int(found[2])
+        return 0, 0

@@ -1,0 +1,1 @@
+"""RunPod's public endpoints and an operator's own."""

@@ -1,0 +1,211 @@
+"""RunPod as an upstream: jobs by `run`, never `runsync`, which hides a job's id for as long as it waits.
+
+A job cannot be looked up by anything but its id, so its life is bounded there (`policy.ttl`): a lost one ends by
+itself. Its webhooks are not signed; they are taken as a hint to poll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from retouch.upstreams.bodies import JsonBody
+from retouch.upstreams.faults import Told, fault_of, is_id, kind_of_text, malformed
+from retouch.upstreams.inputs import CannotSend, Inputs
+from retouch.upstreams.options import UpstreamOptions
+from retouch.upstreams.transport import Reply, Request, said
+from retouch.upstreams.upstream import (
+    Accepted,
+    Call,
+    Failed,
+    Fault,
+    FaultKind,
+    Finished,
+    Pending,
+    PollOutcome,
+    RemoteImage,
+    RemoteState,
+    Result,
+    StoredResult,
+    SubmitOutcome,
+    Ticket,
+    Traits,
+    Unreadable,
+)
+
+BASE_URL: Final = "https://api.runpod.ai/v2"
+
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+"""Of `run`, as its pages say; more is turned away after it was uploaded."""
+
+_LEAST_TTL_S: Final = 10.0
+_LEAST_EXECUTION_S: Final = 5.0
+_WAITING: Final = {"IN_QUEUE": RemoteState.QUEUED, "IN_PROGRESS": RemoteState.RUNNING}
+_IMAGE_MEMBERS: Final = ("image_url", "result", "image", "image_urls", "images", "results")
+
+
+class RunPodUpstream:
+    """An account at RunPod; the endpoint is each call's."""
+
+    kind = "runpod"
+
+    def __init__(self, options: UpstreamOptions) -> None:
+        self._transport = options.transport(options.base_url or BASE_URL, "Bearer")
+        self._downloads = options.downloads(self._transport)
+        self._blobs = options.blobs
+        self._inputs = Inputs(options.blobs, options.images)
+        self._ttl_s = options.ttl_s
+        self._execution_s = options.execution_s
+        self._failure_charged = True if options.metered else False  # noqa: SIM210 - said as Fault says it
+        self.traits = Traits(
+            paid=options.paid is not False,
+            named=True,
+            free_cancel=True,
+            server_errors_charged=self._failure_charged,
+            webhooks=True,
+        )
+
+    def submit(self, call: Call) -> SubmitOutcome:
+        try:
+            body = JsonBody(self._envelope(call), self._blobs)
+        except CannotSend as refused:
+            return Failed(refused.fault)
+        if body.length > MAX_BODY_BYTES:
+            message = (
+                f"The request has {body.length} bytes; this provider takes {MAX_BODY_BYTES}. Set public_url for links."
+            )
+            return Failed(Fault(FaultKind.INVALID, message, 413, "body_too_large", charged=False))
+        endpoint = call.normalised.endpoint
+        with self._transport.ask(Request("POST", f"/{endpoint}/run", body, attempt=call.attempt_id)) as reply:
+            if isinstance(reply, Fault):
+                return Failed(reply)
+            if not reply.ok:
+                return Failed(fault_of(reply, _told(reply), charged=self._failure_charged))
+            number = reply.members.get("id")
+            return Accepted(_ticket(endpoint, number)) if is_id(number) else Failed(malformed(reply, "id"))
+
+    def poll(self, ticket: Ticket) -> PollOutcome:
+        with self._transport.ask(Request("GET", ticket.urls["status"])) as reply:
+            if isinstance(reply, Fault):
+                return Unreadable(reply)
+            if reply.status == 404:
+                return Failed(Fault(FaultKind.UNKNOWN_JOB, "The provider does not know the job any more.", 404))
+            if not reply.ok:
+                return Unreadable(fault_of(reply, _told(reply), charged=None))
+            return self._outcome(reply)
+
+    def cancel(self, ticket: Ticket) -> bool:
+        with self._transport.ask(Request("POST", ticket.urls["cancel"])) as reply:
+            return isinstance(reply, Reply) and reply.ok
+
+    def find(self, call: Call, since: datetime) -> Ticket | None:  # noqa: ARG002 - it has no history
+        return None
+
+    def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
+        try:
+            members = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        number = members.get("id") if isinstance(members, dict) else None
+        return _ticket(endpoint, number) if is_id(number) else None
+
+    def collect(self, image: RemoteImage) -> StoredResult | Fault:
+        return self._downloads.collect(image)
+
+    def abandon(self, attempt_id: str) -> bool:
+        return self._transport.abandon(attempt_id)
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _envelope(self, call: Call) -> dict[str, Any]:
+        left_s = (call.deadline - datetime.now(UTC)).total_seconds()
+        ttl_s = max(min(self._ttl_s or left_s, left_s), _LEAST_TTL_S)
+        execution_s = max(min(self._execution_s or ttl_s, ttl_s), _LEAST_EXECUTION_S)
+        envelope: dict[str, Any] = {
+            "input": self._inputs.members(call),
+            "policy": {"executionTimeout": round(execution_s * 1000), "ttl": round(ttl_s * 1000)},
+        }
+        return {**envelope, "webhook": call.webhook_url} if call.webhook_url else envelope
+
+    def _outcome(self, reply: Reply) -> PollOutcome:
+        state, output = reply.members.get("status"), reply.members.get("output")
+        if state in _WAITING:
+            step, steps = _progress(output)
+            return Pending(_WAITING[state], step=step, steps=steps)
+        if state == "COMPLETED":
+            return self._finished(reply, output)
+        words = said(_error_text(reply.members.get("error")), "")
+        if state == "FAILED":
+            message = words or "The provider's job failed without a word."
+            return Failed(Fault(kind_of_text(words), message, code="FAILED", charged=self._failure_charged))
+        if state == "TIMED_OUT":
+            message = words or "The provider ended the job at its own limit of time."
+            return Failed(Fault(FaultKind.TIMED_OUT, message, code="TIMED_OUT", charged=self._failure_charged))
+        if state == "CANCELLED":
+            message = "The job was cancelled at the provider."
+            return Failed(Fault(FaultKind.CANCELLED, message, code="CANCELLED", charged=self._failure_charged))
+        return Unreadable(malformed(reply, "status"))
+
+    def _finished(self, reply: Reply, output: object) -> PollOutcome:
+        verdicts = output.get("has_nsfw_concepts") if isinstance(output, dict) else None
+        images = self._downloads.taken(reply.answer, _images_of(output), verdicts if isinstance(verdicts, list) else ())
+        if isinstance(images, Fault):
+            return Failed(images)
+        if not images:
+            return Failed(malformed(reply, "image"))
+        members = output if isinstance(output, dict) else {}
+        cost, seed = members.get("cost"), members.get("seed")
+        times = {"wait": reply.members.get("delayTime"), "inference": reply.members.get("executionTime")}
+        return Finished(
+            Result(
+                tuple(images),
+                cost_microusd=round(cost * 1e6) if isinstance(cost, int | float) and 0 <= cost < 1e6 else None,
+                seed=seed if isinstance(seed, int) and seed >= 0 else None,
+                timings={name: ms / 1000 for name, ms in times.items() if isinstance(ms, int | float)},
+            )
+        )
+
+
+def _ticket(endpoint: str, number: str) -> Ticket:
+    return Ticket(number, {"status": f"/{endpoint}/status/{number}", "cancel": f"/{endpoint}/cancel/{number}"})
+
+
+def _told(reply: Reply) -> Told:
+    """HTTP errors of RunPod are not documented; a JSON object with a sentence is taken as its own."""
+    words = reply.members.get("message") or reply.members.get("error") or reply.members.get("detail")
+    return Told(words if isinstance(words, str) else "", ours=bool(words))
+
+
+def _error_text(error: object) -> str:
+    """A worker's exception comes as JSON in a string, with a traceback that nobody needs to see."""
+    text = error if isinstance(error, str) else ""
+    try:
+        told = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return str(told.get("error_message") or "") if isinstance(told, dict) else text
+
+
+def _images_of(output: object) -> list[object]:
+    """The links or base64 of an output, by whichever of the names that endpoints use comes first."""
+    if isinstance(output, str):
+        return [output]
+    if isinstance(output, list):
+        return [entry.get("image") or entry.get("url") if isinstance(entry, dict) else entry for entry in output]
+    members = output if isinstance(output, dict) else {}
+    for name in _IMAGE_MEMBERS:
+        value = members.get(name)
+        if value:
+            return _images_of(value)
+    return []
+
+
+def _progress(output: object) -> tuple[int, int]:
+    """Step and steps of a running job, where its endpoint tells them."""
+    members = output if isinstance(output, dict) else {}
+    step, steps = members.get("step"), members.get("steps")
+    return (step, steps) if isinstance(step, int) and isinstance(steps, int) else (0, 0)

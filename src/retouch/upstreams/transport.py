@@ -1,0 +1,244 @@
+"""One request to one upstream and its answer; what is known of a request that got none is told apart here.
+
+Auth goes to the configured origin only, no redirect is followed, no cookie is kept, nothing of a caller's headers is
+known here. It does not know what a body means: a kind's folder does.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlencode
+
+import httpx2
+
+from retouch.errors import StorageUnavailable
+from retouch.secret import MASK, redact
+from retouch.upstreams.answers import Answer, AnswerReader, Unreadable
+from retouch.upstreams.bodies import Body
+from retouch.upstreams.connections import Connections, Exchange
+from retouch.upstreams.upstream import Fault, FaultKind
+
+WriteKey: TypeAlias = Callable[[str], str]
+"""The value of an Authorization header for a scheme such as `Bearer`; empty when the upstream wants none."""
+
+ANSWER_S: Final = 30.0
+"""How long a provider that queues may take for any answer."""
+
+WRITE_S: Final = 30.0
+"""How long a provider may go without reading."""
+
+KEPT_TEXT_BYTES: Final = 2048
+MAX_PROVIDER_WORDS: Final = 300
+
+_SHORTEST_HIDDEN: Final = 6
+_USER_AGENT: Final = "Retouch"
+_DATA_URI: Final = re.compile(r"data:[a-zA-Z0-9.+/;=-]*;base64,[A-Za-z0-9+/=_\\-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent. path: below the upstream's base, with a leading slash. ends_in_s: for all of it, answer included.
+
+    authorized: False leaves the key out. attempt: names the exchange, so that `Transport.abandon` can end it.
+    """
+
+    method: str
+    path: str
+    body: Body | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    ends_in_s: float = ANSWER_S
+    authorized: bool = True
+    attempt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer. value: its JSON, None when it was none or broke off. text: its start, fit to be kept.
+
+    answer: holds long base64 members of `value`; close it (the kinds do, through `Transport.ask`).
+    """
+
+    status: int
+    headers: httpx2.Headers
+    value: Any
+    text: str
+    answer: Answer
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """The JSON object, empty when it is none."""
+        return self.value if isinstance(self.value, dict) else {}
+
+
+class Transport:
+    """Connections to one origin with one key. base_url: scheme, host and the path that all requests begin with.
+
+    trust: certificates to believe instead of the system's, for an upstream with its own authority.
+    """
+
+    def __init__(self, base_url: str, scheme: str, key: WriteKey, *, trust: ssl.SSLContext | None = None) -> None:
+        self._base = httpx2.URL(base_url.rstrip("/"))
+        self._scheme = scheme
+        self._key = key
+        self._connections = Connections(trust)
+        self._client = httpx2.Client(
+            transport=self._connections,
+            follow_redirects=False,
+            trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={"User-Agent": _USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"},
+        )
+        self._running: dict[str, Exchange] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        """Host and port, as the connect guard knows addresses."""
+        return self._base.host, self._base.port or {"http": 80, "https": 443}[self._base.scheme]
+
+    @property
+    def base_url(self) -> str:
+        return str(self._base)
+
+    def path_of(self, url: object) -> str | None:
+        """The path below the base of a link that the provider gave, or None when it leads anywhere else."""
+        base = self.base_url
+        return url[len(base) :] if isinstance(url, str) and url.startswith(f"{base}/") else None
+
+    @contextmanager
+    def ask(self, request: Request) -> Iterator[Reply | Fault]:
+        """The answer, whose long members live until the end of the block; or why there was none.
+
+        Raises StorageUnavailable or UnknownFile when our own store fails while the body is read; then fewer bytes
+        than announced were sent, so nothing was accepted.
+        """
+        reply = self._send(request)
+        try:
+            yield reply
+        finally:
+            if isinstance(reply, Reply):
+                reply.answer.close()
+
+    def abandon(self, attempt: str) -> bool:
+        """Close the connection of an exchange under way; True when there was one."""
+        with self._lock:
+            exchange = self._running.get(attempt)
+        if exchange is None:
+            return False
+        exchange.stop.set()
+        return True
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _send(self, request: Request) -> Reply | Fault:
+        exchange = Exchange(time.monotonic() + request.ends_in_s, WRITE_S)
+        length = 0 if request.body is None else request.body.length
+        with self._named(request.attempt, exchange), self._connections.running(exchange):
+            try:
+                with self._client.stream(
+                    request.method,
+                    self._url(request),
+                    content=None if request.body is None else _counted(request.body, exchange),
+                    headers=self._headers(request),
+                ) as response:
+                    return self._read(response)
+            except httpx2.LocalProtocolError as error:
+                raise StorageUnavailable("A stored image changed its size while it was sent.") from error
+            except httpx2.HTTPError as error:
+                return self._fault(error, exchange.sent - exchange.unbegun, length)
+
+    @contextmanager
+    def _named(self, attempt: str | None, exchange: Exchange) -> Iterator[None]:
+        if attempt is None:
+            yield
+            return
+        with self._lock:
+            self._running[attempt] = exchange
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.pop(attempt, None)
+
+    def _url(self, request: Request) -> str:
+        query = f"?{urlencode(request.query)}" if request.query else ""
+        return f"{self._base}{request.path}{query}"
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = dict(request.headers)
+        if request.authorized and (value := self._key(self._scheme).strip()):
+            headers["Authorization"] = value
+        if request.body is not None:
+            headers["Content-Type"] = request.body.content_type
+            headers["Content-Length"] = str(request.body.length)
+        elif request.method != "GET":
+            headers["Content-Length"] = "0"
+        return headers
+
+    def _read(self, response: httpx2.Response) -> Reply:
+        events = response.headers.get("content-type", "").startswith("text/event-stream")
+        reader = AnswerReader(events=events, hide=self._hide)
+        try:
+            for piece in response.iter_raw():
+                reader.feed(piece)
+            answer = reader.end()
+        except (Unreadable, httpx2.HTTPError):
+            answer = reader.broken()
+        return Reply(response.status_code, response.headers, answer.value, self._text(answer.start), answer)
+
+    def _text(self, start: bytes) -> str:
+        return _DATA_URI.sub("data:…", start[:KEPT_TEXT_BYTES].decode(errors="replace"))
+
+    def _hide(self, text: bytes) -> bytes:
+        """An answer without keys, which providers like to repeat."""
+        own = self._key("").strip()
+        plain = redact(text.decode(errors="surrogateescape"))
+        return (plain.replace(own, MASK) if len(own) >= _SHORTEST_HIDDEN else plain).encode(errors="surrogateescape")
+
+    def _fault(self, error: httpx2.HTTPError, sent: int, length: int) -> Fault:
+        host = self._base.host
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+            if _is_tls(error):
+                return Fault(FaultKind.TLS, f"The certificate of '{host}' is not believed.", charged=False)
+            return Fault(FaultKind.UNREACHABLE, f"'{host}' could not be reached.", charged=False)
+        if sent < length:
+            message = f"The connection to '{host}' ended after {sent} of {length} bytes."
+            return Fault(FaultKind.INTERRUPTED, message, charged=False)
+        return Fault(FaultKind.NO_ANSWER, f"'{host}' took the request and gave no answer.")
+
+
+def said(words: object, otherwise: str) -> str:
+    """What a provider said, fit for an error: short and without data URIs. `otherwise` when it said nothing."""
+    text = _DATA_URI.sub("data:…", words).strip() if isinstance(words, str) else ""
+    return text[:MAX_PROVIDER_WORDS] or otherwise
+
+
+def _counted(body: Body, exchange: Exchange) -> Iterator[bytes]:
+    """The body, counted before each chunk is handed on: what was handed on may have arrived."""
+    for chunk in body.chunks():
+        exchange.sent += len(chunk)
+        yield chunk
+
+
+def _is_tls(error: BaseException) -> bool:
+    """Whether a certificate or the handshake was the reason, and not the connection below it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
