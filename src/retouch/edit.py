@@ -121,8 +121,9 @@ class SizeRequest:
 class Notice:
     """A parameter that was not used exactly as written, or whose effect may surprise.
 
-    `action` is `ignored`, `converted`, `clamped`, `applied` (used as written; says what it came to) or `advised`
-    (used as written, but better otherwise); `detail` is one sentence for a human.
+    `action` is `ignored`, `converted`, `clamped`, `emulated` (done, but by the gateway and not by the provider),
+    `applied` (used as written; says what it came to) or `advised` (used as written, but better otherwise); `detail` is
+    one sentence for a human.
     """
 
     parameter: str
@@ -151,6 +152,7 @@ class EditRequest:
     output_quality: encoder quality from 0 to 100 for jpeg, webp and avif.
     strict: refuse a size that cannot be given exactly instead of taking the nearest. loras: applied together, in order.
     expansion: set by the first worker that rewrites the prompt, so that a later attempt uses the same words.
+    upstream_options: what is passed on as it is, by kind of provider; only where one makes the edit.
     """
 
     model: str
@@ -171,6 +173,7 @@ class EditRequest:
     strict: bool = False
     expansion: Expansion | None = None
     loras: tuple[Lora, ...] = ()
+    upstream_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[ImageInput, ...]:
@@ -382,6 +385,15 @@ class Usage:
     steps: int
     device_ms: int
     price_microusd: int = 0
+
+
+SMALL_SEEDS = 2**31
+"""Seeds below this stay below it for every image, because some clients hold 31 bits only."""
+
+
+def seed_of_image(seed: int, index: int) -> int:
+    """The seed of image `index`: they count up from the request's and wrap at the end of its range."""
+    return (seed + index) % (SMALL_SEEDS if seed < SMALL_SEEDS else MAX_SEED + 1)
 
 
 def random_seed() -> int:

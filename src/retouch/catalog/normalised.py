@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 from retouch.edit import ImageInput, Notice, OutputFormat
@@ -15,6 +16,12 @@ from retouch.edit import ImageInput, Notice, OutputFormat
 ImageShape: TypeAlias = Literal["one", "list", "content", "file", "files"]
 """How a provider wants its input images: a string, an array of strings, parts of a chat message, one file part, or
 several file parts."""
+
+
+ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
+"""Width and height, upright, of inputs by their field (`images[0]`); without those that are links still."""
+
+NO_SIZES: ImageSizes = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,8 @@ class Emulation:
     """What the gateway does with each image that came, in this order: size, mask, format.
 
     size: width and height the caller must get, or None for what came. mask: what lies outside it is put back from
-    the first input. output_format, output_quality: of the delivered file; None delivers the bytes as they came.
+    the first input. output_format, output_quality: of the delivered file; None delivers the bytes as they came. Bytes
+    that are already what is wanted are never encoded again.
     """
 
     size: tuple[int, int] | None = None

@@ -130,8 +130,9 @@ class Profile:
     cells: by our field. output_formats: what it makes itself, by its own words. default_format: what it makes when
     none is asked for. loras: how many it takes in one request; lora: the row that takes over when some are asked for.
     always: sent whatever is asked, because the provider's default differs. accelerations: ours to the provider's value.
-    seed_stable: the same seed gives the same image. checks_mask: what comes back is composited all the same.
-    unverified: facts of this row that no page of the provider says.
+    seed_stable: the same seed gives the same image. seed_never_zero: it takes 0 for no seed. counts_seeds: the images
+    of one request have the seeds from the one given up, as ours have. checks_mask: what comes back is composited all
+    the same. unverified: facts of this row that no page of the provider says.
     """
 
     id: str
@@ -153,6 +154,7 @@ class Profile:
     max_seed: int = 2**31 - 1
     seed_stable: bool = True
     seed_never_zero: bool = False
+    counts_seeds: bool = False
     serves: tuple[str, ...] = ()
     image_shape: ImageShape = "list"
     size_form: str = "word"
@@ -160,6 +162,7 @@ class Profile:
     always: Mapping[str, Any] = field(default_factory=dict)
     loras: int = 0
     lora: str | None = None
+    lora_form: str = "list"
     checks_mask: bool = False
     unverified: tuple[str, ...] = ()
 
@@ -187,6 +190,7 @@ NOT_CELLS = frozenset(
         "size_form",
         "format_words",
         "accelerations",
+        "lora_form",
         "always",
         "checks_mask",
         "seed_never_zero",
@@ -253,8 +257,8 @@ def _profiles(
     column = columns[column_name]
     words = {**column.get("format_words", {})}
     price = row.pop("price", None)
-    shared = {key: column[key] for key in ("always", "checks_mask", "seed_never_zero") if key in column}
-    shared |= {key: row.pop(key) for key in ("seed_stable", "checks_mask") if key in row}
+    shared = {key: column[key] for key in ("always", "checks_mask", "seed_never_zero", "lora_form") if key in column}
+    shared |= {key: row.pop(key) for key in ("seed_stable", "counts_seeds", "checks_mask") if key in row}
     shared |= {key: row.pop(key) for key in ("loras", "lora") if key in row}
     common: dict[str, Any] = {
         "kind": kind,

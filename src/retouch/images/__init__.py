@@ -9,7 +9,7 @@ from __future__ import annotations
 from retouch.images.decoding import MAX_PIXELS, ImageHeader, decode, decode_mask, probe
 from retouch.images.encoding import data_uri, encode
 from retouch.images.formats import READABLE_FORMATS
-from retouch.images.pixels import Mask, Pixels, resize
+from retouch.images.pixels import Mask, Pixels, composite, cover, resize
 from retouch.images.provenance import NO_PROVENANCE, XMP_PROVENANCE, ContentCredentials, Provenance
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Mask",
     "Pixels",
     "Provenance",
+    "composite",
+    "cover",
     "data_uri",
     "decode",
     "decode_mask",

@@ -1,4 +1,4 @@
-"""The two arrays that stand for a picture, and changing their size. No file formats here."""
+"""The two arrays that stand for a picture, changing their size, and laying one over another. No file formats here."""
 
 from __future__ import annotations
 
@@ -23,3 +23,24 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def composite(edited: Pixels, source: Pixels, mask: Mask) -> Pixels:
+    """`edited` where the mask says edit, `source` elsewhere, between where the mask is between.
+
+    source and mask: brought to the size of `edited` by `resize`; where they have it already, what the mask protects is
+    the source's own, pixel for pixel.
+    """
+    size = (edited.shape[1], edited.shape[0])
+    share = resize(mask, size)[..., np.newaxis].astype(np.uint16)
+    blended = (edited * share + resize(source, size) * (255 - share) + 127) // 255
+    return blended.astype(np.uint8)
+
+
+def cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The middle of a picture in the shape of `size`, which is (width, height), as large as it fits, resized to it."""
+    height, width = pixels.shape[:2]
+    shape = size[0] / size[1]
+    inner = (min(width, max(1, round(height * shape))), min(height, max(1, round(width / shape))))
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    return resize(np.ascontiguousarray(pixels[top : top + inner[1], left : left + inner[0]]), size)

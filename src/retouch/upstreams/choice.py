@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
+from retouch.catalog.normalised import ImageSizes
 from retouch.edit import EditRequest
 from retouch.errors import InvalidRequest
-from retouch.upstreams.routes import ImageSizes, RouteRule, Routes, Target
+from retouch.upstreams.routes import RouteRule, Routes, Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
-from retouch.catalog.normalised import Normalised
+from retouch.catalog.normalised import ImageSizes, Normalised
 from retouch.catalog.profiles import LOCAL, Sheet
 from retouch.edit import EditRequest
 from retouch.upstreams.upstream import Upstream
-
-ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
-"""Width and height, upright, of inputs by their field (`images[0]`); without those that are links still."""
-
-NO_SIZES: ImageSizes = MappingProxyType({})
 
 
 class Normalise(Protocol):

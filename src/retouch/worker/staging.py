@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-import numpy as np
-
 from retouch import images
 from retouch.catalog import Checkpoint, Model, model_named
-from retouch.edit import MAX_SEED, EditRequest, EditSpec, ImageInput, Notice
+from retouch.edit import EditRequest, EditSpec, ImageInput, Notice, seed_of_image
 from retouch.engine.region import editable_tokens
 from retouch.errors import UnknownFile
 from retouch.images import Mask, Pixels
@@ -28,10 +26,6 @@ class Fetch(Protocol):
     """Downloads a caller's link, as `storage.fetch.Fetcher.fetch` does; errors carry `field`."""
 
     def __call__(self, url: str, *, field: str) -> bytes: ...
-
-
-SMALL_SEEDS = 2**31
-"""Seeds below this stay below it for every image, because some clients hold 31 bits only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +93,7 @@ def finish_image(pixels: Pixels, staged: Staged) -> Pixels:
     Outside the mask the result is the first input, resampled to the output size, pixel for pixel.
     """
     image = images.resize(pixels, staged.sizes.output)
-    if staged.mask is None:
-        return image
-    source = images.resize(staged.images[0], staged.sizes.output)
-    share = images.resize(staged.mask, staged.sizes.output)[..., np.newaxis].astype(np.uint16)
-    blended = (image * share + source * (255 - share) + 127) // 255
-    return blended.astype(np.uint8)
-
-
-def seed_of_image(seed: int, index: int) -> int:
-    """The seed of image `index`: they count up from the request's and wrap at the end of its range."""
-    return (seed + index) % (SMALL_SEEDS if seed < SMALL_SEEDS else MAX_SEED + 1)
+    return image if staged.mask is None else images.composite(image, staged.images[0], staged.mask)
 
 
 def _specs(request: EditRequest, sizes: Sizes, mask: Mask | None) -> tuple[EditSpec, ...]:

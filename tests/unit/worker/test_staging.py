@@ -11,9 +11,9 @@ from PIL import Image
 
 from retouch import images
 from retouch.catalog import Catalog, checkpoint_named
-from retouch.edit import MAX_SEED, EditRequest, ImageInput, SizeRequest
+from retouch.edit import MAX_SEED, EditRequest, ImageInput, SizeRequest, seed_of_image
 from retouch.errors import InvalidImage
-from retouch.worker.staging import Staged, finish_image, seed_of_image, stage_in
+from retouch.worker.staging import Staged, finish_image, stage_in
 from tests.harness import png
 
 CHECKPOINT = checkpoint_named("null")
