@@ -47,6 +47,7 @@ from retouch.storage.open import open_blobs
 from retouch.watch import Watch
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
+from retouch.worker.shared_device import SharedDevice
 from retouch.worker.staging import ReadInput, input_reader
 from retouch.worker.worker import Worker
 from tests.databases import migrated_file
@@ -186,7 +187,7 @@ class GatedPipeline(NullPipeline):
 class Deployment:
     """One service, what it stands on, and the short verbs of tests.
 
-    database_url: of a migrated database; empty for a SQLite file in `folder`, which is made unless it is there.
+    others: checkpoints that are served beside `model`, to which a worker has to be given. database_url: of a migrated database; empty for a SQLite file in `folder`, which is made unless it is there.
     clock: of the service; the real time if left out. uploads: whether `submit` stores an image first, as a
     worker needs one. gate: the one of its gated pipelines. url: of its server while there is one; no key
     is needed there.
@@ -198,6 +199,7 @@ class Deployment:
         database_url: str = "",
         *,
         model: str | Checkpoint = "null",
+        others: Sequence[Checkpoint] = (),
         settings: ServiceSettings | None = None,
         clock: HandClock | None = None,
         blobs: Blobs | None = None,
@@ -220,7 +222,7 @@ class Deployment:
         self.database = Database(database_url)
         self.blobs = blobs or open_blobs(None, folder)
         self.wakeups = open_wakeups(self.database, folder)
-        self.catalog = Catalog.serving(self.checkpoint)
+        self.catalog = Catalog.serving(self.checkpoint, *others)
         self.service = Service(self.database, self.blobs, self.catalog, self.wakeups, settings, self.clock)
 
     def __enter__(self) -> Self:
@@ -260,6 +262,8 @@ class Deployment:
         settings: WorkerSettings | None = None,
         policy: JobPolicy | Callable[[Engine, Pipeline], JobPolicy] | None = None,
         read: ReadInput | None = None,
+        checkpoint: Checkpoint | None = None,
+        shared: SharedDevice | None = None,
     ) -> Worker:
         return Worker(
             name,
@@ -268,7 +272,8 @@ class Deployment:
             wakeups=self.wakeups,
             read=read or input_reader(self.blobs, Fetcher(()).fetch),
             load=load,
-            checkpoint=self.checkpoint,
+            checkpoint=checkpoint or self.checkpoint,
+            shared=shared,
             settings=settings
             or WorkerSettings(outage_pause_s=0.05, poll_s=0.2, heartbeat=HeartbeatSettings(lease_s=5.0)),
             policy=policy if callable(policy) else lambda _engine, _pipeline: policy or JobPolicy(),

@@ -7,6 +7,7 @@ callers use a thread.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ from retouch.errors import (
     JobNotFinished,
     QueueFull,
     StorageUnavailable,
+    Unavailable,
     UnknownFile,
     UnknownJob,
 )
@@ -58,6 +60,9 @@ from retouch.jobs.retention import Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+
+FAILURES_FRESH_S = 2.0
+"""How long a process goes by what it has read of models that cannot run."""
 
 CANCELLED_AT_ONCE = 50
 """Jobs cancelled by one transaction, so that others get their turn to write in between."""
@@ -122,6 +127,7 @@ class Service:
         self._life = Retention(settings.retention_s, settings.shortest_retention_s)
         self._clock = clock
         self._estimates = Estimates(database, catalog, clock)
+        self._known_failures: tuple[float, Mapping[str, str | None]] = (0.0, {})
         self._sweeper = Sweeper(
             database,
             wakeups,
@@ -157,6 +163,7 @@ class Service:
         delivery.check()
         route = self._decide(account, request, self._catalog.route(request.model))
         completed, notices = route.complete(request)
+        self._refuse_what_never_runs(route)
         self._estimates.refuse_what_never_fits(route, completed)
         predicted = self._estimates.predict(route, completed)
         now = self._clock()
@@ -528,6 +535,12 @@ class Service:
             return error.message
         return liveness.unready_reason(workers, self._catalog.queues)
 
+    def models(self) -> Mapping[str, str]:
+        """Each queue that some model id leads to: `ready`, or why its edits would not be run now, in a sentence."""
+        with self._database.read() as connection:
+            workers = liveness.live(connection, self._clock())
+        return {queue: liveness.unready_reason(workers, (queue,)) or liveness.READY for queue in self._catalog.queues}
+
     def statistics(self) -> QueueStatistics:
         """Jobs by queue and state, and the workers that are alive."""
         with self._database.read() as connection:
@@ -551,6 +564,21 @@ class Service:
         return self._estimates.costs(queue)
 
     # --- what several verbs do
+
+    def _refuse_what_never_runs(self, route: Route) -> None:
+        """Raise Unavailable when the model could not be loaded, so that no job waits for it in vain."""
+        queues = self._catalog.queues
+        if len(queues) == 1:  # a server whose only model fails ends
+            return
+        until, failures = self._known_failures
+        if time.monotonic() >= until:
+            with self._database.read() as connection:
+                workers = liveness.live(connection, self._clock())
+            failures = {queue: liveness.failure_of(workers, queue) for queue in queues}
+            self._known_failures = time.monotonic() + FAILURES_FRESH_S, failures
+        reason = failures.get(route.queue)
+        if reason is not None:
+            raise Unavailable(f"The model '{route.queue}' is not served here now. {reason}")
 
     def _decide(self, account: Account, request: EditRequest, route: Route) -> Route:
         """The way an edit takes: to a worker here, or to an upstream."""

@@ -128,10 +128,24 @@ class StoreSettings(_Component):
 class ModelSettings(_Component):
     """Which weights run, and on what."""
 
-    model: str = Field("demo", description="checkpoint: a name of the catalogue, or a folder")
+    model: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("demo",), min_length=1, description="checkpoints: names of the catalogue, or folders; the first is the default"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
     precision: str = Field("auto", description="bf16, fp8, int8, or auto: the most exact that fits the device")
     accept_research_licence: bool = Field(default=False, description="allow weights licensed for research only")
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        return split_commas(",".join(map(str, value)) if isinstance(value, list | tuple) else value)
+
+    @property
+    def only_model(self) -> str:
+        """The one checkpoint of a command that runs no more. Raises InvalidSetting for several."""
+        if len(self.model) > 1:
+            raise InvalidSetting(f"One model at a time here, not {', '.join(self.model)}; name it with --model.")
+        return self.model[0]
 
 
 class NetworkSettings(_Component):

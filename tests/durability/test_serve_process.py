@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -102,3 +103,14 @@ def test_a_server_starts_in_a_pod_and_on_a_terminal_without_unicode(tmp_path: Pa
         assert server.get("/ready")[0] == 200
         assert "Loading the model 'null' ..." in server.log()
         assert "is not a setting" not in server.log()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_running(tmp_path: Path) -> None:
+    missing = tmp_path / "none" / "qwen-image-edit-2511"
+    with live_server(tmp_path, arguments=("--model", str(missing))) as server:
+        told = json.loads(server.get("/ready")[1])
+        assert told["models"] == {"null": "ready", missing.name: f"There is no folder '{missing}'."}
+        until(lambda: f"Not served: '{missing.name}'. There is no folder" in server.log())
+        assert "'qwen-image-edit-2511' serves qwen-image-edit-plus, fal-ai/qwen-image-edit-plus" in server.log()
+        page = server.get("/metrics")[1].decode()
+    assert 'retouch_route{model="fal-ai/qwen-image-edit",queue="null"} 1.0' in page

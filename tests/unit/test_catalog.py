@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from retouch.catalog import CHECKPOINTS, MODELS, Catalog, Checkpoint, Price, checkpoint_named
+from retouch.catalog import (
+    CHECKPOINTS,
+    MODELS,
+    Catalog,
+    Checkpoint,
+    Price,
+    checkpoint_named,
+    checkpoints_named,
+    model_named,
+)
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
-from retouch.errors import InvalidRequest, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+from retouch.errors import InvalidRequest, InvalidSetting, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
 
-DEMO, EDIT, _, EDIT_2511, *_, NULL = CHECKPOINTS
+DEMO, EDIT, EDIT_2509, EDIT_2511, *_, NULL = CHECKPOINTS
 
 
 def request(model: str = "qwen-image-edit", images: int = 1, **values: object) -> EditRequest:
@@ -27,6 +38,48 @@ def test_a_checkpoint_serves_the_model_of_its_own_name():
     assert catalog.route("qwen-image-edit").queue == "qwen-image-edit"
     assert catalog.route("qwen-image-edit-plus").queue == "demo"
     assert set(catalog.queues) == {"demo", "qwen-image-edit"}
+
+
+def test_ids_go_to_the_checkpoint_they_mean_and_the_others_to_the_first():
+    catalog = Catalog.serving(EDIT_2509, EDIT, EDIT_2511)
+    assert {route.model.id: route.queue for route in catalog.routes} == {
+        "qwen-image-edit": "qwen-image-edit",
+        "qwen-image-edit-plus": "qwen-image-edit-2511",
+        "qwen-image-2": "qwen-image-edit-2509",
+        "fal-ai/qwen-image-edit": "qwen-image-edit",
+        "fal-ai/qwen-image-edit-plus": "qwen-image-edit-2511",
+        "fal-ai/qwen-image-2/edit": "qwen-image-edit-2509",
+        "qwen-image-edit-2509": "qwen-image-edit-2509",
+        "Qwen/Qwen-Image-Edit-2509": "qwen-image-edit-2509",
+    }
+
+
+def test_a_name_that_leads_elsewhere_than_its_row_keeps_the_rows_limits():
+    catalog = Catalog.serving(EDIT_2511, EDIT_2509)
+    named, row = catalog.route("qwen-image-edit-2509").model, model_named("qwen-image-edit-plus")
+    assert row is not None
+    assert replace(named, id=row.id, aliases=row.aliases) == row
+    assert model_named(named.id) == row
+    assert catalog.route("qwen-image-edit-2511").model == row
+
+
+def test_a_folder_serves_the_ids_of_the_checkpoint_it_is_named_after():
+    catalog = Catalog.serving(DEMO, checkpoint_named("./weights/Qwen-Image-Edit-2511"))
+    assert catalog.route("fal-ai/qwen-image-edit-plus").queue == "Qwen-Image-Edit-2511"
+    assert catalog.route("fal-ai/qwen-image-edit").queue == "demo"
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("qwen-image-edit-2511", "demo"), "No model id would lead to 'demo'"),
+        (("demo", "demo"), "Two checkpoints are called 'demo'"),
+        (("./a/edit", "./b/Edit"), "Two checkpoints are called 'Edit'"),
+    ],
+)
+def test_checkpoints_that_would_never_run_are_refused(names: tuple[str, ...], reason: str):
+    with pytest.raises(InvalidSetting, match=reason):
+        Catalog.serving(*checkpoints_named(names))
 
 
 def test_an_unknown_model_gets_a_suggestion():

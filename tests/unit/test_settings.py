@@ -131,3 +131,15 @@ def test_the_data_folder_follows_the_desktop_standard(monkeypatch: pytest.Monkey
     assert store.data == tmp_path / "retouch"
     assert store.database_url == f"sqlite:///{tmp_path}/retouch/retouch.db"
     assert settings.read(settings.StoreSettings, database="postgresql://db/x").database_url == "postgresql://db/x"
+
+
+def test_several_models_are_an_option_each_or_a_comma_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.read(settings.ModelSettings).model == ("demo",)
+    assert settings.read(settings.ModelSettings, model=["a", "b,c"]).model == ("a", "b", "c")
+    monkeypatch.setenv("RETOUCH_MODEL", "demo, ./weights/edit")
+    several = settings.read(settings.ModelSettings)
+    assert several.model == ("demo", "./weights/edit")
+    with pytest.raises(InvalidSetting, match="One model at a time here"):
+        _ = several.only_model
+    with pytest.raises(InvalidSetting, match="--model"):
+        settings.read(settings.ModelSettings, model=",")

@@ -3,7 +3,15 @@
 Nothing here loads anything.
 """
 
-from retouch.catalog.checkpoints import CHECKPOINTS, DEMO_SIZES, HOSTED, QWEN_SIZES, Checkpoint, checkpoint_named
+from retouch.catalog.checkpoints import (
+    CHECKPOINTS,
+    DEMO_SIZES,
+    HOSTED,
+    QWEN_SIZES,
+    Checkpoint,
+    checkpoint_named,
+    checkpoints_named,
+)
 from retouch.catalog.models import MODELS, Checks, Limits, Model, Price, checks_of, model_named
 from retouch.catalog.routing import Catalog, Route
 
@@ -21,6 +29,7 @@ __all__ = [
     "Price",
     "Route",
     "checkpoint_named",
+    "checkpoints_named",
     "checks_of",
     "model_named",
 ]

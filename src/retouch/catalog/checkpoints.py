@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from retouch.errors import InvalidRequest
@@ -202,3 +203,8 @@ def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Che
         return replace(checkpoint_named("qwen-image-edit-2511"), name=name.rstrip("/").rsplit("/", 1)[-1], source=name)
     names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
     raise InvalidRequest(f"There is no checkpoint '{name}'. There are: {names}, or a path to a folder.", field="model")
+
+
+def checkpoints_named(names: Sequence[str], *, accept_research_licence: bool = False) -> tuple[Checkpoint, ...]:
+    """Each as `checkpoint_named` finds it, in order."""
+    return tuple(checkpoint_named(name, accept_research_licence=accept_research_licence) for name in names)

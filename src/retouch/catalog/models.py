@@ -49,7 +49,8 @@ class Model:
     steps, guidance: limits, or None where the public model has no such parameter.
     advised_side: least side of an input image, in pixels, that the vendor takes; a smaller one is reported, as
     nothing here needs more. max_side, max_image_bytes: of an input image and its file. promises_steps: callers
-    have read `steps.default` on the vendor's page, so another number of steps is reported.
+    have read `steps.default` on the vendor's page, so another number of steps is reported. checkpoints: names of those
+    it means, the best first; where none of them is loaded, the first loaded one serves it.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Model:
     aliases: tuple[str, ...] = ()
     checks: Checks = Checks.INPUT_AND_OUTPUT
     promises_steps: bool = False
+    checkpoints: tuple[str, ...] = ()
 
     def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
         """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
@@ -96,12 +98,17 @@ class Model:
 FAL_EDIT_PRICE = Price(per_megapixel_microusd=30_000)
 """What fal's page of qwen-image-edit quotes: 0.03 US dollars a megapixel."""
 
+FIRST = ("qwen-image-edit",)
+PLUS = ("qwen-image-edit-2511", "qwen-image-edit-2509")
+SECOND = ("qwen-image-2.1",)
+
 HOSTED_PRICE = Price(per_megapixel_microusd=20_000)
 """What the vendors' pages quote for this family: 0.02 US dollars a megapixel."""
 
 MODELS: tuple[Model, ...] = (
     Model(
         "qwen-image-edit",
+        checkpoints=FIRST,
         title="Qwen-Image-Edit: edit a picture by instruction",
         max_images=16,
         max_num_images=10,
@@ -112,6 +119,7 @@ MODELS: tuple[Model, ...] = (
     ),
     Model(
         "qwen-image-edit-plus",
+        checkpoints=PLUS,
         title="Qwen-Image-Edit-Plus: edit with several reference pictures",
         max_images=16,
         max_num_images=10,
@@ -127,6 +135,7 @@ MODELS: tuple[Model, ...] = (
     ),
     Model(
         "qwen-image-2",
+        checkpoints=SECOND,
         title="Qwen-Image-2: edit with up to six reference pictures",
         max_images=16,
         max_num_images=10,
@@ -137,6 +146,7 @@ MODELS: tuple[Model, ...] = (
     ),
     Model(
         "fal-ai/qwen-image-edit",
+        checkpoints=FIRST,
         title="Qwen-Image-Edit as fal publishes it",
         max_images=1,
         max_num_images=4,
@@ -149,6 +159,7 @@ MODELS: tuple[Model, ...] = (
     ),
     Model(
         "fal-ai/qwen-image-edit-plus",
+        checkpoints=PLUS,
         title="Qwen-Image-Edit-Plus as fal publishes it",
         max_images=6,
         max_num_images=4,
@@ -161,6 +172,7 @@ MODELS: tuple[Model, ...] = (
     ),
     Model(
         "fal-ai/qwen-image-2/edit",
+        checkpoints=SECOND,
         title="Qwen-Image-2 editing as fal publishes it",
         max_images=6,
         max_num_images=4,
@@ -180,8 +192,8 @@ MODELS: tuple[Model, ...] = (
 
 
 def model_named(model_id: str) -> Model | None:
-    """The row of a public id, whether or not anything serves it."""
-    return next((model for model in MODELS if model.id == model_id), None)
+    """The row of a public id or of another name for it, whether or not anything serves it."""
+    return next((model for model in MODELS if model_id == model.id or model_id in model.aliases), None)
 
 
 def checks_of(model_id: str) -> Checks:

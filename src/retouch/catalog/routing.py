@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from retouch.catalog.checkpoints import HOSTED, Checkpoint
 from retouch.catalog.models import MODELS, Limits, Model
 from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
-from retouch.errors import NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+from retouch.errors import InvalidSetting, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +156,40 @@ def _check_range(field: str, value: float | None, limits: Limits | None) -> None
 class Catalog:
     """Which model ids exist here and which checkpoint serves each."""
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, Route], named: Mapping[str, Route] | None = None) -> None:
+        """routes: by public id. named: by other names that lead elsewhere than the id they stand for."""
         self._routes = dict(routes)
         self._forced: dict[str, Route] = {}
         self._leads: Callable[[str], tuple[bool, bool]] | None = None
+        self._named = dict(named or {})
 
     @classmethod
     def serving(cls, *checkpoints: Checkpoint) -> Catalog:
-        """Serve every model id with the checkpoint of that name, or else with the first one given."""
-        by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-        return cls({m.id: Route(m, by_name.get(m.id, checkpoints[0])) for m in MODELS})
+        """Serve every model id with the checkpoint of its name, or else with the first one given.
+
+        Another name of an id leads to the checkpoint that it names, when that is a different one.
+        Raises InvalidSetting for two checkpoints of one name, and for one that no id leads to.
+        """
+        loaded: dict[str, Checkpoint] = {}
+        for checkpoint in checkpoints:
+            if checkpoint.name.lower() in loaded:
+                raise InvalidSetting(f"Two checkpoints are called '{checkpoint.name}'; --model takes each name once.")
+            loaded[checkpoint.name.lower()] = checkpoint
+        named = loaded | {each.source.lower(): each for each in checkpoints if each.source is not None}
+        routes, others = {}, {}
+        for model in MODELS:
+            names = (model.id, *model.checkpoints)
+            own = next((loaded[name] for name in names if name in loaded), checkpoints[0])
+            routes[model.id] = Route(model, own)
+            for alias in model.aliases:
+                meant = named.get(alias.lower(), own)
+                if meant is not own:
+                    others[alias] = Route(replace(model, id=alias, aliases=()), meant)
+        catalog = cls(routes, others)
+        for checkpoint in checkpoints:
+            if checkpoint.name not in catalog.queues:
+                raise InvalidSetting(_leads_nowhere(checkpoint, checkpoints[0]))
+        return catalog
 
     def lead(self, leads: Callable[[str], tuple[bool, bool]], forced: Mapping[str, Model]) -> None:
         """From now on models also lead to upstreams; what an earlier call said is replaced.
@@ -191,7 +215,7 @@ class Catalog:
         return route
 
     def _route(self, model_id: str) -> Route:
-        route = self._routes.get(model_id) or self._forced.get(model_id)
+        route = self._routes.get(model_id) or self._named.get(model_id) or self._forced.get(model_id)
         if route is not None:
             return route
         for candidate in self._routes.values():
@@ -203,11 +227,19 @@ class Catalog:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        return tuple(self._led(route) for route in self._routes.values())
+        return (*(self._led(route) for route in self._routes.values()), *self._named.values())
 
     @property
     def queues(self) -> tuple[str, ...]:
         """Names of the queues that some model id leads to."""
-        led = [self._led(route) for route in (*self._routes.values(), *self._forced.values())]
+        led = [*self.routes, *(self._led(route) for route in self._forced.values())]
         hosted = [HOSTED.name] if any(route.hosted for route in led) else []
         return tuple(dict.fromkeys([*(route.queue for route in led), *hosted]))
+
+
+def _leads_nowhere(checkpoint: Checkpoint, first: Checkpoint) -> str:
+    names = dict.fromkeys(name for model in MODELS for name in model.checkpoints)
+    return (
+        f"No model id would lead to '{checkpoint.name}': the first checkpoint, '{first.name}', serves every id without "
+        f"one of its own. Name '{checkpoint.name}' first, or give its folder the name of one of {', '.join(names)}."
+    )

@@ -22,7 +22,7 @@ INSTRUCTION = "make it grayscale"
 
 def measure(model: ModelSettings, rounds: int) -> None:
     """Load the checkpoint, edit once unmeasured, then print the medians for each acceleration."""
-    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    checkpoint = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
     bound_kernel_cache()
     began = time.perf_counter()
     engine = Engine(load_pipeline(checkpoint, device=model.device, precision=model.precision))

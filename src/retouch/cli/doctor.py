@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from retouch.catalog import checkpoint_named
+from retouch.catalog import checkpoints_named
 from retouch.settings import ModelSettings, StoreSettings, read
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
@@ -18,12 +18,13 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 
 def examine(model: ModelSettings) -> None:
     """Print the report. Raises RetouchError for a checkpoint or device that does not exist."""
-    checkpoint = checkpoint_named(model.model, accept_research_licence=True)
+    checkpoints = checkpoints_named(model.model, accept_research_licence=True)
     for line in (*machine(), *devices(model.device)):
         sys.stdout.write(f"{line}\n")
-    if checkpoint.block_cache:
-        for line in fitting(checkpoint.name):
-            sys.stdout.write(f"{line}\n")
+    for checkpoint in checkpoints:
+        if checkpoint.block_cache:
+            for line in fitting(checkpoint.name):
+                sys.stdout.write(f"{line}\n")
 
 
 def machine() -> Iterator[str]:

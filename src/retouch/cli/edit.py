@@ -50,7 +50,7 @@ def edit(
     check_words(instruction)
     output_format = format_of(out)
     check_place(out)
-    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
+    checkpoint = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
     check_safety(safety, checkpoint)
     marks = provenance_of(provenance)
     asked = EditRequest(

@@ -44,6 +44,14 @@ Data = Annotated[
     Path | None, typer.Option(help="Folder for the database and all files. [default: ~/.local/share/retouch]")
 ]
 Model = Annotated[str | None, typer.Option(help="Checkpoint: a name of the catalogue, or a folder. [default: demo]")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Checkpoint: a name of the catalogue, or a folder; repeatable, the first serves every model id that has "
+        "none of its own. [default: demo]",
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Worker processes to run; 0 when they run elsewhere. [default: 1]")]
 DatabaseUrl = Annotated[
     str | None, typer.Option("--database", help="postgresql://… or sqlite:///…; default: a file in the data folder.")
@@ -204,7 +212,7 @@ def serve(
     port: Port = None,
     public_url: PublicUrl = None,
     data: Data = None,
-    model: Model = None,
+    model: Models = None,
     workers: Workers = None,
     device: Device = None,
     precision: Precision = None,
@@ -288,7 +296,7 @@ def serve(
 def worker(
     *,
     data: Data = None,
-    model: Model = None,
+    model: Models = None,
     device: Device = None,
     precision: Precision = None,
     database: DatabaseUrl = None,
@@ -426,7 +434,7 @@ def edit(
 
 
 @app.command()
-def doctor(*, model: Model = None, device: Device = None) -> None:
+def doctor(*, model: Models = None, device: Device = None) -> None:
     """Say what this machine has, and which checkpoint it can run in which precision."""
     from retouch import settings
     from retouch.cli.doctor import examine

@@ -7,6 +7,7 @@ by name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -95,7 +96,7 @@ def moderation(safety: SafetySettings, device: str, resident: Callable[[], Calla
         threshold = 0.5 if safety.prompt_threshold is None else safety.prompt_threshold
         classifier = ResidentClassifier(resident(), threshold)
     elif safety.prompt_checker != "off":
-        classifier = load_guard(safety.prompt_checker, device)
+        classifier = _guard(safety.prompt_checker, device)
     return Moderation(
         images=_image_checker(safety, tally),
         prompts=None
@@ -116,6 +117,12 @@ def provenance_of(settings: ProvenanceSettings) -> Provenance:
     if settings.provenance_cert is not None or settings.provenance_key is not None:
         raise InvalidSetting("--provenance-cert and --provenance-key are for --provenance c2pa.")
     return XMP_PROVENANCE if settings.provenance == "metadata" else NO_PROVENANCE
+
+
+@cache
+def _guard(name: str, device: str) -> PromptClassifier:
+    """Once for all models of this process."""
+    return load_guard(name, device)
 
 
 def _image_checker(safety: SafetySettings, tally: SafetyTally) -> ImageChecker | None:

@@ -24,7 +24,7 @@ from retouch.accounts.keys import Keys
 from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
-from retouch.catalog import Catalog, Checkpoint, checkpoint_named
+from retouch.catalog import Catalog, checkpoints_named
 from retouch.cli.https import listening_socket, open_forward_proxy, use_own_certificate
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import keep_freed_memory
@@ -77,14 +77,16 @@ def serve(  # noqa: PLR0917 - one settings class for each component
     """Serve until SIGTERM or an interrupt. Raises RetouchError with a sentence for the operator."""
     set_up_logging(processes.log_level)
     keep_freed_memory(KEPT_MEGABYTES)
-    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
-    check_safety(safety, checkpoint)
-    check_rewriter(rewriter, checkpoint)
+    checkpoints = checkpoints_named(model.model, accept_research_licence=model.accept_research_licence)
+    catalog = Catalog.serving(*checkpoints)
+    for checkpoint in checkpoints:
+        check_safety(safety, checkpoint)
+        check_rewriter(rewriter, checkpoint)
     provenance_of(provenance)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(http.host, http.port, "--port"))
         database = stack.enter_context(open_database(store))
-        dependencies = stack.enter_context(open_dependencies(http, store, checkpoint, database, network.allow_private))
+        dependencies = stack.enter_context(open_dependencies(http, store, catalog, database, network.allow_private))
         dependencies.authenticator.refuse_unauthenticated(http.host)
         webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
@@ -106,7 +108,7 @@ def serve(  # noqa: PLR0917 - one settings class for each component
         )
         supervisor.start()
         needs_key = dependencies.authenticator.needs_key()
-        banner = StartupBanner(http, checkpoint.name, processes.workers, needs_key, certificate)
+        banner = StartupBanner(http, catalog, processes.workers, needs_key, certificate)
         announcer = threading.Thread(target=banner.tell, args=(dependencies.service, stop), daemon=True)
         announcer.start()
         try:
@@ -116,20 +118,20 @@ def serve(  # noqa: PLR0917 - one settings class for each component
             supervisor.stop()
             announcer.join()
     if server.gave_up:
-        raise InvalidSetting(f"The worker cannot run '{checkpoint.name}'; see its message above.")
+        names = " or ".join(f"'{name}'" for name in catalog.queues)
+        raise InvalidSetting(f"The worker cannot run {names}; see its message above.")
 
 
 @contextlib.contextmanager
 def open_dependencies(
     http: HttpSettings,
     store: StoreSettings,
-    checkpoint: Checkpoint,
+    catalog: Catalog,
     database: Database,
     allow_private: Sequence[str] = (),
 ) -> Iterator[AppDependencies]:
     """Everything the application is made of, closed at the end."""
     blobs = open_blobs(store.storage, store.data)
-    catalog = Catalog.serving(checkpoint)
     wakeups = open_wakeups(database, store.data)
     service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
     authenticator = Authenticator(Keys(database), loopback=http.loopback, no_auth=http.no_auth)

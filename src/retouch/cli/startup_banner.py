@@ -15,6 +15,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from retouch.catalog import Catalog
+from retouch.jobs.liveness import READY
 from retouch.protocols.face import ExampleCall
 from retouch.protocols.registry import FACES
 from retouch.service import Service
@@ -28,7 +30,7 @@ class StartupBanner:
     """workers: how many this server runs itself. certificate: the file clients must trust, if any."""
 
     http: HttpSettings
-    model: str
+    catalog: Catalog
     workers: int
     needs_key: bool = False
     certificate: Path | None = None
@@ -46,6 +48,9 @@ class StartupBanner:
                     sys.stdout.flush()
                 if stop.wait(CHECK_S):
                     return
+        for model, state in service.models().items():
+            if state != READY and len(self.catalog.queues) > 1:
+                sys.stdout.write(f"Not served: '{model}'. {state}\n")
         sys.stdout.write(self.welcome())
         sys.stdout.flush()
 
@@ -60,22 +65,36 @@ class StartupBanner:
         )
         command = next(face.example_command for face in FACES if face.example_command is not None)(call)
         return (
-            f"\nRetouch is ready at {self.http.address} with the model '{self.model}'.\n\n"
+            f"\nRetouch is ready at {self.http.address} with {self._models()}.\n{self._routes()}\n"
             f"Edit the sample photo:\n\n  {command}\n\n"
         )
 
+    def _routes(self) -> str:
+        """Which ids lead to which of several models, a line each."""
+        queues = self.catalog.queues
+        if len(queues) == 1:
+            return ""
+        ids = {queue: [route.model.id for route in self.catalog.routes if route.queue == queue] for queue in queues}
+        return "".join(f"  '{queue}' serves {', '.join(ids[queue])}\n" for queue in queues)
+
+    def _models(self) -> str:
+        names = " and ".join(f"'{name}'" for name in self.catalog.queues)
+        return f"the model{'s' if len(self.catalog.queues) > 1 else ''} {names}"
+
     def _first_line(self) -> str:
         if self.workers == 0:
-            return f"It waits for a worker: retouch worker --model {shlex.quote(self.model)}"
-        return f"Loading the model '{self.model}' …"
+            options = " ".join(f"--model {shlex.quote(name)}" for name in self.catalog.queues)
+            return f"It waits for a worker: retouch worker {options}"
+        return f"Loading {self._models()} …"
 
     def _expected(self) -> set[str]:
         """What the first line has reported already, in the words of `Service.ready`."""
-        return {f"No worker serves '{self.model}'.", f"The model '{self.model}' is loading."}
+        words = ("No worker serves '{}'.", "The model '{}' is loading.")
+        return {sentence.format(name) for name in self.catalog.queues for sentence in words}
 
     def _spinner(self) -> AbstractContextManager[object]:
         """Something that moves, on a terminal."""
         console = Console()
         if not console.is_terminal or self.workers == 0:
             return nullcontext()
-        return console.status(f"Loading {self.model}")
+        return console.status(f"Loading {', '.join(self.catalog.queues)}")

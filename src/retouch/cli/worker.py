@@ -1,4 +1,4 @@
-"""`retouch worker`: builds one worker and runs it until it is stopped.
+"""`retouch worker`: builds a worker for each of its models, all on one device, and runs them until it is stopped.
 
 The exit code tells `serve` whether starting it again can help.
 """
@@ -12,12 +12,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
 
-from retouch.catalog import Catalog, Checkpoint, checkpoint_named
+from retouch.catalog import Catalog, Checkpoint, checkpoints_named
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
@@ -28,7 +28,7 @@ from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.warm_up import warm_up
-from retouch.errors import RetouchError, Unavailable
+from retouch.errors import InvalidSetting, RetouchError, Unavailable
 from retouch.jobs.wakeups import open_wakeups
 from retouch.server.supervisor import EXIT_FATAL
 from retouch.service import Service, ServiceSettings
@@ -45,6 +45,7 @@ from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
 from retouch.worker.settings import WorkerSettings
+from retouch.worker.shared_device import SharedDevice
 from retouch.worker.staging import input_reader
 from retouch.worker.worker import Worker
 
@@ -99,12 +100,14 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
     provenance: ProvenanceSettings,
     stop: threading.Event,
 ) -> None:
-    """Build the worker and run it until `stop`. Raises RetouchError when the model cannot be loaded."""
-    checkpoint = checkpoint_named(model.model, accept_research_licence=model.accept_research_licence)
-    check_safety(safety, checkpoint)
-    check_rewriter(rewriter, checkpoint)
+    """Build a worker for each model and run them until `stop`. Raises RetouchError when none can be loaded."""
+    checkpoints = checkpoints_named(model.model, accept_research_licence=model.accept_research_licence)
+    catalog = Catalog.serving(*checkpoints)
+    for checkpoint in checkpoints:
+        check_safety(safety, checkpoint)
+        check_rewriter(rewriter, checkpoint)
 
-    def load() -> Pipeline:
+    def load(checkpoint: Checkpoint) -> Pipeline:
         wanted = speaks(safety, rewriter, checkpoint, model.device)
         return load_pipeline(checkpoint, device=model.device, speaks=wanted, precision=model.precision)
 
@@ -113,22 +116,50 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
         blobs = open_blobs(store.storage, store.data)
         wakeups = open_wakeups(database, store.data)
         stack.callback(wakeups.close)
-        settings = ServiceSettings(retention_s=store.retention_s)
-        worker = Worker(
-            worker_name(),
-            service=Service(database, blobs, Catalog.serving(checkpoint), wakeups, settings),
-            blobs=blobs,
-            wakeups=wakeups,
-            read=input_reader(blobs, Fetcher(network.allow_private).fetch),
-            load=load,
-            policy=partial(job_policy, safety, rewriter, provenance, model.device),
-            warm_up=partial(first_edit, checkpoint),
-            checkpoint=checkpoint,
-            settings=WorkerSettings(output_ttl_s=store.retention_s),
-            device=model.device,
-            caller_buckets=CallerBuckets(network.allow_private),
-        )
-        worker.run(stop)
+        service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
+        shared, name = SharedDevice(len(checkpoints)), worker_name()
+        workers = [
+            Worker(
+                name if len(checkpoints) == 1 else f"{name}-{checkpoint.name}",
+                service=service,
+                blobs=blobs,
+                wakeups=wakeups,
+                read=input_reader(blobs, Fetcher(network.allow_private).fetch),
+                load=partial(load, checkpoint),
+                policy=partial(job_policy, safety, rewriter, provenance, model.device),
+                warm_up=partial(first_edit, checkpoint),
+                checkpoint=checkpoint,
+                settings=WorkerSettings(output_ttl_s=store.retention_s),
+                device=model.device,
+                caller_buckets=CallerBuckets(network.allow_private),
+                shared=shared,
+            )
+            for checkpoint in checkpoints
+        ]
+        run_together(workers, stop)
+
+
+def run_together(workers: Sequence[Worker], stop: threading.Event) -> None:
+    """Run each worker in a thread until `stop`, which the end of any of them sets. Raises what they raised."""
+    ends: list[BaseException] = []
+
+    def run(worker: Worker) -> None:
+        try:
+            worker.run(stop)
+        except BaseException as error:  # noqa: BLE001 - raised below
+            ends.append(error)
+
+    threads = [threading.Thread(target=run, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if not ends:
+        return
+    refusals = dict.fromkeys(error.message for error in ends if isinstance(error, RetouchError))
+    if len(refusals) > 1 and len(refusals) == len(workers):
+        raise InvalidSetting(" ".join(refusals)) from ends[0]
+    raise ends[0]
 
 
 def first_edit(

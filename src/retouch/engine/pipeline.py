@@ -99,3 +99,9 @@ class Pipeline(Protocol):
 
     def state_budget_bytes(self) -> int | None:
         """Device memory that all running edits may hold together between ticks; None for no limit."""
+
+    def leave_device(self) -> None:
+        """Take the weights off the device, until `enter_device`. The states of edits stay there and stay valid."""
+
+    def enter_device(self) -> None:
+        """Bring the weights back; between the two no other verb but `stage` and `check_prompt` may be called."""

@@ -21,15 +21,16 @@ from retouch.jobs.tables import job, job_tally, queue_block, worker
 ALIVE_S = 15.0
 """Silence after which a worker counts as gone: three missed beats of five seconds."""
 
-READY, LOADING = "ready", "loading"
+READY, LOADING, FAILED = "ready", "loading", "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class LiveWorker:
     """A worker that was heard of lately.
 
-    state: `loading` or `ready`. seconds: spent by stage since it started. checks: safety checks since then by
-    `stage verdict`. problem: why it cannot get ready, in a sentence.
+    state: `loading`, `ready`, or `failed` for a model that cannot run beside others that do. seconds: spent by stage
+    since it started. checks: safety checks since then by `stage verdict`. problem: why it cannot get
+    ready, in a sentence.
     """
 
     name: str
@@ -84,17 +85,35 @@ def prune(connection: Connection, now: datetime) -> None:
 
 
 def unready_reason(workers: Iterable[LiveWorker], queues: Iterable[str]) -> str | None:
-    """Why a job of some queue would not be run now, or None."""
+    """Why a job of some queue would not be run now, or None.
+
+    A queue whose model cannot run at all is passed over as long as another one is served: waiting would not help.
+    """
     alive = tuple(workers)
-    for queue in queues:
-        serving = [each for each in alive if queue in each.queues]
-        states = {each.state for each in serving}
-        if READY not in states:
-            problem = next((each.problem for each in serving if each.problem), None)
-            if problem is not None:
-                return problem
-            return f"The model '{queue}' is loading." if LOADING in states else f"No worker serves '{queue}'."
-    return None
+    reasons = {queue: _reason(alive, queue) for queue in queues}
+    waiting = [reason for queue, reason in reasons.items() if reason is not None and failure_of(alive, queue) is None]
+    if not waiting and None in reasons.values():
+        return None
+    return next(iter(waiting), next(iter(reasons.values()), None))
+
+
+def failure_of(workers: Iterable[LiveWorker], queue: str) -> str | None:
+    """Why no worker of a queue can ever run its model, in a sentence; None when one can, or there is none."""
+    serving = [each for each in workers if queue in each.queues]
+    if not serving or any(each.state != FAILED for each in serving):
+        return None
+    return serving[0].problem or f"The model '{queue}' cannot run here."
+
+
+def _reason(alive: Iterable[LiveWorker], queue: str) -> str | None:
+    serving = [each for each in alive if queue in each.queues]
+    states = {each.state for each in serving}
+    if READY in states:
+        return None
+    problem = next((each.problem for each in serving if each.problem), None)
+    if problem is not None:
+        return problem
+    return f"The model '{queue}' is loading." if LOADING in states else f"No worker serves '{queue}'."
 
 
 def statistics(connection: Connection, now: datetime) -> QueueStatistics:

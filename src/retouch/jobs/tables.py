@@ -235,7 +235,7 @@ worker = Table(  # which workers say they are alive
     Column("seconds", Json, nullable=False, server_default=text("'{}'")),  # by stage, since it started
     Column("checks", Json, nullable=False, server_default=text("'{}'")),  # by stage and verdict, since it started
     Column("problem", Text),  # why it cannot get ready
-    CheckConstraint("state IN ('loading', 'ready')", name="state"),
+    CheckConstraint("state IN ('loading', 'ready', 'failed')", name="state"),
 )
 
 attempt = Table(  # one row per submit to a hosted provider; outlives the job it is about, as the ledger does

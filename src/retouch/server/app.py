@@ -106,7 +106,7 @@ def _lifespan(
 
 def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:
     """`/health`, `/ready` and `/metrics`."""
-    metrics = Metrics(dependencies.service)
+    metrics = Metrics(dependencies.service, dependencies.catalog)
 
     @app.get("/health")
     async def health() -> Response:
@@ -116,7 +116,7 @@ def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:
     async def ready() -> Response:
         reason = await run_in_threadpool(dependencies.service.ready)
         if reason is None:
-            return _json(200, {"status": "ready"})
+            return _json(200, {"status": "ready", "models": await run_in_threadpool(dependencies.service.models)})
         return _json(503, {"status": "unavailable", "reason": reason}, {"retry-after": "1"})
 
     @app.get("/metrics")

@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from retouch.accounts.ledger import KeyUsage
+from retouch.catalog import Catalog
 from retouch.errors import Unavailable
 from retouch.jobs.liveness import QueueStatistics
 from retouch.service import Service
@@ -24,9 +25,9 @@ class Metrics:
 
     media_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, catalog: Catalog) -> None:
         self._jobs, self._usage = CollectorRegistry(), CollectorRegistry()
-        self._jobs.register(_JobTable(service))
+        self._jobs.register(_JobTable(service, catalog))
         self._usage.register(_UsageTable(service))
 
     def text(self, *, operator: bool = False) -> bytes:
@@ -39,8 +40,9 @@ class Metrics:
 
 
 class _JobTable(Collector):
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, catalog: Catalog) -> None:
         self._service = service
+        self._catalog = catalog
 
     def describe(self) -> list[Metric]:
         """Nothing beforehand: registering must not read the database."""
@@ -56,11 +58,19 @@ class _JobTable(Collector):
             return
         up.add_metric([], 1)
         yield up
+        yield _routes(self._catalog)
         yield from _jobs(statistics)
         yield from _times(statistics)
         yield _workers(statistics)
         yield _seconds(statistics)
         yield from _safety(statistics)
+
+
+def _routes(catalog: Catalog) -> Metric:
+    routes = GaugeMetricFamily("retouch_route", "Which queue serves a model id.", labels=["model", "queue"])
+    for route in catalog.routes:
+        routes.add_metric([route.model.id, route.queue], 1)
+    return routes
 
 
 class _UsageTable(Collector):

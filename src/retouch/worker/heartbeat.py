@@ -58,6 +58,7 @@ class Heartbeat:
     settings: HeartbeatSettings
     device_name: str = ""  # set once the model is loaded; names the row of measured costs
     _progress: str | None = None
+    _failure: str | None = None
     _kept_cost: Cost | None = None
     _keep_cost_at: float = 0.0
     _reported: dict[str, _Reported] = field(default_factory=dict)  # by the key of the lease
@@ -83,6 +84,10 @@ class Heartbeat:
         except Unavailable as error:
             logger.warning("the service is out of reach", reason=error.message)
 
+    def fail(self, problem: str) -> None:
+        """Let `/ready` say for as long as this process lives that the model cannot run, and why."""
+        self._failure = problem
+
     def tell(self, progress: str) -> None:
         """Let `/ready` say in a sentence how far loading is."""
         self._progress = progress
@@ -100,7 +105,7 @@ class Heartbeat:
     def _round(self, now: float) -> None:
         """Attend to every leased job once, and beat when it is due or the state has changed."""
         self._keep_cost(now)
-        state = "loading" if self.runner.engine is None else "ready"
+        state = "ready" if self.runner.engine is not None else "failed" if self._failure else "loading"
         if state != self._beat_state or now - self._beat_at >= self.settings.beat_s:
             tally = self.runner.policy.moderation.tally
             self.service.beat(
@@ -110,7 +115,7 @@ class Heartbeat:
                 state,
                 seconds=dict(self.runner.seconds) | {"safety": tally.seconds},
                 checks=tally.checks,
-                problem=self._progress if state == "loading" else None,
+                problem=self._failure or (self._progress if state == "loading" else None),
             )
             self._beat_at, self._beat_state = now, state
         jobs = self.runner.leased.all()

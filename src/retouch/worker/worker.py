@@ -1,7 +1,7 @@
-"""The loops of one worker: one thread leases jobs, one drives the engine, one keeps the leases (`heartbeat.py`).
+"""The loops of one worker, which runs one model: a thread leases jobs, one drives the engine, one keeps the leases.
 
-What becomes of a leased job is in `job_runner.py`. What a worker makes after it has lost a lease is refused by
-the service's fence; nothing here decides states or money.
+What becomes of a leased job is in `job_runner.py`, how leases are kept in `heartbeat.py`. What a worker makes after it
+has lost a lease is refused by the service's fence; nothing here decides states or money.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from retouch.worker.job_runner import JobRunner
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import WorkerSettings
+from retouch.worker.shared_device import SharedDevice
 from retouch.worker.staging import ReadInput
 
 logger = structlog.get_logger(__name__)
@@ -37,7 +38,7 @@ SOON_S = 0.1
 
 
 class Worker:
-    """One device's worker. `run` blocks until it is stopped."""
+    """One model's worker on one device. `run` blocks until it is stopped."""
 
     def __init__(
         self,
@@ -54,10 +55,12 @@ class Worker:
         caller_buckets: CallerBuckets | None = None,
         policy: Callable[[Engine, Pipeline], JobPolicy] = lambda _engine, _pipeline: JobPolicy(),
         warm_up: Callable[[Engine, Pipeline, CostLearner, Callable[[str], None]], None] | None = None,
+        shared: SharedDevice | None = None,
     ) -> None:
         """`load` brings the pipeline into memory, then `policy` what is needed beside it; `warm_up` runs a first edit.
 
-        Each is called once, in the thread that will drive the engine.
+        Each is called once, in the thread that will drive the engine. shared: the device, when other models of this
+        process use it too; a model that cannot be loaded then ends with a problem, and the others go on.
         """
         self._name = name
         self._service = service
@@ -69,6 +72,8 @@ class Worker:
         self._settings = settings
         self._lifecycle = Lifecycle()
         self._crash: BaseException | None = None
+        self._device = shared or SharedDevice()
+        self._seat = self._device.seat(self._busy)
         self._runner = JobRunner(
             service=service,
             blobs=blobs,
@@ -152,31 +157,52 @@ class Worker:
         self._runner.give_back_late(settings.too_long_s)
         return 0.0
 
+    def _busy(self) -> bool:
+        return self._runner.engine is not None and self._runner.engine.busy
+
     def _drive_engine(self) -> None:
         """Load, then step while there is work."""
         try:
-            pipeline = self._load()
+            engine = self._start_engine()
+        except RetouchError as error:
+            self._heartbeat.report_problem(error.message)
+            self._device.started(running=False)
+            if isinstance(error, Unavailable) or not self._device.others_run():
+                raise
+            logger.error("a model cannot run here; the others go on", model=self._queue, reason=error.message)
+            self._heartbeat.fail(error.message)
+            return
+        self._device.started(running=True)
+        self._runner.engine = engine
+        self._lifecycle.advance(Phase.RUNNING)
+        while not self._lifecycle.reached(Phase.STOPPING):
+            if not engine.wait_for_work(self._settings.poll_s):
+                continue
+            with self._device.turn(self._seat, self._settings.poll_s) as mine:
+                if mine:
+                    self._tick(engine)
+
+    def _start_engine(self) -> Engine:
+        """Load the model and run its first edit."""
+        pipeline = self._device.load(self._seat, self._load)
+        with self._device.turn(self._seat):
             memory_bytes = self._settings.memory_bytes
-            if memory_bytes is None:
-                memory_bytes = pipeline.state_budget_bytes()
+            if memory_bytes is None and (budget := pipeline.state_budget_bytes()) is not None:
+                memory_bytes = budget // self._device.models
             engine = Engine(pipeline, memory_bytes=memory_bytes)
             self._runner.policy = self._policy(engine, pipeline)
             known = self._service.costs(self._queue).get(pipeline.device_name)
             self._runner.costs = CostLearner(known, pipeline.state_memory)
             if self._warm_up is not None:
                 self._warm_up(engine, pipeline, self._runner.costs, self._heartbeat.tell)
-        except RetouchError as error:
-            self._heartbeat.report_problem(error.message)
-            raise
         self._heartbeat.device_name = pipeline.device_name
-        self._runner.engine = engine
-        self._lifecycle.advance(Phase.RUNNING)
-        while not self._lifecycle.reached(Phase.STOPPING):
-            if engine.wait_for_work(self._settings.poll_s):
-                try:
-                    self._runner.dispatch(engine.step())
-                except DeviceLost as loss:
-                    logger.exception("the device failed; this worker ends, so that a new one can use it")
-                    self._lifecycle.advance(Phase.STOPPING)  # first, so that none of the jobs is leased here again
-                    self._runner.lose_jobs(loss)
-                    raise
+        return engine
+
+    def _tick(self, engine: Engine) -> None:
+        try:
+            self._runner.dispatch(engine.step())
+        except DeviceLost as loss:
+            logger.exception("the device failed; this worker ends, so that a new one can use it")
+            self._lifecycle.advance(Phase.STOPPING)  # first, so that none of the jobs is leased here again
+            self._runner.lose_jobs(loss)
+            raise

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from retouch.catalog import Catalog, checkpoint_named
 from retouch.cli.startup_banner import StartupBanner
 from retouch.settings import HttpSettings, read
 from tests.harness import Deployment
+
+NULL = Catalog.serving(checkpoint_named("null"))
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def test_it_says_that_the_model_loads_and_then_how_to_edit(
 ) -> None:
     bench = Deployment(tmp_path)
     stop = threading.Event()
-    teller = threading.Thread(target=StartupBanner(http, "null", 1).tell, args=(bench.service, stop))
+    teller = threading.Thread(target=StartupBanner(http, NULL, 1).tell, args=(bench.service, stop))
     teller.start()
     bench.service.beat("w", ("null",), "cpu", "ready")
     teller.join(15)
@@ -37,7 +40,7 @@ def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.
     bench = Deployment(tmp_path)
     stop = threading.Event()
     stop.set()
-    StartupBanner(http, "null", 0).tell(bench.service, stop)
+    StartupBanner(http, NULL, 0).tell(bench.service, stop)
     bench.close()
     said = capfd.readouterr().out
     assert "retouch worker --model null" in said
@@ -45,9 +48,9 @@ def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.
 
 
 def test_the_one_line_carries_a_key_and_a_certificate_where_they_are_needed(http: HttpSettings) -> None:
-    plain = StartupBanner(http, "null", 1).welcome()
+    plain = StartupBanner(http, NULL, 1).welcome()
     assert "Bearer" not in plain
     assert "--cacert" not in plain
-    full = StartupBanner(http, "null", 1, needs_key=True, certificate=Path("/a b/ca.pem")).welcome()
+    full = StartupBanner(http, NULL, 1, needs_key=True, certificate=Path("/a b/ca.pem")).welcome()
     assert '-H "Authorization: Bearer $OPENAI_API_KEY"' in full
     assert "--cacert '/a b/ca.pem'" in full

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from retouch import settings
-from retouch.catalog import checkpoint_named
+from retouch.catalog import Catalog, checkpoint_named
 from retouch.cli.parts import open_database
 from retouch.cli.serve import open_dependencies
 from retouch.protocols.dependencies import AppDependencies
@@ -22,7 +22,7 @@ def dependencies(tmp_path: Path) -> Iterator[AppDependencies]:
     http = settings.read(settings.HttpSettings)
     with (
         open_database(store) as database,
-        open_dependencies(http, store, checkpoint_named("null"), database) as built,
+        open_dependencies(http, store, Catalog.serving(checkpoint_named("null")), database) as built,
     ):
         yield built
 

@@ -62,3 +62,9 @@ class NullPipeline:
 
     def state_budget_bytes(self) -> None:
         """No limit: the pixels are a copy of what the caller holds anyway."""
+
+    def leave_device(self) -> None:
+        """It has no weights."""
+
+    def enter_device(self) -> None:
+        """It has no weights."""
