@@ -763,3 +763,29 @@ def test_resize_takes_masks_and_leaves_the_right_size_alone() -> None:
 
 def test_a_data_uri_holds_the_bytes() -> None:
     assert images.data_uri(b"abc", "image/png") == "data:image/png;base64,YWJj"
+
+
+def test_a_jpeg_far_larger_than_needed_is_decoded_smaller_in_its_own_shape_and_looks_the_same() -> None:
+    large = photo(640, 480).convert("RGB")
+    data = saved(large, "JPEG", quality=92)
+    for needed, scale in (((40, 30), 8), ((91, 68), 4), ((213, 160), 2), ((214, 160), 1), ((640, 480), 1)):
+        pixels = images.decode(data, at_least=needed)
+        assert pixels.shape == (480 // scale, 640 // scale, 3)
+        size = (40, 30)
+        whole = images.resize(images.decode(data), size)
+        error = np.square(images.resize(pixels, size).astype(float) - whole).mean()
+        assert error < 255**2 / 10**4.7, "47 dB"
+
+
+def test_a_photo_on_its_side_is_measured_as_it_is_seen() -> None:
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    data = saved(photo(640, 320), "JPEG", exif=sideways)
+    assert images.decode(data, at_least=(70, 150)).shape == (320, 160, 3)
+    assert images.decode(data, at_least=(150, 70)).shape == (640, 320, 3)
+
+
+@pytest.mark.parametrize(("size", "file_format"), [((641, 480), "JPEG"), ((640, 480), "PNG"), ((640, 480), "WEBP")])
+def test_what_cannot_be_decoded_smaller_without_a_shift_comes_whole(size: tuple[int, int], file_format: str) -> None:
+    data = saved(photo(*size), file_format)
+    assert images.decode(data, at_least=(8, 8)).shape == (size[1], size[0], 3)

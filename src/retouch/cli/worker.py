@@ -44,6 +44,7 @@ from retouch.settings import (
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
+from retouch.worker.priority import prefer_short_turns
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.shared_device import SharedDevice
 from retouch.worker.staging import input_reader
@@ -69,6 +70,7 @@ def work(  # noqa: PLR0917 - one settings class for each component
     """Run until SIGTERM, an interrupt, or, when `attached`, the end of standard input. Does not return."""
     set_up_logging(processes.log_level)
     keep_freed_memory(KEPT_MEGABYTES)
+    prefer_short_turns()
     bound_kernel_cache()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

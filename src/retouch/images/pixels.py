@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,25 @@ Mask: TypeAlias = npt.NDArray[np.uint8]
 """Where to edit: (height, width) uint8, 255 = edit here, 0 = keep, between = blend."""
 
 
+_STRIP_BYTES: Final = 1 << 20
+
+
+def array_of(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """`np.array(image)` of an image in mode RGB or L, in strips: other threads run in between.
+
+    Pillow hands pixels over while it holds the interpreter's lock, tens of milliseconds for a whole photo, and a thread
+    that drives a device needs that lock for each of its many short calls.
+    """
+    width, height = image.size
+    bands = len(image.getbands())
+    pixels = np.empty((height, width, bands) if bands > 1 else (height, width), np.uint8)
+    rows = max(1, _STRIP_BYTES // (width * bands))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
+
+
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Lanczos to `size` = (width, height); equal to Pillow's `Image.resize(size, LANCZOS)` bit by bit.
 
@@ -22,7 +41,7 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return array_of(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def composite(edited: Pixels, source: Pixels, mask: Mask) -> Pixels:

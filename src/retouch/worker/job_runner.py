@@ -45,6 +45,7 @@ from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.outcome import output_of, usage_of
 from retouch.worker.policy import JobPolicy
+from retouch.worker.priority import work_in_the_background
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.staging import ReadInput, finish_image, stage_in
 
@@ -88,7 +89,7 @@ class JobRunner:
         self._settings = settings
         self._lifecycle = lifecycle
         self._caller_buckets = caller_buckets
-        self._staging_in = ThreadPoolExecutor(settings.staging, "stage-in")
+        self._staging_in = ThreadPoolExecutor(settings.staging, "stage-in", initializer=work_in_the_background)
         self._staging_out = ThreadPoolExecutor(2, "stage-out")
         self._checking_previews = ThreadPoolExecutor(1, "preview")
         self._preview_slots = threading.Semaphore(PREVIEWS_CHECKED)

@@ -6,6 +6,7 @@ come from is the caller's function, so that `retouch edit` stages in the same wa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -28,12 +29,17 @@ class Fetch(Protocol):
     def __call__(self, url: str, *, field: str) -> bytes: ...
 
 
+CHECKED_AREA = 512**2
+"""Above what image classifiers look at; theirs are 224 to 448 pixels a side."""
+
+
 @dataclass(frozen=True, slots=True)
 class Staged:
     """Everything the engine needs for one request, and what is needed to finish its images.
 
-    specs: one for each image, differing in their seed only. images: upright RGB, original sizes.
-    mask: like the first image, 255 = edit here, or None to edit everywhere.
+    specs: one for each image, differing in their seed only. images: upright RGB in their own shapes, at their own sizes
+    or smaller, see `needed_size`; the first one at its own when there is a mask. mask: of the first image's size, 255 =
+    edit here, or None to edit everywhere.
     """
 
     specs: tuple[EditSpec, ...]
@@ -77,14 +83,37 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
     """
     model = model_named(request.model)
     notices: list[Notice] = []
-    pixels = tuple(_decode(read(image), model, image.field, notices) for image in request.images)
+    files = [read(image) for image in request.images]
+    headers = [_look_at(data, model, image.field, notices) for data, image in zip(files, request.images, strict=True)]
+    fields = [image.field for image in request.images]
+    # A JPEG is decoded once it is known how large it has to be; others may tell their orientation only when decoded.
+    whole = {
+        index: _decode(data, fields[index], notices, None)
+        for index, data in enumerate(files)
+        if headers[index].format != "jpeg"
+    }
+    originals = [
+        (whole[index].shape[1], whole[index].shape[0]) if index in whole else (header.width, header.height)
+        for index, header in enumerate(headers)
+    ]
     mask = None
     if request.mask is not None:
-        mask = _decode_mask(read(request.mask), pixels[0], request.mask.field, notices)
-    height, width = pixels[request.reference_index].shape[:2]
-    sizes = resolve(request.size, checkpoint.sizes, (width, height), strict=request.strict)
+        mask = _decode_mask(read(request.mask), originals[0], request.mask.field, notices)
+    sizes = resolve(request.size, checkpoint.sizes, originals[request.reference_index], strict=request.strict)
     notices += sizes.notices
-    return Staged(_specs(request, sizes, mask), pixels, mask, sizes, tuple(notices))
+    pixels: list[Pixels] = []
+    for index, data in enumerate(files):
+        protected = index == 0 and mask is not None  # what lies outside the mask is the file's, at the output's size
+        needed = None if protected else needed_size(originals[index], sizes.canvas, checkpoint)
+        pixels.append(whole[index] if index in whole else _decode(data, fields[index], notices, needed))
+    return Staged(_specs(request, sizes, mask), tuple(pixels), mask, sizes, tuple(notices))
+
+
+def needed_size(original: tuple[int, int], canvas: tuple[int, int], checkpoint: Checkpoint) -> tuple[float, float]:
+    """Width and height at which an image is looked at by anything: the networks, or a checker."""
+    area = max(checkpoint.reference_area, checkpoint.vision_area, CHECKED_AREA)
+    ratio = original[0] / original[1]
+    return max(canvas[0], math.sqrt(area * ratio)), max(canvas[1], math.sqrt(area / ratio))
 
 
 def finish_image(pixels: Pixels, staged: Staged) -> Pixels:
@@ -119,20 +148,26 @@ def _specs(request: EditRequest, sizes: Sizes, mask: Mask | None) -> tuple[EditS
     )
 
 
-def _decode(data: bytes, model: Model | None, field: str, notices: list[Notice]) -> Pixels:
-    """The image of a file, after a look at its header; what was not taken literally is added to `notices`."""
+def _look_at(data: bytes, model: Model | None, field: str, notices: list[Notice]) -> images.ImageHeader:
+    """The header of a file; what the model has to say of it is added to `notices`."""
+    header = images.probe(data, field=field)
     if model is not None:
-        header = images.probe(data, field=field)
         notices += model.check_image(header.width, header.height, len(data), field=field)
+    return header
+
+
+def _decode(data: bytes, field: str, notices: list[Notice], needed: tuple[float, float] | None) -> Pixels:
+    """The image of a file, large enough for `needed`; what was not taken literally is added to `notices`."""
     remarks: list[str] = []
-    decoded = images.decode(data, field=field, remarks=remarks)
+    decoded = images.decode(data, field=field, remarks=remarks, at_least=needed)
     notices += (Notice(field, "converted", remark) for remark in remarks)
     return decoded
 
 
-def _decode_mask(data: bytes, first: Pixels, field: str, notices: list[Notice]) -> Mask:
+def _decode_mask(data: bytes, first: tuple[int, int], field: str, notices: list[Notice]) -> Mask:
+    """first: width and height of the first image."""
     remarks: list[str] = []
     mask = images.decode_mask(data, field=field, remarks=remarks)
     notices += (Notice(field, "converted", remark) for remark in remarks)
-    check_mask((mask.shape[1], mask.shape[0]), (first.shape[1], first.shape[0]), field=field)
+    check_mask((mask.shape[1], mask.shape[0]), first, field=field)
     return mask

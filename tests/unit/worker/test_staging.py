@@ -16,8 +16,16 @@ from retouch.errors import InvalidImage
 from retouch.worker.staging import Staged, finish_image, stage_in
 from tests.harness import png
 
+
+def jpeg(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(out, "JPEG")
+    return out.getvalue()
+
+
 CHECKPOINT = checkpoint_named("null")
 FILES = {"wide": png(128, 64), "tall": png(64, 128), "mask": png(128, 64), "broken": b"\x89PNG\r\n\x1a\n"}
+FILES |= {"photo": jpeg(4800, 2400), "photo mask": png(4800, 2400)}
 
 
 def staged(
@@ -110,3 +118,16 @@ def test_transparency_and_a_doubtful_mask_are_told_by_notices() -> None:
     assert [notice.parameter for notice in one.notices][:2] == ["images[1]", "mask"]
     assert one.mask is not None
     assert set(np.unique(one.mask)) == {0, 255}, "read by brightness, so it edits"
+
+
+def test_a_photo_is_decoded_at_the_size_the_networks_look_at_but_the_answer_follows_its_file() -> None:
+    both = staged("photo", "wide")
+    photo, wide = both.images
+    assert photo.shape == (1200, 2400, 3)
+    assert photo.size >= 3 * 1.5**2 * max(CHECKPOINT.reference_area, CHECKPOINT.vision_area)
+    assert wide.shape == (64, 128, 3)
+    assert staged("wide", "photo").sizes.output == staged("wide", "wide").sizes.output, "of the same shape"
+
+
+def test_a_masked_photo_is_decoded_whole_because_what_is_not_masked_stays_as_it_is() -> None:
+    assert staged("photo", mask="photo mask").images[0].shape == (2400, 4800, 3)

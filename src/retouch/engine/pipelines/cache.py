@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from retouch.images import Pixels
@@ -45,5 +46,5 @@ class TensorCache:
 def content_key(image: Pixels) -> str:
     """A name for these very pixels, uint8 (height, width, 3)."""
     digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.tobytes())
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
