@@ -249,6 +249,11 @@ class Service:
         with self._database.read() as connection:
             return self._estimates.snapshots(connection, store.find_many(connection, wanted).values())
 
+    def get_jobs(self, job_ids: Iterable[str]) -> Mapping[str, Job]:
+        """The jobs alone, by id, for internal readers; ids that do not exist are left out."""
+        with self._database.read() as connection:
+            return store.find_many(connection, job_ids)
+
     def have_ended(self, job_ids: Iterable[str]) -> Mapping[str, bool]:
         """Which of these jobs have ended; ids that do not exist are left out. Cheaper than reading the jobs."""
         with self._database.read() as connection:

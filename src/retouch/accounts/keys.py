@@ -133,6 +133,12 @@ class Keys:
             raise NotFound(f"There is no live key '{name_or_id[:100]}'.")
         return count
 
+    def name_of(self, account_id: str) -> str:
+        """The account's name; its id where it has no row, as that of callers without a key."""
+        with self._database.read() as connection:
+            name = connection.execute(select(account.c.name).where(account.c.id == account_id)).scalar_one_or_none()
+        return account_id if name is None else str(name)
+
     def any_exist(self) -> bool:
         """Whether a live key exists, so that callers must show one."""
         with self._database.read() as connection:

@@ -122,10 +122,13 @@ def move(connection: Connection, attempt_id: str, to: AttemptState, now: datetim
 
 def book(connection: Connection, attempt_id: str, charge_microusd: int) -> None:
     """Note what an attempt has cost, before its job ends."""
-    values = {"charge_microusd": charge_microusd}
-    connection.execute(
-        update(attempt).where(attempt.c.id == attempt_id, attempt.c.settled_at.is_(None)).values(**values)
-    )
+    note(connection, attempt_id, charge_microusd=charge_microusd)
+
+
+def note(connection: Connection, attempt_id: str, **values: Any) -> None:
+    """Write facts that change no state, before the job ends."""
+    unsettled = update(attempt).where(attempt.c.id == attempt_id, attempt.c.settled_at.is_(None))
+    connection.execute(unsettled.values(**values))
 
 
 def find(connection: Connection, attempt_id: str) -> Attempt | None:

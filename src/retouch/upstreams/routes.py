@@ -158,3 +158,8 @@ class Routes:
             return False, True
         targets = [target for rule in self.rules if fnmatchcase(model, rule.model) for target in rule.targets]
         return any(target.local for target in targets), any(not target.local for target in targets)
+
+    def target(self, name: str) -> Target | None:
+        """The target of that name, wherever it stands; for what was sent to it earlier."""
+        named = (target for rule in self.rules for target in rule.targets if target.name == name)
+        return next(named, None) or next((each for each in self.forced.values() if each.name == name), None)

@@ -1,0 +1,422 @@
+"""One leased job through its targets: which is asked, what is still missing, and each way it can end.
+
+It runs on a thread of its own (`gateway.py`). A job that this or another server has begun is taken up from its rows of
+`attempt`. What happens at one target is `call_run.py`'s matter; states and money are written by the service.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Protocol
+
+import structlog
+
+from retouch.catalog.normalised import Normalised
+from retouch.database import Database
+from retouch.edit import EditOutput, EditRequest, Notice, OutputImage, Usage, seed_of_image
+from retouch.errors import (
+    AllProvidersExhausted,
+    GenerationTimeout,
+    InternalError,
+    LeaseLost,
+    RetouchError,
+    Unavailable,
+    UnknownJob,
+    UpstreamOutcomeUnknown,
+)
+from retouch.jobs import breakers
+from retouch.jobs.attempts import OPEN, Attempt, AttemptState
+from retouch.jobs.breakers import BreakerState
+from retouch.jobs.job import Clock, Job, Lease
+from retouch.service import Service
+from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+from retouch.upstreams.attempt_book import AttemptBook
+from retouch.upstreams.call_run import CallRun, CallTools, Made, Next, Spot, Verdict
+from retouch.upstreams.choice import Plan, plan
+from retouch.upstreams.dispatch import circumstances
+from retouch.upstreams.pace import Pace
+from retouch.upstreams.routes import Connection, ImageSizes, Routes, Target
+from retouch.upstreams.signals import Cancelled, Dropped, Lost, Signals, Stopping
+from retouch.upstreams.slots import Slots
+from retouch.upstreams.upstream import StoredResult
+
+logger = structlog.get_logger(__name__)
+
+LINK_LEEWAY_S = 3600.0
+"""Life of the links that providers are given, beyond the deadline."""
+
+OUTAGE_PAUSE_S = 2.0
+FULL_PAUSE_S = 0.1
+PROBE_S = 30.0
+"""Beyond the deadline: how long a target stays half-open for the edit that tries it."""
+
+
+class Deliver(Protocol):
+    """Makes what the caller gets of what came: size, mask, format; raises InvalidImage, StorageUnavailable."""
+
+    def __call__(
+        self, stored: StoredResult, normalised: Normalised, request: EditRequest, ttl_s: float
+    ) -> StoredResult: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every run of a process shares. routes: the file as it is now. sizes_of: of the inputs that are stored."""
+
+    service: Service
+    database: Database
+    blobs: Blobs
+    routes: Callable[[], Routes]
+    deliver: Deliver
+    sizes_of: Callable[[EditRequest], ImageSizes]
+    account_name: Callable[[str], str]
+    clock: Clock
+    pace: Pace = field(default_factory=Pace)
+    slots: Slots = field(default_factory=Slots)
+    output_ttl_s: float = DEFAULT_TTL_S
+
+
+class EditRun:
+    """`run` blocks until the job has ended or is given back; the other methods are for other threads."""
+
+    def __init__(self, parts: Parts, lease: Lease) -> None:
+        self.lease = lease
+        self.signals = Signals()
+        self._parts = parts
+        self._book = AttemptBook(parts.database, parts.clock)
+        self._routes = parts.routes()
+        self._calls: list[CallRun] = []
+        self._lock = threading.Lock()
+        self._notices: list[Notice] = []
+        self._began = time.monotonic()
+
+    @property
+    def id(self) -> str:
+        return self.lease.job.id
+
+    @property
+    def key(self) -> str:
+        return f"{self.id}/{self.lease.claim}"
+
+    def signal(self, what: type[Exception]) -> None:
+        """Cancelled, Stopping or Lost."""
+        self.signals.set(what)
+        if what is Cancelled:
+            with self._lock:
+                calls = list(self._calls)
+            for call in calls:
+                call.hang_up()
+
+    def run(self) -> None:
+        service, lease = self._parts.service, self.lease
+        try:
+            self._make()
+        except (LeaseLost, Lost, UnknownJob):
+            logger.warning("lease lost; the edit is left to its new owner", job=self.id)
+        except Cancelled:
+            logger.info("job cancelled", job=self.id)
+            self._tell_end(lambda: service.acknowledge_cancel(lease))
+        except (Stopping, Dropped):
+            self._tell_end(lambda: service.release(lease))
+        except Unavailable as error:
+            logger.warning("storage or database is away", job=self.id, reason=error.message)
+            self.signals.wait(OUTAGE_PAUSE_S, until_signal=True)
+            self._tell_end(lambda: service.release(lease))
+        except RetouchError as error:
+            logger.info("job failed", job=self.id, code=error.code)
+            failure = error.failure
+            self._tell_end(lambda: service.fail(lease, failure))
+        except Exception:
+            logger.exception("job failed by a bug", job=self.id)
+            bug = InternalError("Something went wrong inside the server; it has been logged.").failure
+            self._tell_end(lambda: service.fail(lease, bug))
+
+    def _tell_end(self, verb: Callable[[], object]) -> None:
+        """When it cannot be recorded, the lease runs out by itself, and the rows say how far it was."""
+        try:
+            verb()
+        except (LeaseLost, UnknownJob, Unavailable) as error:
+            logger.warning("the end of a job could not be recorded", job=self.id, reason=error.message)
+
+    # --- making the images
+
+    def _make(self) -> None:
+        job = self.lease.job
+        known = self._book.of_job(job.id)
+        tools = self._tools(known)
+        made = self._resume(tools, known)
+        tried = {each.target for each in known if each.state is AttemptState.REFUSED}
+        try:
+            self._ask(tools, made, tried)
+        except RetouchError:
+            for each in made:  # they came, and the others did not
+                self._book.book(each.attempt, each.charge_microusd)
+            raise
+        self._finish(made)
+
+    def _tools(self, known: Sequence[Attempt]) -> CallTools:
+        job, now, settings = self.lease.job, self._parts.clock(), self._routes.settings
+        began = min((each.planned_at for each in known), default=now)
+        deadline = began + timedelta(seconds=settings.deadline_s)
+        if job.end_by is not None:
+            deadline = min(deadline, job.end_by)
+        if job.run_timeout_s is not None:
+            deadline = min(deadline, began + timedelta(seconds=job.run_timeout_s))
+        return CallTools(
+            book=self._book,
+            lease=self.lease,
+            settings=settings,
+            signals=self.signals,
+            pace=self._parts.pace,
+            clock=self._parts.clock,
+            deadline=deadline,
+            links=self._links(job, settings.public_url),
+            tell=self._tell,
+            progress=self._progress,
+        )
+
+    def _links(self, job: Job, public_url: str | None) -> Mapping[str, str]:
+        links = {image.field: image.url for image in job.request.inputs if image.url is not None}
+        if public_url is not None:
+            ttl_s = self._routes.settings.deadline_s + LINK_LEEWAY_S
+            for image in job.request.inputs:
+                if image.blob is not None:
+                    links[image.field] = self._parts.blobs.link(image.blob, ttl_s=ttl_s, base_url=public_url)
+        return links
+
+    def _resume(self, tools: CallTools, known: Sequence[Attempt]) -> list[Made]:
+        """Bring to an end what an earlier life of this job has begun; a fault there leaves images to be asked for."""
+        begun = [each for each in known if each.state in OPEN | {AttemptState.DONE, AttemptState.UNKNOWN}]
+        latest = {(each.image, each.lane): each for each in begun if each.state is not AttemptState.PLANNED}
+        calls = []
+        for attempt in latest.values():
+            if attempt.state is AttemptState.UNKNOWN and attempt.charge_microusd is not None:
+                continue  # booked already, because it was to be repeated
+            spot = Spot(attempt.image, attempt.images, attempt.seed, attempt.lane)
+            calls.append(self._call(tools, self._target_named(attempt), spot, attempt=attempt))
+        return [each for each in self._run_all(calls) if isinstance(each, Made)]
+
+    def _target_named(self, attempt: Attempt) -> tuple[Target, Connection]:
+        """Where an attempt was sent. Its key may have been changed since, in the file or by its caller."""
+        found = self._routes.target(attempt.target)
+        connection = None if found is None else self._routes.connect(found.upstream, attempt.account_id)
+        if found is None or connection is None:
+            raise UpstreamOutcomeUnknown(
+                f"'{attempt.target}' has been sent the edit and is no longer in the routes file of this server."
+            )
+        return found, connection
+
+    def _ask(self, tools: CallTools, made: list[Made], tried: set[str]) -> None:
+        """Ask one target after the other for the images that `made` misses yet."""
+        request = self.lease.job.request
+        if not _missing(request.num_images, _images_of(made)):
+            return
+        chosen = self._plan(request)
+        left = [target for target in chosen.targets if not target.local]
+        left = [target for target in left if target.name not in tried] or left
+        while missing := _missing(request.num_images, _images_of(made)):
+            if not left:
+                raise self._exhausted(chosen)
+            if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
+                raise GenerationTimeout(f"No target made the edit within {tools.settings.deadline_s:g} seconds.")
+            with self._slot(left, tools) as (target, connection):
+                verdicts = self._at(tools, target, connection, missing, chosen)
+            made += [each for each in verdicts if isinstance(each, Made)]
+            if any(isinstance(each, Next) for each in verdicts) or not verdicts:
+                left = [each for each in left if each is not target]
+
+    def _at(
+        self,
+        tools: CallTools,
+        target: Target,
+        connection: Connection,
+        missing: Sequence[range],
+        chosen: Plan,
+    ) -> list[Verdict]:
+        """Have one target make what is missing, all calls at a time; empty when it cannot take it."""
+        request = self.lease.job.request
+        calls: list[CallRun] = []
+        for images in missing:
+            seed = seed_of_image(request.seed or 0, images.start)
+            part = replace(request, num_images=len(images), seed=seed)
+            normalised = self._normalised(target, part, chosen)
+            for index in range(normalised.calls):
+                first = images.start + index * normalised.images_per_call
+                count = min(normalised.images_per_call, images.stop - first)
+                if count > 0:
+                    spot = Spot(first, count, seed_of_image(normalised.seed, first - images.start))
+                    calls.append(self._call(tools, (target, connection), spot, normalised))
+        return self._run_all(calls)
+
+    def _normalised(self, target: Target, request: EditRequest, chosen: Plan | None) -> Normalised:
+        assert target.normalise is not None, "a hosted target has a normaliser"
+        asked = replace(request, strict=request.strict or (chosen is not None and chosen.rule.strict))
+        cut_prompt = chosen is not None and chosen.cut_prompt
+        return target.normalise(asked, self._parts.sizes_of(request), cut_prompt=cut_prompt)
+
+    def _call(
+        self,
+        tools: CallTools,
+        at: tuple[Target, Connection],
+        spot: Spot,
+        normalised: Normalised | None = None,
+        attempt: Attempt | None = None,
+    ) -> CallRun:
+        target, connection = at
+        if normalised is None:
+            part = replace(self.lease.job.request, num_images=spot.images, seed=spot.seed, strict=False)
+            normalised = self._normalised(target, part, None)
+        call = CallRun(tools, target, connection, normalised, spot, attempt)
+        with self._lock:
+            self._calls.append(call)
+        return call
+
+    def _run_all(self, calls: Sequence[CallRun]) -> list[Verdict]:
+        """Run calls side by side, the first one in this thread; raises what the first of them raised."""
+        results: dict[int, Verdict] = {}
+        errors: dict[int, BaseException] = {}
+
+        def run(index: int) -> None:
+            try:
+                results[index] = calls[index].run()
+            except BaseException as error:  # noqa: BLE001 - handed to the thread of the job, which raises it
+                errors[index] = error
+
+        others = [threading.Thread(target=run, args=(index,), name="call") for index in range(1, len(calls))]
+        for thread in others:
+            thread.start()
+        if calls:
+            run(0)
+        for thread in others:
+            thread.join()
+        if errors:
+            raise errors[min(errors)]
+        return [results[index] for index in sorted(results)]
+
+    # --- choosing
+
+    def _plan(self, request: EditRequest) -> Plan:
+        job, parts = self.lease.job, self._parts
+        account = (job.account_id, parts.account_name(job.account_id))
+        sizes = parts.sizes_of(request)
+        known = circumstances(self._routes, parts.database, account, request, sizes, parts.clock())
+        chosen = plan(self._routes, request, known)
+        if chosen is None or not any(not target.local for target in chosen.targets):
+            raise AllProvidersExhausted(
+                f"No target of the routes file takes an edit of '{request.model}' any more.", attempts=()
+            )
+        return chosen
+
+    @contextmanager
+    def _slot(self, left: Sequence[Target], tools: CallTools) -> Iterator[tuple[Target, Connection]]:
+        """The first target with room, waited for when all are full; a half-open one is tried by one edit only."""
+        job = self.lease.job
+        while True:
+            for target in left:
+                connection = self._routes.connect(target.upstream, job.account_id)
+                if connection is None or (len(left) > 1 and not self._may_try(target, connection, tools)):
+                    continue
+                with self._parts.slots.take(target.upstream, connection.max_in_flight) as taken:
+                    if taken:
+                        yield target, connection
+                        return
+            self.signals.check()
+            if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
+                raise GenerationTimeout("No target had room for the edit in the time there was.")
+            self.signals.wait(FULL_PAUSE_S)
+
+    def _may_try(self, target: Target, connection: Connection, tools: CallTools) -> bool:
+        now = self._parts.clock()
+        with self._parts.database.read() as reading:
+            row = breakers.read(reading, [(target.name, connection.fingerprint)]).get(
+                (target.name, connection.fingerprint)
+            )
+        if row is None or row.state(now) is not BreakerState.HALF_OPEN:
+            return row is None or row.state(now) is BreakerState.CLOSED or row.probe == self.id
+        with self._parts.database.transaction() as writing:
+            return breakers.take_probe(writing, row, self.id, now, tools.deadline + timedelta(seconds=PROBE_S))
+
+    # --- ending
+
+    def _exhausted(self, chosen: Plan) -> RetouchError:
+        rows = [each for each in self._book.of_job(self.id) if each.cause is not None]
+        tried = tuple(f"{each.target}: {each.cause}, {_took(each):.1f} s: {each.detail}" for each in rows)
+        short = "; ".join(f"{each.target}: {each.cause} after {_took(each):.1f} s" for each in rows)
+        left_out = "".join(f" {name} was left out: {reason}" for name, reason in chosen.left_out.items())
+        return AllProvidersExhausted(f"No provider could make the edit. {short}.{left_out}", attempts=tried)
+
+    def _finish(self, made: Sequence[Made]) -> None:
+        """Make the files the caller gets, then record the end; what was stored goes when that is refused."""
+        job, parts = self.lease.job, self._parts
+        began = time.monotonic()
+        ttl_s = parts.output_ttl_s if job.delivery.retention_s is None else job.delivery.retention_s
+        outputs: dict[int, OutputImage] = {}
+        for each in made:
+            for offset, image in enumerate(each.images):
+                self.signals.check()
+                index = each.spot.image + offset
+                if index in outputs or index >= job.request.num_images:
+                    continue
+                kept = parts.deliver(image.stored, each.normalised, job.request, ttl_s)
+                outputs[index] = OutputImage(
+                    kept.blob,
+                    kept.width,
+                    kept.height,
+                    kept.media_type,
+                    kept.size_bytes,
+                    seed_of_image(each.result.seed if each.result.seed is not None else each.spot.seed, offset),
+                    image.unsafe,
+                )
+        images = tuple(outputs[index] for index in sorted(outputs))
+        usage = Usage(len(images), sum(image.width * image.height for image in images), steps=0, device_ms=0)
+        charges = {each.attempt.id: each.charge_microusd for each in made}
+        parts.service.finish(self.lease, self._output(made, images, time.monotonic() - began), usage, charges=charges)
+        logger.info("job finished", job=self.id, target=made[0].attempt.target, charge_microusd=sum(charges.values()))
+
+    def _output(self, made: Sequence[Made], images: tuple[OutputImage, ...], stage_out_s: float) -> EditOutput:
+        first = made[0]
+        notices = list(dict.fromkeys([*(n for each in made for n in each.normalised.notices), *self._notices]))
+        whole_s = time.monotonic() - self._began
+        return EditOutput(
+            images=images,
+            prompt=first.result.prompt or self.lease.job.request.prompt,
+            timings={**first.result.timings, "inference": whole_s - stage_out_s, "stage_out": stage_out_s},
+            canvas=(images[0].width, images[0].height),
+            notices=tuple(notices),
+            applied={"provider": first.attempt.target},
+        )
+
+    # --- telling the caller
+
+    def _tell(self, line: str) -> None:
+        self._progress(self.lease.job.step, 0, (line,))
+
+    def _progress(self, step: int, steps: int, logs: Sequence[str] = ()) -> None:
+        if self._parts.service.progress(self.lease, step=step, steps=steps, logs=logs):
+            self.signal(Cancelled)
+
+
+def _images_of(made: Iterable[Made]) -> set[int]:
+    return {each.spot.image + offset for each in made for offset in range(len(each.images))}
+
+
+def _missing(wanted: int, there: set[int]) -> list[range]:
+    """The images that are not there yet, as ranges."""
+    ranges: list[range] = []
+    for index in range(wanted):
+        if index in there:
+            continue
+        if ranges and ranges[-1].stop == index:
+            ranges[-1] = range(ranges[-1].start, index + 1)
+        else:
+            ranges.append(range(index, index + 1))
+    return ranges
+
+
+def _took(attempt: Attempt) -> float:
+    return 0.0 if attempt.ended_at is None else (attempt.ended_at - attempt.planned_at).total_seconds()
