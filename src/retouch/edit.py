@@ -24,9 +24,6 @@ MAX_PROMPT_CHARACTERS = 32_000
 
 MAX_SEED = 2**63 - 1
 
-SMALL_SEEDS = 2**31
-"""Seeds below this stay below it for every image, because some clients hold 31 bits only."""
-
 MAX_RETENTION_S = 10 * 365 * 86_400.0
 """Ten years: more is surely a mistake, and a date beyond the calendar would keep a job from ending."""
 
@@ -402,8 +399,3 @@ def seed_of_image(seed: int, index: int) -> int:
 def random_seed() -> int:
     """A seed for a request that has none: 0 to 2**31 - 1, the range every client can hold."""
     return secrets.randbelow(2**31)
-
-
-def seed_of_image(seed: int, index: int) -> int:
-    """The seed of image `index`: they count up from the request's and wrap at the end of its range."""
-    return (seed + index) % (SMALL_SEEDS if seed < SMALL_SEEDS else MAX_SEED + 1)

@@ -11,13 +11,14 @@ from datetime import datetime
 from math import inf
 
 from retouch.accounts.keys import Account
+from retouch.catalog.normalised import ImageSizes
 from retouch.database import Database
 from retouch.edit import EditRequest
 from retouch.errors import InvalidRequest
 from retouch.jobs import breakers
 from retouch.jobs.breakers import BreakerState
 from retouch.upstreams.choice import Circumstances, Plan, plan
-from retouch.upstreams.routes import ImageSizes, Routes
+from retouch.upstreams.routes import Routes
 
 
 def circumstances(  # noqa: PLR0917 - what a choice depends on

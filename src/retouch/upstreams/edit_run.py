@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Protocol
 
 import structlog
 
@@ -34,16 +33,16 @@ from retouch.jobs.attempts import OPEN, Attempt, AttemptState
 from retouch.jobs.breakers import BreakerState
 from retouch.jobs.job import Clock, Job, Lease
 from retouch.service import Service
-from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
+from retouch.storage.blobs import Blobs
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.call_run import CallRun, CallTools, Made, Next, Spot, Verdict
 from retouch.upstreams.choice import Plan, plan
+from retouch.upstreams.delivery import Delivery
 from retouch.upstreams.dispatch import circumstances
 from retouch.upstreams.pace import Pace
-from retouch.upstreams.routes import Connection, ImageSizes, Routes, Target
+from retouch.upstreams.routes import Connection, Routes, Target
 from retouch.upstreams.signals import Cancelled, Dropped, Lost, Signals, Stopping
 from retouch.upstreams.slots import Slots
-from retouch.upstreams.upstream import StoredResult
 
 logger = structlog.get_logger(__name__)
 
@@ -56,29 +55,19 @@ PROBE_S = 30.0
 """Beyond the deadline: how long a target stays half-open for the edit that tries it."""
 
 
-class Deliver(Protocol):
-    """Makes what the caller gets of what came: size, mask, format; raises InvalidImage, StorageUnavailable."""
-
-    def __call__(
-        self, stored: StoredResult, normalised: Normalised, request: EditRequest, ttl_s: float
-    ) -> StoredResult: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every run of a process shares. routes: the file as it is now. sizes_of: of the inputs that are stored."""
+    """What every run of a process shares. routes: the file as it is now. account_name: of an account's id."""
 
     service: Service
     database: Database
     blobs: Blobs
     routes: Callable[[], Routes]
-    deliver: Deliver
-    sizes_of: Callable[[EditRequest], ImageSizes]
+    delivery: Delivery
     account_name: Callable[[str], str]
     clock: Clock
     pace: Pace = field(default_factory=Pace)
     slots: Slots = field(default_factory=Slots)
-    output_ttl_s: float = DEFAULT_TTL_S
 
 
 class EditRun:
@@ -257,7 +246,7 @@ class EditRun:
         assert target.normalise is not None, "a hosted target has a normaliser"
         asked = replace(request, strict=request.strict or (chosen is not None and chosen.rule.strict))
         cut_prompt = chosen is not None and chosen.cut_prompt
-        return target.normalise(asked, self._parts.sizes_of(request), cut_prompt=cut_prompt)
+        return target.normalise(asked, self._parts.delivery.sizes_of(request), cut_prompt=cut_prompt)
 
     def _call(
         self,
@@ -303,7 +292,7 @@ class EditRun:
     def _plan(self, request: EditRequest) -> Plan:
         job, parts = self.lease.job, self._parts
         account = (job.account_id, parts.account_name(job.account_id))
-        sizes = parts.sizes_of(request)
+        sizes = parts.delivery.sizes_of(request)
         known = circumstances(self._routes, parts.database, account, request, sizes, parts.clock())
         chosen = plan(self._routes, request, known)
         if chosen is None or not any(not target.local for target in chosen.targets):
@@ -354,15 +343,17 @@ class EditRun:
         """Make the files the caller gets, then record the end; what was stored goes when that is refused."""
         job, parts = self.lease.job, self._parts
         began = time.monotonic()
-        ttl_s = parts.output_ttl_s if job.delivery.retention_s is None else job.delivery.retention_s
         outputs: dict[int, OutputImage] = {}
+        raw: list[str] = []
         for each in made:
             for offset, image in enumerate(each.images):
                 self.signals.check()
                 index = each.spot.image + offset
                 if index in outputs or index >= job.request.num_images:
                     continue
-                kept = parts.deliver(image.stored, each.normalised, job.request, ttl_s)
+                kept = parts.delivery.deliver(image.stored, each.normalised, job.request, job.delivery.retention_s)
+                if kept is not image.stored:
+                    raw.append(image.stored.blob)
                 outputs[index] = OutputImage(
                     kept.blob,
                     kept.width,
@@ -376,6 +367,8 @@ class EditRun:
         usage = Usage(len(images), sum(image.width * image.height for image in images), steps=0, device_ms=0)
         charges = {each.attempt.id: each.charge_microusd for each in made}
         parts.service.finish(self.lease, self._output(made, images, time.monotonic() - began), usage, charges=charges)
+        for key in raw:  # not before: until then another server may have to go on from it
+            parts.blobs.delete(key)
         logger.info("job finished", job=self.id, target=made[0].attempt.target, charge_microusd=sum(charges.values()))
 
     def _output(self, made: Sequence[Made], images: tuple[OutputImage, ...], stage_out_s: float) -> EditOutput:

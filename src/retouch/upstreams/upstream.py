@@ -187,7 +187,7 @@ class Traits:
     webhooks: bool = False
     poll_s: float = 0.5
     poll_cap_s: float = 5.0
-    polls_per_second: float = 20.0
+    polls_per_second: float = 100.0
     result_life_s: float = 3600.0
 
 

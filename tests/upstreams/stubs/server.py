@@ -9,6 +9,7 @@ request as it arrived, `stub.bill` what each job costs, in millionths of a dolla
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import secrets
@@ -161,6 +162,8 @@ class StubProvider:
         return links
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # what is closed inside `accept` goes on listening
         self._listening.close()
         for connection in list(self._open):
             connection.close()

@@ -1,0 +1,241 @@
+"""A hosted edit through the real service, runner and upstreams, before stub providers: the ways it can end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from retouch.jobs.attempts import AttemptState
+from retouch.jobs.job import JobState
+from retouch.upstreams.routes import GatewaySettings
+from tests.harness import ANNE
+from tests.upstreams.gateway_world import GatewayWorld, code_of
+from tests.upstreams.stubs.server import PRICE_MICROUSD, Closes, Reset, Says, Silence
+from tests.waiting import until
+
+MakeWorld = Callable[..., GatewayWorld]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeWorld]:
+    made: list[GatewayWorld] = []
+
+    def world(*names: str, **how: object) -> GatewayWorld:
+        made.append(GatewayWorld(tmp_path / str(len(made)), "", *names, **how))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield world
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("kind", ["fal", "runpod", "openai"])
+def test_an_edit_is_made_by_a_provider_and_delivered_and_billed_once(make: MakeWorld, kind: str) -> None:
+    world = make(kind)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    assert job.output is not None
+    (image,) = job.output.images
+    assert world.blobs.get(image.blob).data.startswith(b"\x89PNG")
+    (attempt,) = world.attempts(job.id)
+    assert attempt.state is AttemptState.DONE
+    assert attempt.settled_at is not None
+    assert attempt.charge_microusd == world.bill() == PRICE_MICROUSD
+    assert job.usage is not None
+    assert job.usage.price_microusd == PRICE_MICROUSD
+
+
+def test_a_target_that_cannot_be_reached_is_left_for_the_next_one(make: MakeWorld) -> None:
+    world = make("fal", "openai")
+    world.stub("fal").close()
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED
+    causes = [each.cause for each in world.attempts(job.id)]
+    assert causes == ["unreachable"] * 3 + [None]
+
+
+@pytest.mark.parametrize("part", [0.1, 0.9])
+def test_a_reset_during_the_upload_is_never_unknown(make: MakeWorld, part: float) -> None:
+    world = make("openai", "fal")
+    world.stub("openai").script("submit", *[Reset(at=part)] * 3)
+    with world.gateway():
+        job = world.finished(world.edit(images=(world.upload(bytes_of_an_image()),)).id)
+    assert job.state is JobState.SUCCEEDED
+    assert AttemptState.UNKNOWN not in world.states(job.id)
+    assert world.attempts(job.id)[-1].target.startswith("fal/")
+
+
+def bytes_of_an_image() -> bytes:
+    """A file that no socket's buffer swallows whole."""
+    from tests.harness import png
+
+    return png() + bytes(8 << 20)
+
+
+@pytest.mark.parametrize("kind", ["openai", "runpod"])
+@pytest.mark.parametrize("fault", [Reset(), Closes(), Silence()], ids=["reset", "close", "silence"])
+def test_a_lost_answer_is_never_submitted_again_and_ends_as_unknown(make: MakeWorld, kind: str, fault: object) -> None:
+    world = make(kind, "fal", settings=GatewaySettings(deadline_s=2.0))
+    world.stub(kind).script("submit", fault)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert world.submits(kind) == 1
+    assert world.submits("fal") == 0
+    assert code_of(job) in ("upstream_outcome_unknown", "generation_timeout")
+    (attempt,) = world.attempts(job.id)
+    assert (attempt.state, attempt.charge_microusd) == (AttemptState.UNKNOWN, 0)
+    assert attempt.hold_microusd == PRICE_MICROUSD
+
+
+def test_a_lost_submit_is_found_in_the_history_and_collected(make: MakeWorld) -> None:
+    world = make("fal", "openai")
+    world.stub("fal").script("submit", Closes())
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED, job.failure
+    assert world.submits("fal") == 1
+    (attempt,) = world.attempts(job.id)
+    assert (attempt.state, attempt.charge_microusd) == (AttemptState.DONE, PRICE_MICROUSD)
+
+
+def test_an_unknown_outcome_is_repeated_where_the_operator_wants_it_and_both_are_booked(make: MakeWorld) -> None:
+    world = make("openai", settings=GatewaySettings(deadline_s=10.0, on_unknown="repeat"))
+    world.stub("openai").script("submit", Closes())
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED
+    assert world.states(job.id) == [AttemptState.UNKNOWN, AttemptState.DONE]
+    assert sum(each.charge_microusd or 0 for each in world.attempts(job.id)) == world.bill() == 2 * PRICE_MICROUSD
+    lines = [event.data.get("message", "") for event in world.service.events(job.id) if event.kind == "log"]
+    assert any("both are booked" in str(line) for line in lines)
+
+
+def test_a_throttled_target_is_asked_again_when_it_says(make: MakeWorld) -> None:
+    world = make("fal", "openai")
+    world.stub("fal").script("submit", Says(429, b"{}", {"Retry-After": "0"}))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert (world.submits("fal"), world.submits("openai")) == (2, 0)
+    assert job.state is JobState.SUCCEEDED
+
+
+def test_a_target_that_wants_an_hour_is_left_at_once(make: MakeWorld) -> None:
+    world = make("fal", "openai")
+    world.stub("fal").script("submit", Says(429, b"{}", {"Retry-After": "3600"}))
+    with world.gateway():
+        world.finished(world.edit().id)
+    assert (world.submits("fal"), world.submits("openai")) == (1, 1)
+
+
+def test_a_refusal_is_the_callers_and_nobody_else_is_asked(make: MakeWorld) -> None:
+    world = make("openai", "fal")
+    refusal = {"error": {"message": "No.", "code": "content_policy_violation", "type": "x"}}
+    world.stub("openai").script("submit", Says.json(400, refusal))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert code_of(job) == "content_refused"
+    assert world.submits("fal") == 0
+    assert world.breakers() == ()
+
+
+def test_a_used_up_allowance_opens_the_breaker_at_once(make: MakeWorld) -> None:
+    world = make("openai", "fal")
+    broke = {"error": {"message": "Pay first.", "code": "insufficient_quota", "type": "x"}}
+    world.stub("openai").script("submit", Says.json(429, broke))
+    with world.gateway():
+        first = world.finished(world.edit().id)
+        second = world.finished(world.edit().id)
+    assert first.state is second.state is JobState.SUCCEEDED
+    assert world.submits("openai") == 1
+    assert [row.cause for row in world.breakers()] == ["quota"]
+
+
+def test_all_targets_failing_names_each_with_its_cause_and_time(make: MakeWorld) -> None:
+    world = make("fal", "openai")
+    world.stub("fal").close()
+    world.stub("openai").script("submit", *[Says.json(500, {"error": {"message": "Broken."}})] * 3)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert code_of(job) == "all_providers_exhausted"
+    assert job.failure is not None
+    for words in ("fal/fal-ai/qwen-image-edit-plus: unreachable", "openai/gpt-image-1: server", " s"):
+        assert words in job.failure.message
+
+
+def test_an_edit_that_never_ends_is_cancelled_there_at_the_deadline(make: MakeWorld) -> None:
+    world = make("fal", settings=GatewaySettings(deadline_s=1.0))
+    world.stub("fal").plan = ("running",)
+    with world.gateway() as gateway:
+        job = world.finished(world.edit().id)
+        until(lambda: gateway.busy == 0)
+    assert code_of(job) == "generation_timeout"
+    assert len(world.stub("fal").at("cancel")) == 1
+    assert world.submits("fal") == 1
+
+
+def test_a_cancel_reaches_the_provider_and_what_has_not_begun_is_free(make: MakeWorld) -> None:
+    world = make("fal")
+    world.stub("fal").plan = ("queued",)
+    with world.gateway():
+        job = world.edit()
+        until(lambda: world.states(job.id) == [AttemptState.ACCEPTED])
+        world.service.cancel(ANNE, job.id)
+        assert world.finished(job.id).state is JobState.CANCELLED
+    assert len(world.stub("fal").at("cancel")) == 1
+    (attempt,) = world.attempts(job.id)
+    assert (attempt.state, attempt.charge_microusd) == (AttemptState.ABANDONED, 0)
+
+
+def test_a_cancel_hangs_up_on_a_provider_whose_answer_is_the_image(make: MakeWorld) -> None:
+    world = make("openai")
+    world.stub("openai").script("submit", Silence())
+    with world.gateway():
+        job = world.edit()
+        until(lambda: world.states(job.id) == [AttemptState.SENDING])
+        until(lambda: world.submits("openai") == 1)
+        world.service.cancel(ANNE, job.id)
+        assert world.finished(job.id).state is JobState.CANCELLED
+    assert world.states(job.id) == [AttemptState.UNKNOWN]
+
+
+def test_what_a_provider_made_too_few_of_is_made_up_for(make: MakeWorld) -> None:
+    world = make("fal")
+    with world.gateway():
+        job = world.finished(world.edit(num_images=4).id)
+    assert job.output is not None
+    assert len(job.output.images) == 4
+    assert [image.seed for image in job.output.images] == [7, 8, 9, 10]
+    assert world.bill() == sum(each.charge_microusd or 0 for each in world.attempts(job.id)) == 4 * PRICE_MICROUSD
+
+
+def test_a_forced_target_knows_no_other(make: MakeWorld) -> None:
+    world = make("openai", "fal")
+    world.stub("fal").close()
+    with world.gateway():
+        job = world.finished(world.edit(model="fal/qwen-image-edit-plus").id)
+    assert code_of(job) == "all_providers_exhausted"
+    assert world.submits("openai") == 0
+
+
+def test_a_dead_link_is_read_anew_and_a_lost_result_is_paid_and_never_made_again(make: MakeWorld) -> None:
+    world = make("fal", "openai")
+    world.stub("fal").script("download", *[Says(404)] * 20)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert code_of(job) == "upstream_result_lost"
+    assert (world.submits("fal"), world.submits("openai")) == (1, 0)
+    (attempt,) = world.attempts(job.id)
+    assert attempt.charge_microusd == world.bill()
+
+
+def test_what_is_no_image_is_told_as_that(make: MakeWorld) -> None:
+    world = make("fal")
+    world.stub("fal").image = b"<html>"
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert code_of(job) == "upstream_bad_image"
+    assert world.submits("fal") == 1
