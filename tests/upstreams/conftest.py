@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from retouch.storage.local import LocalBlobs
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
 from retouch.upstreams.upstream import Call, Finished, Pending, PollOutcome, Ticket, Unreadable, Upstream
+from tests.upstreams.stubs.dashscope import DashScopeStub
 from tests.upstreams.stubs.fal import FalStub
 from tests.upstreams.stubs.openai import OpenAIStub
+from tests.upstreams.stubs.replicate import ReplicateStub
 from tests.upstreams.stubs.runpod import RunPodStub
 from tests.upstreams.stubs.server import StubProvider, png
 
@@ -40,6 +43,15 @@ class Kind:
 
 
 FAL_PARAMETERS = {"prompt": "make it rain", "seed": SEED, "num_images": 1, "output_format": "png"}
+DASHSCOPE_PARAMETERS = {
+    "prompt": "make it rain",
+    "negative_prompt": "",
+    "n": 1,
+    "seed": SEED,
+    "size": "1024*1024",
+    "prompt_extend": False,
+    "watermark": False,
+}
 OPENAI_PARAMETERS = {"prompt": "make it rain", "n": 1, "size": "1024x1024", "output_format": "png"}
 
 KINDS = {
@@ -55,6 +67,27 @@ KINDS = {
             "list",
             {"prompt": "make it rain", "seed": SEED, "output_format": "png", "size": "1024*1024"},
         ),
+        Kind(
+            "replicate",
+            ReplicateStub,
+            "Bearer",
+            "qwen/qwen-image-edit-plus",
+            "image",
+            "list",
+            {"prompt": "make it rain", "seed": SEED, "output_format": "png", "go_fast": False},
+        ),
+        Kind("dashscope", DashScopeStub, "Bearer", "qwen-image-edit-plus", "image", "content", DASHSCOPE_PARAMETERS),
+        Kind("dashscope task", DashScopeStub, "Bearer", "qwen-image-3.0", "image", "content", DASHSCOPE_PARAMETERS),
+        Kind(
+            "retouch",
+            partial(FalStub, "/fal"),
+            "Key",
+            "fal-ai/qwen-image-edit-plus",
+            "image_urls",
+            "list",
+            FAL_PARAMETERS,
+            root=True,
+        ),
         Kind("openai", OpenAIStub, "Bearer", "gpt-image-1", "image", "files", OPENAI_PARAMETERS),
         Kind(
             "lumenfall", OpenAIStub, "Bearer", "qwen-image-edit", "image", "files", {**OPENAI_PARAMETERS, "seed": SEED}
@@ -63,7 +96,7 @@ KINDS = {
     )
 }
 
-QUEUED = ("fal", "runpod")
+QUEUED = ("fal", "runpod", "replicate", "dashscope task", "retouch")
 """Kinds that answer a submit with the id of a job."""
 
 
@@ -80,7 +113,7 @@ class World:
 
     def open(self, **options: Any) -> Upstream:
         """The same upstream with other options."""
-        self.opened.append(open_upstream(self.kind.name, replace(self.options, **options)))
+        self.opened.append(open_upstream(self.kind.name.partition(" ")[0], replace(self.options, **options)))
         return self.opened[-1]
 
     def close(self) -> None:
@@ -147,7 +180,7 @@ def make_world(kind: Kind, folder: Path) -> World:
         stub.url if kind.root else stub.base_url,
         pauses_s=(0.01, 0.02),
     )
-    return World(kind, stub, blobs, options, open_upstream(kind.name, options))
+    return World(kind, stub, blobs, options, open_upstream(kind.name.partition(" ")[0], options))
 
 
 @pytest.fixture(params=KINDS.values(), ids=lambda kind: kind.name)

@@ -197,7 +197,6 @@ class _Events:
         self._line = b""
         self._in_data = False
         self._document: _Document | None = None
-        self._empty = True
 
     def feed(self, piece: bytes) -> None:
         at = 0
@@ -219,11 +218,13 @@ class _Events:
             assert self._document is not None
             self._document.feed(part)
             return
-        self._line = (self._line + part)[:_START_BYTES] if not self._line.startswith(b"data:") else self._line + part
-        if self._line.startswith(b"data:"):
-            self._document = self._document or _Document(self._answer)
-            self._in_data = True
-            self._document.feed(self._line[5:])
+        line = self._line + part
+        if not line.startswith(b"data:"):
+            self._line = line[:_START_BYTES]
+            return
+        self._document = self._document or _Document(self._answer)
+        self._in_data = True
+        self._document.feed(line[5:])
 
     def _end_line(self) -> None:
         if not self._in_data and not self._line.strip(b"\r"):

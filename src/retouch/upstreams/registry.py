@@ -7,10 +7,12 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from retouch.errors import InvalidSetting
+from retouch.upstreams.dashscope.upstream import DashScopeUpstream
 from retouch.upstreams.fal.upstream import FalUpstream
 from retouch.upstreams.openai.flavours import FLAVOURS
 from retouch.upstreams.openai.upstream import OpenAIUpstream
 from retouch.upstreams.options import UpstreamOptions
+from retouch.upstreams.replicate.upstream import ReplicateUpstream
 from retouch.upstreams.retouch.upstream import RetouchUpstream
 from retouch.upstreams.runpod.upstream import RunPodUpstream
 from retouch.upstreams.upstream import Upstream
@@ -20,6 +22,8 @@ Factory: TypeAlias = Callable[[UpstreamOptions], Upstream]
 KINDS: Final[Mapping[str, Factory]] = {
     "fal": FalUpstream,
     "runpod": RunPodUpstream,
+    "replicate": ReplicateUpstream,
+    "dashscope": DashScopeUpstream,
     "retouch": RetouchUpstream,
     **{name: partial(OpenAIUpstream, flavour=name) for name in FLAVOURS},
 }

@@ -17,12 +17,14 @@ _REQUEST = re.compile(r"/queue/(?P<app>[^/]+/[^/]+)/requests/(?P<id>[^/]+)(?P<wh
 class FalStub(StubProvider):
     base = "/queue"
 
-    def __init__(self) -> None:
+    def __init__(self, root: str = "") -> None:
         super().__init__()
+        self.root = root  #: "/fal" where it plays another Retouch
         self.signer = Signer(bytes(32))
         self.lists_history = True
 
     def station(self, method: str, path: str) -> str:
+        path = path.removeprefix("/fal")
         if path.startswith("/api/"):
             return "history"
         if path.startswith("/rest/storage"):
@@ -37,7 +39,7 @@ class FalStub(StubProvider):
     def answer(self, request: Seen) -> Says:
         match request.station:
             case "submit":
-                endpoint = request.path.removeprefix("/queue/")
+                endpoint = request.path.partition("/queue/")[2]
                 job = self.new_job({**request.json, "__endpoint__": endpoint}, webhook=request.query.get("fal_webhook"))
                 job.images = request.json.get("num_images", 1)
                 return Says.json(200, self._envelope(job), x_fal_request_id=job.id)
@@ -49,7 +51,7 @@ class FalStub(StubProvider):
                 return Says.json(200, {"upload_url": link, "file_url": link})
             case "keys":
                 return Says.json(200, self.signer.key_set)
-        found = _REQUEST.fullmatch(request.path)
+        found = _REQUEST.fullmatch(request.path.removeprefix("/fal"))
         assert found is not None
         job_or_none = self.jobs.get(found["id"])
         if job_or_none is None:
@@ -70,7 +72,7 @@ class FalStub(StubProvider):
 
     def _envelope(self, job: StubJob) -> dict[str, Any]:
         app = "/".join(str(job.input["__endpoint__"]).split("/")[:2])
-        place = f"{self.url}/queue/{app}/requests/{job.id}"
+        place = f"{self.url}{self.root}/queue/{app}/requests/{job.id}"
         return {
             "request_id": job.id,
             "response_url": place,

@@ -1,0 +1,1 @@
+"""Replicate: official models, versions of others, and an operator's own deployments."""
