@@ -1,6 +1,7 @@
 """Added time of the server around a pipeline that computes nothing, beside a plain FastAPI echo of the same bytes.
 
     python benchmarks/overhead.py [--requests 60] [--concurrency 1 8 64]
+    python benchmarks/overhead.py --requests 150 --beside CHECKOUT    (this server and that of another version instead)
 
 Both servers run at the same time on the same machine, one process each (Retouch has a worker process besides),
 and are asked in turns, so that a busy machine slows both. Every request is a multipart form with one PNG of
@@ -222,6 +223,27 @@ def compare(concurrencies: Sequence[int], requests: int) -> None:
             tell_where_the_time_goes(*results[0], stages_ms(server.port, body, 15), codec_ms(picture))
 
 
+def compare_versions(checkout: Path, requests: int) -> None:
+    """Print a table of this server and another version's with one caller each, who ask by turns."""
+    quiet, other_sources = ("--log-level", "warning"), {"PYTHONPATH": str(checkout.resolve() / "src")}
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as two,
+        live_server(Path(one), arguments=quiet, environment=other_sources) as other,
+        live_server(Path(two), arguments=quiet) as this,
+    ):
+        print("\n| one caller | the other's p25 / p50 ms | this one's | ratio of p25 | of p50 |")
+        print("|---|---|---|---|---|")
+        for kind in ("png", "bmp"):
+            body = form(noise_picture(kind))
+            for server in (other, this):
+                measure(server.port, body, 1, 20)
+            figures = in_turns((other.port, this.port), body, 1, requests, requests)
+            (a25, a50, _), (b25, b50, _) = (statistics.quantiles(each.times_ms, n=4) for each in figures)
+            ratios = f"{b25 / a25:.3f} | {b50 / a50:.3f}"
+            print(f"| {kind.upper()} | {a25:.1f} / {a50:.1f} | {b25:.1f} / {b50:.1f} | {ratios} |")
+
+
 def tell_where_the_time_goes(plain: Figures, ours: Figures, stages: dict[str, float], codec: dict[str, float]) -> None:
     pixels = sum(codec.values())
     rest = ours.p50 - pixels
@@ -237,10 +259,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=90, help="per server and concurrency")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--beside", type=Path, help="a checkout of another version")
     parser.add_argument("--echo", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.echo:
         run_echo(arguments.echo)
+    elif arguments.beside:
+        compare_versions(arguments.beside, arguments.requests)
     else:
         compare(arguments.concurrency, arguments.requests)
 

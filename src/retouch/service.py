@@ -383,11 +383,8 @@ class Service:
     # --- the worker's side
 
     def lease(self, worker: str, queues: Sequence[str], lease_s: float) -> Lease | None:
-        """The next job of the first queue that has one, or None."""
+        """The next job of the first queue that has one, or None. It takes the writer's turn: ask `head` first."""
         for queue in queues:
-            with self._database.read() as connection:  # so that idle workers do not take the writer's turn
-                if not store.any_waiting(connection, queue):
-                    continue
             with self._database.transaction(durability="eventual") as connection:
                 lease = store.claim(connection, queue, worker, self._clock(), lease_s)
             if lease is not None:

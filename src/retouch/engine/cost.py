@@ -209,6 +209,7 @@ class CostLearner:
         self._memory = memory
         self._prior = replace(known or Cost(), memory=memory)
         self._measured: OrderedDict[tuple[Stage, Work], deque[float]] = OrderedDict()
+        self._fitted: dict[Stage, tuple[float, ...]] = {}  # of the stages that were not measured since
         self._around: deque[float] = deque(maxlen=KEPT)
         self._cost: Cost | None = self._prior
 
@@ -218,8 +219,10 @@ class CostLearner:
         with self._lock:
             self._measured.setdefault(key, deque(maxlen=KEPT)).append(seconds)
             self._measured.move_to_end(key)
+            self._fitted.pop(stage, None)
             if len(self._measured) > SHAPES:
-                self._measured.popitem(last=False)
+                (oldest, _), _ = self._measured.popitem(last=False)
+                self._fitted.pop(oldest, None)
             self._cost = None
 
     def observe_edit(self, work: Work, timings: Mapping[str, float]) -> None:
@@ -239,19 +242,21 @@ class CostLearner:
         """The best guess from all that was measured."""
         with self._lock:
             if self._cost is None:
-                exact = {stage: self._fit(stage) for stage in PRIOR}
+                for stage in STAGES - self._fitted.keys():
+                    self._fitted[stage] = self._fit(stage)
+                exact: dict[str, tuple[float, ...]] = {stage: self._fitted[stage] for stage in STAGES}
                 around_s = median(self._around) if self._around else self._prior.around_s
                 self._cost = Cost(exact, self._accelerations(Cost(exact)), self._memory, around_s)
             return self._cost
 
-    def _medians(self, stage: str, *, exact: bool) -> list[tuple[Work, float]]:
+    def _medians(self, stage: Stage, *, exact: bool) -> list[tuple[Work, float]]:
         return [
             (work, max(1e-9, median(seconds)))
             for (measured, work), seconds in self._measured.items()
             if measured == stage and (work.acceleration == Acceleration.NONE) == exact
         ]
 
-    def _fit(self, stage: str) -> tuple[float, ...]:
+    def _fit(self, stage: Stage) -> tuple[float, ...]:
         """Least squares of the relative errors over the shapes' medians, with few shapes near the scaled prior.
 
         Residuals beyond FAR are weighed down (iteratively, after Huber); no coefficient is below 0.
@@ -260,7 +265,7 @@ class CostLearner:
         medians = self._medians(stage, exact=True)
         if not medians:
             return tuple(prior.tolist())
-        features = np.array([work.features(stage) for work, _ in medians])  # type: ignore[arg-type]
+        features = np.array([work.features(stage) for work, _ in medians])
         seconds = np.array([measured for _, measured in medians])
         prior = prior * float(np.median(seconds / (features @ prior)))
         shares = features * prior / seconds[:, None]  # what each coefficient's prior explains of each shape
@@ -269,7 +274,9 @@ class CostLearner:
         for _ in range(5):
             factors = _non_negative(shares, weights)
             errors = np.abs(shares @ factors - 1)
-            weights = np.minimum(1.0, FAR / np.maximum(errors, 1e-9))
+            before, weights = weights, np.minimum(1.0, FAR / np.maximum(errors, 1e-9))
+            if (weights == before).all():  # as for nearly every device: no shape is far off
+                break
         return tuple((prior * factors).tolist())
 
     def _accelerations(self, cost: Cost) -> dict[str, float]:

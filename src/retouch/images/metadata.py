@@ -41,7 +41,7 @@ def plain_png(data: bytes) -> bytes:
     Browsers skip such chunks, too. A file that ends within a chunk keeps its end as it is.
     """
     view = memoryview(data)
-    kept, at, inflated = [view[:_SIGNATURE_BYTES]], _SIGNATURE_BYTES, set[bytes]()
+    kept, at, inflated, whole = [view[:_SIGNATURE_BYTES]], _SIGNATURE_BYTES, set[bytes](), True
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(view[at : at + 4], "big")
         if end > len(data):
@@ -59,8 +59,9 @@ def plain_png(data: bytes) -> bytes:
                 inflated.add(name)
         if needed:
             kept.append(view[at:end])
+        whole &= needed
         at = end
-    return b"".join((*kept, view[at:]))
+    return data if whole else b"".join((*kept, view[at:]))
 
 
 def _is_whole(chunk: memoryview) -> bool:

@@ -32,6 +32,7 @@ State, leases and attempts are not known here.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import (
@@ -39,6 +40,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Executable,
     Integer,
     Select,
     String,
@@ -54,7 +56,7 @@ from sqlalchemy import (
     update,
 )
 
-from retouch.database import insert_into
+from retouch.database import insert_into, insert_of
 from retouch.jobs.tables import fair_clock, fair_share, job, queue_block
 
 BLOCK_SIZE = 1024
@@ -156,18 +158,24 @@ def take_turn(  # noqa: PLR0917 - the flow, and what the job is
     quick_up_to = max(1, mean // 2)
     quick, share = cost <= quick_up_to, max(1, cost // weight)
     flow = {"queue": queue, "priority": priority, "account_id": account_id, "quick": quick}
-    new = insert_into(connection, fair_share).values(**flow, next_tag=clock + share, waiting=1)
-    earliest, own = new.excluded.next_tag, fair_share.c.next_tag + share
-    new = new.on_conflict_do_update(
-        index_elements=list(flow),
-        set_={"next_tag": case((own > earliest, own), else_=earliest), "waiting": fair_share.c.waiting + 1},
-    )
-    tag = connection.execute(new.returning(fair_share.c.next_tag)).scalar_one() - share
+    new = {**flow, "next_tag": clock + share, "waiting": 1, "of_share": share}
+    tag = connection.execute(_take_share(connection.dialect.name), new).scalar_one() - share
     if quick:
         tag -= HEAD_START * mean * (quick_up_to - cost) // quick_up_to
     else:
         tag = max(clock, tag - ALLOWANCE * mean)
     return Share(tag, cost, share, quick)
+
+
+@cache
+def _take_share(dialect: str) -> Executable:
+    """A job more waits in its flow, whose next tag moves on by `of_share`: from where it is, or from the clock."""
+    new = insert_of(dialect, fair_share)
+    earliest, own = new.excluded.next_tag, fair_share.c.next_tag + bindparam("of_share", type_=BigInteger)
+    return new.on_conflict_do_update(
+        index_elements=_FLOW,
+        set_={"next_tag": case((own > earliest, own), else_=earliest), "waiting": fair_share.c.waiting + 1},
+    ).returning(fair_share.c.next_tag)
 
 
 _CLOCK = select(fair_clock.c.tag, fair_clock.c.mean_cost, fair_clock.c.started).where(
@@ -177,8 +185,12 @@ _CLOCK = select(fair_clock.c.tag, fair_clock.c.mean_cost, fair_clock.c.started).
 
 def account_waiting(connection: Connection, account_id: str) -> int:
     """How many jobs of an account wait, in all queues."""
-    query = select(func.coalesce(func.sum(fair_share.c.waiting), 0)).where(fair_share.c.account_id == account_id)
-    return int(connection.execute(query).scalar_one())
+    return int(connection.execute(_ACCOUNT_WAITING, {"of_account": account_id}).scalar_one())
+
+
+_ACCOUNT_WAITING = select(func.coalesce(func.sum(fair_share.c.waiting), 0)).where(
+    fair_share.c.account_id == bindparam("of_account")
+)
 
 
 def join(connection: Connection, queue: str, turn: Turn) -> None:
@@ -190,20 +202,25 @@ def start(connection: Connection, queue: str, turn: Turn) -> None:
     """The job leaves the line because it starts: the clock moves on, and its cost counts in the mean."""
     _leave_share(connection, queue, turn)
     place, drift = turn.place, turn.cost // DRIFT
-    row = insert_into(connection, fair_clock).values(
-        queue=queue, priority=place.priority, tag=max(drift, place.fair_tag), mean_cost=turn.cost, started=1
-    )
+    first = {"queue": queue, "priority": place.priority, "tag": max(drift, place.fair_tag), "mean_cost": turn.cost}
+    of = {"of_tag": place.fair_tag, "of_drift": drift, "of_cost": turn.cost}
+    connection.execute(_move_clock(connection.dialect.name), {**first, "started": 1, **of})
+    _add(connection, queue, turn, -1)
+
+
+@cache
+def _move_clock(dialect: str) -> Executable:
+    """A job of cost `of_cost` starts at `of_tag`."""
+    tag, drift, cost = (bindparam(name, type_=BigInteger) for name in ("of_tag", "of_drift", "of_cost"))
     drifted, mean, started = fair_clock.c.tag + drift, fair_clock.c.mean_cost, fair_clock.c.started
-    row = row.on_conflict_do_update(
-        index_elements=["queue", "priority"],
+    return insert_of(dialect, fair_clock).on_conflict_do_update(
+        index_elements=[fair_clock.c.queue, fair_clock.c.priority],
         set_={
-            "tag": case((drifted > place.fair_tag, drifted), else_=place.fair_tag),
-            "mean_cost": mean + (turn.cost - mean) // (started + 1),
+            "tag": case((drifted > tag, drifted), else_=tag),
+            "mean_cost": mean + (cost - mean) // (started + 1),
             "started": case((started < REMEMBERED, started + 1), else_=started),
         },
     )
-    connection.execute(row)
-    _add(connection, queue, turn, -1)
 
 
 def come_back(connection: Connection, queue: str, turn: Turn) -> None:

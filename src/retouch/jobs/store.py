@@ -54,18 +54,25 @@ def find(connection: Connection, job_id: str, *, lock: bool = False) -> Job:
     """The job, or UnknownJob. lock: keep others from changing it until the transaction ends."""
     if not ID.fullmatch(job_id):  # a caller's text, which the database might not even be able to hold
         raise UnknownJob("There is no such job.")
-    query = select(job).where(job.c.id == job_id)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    row = connection.execute(_FIND_LOCKED if lock else _FIND, {"of_job": job_id}).one_or_none()
     if row is None:
         raise UnknownJob(f"There is no job '{job_id}'.")
     return job_of(row)
 
 
+_FIND = select(job).where(job.c.id == bindparam("of_job"))
+_FIND_LOCKED = _FIND.with_for_update()
+
+
 def find_many(connection: Connection, job_ids: Iterable[str], *, lock: bool = False) -> Mapping[str, Job]:
     """The jobs that exist among `job_ids`. lock: as for `find`."""
-    query = select(job).where(job.c.id.in_(possible(job_ids))).order_by(job.c.sequence)
-    rows = connection.execute(query.with_for_update() if lock else query)
+    rows = connection.execute(_FIND_MANY_LOCKED if lock else _FIND_MANY, {"of_jobs": possible(job_ids)})
     return {row.id: job_of(row) for row in rows}
+
+
+_AMONG = job.c.id.in_(bindparam("of_jobs", expanding=True))
+_FIND_MANY = select(job).where(_AMONG).order_by(job.c.sequence)
+_FIND_MANY_LOCKED = _FIND_MANY.with_for_update()
 
 
 def possible(job_ids: Iterable[str]) -> list[str]:
@@ -75,8 +82,11 @@ def possible(job_ids: Iterable[str]) -> list[str]:
 
 def have_ended(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, bool]:
     """Which of the jobs that exist have ended."""
-    query = select(job.c.id, job.c.finished_at.is_not(None)).where(job.c.id.in_(possible(job_ids)))
-    return {row[0]: bool(row[1]) for row in connection.execute(query)}
+    rows = connection.execute(_HAVE_ENDED, {"of_jobs": possible(job_ids)})
+    return {row[0]: bool(row[1]) for row in rows}
+
+
+_HAVE_ENDED = select(job.c.id, job.c.finished_at.is_not(None)).where(_AMONG)
 
 
 def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ...]:
@@ -193,13 +203,6 @@ def waiting_of(connection: Connection, account_id: str, protocol: str, endpoint:
     asked = {"protocol": protocol, "endpoint": endpoint}
     return [row.id for row in connection.execute(query) if asked.items() <= row.delivery.items()]
 
-
-def any_waiting(connection: Connection, queue: str) -> bool:
-    """Whether a claim has a chance; a cheap look."""
-    return connection.execute(_ANY_WAITING, {"of_queue": queue}).first() is not None
-
-
-_ANY_WAITING = select(job.c.sequence).where(job.c.queue == bindparam("of_queue"), QUEUED).limit(1)
 
 _CAN_START = (
     job.c.queue == bindparam("of_queue"),

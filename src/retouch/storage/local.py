@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -47,6 +47,7 @@ class LocalBlobs(StoredObjects):
         super().__init__(store, keeps_media_types=False, clock=clock)
         self._folder = folder
         self._secret = secret
+        self._syncing = ThreadPoolExecutor(16, thread_name_prefix="sync")
         self._synced_hour: Path | None = None
 
     def _read(self, key: str) -> bytes:
@@ -62,15 +63,25 @@ class LocalBlobs(StoredObjects):
                 yield part
 
     def sync(self, keys: Iterable[str]) -> None:
+        places: list[Path] = []
+        hours: list[Path] = []
         for key in keys:
             read_key(key)
-            with storage_errors("written"), suppress(FileNotFoundError):
-                file = self._folder / key
-                _fsync(file)
-                _fsync(file.parent)  # the file's name
-                if file.parent != self._synced_hour:
-                    _fsync(file.parent.parent)  # and the name of its hour, when that one is new
-                    self._synced_hour = file.parent
+            file = self._folder / key
+            places.append(file)
+            if file.parent not in hours:
+                hours.append(file.parent)
+        places += hours  # they hold the files' names
+        places += {hour.parent for hour in hours if hour != self._synced_hour}  # and the name of a new hour
+        if not places:
+            return
+        with storage_errors("written"):
+            # All at once: a disk that several ask to flush its cache does that once for all of them.
+            others = [self._syncing.submit(_fsync, place) for place in places[1:]]
+            _fsync(places[0])
+            for other in others:
+                other.result()
+        self._synced_hour = hours[-1]
 
     def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
         read_key(key)
@@ -112,7 +123,10 @@ class LocalBlobs(StoredObjects):
 
 
 def _fsync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except FileNotFoundError:  # deleted meanwhile
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -114,11 +114,11 @@ class Gateway:
             while not self._stopping.is_set():
                 if not self._has_room():
                     continue
-                lease = self._parts.service.lease(self._name, QUEUES, self._times.lease_s)
-                if lease is None:
-                    subscription.wait(self._times.poll_s)
-                else:
+                service = self._parts.service
+                if service.head(HOSTED.name) and (lease := service.lease(self._name, QUEUES, self._times.lease_s)):
                     self._begin(lease)
+                else:
+                    subscription.wait(self._times.poll_s)
 
     def _has_room(self) -> bool:
         with self._changed:

@@ -95,8 +95,10 @@ class Heartbeat:
 
     def _keep_cost(self, now: float) -> None:
         """Share what the device was measured at, when that has changed."""
+        if not self.device_name or now < self._keep_cost_at:
+            return
         cost = self.runner.costs.cost
-        if not self.device_name or now < self._keep_cost_at or cost == self._kept_cost:
+        if cost == self._kept_cost:
             return
         for queue in self.queues:
             self.service.keep_cost(queue, self.device_name, cost)

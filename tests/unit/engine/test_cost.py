@@ -39,6 +39,19 @@ def worst_error(cost: Cost, shapes: list[Work]) -> float:
     return max(abs(cost.seconds(work) / DEVICE.seconds(work) - 1) for work in shapes)
 
 
+def test_a_cost_asked_for_in_between_is_that_of_all_that_was_measured() -> None:
+    dice, steady, asked = random.Random(2), CostLearner(), CostLearner()
+    for _ in range(3):
+        for work in [*SHAPES, *(replace(work, text=500) for work in SHAPES)]:  # more than are kept
+            for stage in STAGES:
+                seconds = DEVICE.seconds_of(work, stage) * dice.uniform(0.5, 2)
+                steady.observe(work, stage, seconds)
+                asked.observe(work, stage, seconds)
+                if dice.random() < 0.1:
+                    assert asked.cost
+    assert asked.cost == steady.cost
+
+
 def test_the_prior_is_what_was_published_for_the_large_model() -> None:
     assert Cost().seconds(work_of(replace(REQUEST, guidance_scale=1.0), LARGE)) == pytest.approx(8.7, rel=0.1)
     assert Cost().seconds(work_of(REQUEST, LARGE)) == pytest.approx(17.3, rel=0.1)
