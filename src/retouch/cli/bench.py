@@ -25,7 +25,7 @@ def measure(model: ModelSettings, rounds: int) -> None:
     checkpoint = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
     bound_kernel_cache()
     began = time.perf_counter()
-    engine = Engine(load_pipeline(checkpoint, device=model.device, precision=model.precision))
+    engine = Engine(load_pipeline(checkpoint, device=model.device, precision=model.precision, offload=model.offload))
     sys.stdout.write(f"{checkpoint.name} loaded in {time.perf_counter() - began:.1f} s\n")
     photo = images.decode((files("retouch") / "samples" / "cat.jpg").read_bytes(), field="sample")
     route = Route(MODELS[0], checkpoint)

@@ -63,8 +63,9 @@ def fitting(name: str) -> Iterator[str]:
     except ModuleNotFoundError:
         return
     parts = memory_plan.full_size()
-    yield f"{name} needs of a GPU, with room for an edit of a megapixel: {', '.join(memory_plan.needs(parts))}"
+    candidates = memory_plan.plans(parts)
+    yield f"{name} needs of a GPU, with room for an edit of a megapixel: {', '.join(memory_plan.needs(candidates))}"
     torch = importlib.import_module("torch")
     for index in range(torch.cuda.device_count()):
-        chosen = memory_plan.choose(parts, torch.cuda.mem_get_info(index)[0])
+        chosen = memory_plan.choose(candidates, torch.cuda.mem_get_info(index)[0])
         yield f"cuda:{index}: {f'runs in {chosen}' if chosen else 'too small'}"

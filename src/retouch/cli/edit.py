@@ -76,7 +76,9 @@ def edit(
     def loaded() -> Pipeline:
         with console.status(f"Loading {checkpoint.name} …"):
             wanted = Speaks(judges=safety.prompt_checker == RESIDENT)
-            return load_pipeline(checkpoint, device=model.device, speaks=wanted, precision=model.precision)
+            return load_pipeline(
+                checkpoint, device=model.device, speaks=wanted, precision=model.precision, offload=model.offload
+            )
 
     # Before the model is loaded, unless the model itself is to judge.
     checks = moderation(safety, model.device, lambda: partial(judge, loaded()))

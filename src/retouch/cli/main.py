@@ -98,6 +98,14 @@ Precision = Annotated[
         metavar="auto|bf16|fp8|int8", help="How weights are kept; auto: the most exact that fits. [default: auto]"
     ),
 ]
+Offload = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|none|encoder|blocks",
+        help="What is on the GPU only while it is used: the text encoder, or the network's blocks as well; auto: as "
+        "little as fits. [default: auto]",
+    ),
+]
 SafetyChecker = Annotated[
     str | None,
     typer.Option(
@@ -216,6 +224,7 @@ def serve(
     workers: Workers = None,
     device: Device = None,
     precision: Precision = None,
+    offload: Offload = None,
     database: DatabaseUrl = None,
     storage: StorageUrl = None,
     retention_days: RetentionDays = None,
@@ -263,6 +272,7 @@ def serve(
             model=model,
             device=device,
             precision=precision,
+            offload=offload,
             accept_research_licence=accept_research_licence,
         ),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
@@ -299,6 +309,7 @@ def worker(
     model: Models = None,
     device: Device = None,
     precision: Precision = None,
+    offload: Offload = None,
     database: DatabaseUrl = None,
     storage: StorageUrl = None,
     retention_days: RetentionDays = None,
@@ -333,6 +344,7 @@ def worker(
             model=model,
             device=device,
             precision=precision,
+            offload=offload,
             accept_research_licence=accept_research_licence,
         ),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
@@ -373,6 +385,7 @@ def edit(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    offload: Offload = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same picture. [default: a random one]")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps. [default: the model's own]")] = None,
     size: Annotated[
@@ -406,6 +419,7 @@ def edit(
             model=model,
             device=device,
             precision=precision,
+            offload=offload,
             accept_research_licence=accept_research_licence,
         ),
         settings.read(
@@ -448,6 +462,7 @@ def bench(
     model: Model = None,
     device: Device = None,
     precision: Precision = None,
+    offload: Offload = None,
     rounds: Annotated[int, typer.Option(min=1, help="Edits for each acceleration.")] = 3,
     accept_research_licence: AcceptLicence = None,
 ) -> None:
@@ -461,6 +476,7 @@ def bench(
             model=model,
             device=device,
             precision=precision,
+            offload=offload,
             accept_research_licence=accept_research_licence,
         ),
         rounds,

@@ -145,8 +145,13 @@ def _expander(settings: RewriterSettings, engine: Engine, pipeline: Pipeline) ->
     rewriter: Rewriter
     if settings.rewriter not in WORDS:
         rewriter = _chat_rewriter(settings)
-    elif settings.rewriter != "off" and pipeline.language_model is not None:
+    elif settings.rewriter != "off" and pipeline.language_model is not None and pipeline.language_model.rewrites:
         rewriter = ResidentRewriter(engine, pipeline.language_model, _rules(settings.rewriter_prompt))
+    elif settings.rewriter == RESIDENT:
+        raise InvalidSetting(
+            "--rewriter resident needs the text encoder on the GPU, and --offload keeps it away; say --offload none, "
+            "or name a chat server with --rewriter."
+        )
     else:
         return None
     return PromptExpander(rewriter)

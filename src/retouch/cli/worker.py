@@ -111,7 +111,9 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
 
     def load(checkpoint: Checkpoint) -> Pipeline:
         wanted = speaks(safety, rewriter, checkpoint, model.device)
-        return load_pipeline(checkpoint, device=model.device, speaks=wanted, precision=model.precision)
+        return load_pipeline(
+            checkpoint, device=model.device, speaks=wanted, precision=model.precision, offload=model.offload
+        )
 
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(open_database(store))

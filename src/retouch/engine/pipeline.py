@@ -36,6 +36,10 @@ class LanguageModel(Protocol):
     Only the thread that drives the engine may advance one, see `Engine.interleave`.
     """
 
+    @property
+    def rewrites(self) -> bool:
+        """Whether it is loaded to rewrite; not where it would be brought to the device for every word."""
+
     def rewrite(self, prompt: str, images: Sequence[Pixels], rules: str) -> Generator[None, None, str]:
         """What it answers when it is told `rules`, not yet judged.
 

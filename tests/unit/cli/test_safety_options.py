@@ -11,9 +11,11 @@ import pytest
 
 from retouch import images
 from retouch.catalog import checkpoint_named
-from retouch.cli.policy import check_rewriter, check_safety, provenance_of
+from retouch.cli.policy import check_rewriter, check_safety, job_policy, provenance_of
 from retouch.cli.serve import as_variables
+from retouch.engine.engine import Engine
 from retouch.engine.open_nsfw import OpenNsfw
+from retouch.engine.pipelines.null import NullPipeline
 from retouch.errors import InvalidSetting
 from retouch.settings import ProvenanceSettings, RewriterSettings, SafetySettings, read
 from tests.unit.cli.test_commands import Retouch, is_one_sentence, retouch  # noqa: F401 - a fixture
@@ -166,3 +168,10 @@ def test_the_serving_process_loads_no_torch() -> None:
         "sys.exit(bool({'torch', 'transformers', 'onnxruntime'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_resident_rewriter_that_was_not_loaded_is_refused_by_name() -> None:
+    pipeline = NullPipeline()  # it has no language model, as one whose encoder is offloaded has none to rewrite
+    given = read(SafetySettings, safety_checker="off"), read(RewriterSettings, rewriter="resident")
+    with pytest.raises(InvalidSetting, match="--rewriter resident needs the text encoder on the GPU, and --offload"):
+        job_policy(*given, read(ProvenanceSettings), "cpu", Engine(pipeline), pipeline)

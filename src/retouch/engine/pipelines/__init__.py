@@ -29,13 +29,14 @@ def load_pipeline(
     folder: Path | None = None,
     speaks: Speaks = SILENT,
     precision: str = "auto",
+    offload: str = "auto",
 ) -> Pipeline:
     """Load a checkpoint's weights onto a device; minutes for a large one.
 
     device: `auto` (a GPU when there is one), `cpu`, `cuda` or `cuda:1`. compat: `diffusers` repeats the
     stock pipelines to the bit, their faults included. folder: weights instead of `checkpoint.source`.
-    speaks: what its language model is for beside encoding. precision: `bf16`, `fp8`, `int8`, or `auto`, the most exact
-    that fits.
+    speaks: what its language model is for beside encoding. precision: `bf16`, `fp8`, `int8`, `nf4`, or `auto`, the most
+    exact that fits. offload: `none`, `encoder` or `blocks`, see `memory_plan.OFFLOADS`, or `auto`, what fits.
     Raises UnsupportedParameter for a checkpoint or option this engine does not have, UnknownModel when
     the weights are not there, OutOfMemory when they do not fit.
     """
@@ -53,7 +54,13 @@ def load_pipeline(
     with _module("lean_import", checkpoint.name).without_compiler():
         loading = _module("loading", checkpoint.name)
         pipeline: Pipeline = loading.load(
-            checkpoint, device=device, compat=compat, folder=folder, speaks=speaks, precision=precision
+            checkpoint,
+            device=device,
+            compat=compat,
+            folder=folder,
+            speaks=speaks,
+            precision=precision,
+            offload=offload,
         )
     return pipeline
 

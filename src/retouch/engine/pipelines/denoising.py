@@ -9,9 +9,10 @@ reuse blocks over steps, see `block_cache.py`. Neither knows guidance nor the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -21,7 +22,10 @@ from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb
 from retouch.engine.pipelines.block_cache import BlockCache
 from retouch.engine.pipelines.low_rank import LoraLinear, with_layers
 from retouch.engine.pipelines.modulation import Modulation, adapts_modulation, timestep_at
+from retouch.engine.pipelines.offload import OffloadedBlocks
 from retouch.engine.state import DenoiseState
+
+T = TypeVar("T")
 
 
 class Network(Protocol):
@@ -37,9 +41,6 @@ class Network(Protocol):
 
     def adapted(self, layers: Mapping[str, LoraLinear]) -> Network:
         """The same network with LoRAs on some layers, by their names; this one stays as it is."""
-
-    def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
-        """From now on `velocities` takes and gives these target tokens of the state only. tokens: (n,) int64."""
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -68,9 +69,6 @@ class PlainNetwork:
 
     def adapted(self, layers: Mapping[str, LoraLinear]) -> PlainNetwork:
         return PlainNetwork(with_layers(self.transformer, layers))
-
-    def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
-        raise NotImplementedError
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -105,13 +103,34 @@ class Projected:
     text_rotations: tuple[torch.Tensor, ...]  # (text tokens, head width / 2) complex64 each
 
 
+def narrow(state: DenoiseState, tokens: torch.Tensor) -> None:
+    """From now on the state's `FastNetwork` takes and gives these target tokens only. tokens: (n,) int64.
+
+    For a state that has taken a step.
+    """
+    projected: Projected = state.extras["projected"]
+    targets = state.latents.shape[1]
+    rotation = torch.cat([projected.image_rotation[tokens], projected.image_rotation[targets:]])
+    state.extras["projected"] = replace(projected, image_rotation=rotation)
+    cache: BlockCache | None = state.extras.get("block_cache")
+    if cache is not None:
+        cache.narrow(tokens)
+
+
 class FastNetwork:
     """The same forward without the repetitions. Takes one edit at a time; a network without gradients."""
 
     skips = True
 
-    def __init__(self, transformer: QwenImageTransformer2DModel, modulation: Modulation | None = None) -> None:
-        """modulation: of this network; without one its tables are kept in memory only."""
+    def __init__(
+        self,
+        transformer: QwenImageTransformer2DModel,
+        modulation: Modulation | None = None,
+        offloaded: OffloadedBlocks | None = None,
+    ) -> None:
+        """modulation: of this network; without one its tables are kept in memory only. offloaded: its blocks, when
+        they are on the device only while they are used.
+        """
         self.transformer = transformer
         self.width = transformer.inner_dim
         self.dtype = transformer.dtype
@@ -119,10 +138,12 @@ class FastNetwork:
         assert len(self.blocks) > 1, "the first block and the last one are treated differently"
         self.step_bytes = (2 * len(self.blocks) + 1) * 6 * self.width * self.dtype.itemsize
         self.modulation = modulation or Modulation(transformer)
+        self.offloaded = offloaded
 
     def adapted(self, layers: Mapping[str, LoraLinear]) -> FastNetwork:
         transformer = with_layers(self.transformer, layers)
-        return FastNetwork(transformer, None if adapts_modulation(transformer) else self.modulation)
+        modulation = None if adapts_modulation(transformer) else self.modulation
+        return FastNetwork(transformer, modulation, self.offloaded)
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -149,36 +170,31 @@ class FastNetwork:
         branches: list[list[Conditions]],
     ) -> list[torch.Tensor]:
         """The target's tokens behind the last block, for each branch."""
-        heads = _first_image_heads(self.blocks[0], image, branches[0][0])  # text has not touched the image yet
-        begun = [
-            _block(self.blocks[0], image, text, conditions[0], heads)
-            for text, conditions in zip(texts, branches, strict=True)
-        ]
+        begun = self._holding(0, lambda block: _first_block(block, image, texts, [given[0] for given in branches]))
         if cache is None:
-            return [self._rest(*tokens, conditions) for tokens, conditions in zip(begun, branches, strict=True)]
+            return self._rest(begun, branches)
         count = branches[0][0].targets
         starts = [tokens[:, :count] for tokens, _ in begun]
         first = [start - image[:, :count] for start in starts]
         if cache.serves(state, first):
             cache.count_reuse()
             return [start + rest for start, rest in zip(starts, cache.rest, strict=True)]
-        ends = [self._rest(*tokens, conditions) for tokens, conditions in zip(begun, branches, strict=True)]
+        ends = self._rest(begun, branches)
         cache.keep(first, [end - start for start, end in zip(starts, ends, strict=True)])
         return ends
 
-    def _rest(self, image: torch.Tensor, text: torch.Tensor, conditions: list[Conditions]) -> torch.Tensor:
-        for block, given in zip(self.blocks[1:-1], conditions[1:-1], strict=True):
-            image, text = _block(block, image, text, given)
-        return _last_block(self.blocks[-1], image, text, conditions[-1])
+    def _rest(
+        self, tokens: list[tuple[torch.Tensor, torch.Tensor]], branches: list[list[Conditions]]
+    ) -> list[torch.Tensor]:
+        """Through all blocks but the first, each for all branches, since its weights may have to be brought."""
+        for index in range(1, len(self.blocks) - 1):
+            tokens = self._holding(index, partial(_each, _block, tokens, [given[index] for given in branches]))
+        return self._holding(-1, partial(_each, _last_block, tokens, [given[-1] for given in branches]))
 
-    def narrow(self, state: DenoiseState, tokens: torch.Tensor) -> None:
-        projected = state.extras.get("projected") or self._project(state)
-        targets = state.latents.shape[1]
-        rotation = torch.cat([projected.image_rotation[tokens], projected.image_rotation[targets:]])
-        state.extras["projected"] = replace(projected, image_rotation=rotation)
-        cache: BlockCache | None = state.extras.get("block_cache")
-        if cache is not None:
-            cache.narrow(tokens)
+    def _holding(self, index: int, use: Callable[[Any], T]) -> T:
+        """What `use` makes with a block while its weights are on the device."""
+        block = self.blocks[index]
+        return use(block) if self.offloaded is None else self.offloaded.holding(index, lambda: use(block))
 
     def _project(self, state: DenoiseState) -> Projected:
         network = self.transformer
@@ -246,10 +262,22 @@ Heads: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Query, key and value, each (1, tokens, heads, head width)."""
 
 
-def _first_image_heads(block: Any, image: torch.Tensor, given: Conditions) -> Heads:
+def _first_block(
+    block: Any, image: torch.Tensor, texts: Sequence[torch.Tensor], branches: Sequence[Conditions]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Both streams behind the first block, for each branch. Text has not touched the image yet, which all look at."""
     heads = _room_for_heads(block.attn, image, image.shape[1])
-    _write_image_heads(block, image, given, heads)
-    return heads
+    _write_image_heads(block, image, branches[0], heads)
+    return [_block(block, image, text, given, heads) for text, given in zip(texts, branches, strict=True)]
+
+
+def _each(
+    through: Callable[[Any, torch.Tensor, torch.Tensor, Conditions], T],
+    tokens: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    branches: Sequence[Conditions],
+    block: Any,
+) -> list[T]:
+    return [through(block, image, text, given) for (image, text), given in zip(tokens, branches, strict=True)]
 
 
 def _block(

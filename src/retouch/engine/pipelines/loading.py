@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines import memory_plan
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
 from retouch.engine.pipelines.hub import PARTS, weights_of
+from retouch.engine.pipelines.memory_plan import Plan
 from retouch.engine.pipelines.modulation import Modulation, fingerprint_of, modulation_layers
-from retouch.engine.pipelines.precision import compress
+from retouch.engine.pipelines.offload import HOST, DeviceWeights, OffloadedBlocks, offload_layers, tensors_of
+from retouch.engine.pipelines.precision import STORAGE, compress
 from retouch.engine.pipelines.previews import load_preview
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
 from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
 from retouch.engine.pipelines.text_encoding import TextEncoder
-from retouch.engine.pipelines.vae import FoldedVae, ImageCodec, StockVae
+from retouch.engine.pipelines.vae import FoldedVae, StockVae
 from retouch.engine.sampler import NoiseSchedule
 from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
 
@@ -55,6 +58,7 @@ def load(
     folder: Path | None,
     speaks: Speaks,
     precision: str = "auto",
+    offload: str = "auto",
 ) -> QwenImageEdit:
     """See `load_pipeline`."""
     target = choose_device(device)
@@ -65,48 +69,64 @@ def load(
     folder = folder or find_folder(checkpoint)
     rules = read_rules(folder)
     free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else None
-    storage = storage_of(checkpoint, folder, precision, dtype, free_bytes=free, speaks=speaks)
-    if storage is not None and compat is not None:
-        raise UnsupportedParameter(f"compat mode computes with the weights as they are, not in {storage}.")
+    plan = plan_of(checkpoint, folder, precision, offload, dtype, free_bytes=free, speaks=speaks)
+    if plan != EXACT and compat is not None:
+        raise UnsupportedParameter(f"compat mode computes with the weights as they are, not in {plan}.")
+    if plan.offload != "none" and speaks.rewrites:
+        logger.info("no resident rewriter: the text encoder would be brought to the device for every word")
+        speaks = replace(speaks, rewrites=False)
     with quiet(), torch.inference_mode():
-        return assemble(
-            checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, storage=storage
-        )
+        return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, plan=plan)
 
 
-def storage_of(
+EXACT = Plan("bf16", "none", 0)
+"""Weights in the dtype that is computed in, all of them on the device."""
+
+
+def plan_of(
     checkpoint: Checkpoint,
     folder: Path,
     precision: str,
+    offload: str,
     dtype: torch.dtype,
     *,
     free_bytes: int | None,
     speaks: Speaks = SILENT,
-) -> str | None:
-    """In which of eight bits to keep weights, or None for `dtype`, as `precision` says and the device allows.
+) -> Plan:
+    """How to load, as the options say and the device allows.
 
-    free_bytes: of the device; None asks for no check. Raises UnsupportedParameter, and OutOfMemory with the numbers.
+    free_bytes: of the device; None for a CPU, which has nothing to offload to. Raises UnsupportedParameter, and
+    OutOfMemory with the numbers.
     """
-    if precision not in ("auto", *memory_plan.PRECISIONS):
-        allowed = ", ".join(("auto", *memory_plan.PRECISIONS))
-        raise UnsupportedParameter(f"There is no precision '{precision}'; there are: {allowed}.", field="precision")
+    _check_word("precision", precision, memory_plan.PRECISIONS)
+    _check_word("offload", offload, memory_plan.OFFLOADS)
     if checkpoint.full_precision and precision != "auto":
         raise UnsupportedParameter(
             f"'{checkpoint.name}' runs in float32 only: its numbers span more than '{precision}' tells apart.",
             field="precision",
         )
-    if dtype == torch.float32:
-        if precision == "bf16":
-            raise UnsupportedParameter(
-                f"'{checkpoint.name}' computes in float32 here, not in bf16; say auto, fp8 or int8.", field="precision"
-            )
-        return None if precision == "auto" else precision
-    if free_bytes is not None:
-        with _reading("configuration", folder):
-            parts = memory_plan.parts_of(folder)
-        precision = memory_plan.check(checkpoint.name, parts, precision, free_bytes, speaks=speaks.any)
-        logger.info("%s in %s, %s of the device free", checkpoint.name, precision, memory_plan.gigabytes(free_bytes))
-    return None if precision in ("auto", "bf16") else precision
+    if free_bytes is None and offload not in ("auto", "none"):
+        raise UnsupportedParameter(
+            f"--offload {offload} moves weights between a GPU and the host; on a CPU there is nothing to move.",
+            field="offload",
+        )
+    if dtype == torch.float32 and precision == "bf16":
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' computes in float32 here, not in bf16; say auto, fp8 or int8.", field="precision"
+        )
+    if checkpoint.full_precision or free_bytes is None:
+        return replace(EXACT, precision="bf16" if precision == "auto" else precision)
+    with _reading("configuration", folder):
+        candidates = memory_plan.plans(memory_plan.parts_of(folder), precision, offload, speaks=speaks.any)
+    plan = memory_plan.check(checkpoint.name, candidates, free_bytes)
+    logger.info("%s in %s, %s of the device free", checkpoint.name, plan, memory_plan.gigabytes(free_bytes))
+    return replace(plan, bytes=0)
+
+
+def _check_word(option: str, word: str, known: Sequence[str]) -> None:
+    if word not in ("auto", *known):
+        allowed = ", ".join(("auto", *known))
+        raise UnsupportedParameter(f"There is no {option} '{word}'; there are: {allowed}.", field=option)
 
 
 def dtype_on(device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
@@ -166,29 +186,28 @@ def assemble(
     *,
     compat: bool,
     speaks: Speaks = SILENT,
-    storage: str | None = None,
+    plan: Plan = EXACT,
+    disk: Path | None = None,
 ) -> QwenImageEdit:
-    """Read every part of a complete folder and put them together. storage: see `storage_of`."""
+    """Read every part of a complete folder and put them together. disk: see `OffloadedBlocks`."""
     vae = _vae(folder, device, dtype)
     channels = vae.config.z_dim
-    codec: ImageCodec = StockVae(vae) if compat else FoldedVae(vae)
+    codec = StockVae(vae) if compat else FoldedVae(vae)
+    weights = tensors_of(codec)
     network: Network
     if compat:
         network = PlainNetwork(_transformer(folder, device, dtype))
+        weights += tensors_of(network.transformer)
     else:
-        transformer = _transformer(folder, torch.device("cpu"), dtype)
-        if storage is not None:
-            compress(transformer.transformer_blocks, storage, keep=frozenset(modulation_layers(transformer)))
-        modulation = None
-        if device.type != "cpu":
-            with _reading("transformer", folder):
-                place(transformer, device)
-            weights = folder / "transformer"
-            modulation = Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint_of(weights))
-        network = FastNetwork(transformer, modulation)
+        network = _fast_network(folder, device, dtype, plan, disk)
+        away = [] if network.offloaded is None else [network.transformer.transformer_blocks]
+        weights += tensors_of(network.transformer, without=[*modulation_layers(network.transformer), *away])
     text_encoder, heads = _text_encoder(
-        checkpoint, rules, folder, device, dtype, compat=compat, speaks=speaks, storage=storage
+        checkpoint, rules, folder, device, dtype, compat=compat, speaks=speaks, plan=plan, disk=disk
     )
+    if plan.offload == "none":
+        weights += tensors_of(text_encoder.model)
+    weights += [] if heads is None else [head for head in (heads.whole, heads.answers) if head is not None]
     return QwenImageEdit(
         checkpoint,
         rules,
@@ -202,7 +221,28 @@ def assemble(
         dtype=dtype,
         compat=compat,
         heads=heads,
+        weights=DeviceWeights(weights, device),
     )
+
+
+def _fast_network(folder: Path, device: torch.device, dtype: torch.dtype, plan: Plan, disk: Path | None) -> FastNetwork:
+    transformer = _transformer(folder, HOST, dtype)
+    if plan.precision in STORAGE:
+        compress(transformer.transformer_blocks, plan.precision, keep=frozenset(modulation_layers(transformer)))
+    modulation, offloaded = None, None
+    away = plan.offload == "blocks"
+    if device != HOST:
+        with _reading("transformer", folder):
+            place(transformer, device, without=transformer.transformer_blocks if away else None)
+        weights = folder / "transformer"
+        modulation = Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint_of(weights))
+    if away:
+        offloaded = OffloadedBlocks(transformer.transformer_blocks, device, disk=_below(disk, "blocks"))
+    return FastNetwork(transformer, modulation, offloaded)
+
+
+def _below(disk: Path | None, name: str) -> Path | None:
+    return None if disk is None else disk / name
 
 
 def _vae(folder: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLQwenImage:
@@ -220,9 +260,11 @@ def _transformer(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen
         return _whole(QwenImageTransformer2DModel, folder / "transformer", device, torch_dtype=dtype)
 
 
-def place(transformer: QwenImageTransformer2DModel, device: torch.device) -> None:
-    """Move every weight to a device but those of the modulation, which a table replaces there."""
-    stays = set(modulation_layers(transformer))
+def place(
+    transformer: QwenImageTransformer2DModel, device: torch.device, *, without: torch.nn.Module | None = None
+) -> None:
+    """Move every weight to a device but those of the modulation, which a table replaces there, and of `without`."""
+    stays = {*modulation_layers(transformer), *(() if without is None else without.modules())}
     for module in transformer.modules():
         if module in stays:
             continue
@@ -247,17 +289,23 @@ def _text_encoder(
     *,
     compat: bool,
     speaks: Speaks,
-    storage: str | None = None,
+    plan: Plan = EXACT,
+    disk: Path | None = None,
 ) -> tuple[TextEncoder, LanguageHeads | None]:
     unneeded = "" if speaks.any else "lm_head."
+    storage = "fp8" if plan.precision in memory_plan.FOUR_BITS else plan.precision
     with _reading("text encoder", folder):
-        first = device if storage is None else torch.device("cpu")
+        first = device if plan == EXACT else HOST
         model = _whole(
             Qwen2_5_VLForConditionalGeneration, folder / "text_encoder", first, unneeded=unneeded, dtype=dtype
         )
-        if storage is not None:
+        if storage in STORAGE:
             compress(model.model.language_model, storage)
-            model.to(device)
+        if plan.offload == "none":
+            model.model.to(device)
+        else:
+            for name in ("visual", "language_model"):
+                offload_layers(getattr(model.model, name), device, disk=_below(disk, name))
         encoder = TextEncoder(
             model.model,  # without the head that would predict words
             Qwen2Tokenizer.from_pretrained(folder / "tokenizer"),
@@ -265,10 +313,11 @@ def _text_encoder(
             numbered=rules.several,
             max_prompt_tokens=checkpoint.max_prompt_tokens,
             positions=not compat,
+            device=device,
         )
     if not speaks.any:
         return encoder, None
-    head = model.lm_head.weight.detach()
+    head = model.lm_head.weight.detach().to(device)
     return encoder, language_heads(head, encoder.tokenizer, whole=speaks.rewrites, answers=speaks.judges)
 
 

@@ -7,7 +7,7 @@ for one edit's own work is an estimate. Loads nothing and measures no device.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,21 @@ from retouch.errors import OutOfMemory
 
 PRECISIONS = ("bf16", "fp8", "int8")
 
+OFFLOADS = ("none", "encoder", "blocks")
+"""What is on the device only while it is used: nothing; the text encoder; the network's blocks as well."""
+
+AUTO = (("bf16", "none"), ("bf16", "encoder"), ("fp8", "none"), ("fp8", "encoder"), ("bf16", "blocks"))
+"""What `auto` tries, in order: exact ones first, but the one that waits for the bus at every block comes last."""
+
+BYTES_PER_WEIGHT = {"fp8": 1.0, "int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / 64 / 256}
+"""Of a linear layer's weight; nf4 has a byte of scale for 64 weights, and four bytes for 256 of these scales."""
+
+BLOCKS_HELD = 2
+"""Of those that are offloaded: the one in use and the next."""
+
 ROOM_BYTES = 4 * 10**9
-"""For one edit of a megapixel: its state, a block's work, the decoder's 1.4 GB. Estimated, not measured on a GPU."""
+"""For one edit of a megapixel: its state, a block's work, the decoder's 1.4 GB, an offloaded encoder's largest layer,
+its embeddings of 1.1 GB. Estimated, not measured on a GPU."""
 
 FULL_ENCODER: dict[str, Any] = {
     "text_config": {
@@ -47,43 +60,78 @@ FULL_ENCODER: dict[str, Any] = {
 class Parts:
     """Parameters of a checkpoint by what can be done with them.
 
-    blocks, encoder: weights of linear layers that eight bits can hold, of the network and the language model. rest:
-    everything else on the device. modulation: replaced by a table there. head: of the language model, loaded when it
-    is to speak. rows: of the compressible layers, each with a scale.
+    blocks, encoder: weights of linear layers that can be kept in fewer bits, of the network and the language model.
+    block_rest, encoder_rest: what else these have, the vision tower among it. network_rest: what the network has beside
+    its blocks. modulation: what makes tables of it and stays in the host's memory. head: of the language model, loaded
+    when it is to speak. block_rows, encoder_rows: of the linear layers, each with a scale in eight bits. layers: how
+    many blocks there are.
     """
 
     blocks: int
+    block_rest: int
+    network_rest: int
     encoder: int
-    rest: int
+    encoder_rest: int
+    vae: int
     modulation: int
     head: int
-    rows: int
+    block_rows: int
+    encoder_rows: int
+    layers: int
 
-    def device_bytes(self, precision: str, *, itemsize: int = 2, speaks: bool = False) -> int:
-        """What the weights take of the device, without room for an edit."""
-        large = self.blocks + self.encoder
-        rest = (self.rest + (self.head if speaks else 0)) * itemsize
-        if precision == "bf16":
-            return large * itemsize + rest
-        return large + self.rows * itemsize + rest
+    def device_bytes(
+        self,
+        precision: str,
+        offload: str = "none",
+        *,
+        itemsize: int = 2,
+        speaks: bool = False,
+        blocks_bytes: int | None = None,
+    ) -> int:
+        """What the weights take of the device, without room for an edit. blocks_bytes: of a file that holds them."""
+        blocks = self.block_rest * itemsize
+        blocks += _bytes(precision, self.blocks, self.block_rows, itemsize) if blocks_bytes is None else blocks_bytes
+        if offload == "blocks":
+            blocks = blocks * BLOCKS_HELD // self.layers
+        # Fewer than eight bits are for the network only: words are worth more to an edit than they take.
+        encoder = _bytes("fp8" if precision in FOUR_BITS else precision, self.encoder, self.encoder_rows, itemsize)
+        encoder += self.encoder_rest * itemsize
+        rest = self.network_rest + self.vae + (self.head if speaks else 0)
+        return blocks + (encoder if offload == "none" else 0) + rest * itemsize
 
 
-def count(transformer: nn.Module, encoder: nn.Module, vae: nn.Module) -> Parts:
+FOUR_BITS = ("nf4", "gguf")
+
+
+def _bytes(precision: str, weights: int, rows: int, itemsize: int) -> int:
+    if precision == "bf16":
+        return weights * itemsize
+    scales = rows * itemsize if precision in ("fp8", "int8") else 0
+    return round(weights * BYTES_PER_WEIGHT[precision]) + scales
+
+
+def count(transformer: Any, encoder: Any, vae: nn.Module) -> Parts:
     """The parts of modules, on whatever device."""
+    blocks = transformer.transformer_blocks
     modulation = frozenset(modulation_layers(transformer))
-    blocks = [layer for _, _, layer in compressible(transformer.transformer_blocks, modulation)]  # type: ignore[arg-type]
-    words = [layer for _, _, layer in compressible(encoder.model.language_model)]  # type: ignore[union-attr, arg-type]
-    tables = sum(_size(layer) for layer in modulation)
-    head = _size(encoder.lm_head)  # type: ignore[arg-type]
-    everything = _size(transformer) + _size(encoder) + folded_size(vae)
-    large = [sum(layer.weight.numel() for layer in layers) for layers in (blocks, words)]
+    large = [layer for _, _, layer in compressible(blocks, modulation)]
+    words = [layer for _, _, layer in compressible(encoder.model.language_model)]
+    makers = [layer for layer in modulation if layer is not transformer.norm_out.linear]
+    tables, in_blocks = sum(map(_size, modulation)), sum(map(_size, makers))
+    head = _size(encoder.lm_head)
+    weights = [sum(layer.weight.numel() for layer in layers) for layers in (large, words)]
     return Parts(
-        blocks=large[0],
-        encoder=large[1],
-        rest=everything - sum(large) - tables - head,
+        blocks=weights[0],
+        block_rest=_size(blocks) - weights[0] - in_blocks,
+        network_rest=_size(transformer) - _size(blocks) - (tables - in_blocks),
+        encoder=weights[1],
+        encoder_rest=_size(encoder) - weights[1] - head,
+        vae=folded_size(vae),
         modulation=tables,
         head=head,
-        rows=sum(layer.weight.shape[0] for layer in (*blocks, *words)),
+        block_rows=sum(layer.weight.shape[0] for layer in large),
+        encoder_rows=sum(layer.weight.shape[0] for layer in words),
+        layers=len(blocks),
     )
 
 
@@ -120,29 +168,60 @@ def parts_of(folder: Path) -> Parts:
         )
 
 
-def choose(parts: Parts, free_bytes: int, *, speaks: bool = False) -> str | None:
-    """The most exact precision that leaves room for an edit, or None."""
-    for precision in PRECISIONS:
-        if parts.device_bytes(precision, speaks=speaks) + ROOM_BYTES <= free_bytes:
-            return precision
-    return None
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a checkpoint is loaded. bytes: what it needs of the device, with room for an edit."""
+
+    precision: str
+    offload: str
+    bytes: int
+
+    def __str__(self) -> str:
+        return self.precision + OFFLOADED[self.offload]
 
 
-def check(name: str, parts: Parts, precision: str, free_bytes: int, *, speaks: bool = False) -> str:
-    """The precision to load in; `auto` chooses. Raises OutOfMemory with the numbers when it does not fit."""
-    chosen = choose(parts, free_bytes, speaks=speaks) if precision == "auto" else precision
-    if chosen is not None and parts.device_bytes(chosen, speaks=speaks) + ROOM_BYTES <= free_bytes:
-        return chosen
-    raise OutOfMemory(
-        f"'{name}' does not fit this device, of which {gigabytes(free_bytes)} are free. It needs "
-        f"{'; '.join(needs(parts, speaks=speaks))}, {gigabytes(ROOM_BYTES)} of it as room for an edit."
+OFFLOADED = {"none": "", "encoder": " with the encoder swapped", "blocks": " with the blocks swapped"}
+
+
+def plans(
+    parts: Parts,
+    precision: str = "auto",
+    offload: str = "auto",
+    *,
+    speaks: bool = False,
+    blocks_bytes: int | None = None,
+) -> tuple[Plan, ...]:
+    """What comes into question for the two options, the most wanted first; see `Parts.device_bytes`."""
+    if precision == "auto":
+        pairs = [(each, how) for each, how in AUTO if offload in ("auto", how)]
+    else:
+        pairs = [(precision, how) for how in (OFFLOADS if offload == "auto" else (offload,))]
+    return tuple(
+        Plan(each, how, parts.device_bytes(each, how, speaks=speaks, blocks_bytes=blocks_bytes) + ROOM_BYTES)
+        for each, how in pairs
     )
 
 
-def needs(parts: Parts, *, speaks: bool = False) -> Iterable[str]:
+def choose(candidates: Sequence[Plan], free_bytes: int) -> Plan | None:
+    """The first that fits."""
+    return next((plan for plan in candidates if plan.bytes <= free_bytes), None)
+
+
+def check(name: str, candidates: Sequence[Plan], free_bytes: int) -> Plan:
+    """The plan to load by. Raises OutOfMemory with the numbers when none fits."""
+    chosen = choose(candidates, free_bytes)
+    if chosen is not None:
+        return chosen
+    raise OutOfMemory(
+        f"'{name}' does not fit this device, of which {gigabytes(free_bytes)} are free. It needs "
+        f"{'; '.join(needs(candidates))}, {gigabytes(ROOM_BYTES)} of it as room for an edit."
+    )
+
+
+def needs(candidates: Iterable[Plan]) -> Iterator[str]:
     """`bf16: 47.0 GB` and so on, with room for an edit."""
-    for precision in PRECISIONS:
-        yield f"{precision}: {gigabytes(parts.device_bytes(precision, speaks=speaks) + ROOM_BYTES)}"
+    for plan in candidates:
+        yield f"{plan}: {gigabytes(plan.bytes)}"
 
 
 def gigabytes(count: int) -> str:

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 TRAIN_TIMESTEPS = 1000
 
+MODULATION = ("img_mod", "txt_mod")
+"""Names of a block's parts that make its modulation."""
+
 TABLES_BYTES = 512 * 2**20
 """Of tables that no running edit holds any more; those of running edits are never made twice."""
 

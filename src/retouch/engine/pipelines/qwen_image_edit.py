@@ -21,9 +21,10 @@ from retouch.engine.cost import StateMemory, work_of_spec
 from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
-from retouch.engine.pipelines.denoising import Network
+from retouch.engine.pipelines.denoising import Network, narrow
 from retouch.engine.pipelines.loras import Loaded, Loras
 from retouch.engine.pipelines.masking import Region, first_step
+from retouch.engine.pipelines.offload import DeviceWeights
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import SUFFIX_TOKENS, TextEncoder
@@ -105,6 +106,7 @@ class QwenImageEdit:
         dtype: torch.dtype,
         compat: bool = False,
         heads: LanguageHeads | None = None,
+        weights: DeviceWeights | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.rules = rules
@@ -118,6 +120,7 @@ class QwenImageEdit:
         self.dtype = dtype
         self.compat = compat
         self.language_model = None if heads is None else Speaker(text_encoder, self._vision_copies, heads)
+        self.weights = weights
         self.loras = Loras(network, device, exact=compat)
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
 
@@ -224,6 +227,15 @@ class QwenImageEdit:
         reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return (free + reserved) // 2
 
+    def leave_device(self) -> None:
+        """LoRAs and the states of edits stay; they are small beside the weights."""
+        if self.weights is not None:
+            self.weights.leave()
+
+    def enter_device(self) -> None:
+        if self.weights is not None:
+            self.weights.enter()
+
     def _check(self, spec: EditSpec, images: Sequence[Pixels]) -> None:
         if len(images) > 1 and not self.rules.several:
             raise TooManyImages("images", len(images), 1, self.checkpoint.name)
@@ -316,7 +328,7 @@ class QwenImageEdit:
         latents = state.latents
         if region is not None and region.open(state):
             if state.step_index == first_step(state.spec.steps):
-                network.narrow(state, region.tokens)
+                narrow(state, region.tokens)
                 state.latents = region.settle(latents, sigma)
             latents = state.latents[:, region.tokens]
         velocity, without = network.velocities(state, latents, sigma)

@@ -55,6 +55,10 @@ class Speaker:
         self._answers = heads.answers
         self._end = encoder.tokenizer.convert_tokens_to_ids(END)
 
+    @property
+    def rewrites(self) -> bool:
+        return self._head is not None
+
     def rewrite(
         self,
         prompt: str,

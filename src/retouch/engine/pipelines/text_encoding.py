@@ -52,7 +52,7 @@ class TextEncoder:
 
     model: a `Qwen2_5_VLModel`, without its language head. numbered: whether each image is announced as
     `Picture 1: ` (the Plus checkpoints) or stands there bare (the first one). positions: False repeats
-    the stock pipelines, see the module. max_prompt_tokens: of the caller's own words.
+    the stock pipelines, see the module. max_prompt_tokens: of the caller's own words. device: where it computes.
     """
 
     def __init__(
@@ -64,8 +64,10 @@ class TextEncoder:
         numbered: bool,
         max_prompt_tokens: int,
         positions: bool = True,
+        device: torch.device | None = None,
     ) -> None:
         self.model = model
+        self.device: torch.device = device or model.device  # its weights may lie elsewhere while they are not used
         self.tokenizer = tokenizer
         self.processor = ImageAndTextProcessor(image_processor, tokenizer)
         self.numbered = numbered
@@ -115,7 +117,7 @@ class TextEncoder:
         """(1, tokens) of a text without images, on the model's device."""
         with self._processing:
             ids: torch.Tensor = self.tokenizer(text, return_tensors="pt").input_ids
-        return ids.to(self.model.device)
+        return ids.to(self.device)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         with self._processing:
@@ -130,10 +132,10 @@ class TextEncoder:
             inputs = self.processor(text=[text], images=list(images), padding=True, return_tensors="pt")
         # numpy's memory starts anywhere, and the last bits of a product on a CPU depend on where
         copies = {name: tensor.clone() for name, tensor in inputs.items()}
-        return {name: pinned(tensor, self.model.device) for name, tensor in copies.items()}
+        return {name: pinned(tensor, self.device) for name, tensor in copies.items()}
 
     def _to_device(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: tensor.to(self.model.device, non_blocking=True) for name, tensor in inputs.items()}
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in inputs.items()}
 
     def embedded(
         self, inputs: dict[str, torch.Tensor], images_key: tuple[str, ...], *, positions: bool = True

@@ -26,10 +26,11 @@ class ImageCodec(Protocol):
         """The image of latents."""
 
 
-class FoldedVae:
+class FoldedVae(nn.Module):
     """A stock autoencoder after folding. Takes it over: the argument is changed in place."""
 
     def __init__(self, vae: AutoencoderKLQwenImage) -> None:
+        super().__init__()
         self.encoder = fold(vae.encoder)
         self.decoder = fold(vae.decoder)
         self.quant_conv = fold(vae.quant_conv)
@@ -53,10 +54,11 @@ class FoldedVae:
         return weight
 
 
-class StockVae:
+class StockVae(nn.Module):
     """The stock autoencoder as it is, for parity to the last bit."""
 
     def __init__(self, vae: AutoencoderKLQwenImage) -> None:
+        super().__init__()
         self.vae = vae
         self.mean, self.std = (value.to(vae.dtype) for value in _statistics(vae, (1, -1, 1, 1, 1)))
 

@@ -1,0 +1,96 @@
+"""Offloaded weights change no byte, and are really away while they are not used.
+
+On a CPU there is no other memory to move them to, so here they go to the disk; what is left in their place is no weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from retouch.edit import Acceleration, EditSpec
+from retouch.engine.pipelines import loading
+from retouch.engine.pipelines.memory_plan import Plan
+from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
+from retouch.images import Pixels
+from tests.tiny_checkpoints import checkpoint, picture, shared
+
+FOLDER = shared("plus-2511")
+CPU = torch.device("cpu")
+PHOTO = picture(1, 64, 64)
+
+
+def load(offload: str = "none", precision: str = "bf16", disk: Path | None = None) -> QwenImageEdit:
+    row, rules, plan = checkpoint(FOLDER), loading.read_rules(FOLDER), Plan(precision, offload, 0)
+    with loading.quiet(), torch.inference_mode():
+        return loading.assemble(row, rules, FOLDER, CPU, torch.float32, compat=False, plan=plan, disk=disk)
+
+
+def run(pipeline: QwenImageEdit, **changes: object) -> Pixels:
+    spec = EditSpec("make it grayscale", 64, 64, seed=1, steps=3, guidance_scale=4.0, **changes)
+    state = pipeline.prepare(spec, [PHOTO])
+    while not state.done:
+        pipeline.denoise([state])
+    return pipeline.decode(state)
+
+
+def spoil(folder: Path) -> None:
+    """Make what is kept on the disk the only weights there are."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+@pytest.mark.parametrize("offload", ["encoder", "blocks"])
+def test_an_edit_is_the_same_byte_for_byte(offload: str, precision: str, tmp_path: Path) -> None:
+    plain = run(load(precision=precision))
+    pipeline = load(offload, precision, tmp_path)
+    np.testing.assert_array_equal(run(pipeline), plain)
+    np.testing.assert_array_equal(run(pipeline), plain)
+    assert np.ptp(plain) > 0
+
+
+def test_weights_are_away_while_they_are_not_used(tmp_path: Path) -> None:
+    pipeline = load("blocks", disk=tmp_path)
+    run(pipeline)
+    spoil(tmp_path)
+    with pytest.raises(SafetensorError):
+        run(pipeline, negative_prompt="another one")
+
+
+def test_reused_blocks_need_no_weights(tmp_path: Path) -> None:
+    pipelines = load(), load("blocks", disk=tmp_path)
+    for pipeline in pipelines:
+        pipeline.checkpoint = replace(pipeline.checkpoint, block_cache=True)
+    spec = EditSpec("make it red", 64, 64, seed=1, steps=12, guidance_scale=4.0, acceleration=Acceleration.HIGH)
+    images = []
+    for pipeline in pipelines:
+        state = pipeline.prepare(spec, [PHOTO])
+        while not state.done:
+            pipeline.denoise([state])
+        images.append(pipeline.decode(state))
+    np.testing.assert_array_equal(*images)
+
+
+def test_a_model_that_left_the_device_comes_back_the_same() -> None:
+    pipeline = load()
+    plain = run(pipeline)
+    spec = EditSpec("make it grayscale", 64, 64, seed=1, steps=3, guidance_scale=4.0)
+    state = pipeline.prepare(spec, [PHOTO])
+    pipeline.denoise([state])
+    before = [tensor.data_ptr() for tensor in pipeline.weights.tensors]
+    pipeline.leave_device()
+    pipeline.leave_device()
+    away = [tensor.data_ptr() for tensor in pipeline.weights.tensors]
+    assert not set(before) & set(away)
+    pipeline.enter_device()
+    assert not set(away) & {tensor.data_ptr() for tensor in pipeline.weights.tensors}
+    while not state.done:
+        pipeline.denoise([state])
+    np.testing.assert_array_equal(pipeline.decode(state), plain)
