@@ -42,13 +42,13 @@ OPEN = frozenset({AttemptState.PLANNED, AttemptState.SENDING, AttemptState.ACCEP
 
 FROM: Mapping[AttemptState, frozenset[AttemptState]] = {
     AttemptState.SENDING: frozenset({AttemptState.PLANNED}),
-    AttemptState.ACCEPTED: frozenset({AttemptState.SENDING, AttemptState.UNKNOWN}),
+    AttemptState.ACCEPTED: frozenset({AttemptState.SENDING, AttemptState.UNKNOWN, AttemptState.ACCEPTED}),
     AttemptState.DONE: frozenset({AttemptState.SENDING, AttemptState.ACCEPTED, AttemptState.UNKNOWN}),
     AttemptState.REFUSED: frozenset({AttemptState.SENDING, AttemptState.ACCEPTED, AttemptState.UNKNOWN}),
     AttemptState.UNKNOWN: frozenset({AttemptState.SENDING, AttemptState.ACCEPTED}),
     AttemptState.ABANDONED: frozenset({AttemptState.PLANNED, AttemptState.ACCEPTED}),
 }
-"""From which states each can be reached."""
+"""From which states each can be reached. A webhook may name the job before the answer to its submit does."""
 
 LATE = frozenset({AttemptState.DONE, AttemptState.REFUSED})
 """What an answer that comes after the job's end may still make of an unknown attempt: it says what is owed."""

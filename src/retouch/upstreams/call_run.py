@@ -328,6 +328,9 @@ class CallRun:
         if rule.has("S") and same_job:
             return _Again(rule, fault, attempt)
         if rule.has("L") or rule.has("U"):
+            row = book.read(attempt.id)
+            if row is not None and row.state is AttemptState.ACCEPTED and phase is Phase.SUBMIT:
+                return self._await(row, ticket_of(row))  # a webhook has named it before the answer was lost
             book.end(attempt, AttemptState.UNKNOWN, fault, None, judgement)
             self._check()
             if rule.has("L"):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 
 import structlog
 
@@ -28,6 +29,12 @@ logger = structlog.get_logger(__name__)
 
 QUEUES = (HOSTED.name,)
 DEVICE = "hosted providers"
+
+
+class WebhookVerdict(Enum):
+    TAKEN = "taken"
+    FORGED = "forged"
+    NOBODYS = "nobody's"  #: there is no such attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +192,24 @@ class Gateway:
 
     # --- webhooks
 
-    def webhook(self, attempt_id: str, headers: dict[str, str], body: bytes) -> bool:
-        """A provider says something of an attempt: True unless it is forged. It only makes the next look come sooner.
+    def webhook(self, attempt_id: str, headers: Mapping[str, str], body: bytes) -> WebhookVerdict:
+        """A provider says something of an attempt; headers in lower case. It only makes the next look come sooner.
 
-        A submit whose answer was lost gets its name by it.
+        A submit whose answer was lost gets its name by it. Nothing it says is believed, and one that names another job
+        than the answer did, or comes late, changes nothing.
         """
         attempt = self._book.read(attempt_id)
         if attempt is None:
-            return False
-        target = self._parts.routes().target(attempt.target)
-        connection = None if target is None else self._parts.routes().connect(target.upstream, attempt.account_id)
+            return WebhookVerdict.NOBODYS
+        routes = self._parts.routes()
+        target = routes.target(attempt.target)
+        connection = None if target is None else routes.connect(target.upstream, attempt.account_id)
         if target is None or connection is None:
-            return True
+            return WebhookVerdict.TAKEN
         ticket = connection.upstream.verify_webhook(target.model, headers, body)
         if ticket is None:
-            return False
-        if attempt.state in (AttemptState.SENDING, AttemptState.UNKNOWN):
+            return WebhookVerdict.FORGED
+        if attempt.state in (AttemptState.SENDING, AttemptState.UNKNOWN) and attempt.settled_at is None:
             self._book.accept(attempt, ticket)
-        self.wake(attempt.job_id)
-        return True
+        self.wake(attempt.job_id)  # another server that has the job sees it at its next look
+        return WebhookVerdict.TAKEN
