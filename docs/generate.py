@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from retouch.catalog import CHECKPOINTS, MODELS, Limits
+from retouch.catalog.profiles import Behaviour, Cell, Profile, SizeWay, hosted
 from retouch.errors import RetouchError
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -145,7 +146,114 @@ def commands() -> str:
     return "# Commands\n\n" + "\n".join(parts)
 
 
-PAGES: dict[str, Callable[[], str]] = {"errors.md": error_codes, "models.md": models, "commands.md": commands}
+PROVIDERS_HEAD = """# What each provider does with a parameter
+
+Callers send the same request wherever it is made. What becomes of each parameter at a target is data, and this page and
+the answer of `GET /v1/models/{id}` are made from it.
+
+| letter | meaning | what the answer says |
+|---|---|---|
+| P | passthrough: sent as it is | nothing |
+| R | renamed: sent under the provider's name, which follows | nothing |
+| C | converted: another value that means the same, or the nearest there is | a notice where it is not the same |
+| E | emulated: done by the gateway | a notice where the image was changed here |
+| D | dropped | a notice `ignored`; a request that is `strict` is refused instead |
+| X | refused by its name, or another target is asked | the error, if no target can take it |
+
+## Parameters
+
+"""
+
+PROVIDERS_RULES = """
+Whatever is behind it, the gateway itself sees to {everywhere}.
+
+- **prompt**: a provider that reads 800 characters gets no longer one in silence. Another target is asked; where there
+  is none, the end is left out and a notice says so.
+- **images**: more than a model takes are refused, or another target is asked.
+- **mask**: where none is read, the provider edits all of the image and the untouched first input is put back outside
+  the mask, pixel for pixel. That needs the shape of the first input.
+- **size**: an exact size is delivered exactly. What a provider cannot be told is resized, and cut to its middle where
+  the shape is another. Without a size the answer follows the input, as everywhere.
+- **aspect_ratio** is the shape without a size, and the scale.
+- **seed**: absent, one is drawn below 2³¹, sent and reported. A notice says where the same seed may give another image.
+- **num_images**: as many requests as it takes. With a seed of the caller's each image has a request and a seed of its
+  own, from the given one up, so that each can be made again alone.
+- **output_format**: always said, because what providers make by themselves differs. png is asked for when the file is
+  written again here, so that it is lossy once at most.
+- **enable_prompt_expansion** and a watermark are always said to be off unless they are asked for; two providers do both
+  by themselves.
+- **loras**: links and repositories of the hub; some providers have them at another endpoint, with another price.
+- Parameters of a provider that have no row here: `upstream_options`, by kind.
+
+## Models
+
+Prices are those of the providers' pages in 2026, in US dollars; write your own into the [routes
+file](../how-to/lead-edits-to-hosted-providers.md). *Unverified* is what no page of the provider says.
+
+| model | column, and what differs | inputs | images | sizes | steps | guidance scale | makes | price | unverified |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+
+_SIZE_WORDS = {
+    SizeWay.EXACT: "any",
+    SizeWay.ROUNDED: "any, rounded to 16",
+    SizeWay.ENUMERATED: "one of {count}",
+    SizeWay.FIXED: "not chosen, about a megapixel",
+}
+_LETTERS = {
+    Behaviour.PASSTHROUGH: "P",
+    Behaviour.RENAMED: "R",
+    Behaviour.CONVERTED: "C",
+    Behaviour.EMULATED: "E",
+    Behaviour.DROPPED: "D",
+    Behaviour.REFUSED: "X",
+}
+
+
+def providers() -> str:
+    """The table of parameters by column, and every hosted model."""
+    table = hosted()
+
+    def cell(field: str, cell: Cell) -> str:
+        name = f" `{cell.name}`" if cell.sent and cell.name != field else ""
+        return _LETTERS[cell.behaviour] + name
+
+    head = _row("parameter", *table.columns.values()) + "|---" * (len(table.columns) + 1) + "|\n"
+    rows = [_row(f"`{name}`", *(cell(name, c[name]) for c in table.column_cells.values())) for name in table.fields]
+    everywhere = ", ".join(f"`{name}`" for name in table.everywhere if name != "model")
+    listed = [_row(*_profile_cells(profile, cell)) for profile in table.profiles.values()]
+    rules = PROVIDERS_RULES.replace("{everywhere}", everywhere)
+    return PROVIDERS_HEAD + head + "".join(rows) + rules + "".join(listed)
+
+
+def _profile_cells(profile: Profile, shown: Callable[[str, Cell], str]) -> list[object]:
+    table = hosted()
+    common = table.column_cells[profile.column]
+    own = [f"`{name}` {shown(name, cell)}" for name, cell in profile.cells.items() if cell != common[name]]
+
+    def limits(value: Limits | None) -> str:
+        return "–" if value is None else f"{value.minimum:g} to {value.maximum:g}"
+
+    return [
+        f"`{profile.id}`",
+        ", ".join([table.columns[profile.column], *own]),
+        profile.max_images,
+        profile.max_num_images,
+        _SIZE_WORDS[profile.sizes.way].format(count=len(profile.sizes.choices)),
+        limits(profile.steps),
+        limits(profile.guidance),
+        ", ".join(each.value for each in profile.output_formats),
+        "–" if profile.price is None else str(profile.price),
+        ", ".join(profile.unverified) or "–",
+    ]
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "errors.md": error_codes,
+    "models.md": models,
+    "providers.md": providers,
+    "commands.md": commands,
+}
 
 
 def _summary(error: type[RetouchError]) -> str:

@@ -201,6 +201,12 @@ class RewriterSettings(_Component):
     rewriter_key: SecretStr | None = Field(None, description="the chat server's key")
 
 
+class RoutesSettings(_Component):
+    """Where edits may go besides our own workers."""
+
+    routes: Path | None = Field(None, description="file that leads edits to hosted providers, such as retouch.toml")
+
+
 class ProvenanceSettings(_Component):
     """What output files say of their making."""
 
@@ -218,6 +224,7 @@ COMPONENTS: tuple[type[_Component], ...] = (
     SafetySettings,
     RewriterSettings,
     ProvenanceSettings,
+    RoutesSettings,
 )
 
 _Settings = TypeVar("_Settings", bound=_Component)

@@ -24,7 +24,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["errors.md", "models.md", "commands.md"])
+@pytest.mark.parametrize("name", ["errors.md", "models.md", "providers.md", "commands.md"])
 def test_a_generated_page_says_what_the_code_says(name: str, monkeypatch: pytest.MonkeyPatch):
     for variable in [v for v in os.environ if v.startswith("RETOUCH_")]:
         monkeypatch.delenv(variable)

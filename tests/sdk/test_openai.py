@@ -424,6 +424,9 @@ class TestErrors:
         assert client.models.retrieve("Qwen/Qwen-Image-Edit-2511").id == "qwen-image-edit-plus"
         assert client.models.retrieve("fal-ai/qwen-image-edit").object == "model"
         assert client.models.retrieve("qwen-image-2").model_extra["capabilities"]["modes"] == ["edit"]
+        [target] = client.models.retrieve("qwen-image-2").model_extra["targets"]
+        assert target["target"] == "local"
+        assert target["parameters"]["cfg_scale"] == {"behavior": "passthrough", "sent_as": "guidance_scale"}
 
     def test_38_a_dry_run_estimates_and_runs_nothing(self, client: OpenAI, http: httpx2.Client):
         query = {"dryRun": "true"}

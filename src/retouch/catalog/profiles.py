@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -19,6 +19,8 @@ from retouch.catalog.models import Limits
 from retouch.catalog.normalised import ImageShape
 from retouch.edit import OutputFormat
 from retouch.sizes import SizeProfile
+
+DEFAULT_LIKE = "qwen-image-edit-plus"
 
 LOCAL = "local"
 """The name of this server's own queue among upstreams, and of its column."""
@@ -97,6 +99,9 @@ class Sheet:
         """Whether anything can be booked: a figure, or the provider's own word."""
         return self.reported or self != Sheet()
 
+    def to_json(self) -> dict[str, int | bool]:
+        return {name: value for name, value in asdict(self).items() if value}
+
     def __str__(self) -> str:
         parts = (
             (self.per_image_microusd, "an image"),
@@ -121,6 +126,11 @@ class Kind:
     paid: bool = True
     reports: bool = False
 
+    @property
+    def endpoints(self) -> str:
+        """The provider's own ids that have a row, for a sentence."""
+        return ", ".join(profile.endpoint for profile in hosted().profiles.values() if profile.kind == self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -132,7 +142,8 @@ class Profile:
     always: sent whatever is asked, because the provider's default differs. accelerations: ours to the provider's value.
     seed_stable: the same seed gives the same image. seed_never_zero: it takes 0 for no seed. counts_seeds: the images
     of one request have the seeds from the one given up, as ours have. checks_mask: what comes back is composited all
-    the same. unverified: facts of this row that no page of the provider says.
+    the same. serves: our public ids it is asked for when nobody names a model; like: the row of
+    ours it resembles. unverified: facts of this row that no page of the provider says.
     """
 
     id: str
@@ -156,6 +167,7 @@ class Profile:
     seed_never_zero: bool = False
     counts_seeds: bool = False
     serves: tuple[str, ...] = ()
+    like: str = DEFAULT_LIKE
     image_shape: ImageShape = "list"
     size_form: str = "word"
     accelerations: Mapping[str, str | bool] = field(default_factory=dict)
@@ -172,6 +184,16 @@ class Profile:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTarget:
+    """One place where a model's edits may be made. name: `local`, or `upstream/model`. price: None where none is
+    owed."""
+
+    name: str
+    profile: Profile
+    price: Sheet | None = None
 
 
 _LETTERS: Mapping[str, Behaviour] = {
@@ -201,12 +223,17 @@ NOT_CELLS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """All of `hosted.toml`. fields: the rows of the table, in their order. columns: titles by name."""
+    """All of `hosted.toml`. columns: titles by name, and column_cells: what they say. fields: the rows, in their order.
+
+    everywhere: those that the gateway sees to whatever is behind it, which are no rows.
+    """
 
     kinds: Mapping[str, Kind]
     profiles: Mapping[str, Profile]
     columns: Mapping[str, str]
+    column_cells: Mapping[str, Mapping[str, Cell]]
     fields: tuple[str, ...]
+    everywhere: tuple[str, ...]
 
     def profile(self, kind: str, endpoint: str) -> Profile | None:
         """The row of a provider's model, or that of any model of its kind."""
@@ -230,7 +257,8 @@ def hosted() -> Hosted:
         for profile in _profiles(name, values, columns, data["everywhere"], data["sizes"]):
             profiles[profile.id] = profile
     titles = {name: str(column["title"]) for name, column in columns.items()}
-    return Hosted(kinds, profiles, titles, (*rows, *data["everywhere"]))
+    cells = {name: _cells(column, data["everywhere"], {}, lora=True) for name, column in columns.items()}
+    return Hosted(kinds, profiles, titles, cells, rows, tuple(data["everywhere"]))
 
 
 @cache
@@ -283,6 +311,7 @@ def _profiles(
         **shared,
     }
     serves = tuple(row.pop("serves", ()))
+    common["like"] = row.pop("like", serves[0] if serves else DEFAULT_LIKE)
     assert not row, f"hosted.toml: {name} holds {', '.join(row)}"
     first = Profile(id=name, endpoint=endpoint, serves=serves, **common)
     return [first, *(Profile(id=f"{kind}/{other}", endpoint=other, **common) for other in others)]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from retouch.catalog.checkpoints import HOSTED, Checkpoint
 from retouch.catalog.models import MODELS, Limits, Model
+from retouch.catalog.profiles import LOCAL, ServedTarget, local_profile
 from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
 from retouch.errors import InvalidSetting, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
 
@@ -161,6 +162,7 @@ class Catalog:
         self._routes = dict(routes)
         self._forced: dict[str, Route] = {}
         self._leads: Callable[[str], tuple[bool, bool]] | None = None
+        self._targets: Callable[[str], Sequence[ServedTarget]] | None = None
         self._named = dict(named or {})
 
     @classmethod
@@ -191,15 +193,26 @@ class Catalog:
                 raise InvalidSetting(_leads_nowhere(checkpoint, checkpoints[0]))
         return catalog
 
-    def lead(self, leads: Callable[[str], tuple[bool, bool]], forced: Mapping[str, Model]) -> None:
+    def lead(
+        self,
+        leads: Callable[[str], tuple[bool, bool]],
+        forced: Mapping[str, Model],
+        targets: Callable[[str], Sequence[ServedTarget]] | None = None,
+    ) -> None:
         """From now on models also lead to upstreams; what an earlier call said is replaced.
 
         leads: whether edits of an id may run here, and whether they may go to an upstream; an id of which neither is
         true is no longer served. forced: more ids, all of whose edits go to one upstream; they stay known, so that
-        old jobs can be read.
+        old jobs can be read. targets: of an id, in their order.
         """
         self._forced |= {name: Route(replace(model, id=name, aliases=()), HOSTED) for name, model in forced.items()}
         self._leads = leads
+        self._targets = targets
+
+    def targets(self, route: Route) -> Sequence[ServedTarget]:
+        """Where the edits of a model are made: our own queue, unless a routes file says otherwise."""
+        led = [] if self._targets is None else self._targets(route.model.id)
+        return led or (ServedTarget(LOCAL, local_profile()),)
 
     def route(self, model_id: str, *, queue: str | None = None) -> Route:
         """The route of a public id; raises UnknownModel with a suggestion. queue: of a job, which has taken its way."""

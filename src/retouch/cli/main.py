@@ -35,6 +35,11 @@ webhooks = typer.Typer(
 )
 app.add_typer(webhooks, name="webhooks")
 
+routes = typer.Typer(
+    help="Check and show the file that leads edits to hosted providers.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(routes, name="routes")
+
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")]
 PublicUrl = Annotated[
@@ -545,6 +550,39 @@ def revoke_key(
     from retouch.cli import keys as verbs
 
     verbs.revoke(settings.read(settings.StoreSettings, data=data, database=database), name)
+
+
+@routes.command("check")
+def check_routes(
+    file: Annotated[Path | None, typer.Argument(help="The file. [default: RETOUCH_ROUTES, or retouch.toml]")] = None,
+    *,
+    public_url: PublicUrl = None,
+) -> None:
+    """Say what is wrong in a routes file, each mistake with its line; nothing is contacted."""
+    from retouch import settings
+    from retouch.cli import routes as verbs
+
+    verbs.check(
+        settings.read(settings.RoutesSettings, routes=file), settings.read(settings.HttpSettings, public_url=public_url)
+    )
+
+
+@routes.command("show")
+def show_routes(
+    model: Annotated[str | None, typer.Argument(help="A model, or UPSTREAM/MODEL. [default: all models]")] = None,
+    *,
+    file: Annotated[Path | None, typer.Option(help="The file. [default: RETOUCH_ROUTES, or retouch.toml]")] = None,
+    public_url: PublicUrl = None,
+) -> None:
+    """Show where edits go: targets in order, conditions, prices, and what becomes of parameters there."""
+    from retouch import settings
+    from retouch.cli import routes as verbs
+
+    verbs.show(
+        settings.read(settings.RoutesSettings, routes=file),
+        settings.read(settings.HttpSettings, public_url=public_url),
+        model,
+    )
 
 
 @webhooks.command("list")

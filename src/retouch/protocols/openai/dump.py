@@ -12,10 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from retouch.catalog import Route
+from retouch.catalog.profiles import ServedTarget
 from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
 from retouch.jobs.job import Job
 from retouch.protocols.field_names import dump_notices, notices_in_wire_names
-from retouch.protocols.openai.parse import PROVIDER, EditCall
+from retouch.protocols.openai.parse import NAMES, PROVIDER, EditCall
 from retouch.sizes import Sizes
 
 PROVIDER_NAME = "Local"
@@ -125,6 +126,24 @@ def dump_model(route: Route) -> dict[str, Any]:
             "per_megapixel_microusd": model.price.per_megapixel_microusd,
         },
     }
+
+
+def dump_targets(targets: Sequence[ServedTarget]) -> list[dict[str, Any]]:
+    """What becomes of each parameter, by this face's name, at each place where the model's edits may be made."""
+    return [
+        {
+            "target": target.name,
+            "price": None if target.price is None else target.price.to_json(),
+            "max_images": target.profile.max_images,
+            "output_formats": [each.value for each in target.profile.output_formats],
+            "sizes": target.profile.sizes.way.value,
+            "parameters": {
+                NAMES.get(name, name): {"behavior": cell.behaviour.value, "sent_as": cell.name if cell.sent else None}
+                for name, cell in target.profile.cells.items()
+            },
+        }
+        for target in targets
+    ]
 
 
 def dump_models(routes: Sequence[Route]) -> dict[str, Any]:

@@ -145,7 +145,9 @@ class Models:
 
     async def retrieve(self, request: Request, model_id: str) -> Response:
         await account_of(self._dependencies, request)
-        return json_response(dump.dump_model(route_of(self._dependencies.catalog, model_id.strip("/"))))
+        catalog = self._dependencies.catalog
+        route = route_of(catalog, model_id.strip("/"))
+        return json_response({**dump.dump_model(route), "targets": dump.dump_targets(catalog.targets(route))})
 
 
 class Edits:
