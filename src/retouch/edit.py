@@ -173,7 +173,7 @@ class EditRequest:
     strict: bool = False
     expansion: Expansion | None = None
     loras: tuple[Lora, ...] = ()
-    upstream_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    upstream_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
 
     @property
     def inputs(self) -> tuple[ImageInput, ...]:
