@@ -47,7 +47,9 @@ def read_key(written: str, folder: Path, environment: Mapping[str, str]) -> KeyS
         return KeySource(_secret(_text_of(folder / rest), f"the file {rest}"))
     if colon and form == "caller":
         if not _CALLERS.fullmatch(rest):
-            raise InvalidSetting("a caller's key is named in small letters, digits, '-' and '_', such as caller:studio.")
+            raise InvalidSetting(
+                "a caller's key is named in small letters, digits, '-' and '_', such as caller:studio."
+            )
         return KeySource(caller=rest)
     remember(written, "••••")
     raise InvalidSetting(f"a key is never written here itself; write {FORMS}, and replace the key that stood here.")
