@@ -24,8 +24,11 @@ from retouch.jobs.job import Clock, Job, JobState
 COSTS_FRESH_S = 2.0
 """How long a process goes by what it has read of the devices' costs."""
 
-LINE_FRESH_S = 0.2
+LINE_FRESH_S = 0.05
 """The same for what runs, which everybody who polls asks for."""
+
+STALE_S = 0.5
+"""How far the step a job is known to be at may lie behind: it is written, and read, a few times a second."""
 
 TOLERANCE = 0.9
 """Share of the memory predicted from areas that an edit needs at the least, whatever its images' shapes."""
@@ -35,12 +38,14 @@ class Snapshot(NamedTuple):
     """A job at one moment. position: jobs before it, 0 for one that does not wait.
 
     seconds_left: until its images are there, as predicted; None for a job that has ended. Jobs that come later and are
-    placed before it are not foreseen, nor is how long a hosted provider takes: None for its jobs too.
+    placed before it are not foreseen, nor is how long a hosted provider takes: None for its jobs too. wait_s: the part
+    of it before a waiting job starts.
     """
 
     job: Job
     position: int
     seconds_left: float | None
+    wait_s: float | None = None
 
 
 class _Line(NamedTuple):
@@ -142,13 +147,12 @@ class Estimates:
         """Of a job that waits or runs. How long a hosted provider takes is not foreseen."""
         if job.queue == HOSTED.name:
             return Snapshot(job, store.ahead(connection, job).jobs if job.state is JobState.QUEUED else 0, None)
-        own, place = job.cost, store.place_of(job)
+        place = store.place_of(job)
         before = [each for each in line.running if each.place < place]
         if job.state is JobState.QUEUED:
             waiting, workers = store.ahead(connection, job), max(1, line.workers)
         else:
             waiting, workers = fair_queue.Ahead(0, 0), 1
-            own = next((each.left for each in line.running if each.place == place), own)
             before = [each for each in before if each.worker == job.worker]
         busy = sum(each.left for each in before) + waiting.cost
         # Costs are those of the submit; the device may be known better by now.
@@ -156,5 +160,20 @@ class Estimates:
         work = work_of(job.request, self._catalog.route(job.request.model).checkpoint)
         predicted = job.request.num_images * seconds_on(costs, work)
         scale = predicted / job.cost if job.cost else 1 / fair_queue.SECOND
-        around_s = sum(cost.around_s for cost in costs) / len(costs)
-        return Snapshot(job, waiting.jobs, round((own + busy / workers) * scale + around_s, 2))
+        own_s = self._own_s(job, predicted, sum(cost.around_s for cost in costs) / len(costs))
+        wait_s = busy / workers * scale
+        return Snapshot(
+            job, waiting.jobs, round(own_s + wait_s, 2), round(wait_s, 2) if job.state is JobState.QUEUED else None
+        )
+
+    def _own_s(self, job: Job, predicted: float, around_s: float) -> float:
+        """What is left of a job's own seconds: by its steps, and as far as those may be out of date by the clock.
+
+        A clock alone would be wrong for a job that stands aside for others, steps alone for one that is over in half a
+        second.
+        """
+        if job.state is JobState.QUEUED or job.started_at is None:
+            return predicted + around_s
+        by_steps = predicted * (1 - job.step / job.steps if job.steps else 1.0) + around_s
+        by_clock = predicted + around_s - (self._clock() - job.started_at).total_seconds()
+        return max(0.0, min(by_steps, max(by_clock, by_steps - STALE_S)))

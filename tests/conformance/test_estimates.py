@@ -45,6 +45,23 @@ def test_a_running_edit_counts_down_by_its_steps(slow: Deployment) -> None:
     assert left(slow, second.id) == pytest.approx(40.5, rel=0.05)
 
 
+def test_the_wait_is_told_apart_from_the_edit_itself(slow: Deployment) -> None:
+    first, second = slow.submit(steps=4), slow.submit(steps=4)
+    slow.lease()
+    found = slow.service.get_many([first.id, second.id])
+    assert found[first.id].wait_s is None, "it does not wait"
+    assert found[second.id].wait_s == pytest.approx(40, rel=0.05)
+
+
+def test_between_two_reports_of_its_steps_a_running_edit_counts_down_by_the_clock(slow: Deployment) -> None:
+    job = slow.submit(steps=4)
+    slow.lease()
+    slow.clock.move(0.3)
+    assert left(slow, job.id) == pytest.approx(40.2, abs=0.05)
+    slow.clock.move(20)
+    assert left(slow, job.id) == pytest.approx(40.0, abs=0.05), "it stands aside, or its steps take longer: they decide"
+
+
 def test_a_short_edit_does_not_count_the_long_ones_it_overtakes(slow: Deployment) -> None:
     slow.submit(steps=40)
     slow.lease()

@@ -165,7 +165,7 @@ async def test_pollers_of_many_jobs_share_queries_for_the_rows(world: Deployment
     jobs = [world.submit() for _ in range(30)]
     queries = count_queries(world)
     shown = await asyncio.gather(*(watch.snapshot(job.id) for job in jobs))
-    assert [position for _, position, _ in shown] == list(range(30))
+    assert [position for _, position, *_ in shown] == list(range(30))
     assert sum(query.startswith("SELECT job.sequence, job.id") for query in queries) <= 3
 
 

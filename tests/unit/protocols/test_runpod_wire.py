@@ -302,6 +302,14 @@ def test_each_state_has_one_of_six_words(state: JobState, code: str | None, word
     assert ("error" in body) == (code is not None)
 
 
+def test_a_waiting_job_tells_its_wait_as_predicted_and_a_running_one_what_is_left():
+    waiting = dump.dump_job(job(JobState.QUEUED), wait_s=2.5, seconds_left=9.0, now=AT + timedelta(seconds=1))
+    assert waiting == {"id": dump.wire_id(job()), "status": "IN_QUEUE", "delayTime": 3500}
+    running = dump.dump_job(job(JobState.RUNNING, step=1), seconds_left=9.04, now=AT + timedelta(seconds=1))
+    assert running["delayTime"] == 14, "the wait that it had"
+    assert running["output"] == {"progress": 0.25, "step": 1, "steps": 4, "seconds_left": 9.0}
+
+
 def shapes() -> dict[str, Any]:
     """One answer of each sort, as the golden file keeps them."""
     done = job()

@@ -151,7 +151,7 @@ async def status_now(
     Polled ten times a second by each waiting caller, so it is a shared, coalesced read.
     """
     account = await account_of(dependencies, request)
-    job, position, seconds_left = await dependencies.watch.snapshot(named.request_id)
+    job, position, seconds_left, _ = await dependencies.watch.snapshot(named.request_id)
     check_own(job, account, named)
     logs = None
     if wants_logs(request):

@@ -77,7 +77,7 @@ async def _statuses(
         return
     silent_s = 0.0
     async for news in history(watch, job_id, pause_s=POSITION_S, after=known[-1].id if known else 0):
-        job, position, seconds_left = await watch.snapshot(job_id)
+        job, position, seconds_left, _ = await watch.snapshot(job_id)
         if has_ended(news):
             # The shared snapshot may be older than the event that ended the job.
             job, position = await run_in_threadpool(service.get_any, job_id), 0

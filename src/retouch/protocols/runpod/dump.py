@@ -9,7 +9,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -72,9 +72,21 @@ def dump_state(job: Job) -> dict[str, Any]:
     return {"id": wire_id(job), "status": status_of(job), **_error(job)}
 
 
-def dump_job(job: Job, output: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The job object. output: of a succeeded job, from `dump_output`; a running one shows its progress there."""
+def dump_job(
+    job: Job,
+    output: Mapping[str, Any] | None = None,
+    *,
+    wait_s: float | None = None,
+    seconds_left: float | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """The job object. output: of a succeeded job, from `dump_output`; a running one shows its progress there.
+
+    wait_s: from `now` until a waiting job starts, as predicted; seconds_left: until a running one has its images.
+    """
     body: dict[str, Any] = {"id": wire_id(job), "status": status_of(job)}
+    if job.state is JobState.QUEUED and wait_s is not None and now is not None:
+        body["delayTime"] = _milliseconds(job.queued_at, now + timedelta(seconds=wait_s))
     started_or_ended = job.started_at or job.finished_at
     if started_or_ended is not None:
         body["delayTime"] = _milliseconds(job.queued_at, started_or_ended)
@@ -87,7 +99,8 @@ def dump_job(job: Job, output: Mapping[str, Any] | None = None) -> dict[str, Any
     if output is not None:
         body["output"] = output
     elif job.state is JobState.RUNNING and job.step:
-        body["output"] = dump_progress(job.step, job.steps)
+        left = {} if seconds_left is None else {"seconds_left": round(seconds_left, 1)}
+        body["output"] = {**dump_progress(job.step, job.steps), **left}
     return {**body, **_error(job)}
 
 

@@ -29,9 +29,17 @@ def is_at(job: Job, endpoint: Endpoint) -> bool:
     return job.delivery.protocol == dump.PROTOCOL and job.delivery.endpoint == endpoint.id
 
 
-def job_object(dependencies: AppDependencies, job: Job, origin: str) -> dict[str, Any]:
+def job_object(
+    dependencies: AppDependencies,
+    job: Job,
+    origin: str,
+    *,
+    wait_s: float | None = None,
+    seconds_left: float | None = None,
+) -> dict[str, Any]:
     """The job object with its output. Blocking: an answer in base64 is read from storage."""
-    return dump.dump_job(job, output_object(dependencies, job, origin))
+    output = output_object(dependencies, job, origin)
+    return dump.dump_job(job, output, wait_s=wait_s, seconds_left=seconds_left, now=datetime.now(UTC))
 
 
 def output_object(dependencies: AppDependencies, job: Job, origin: str) -> dict[str, Any] | None:

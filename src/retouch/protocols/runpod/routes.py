@@ -178,9 +178,12 @@ async def _held(dependencies: AppDependencies, request: Request, job: Job, wait_
 
 async def _job_response(dependencies: AppDependencies, request: Request, job: Job) -> Response:
     origin = origin_of(dependencies, request)
-    if dump.BASE64_OPTION in job.delivery.options:
-        return json_response(await run_in_threadpool(job_object, dependencies, job, origin))
-    return json_response(job_object(dependencies, job, origin))
+    seconds_left = wait_s = None
+    if not job.state.final:
+        job, _, seconds_left, wait_s = await dependencies.watch.snapshot(job.id)
+    describe = partial(job_object, dependencies, job, origin, wait_s=wait_s, seconds_left=seconds_left)
+    wants_base64 = dump.BASE64_OPTION in job.delivery.options
+    return json_response(await run_in_threadpool(describe) if wants_base64 else describe())
 
 
 def _answer(_: Request, error: RetouchError) -> Response:
