@@ -32,8 +32,8 @@ PUBLIC_HEAD = """# Models
 
 ## What callers may ask for
 
-| model | input images | pictures | steps | guidance scale | formats | prompt, characters | checked |
-|---|---|---|---|---|---|---|---|
+| model | input images | pictures | steps | guidance scale | LoRAs | formats | prompt, characters | checked |
+|---|---|---|---|---|---|---|---|---|
 """
 
 LOADABLE_HEAD = """
@@ -101,6 +101,7 @@ def models() -> str:
             m.max_num_images,
             limits(m.steps),
             limits(m.guidance),
+            m.max_loras or "–",
             ", ".join(f.value for f in m.output_formats),
             f"{m.max_prompt_characters:,}",
             m.checks.value.replace("+", " and "),

@@ -48,7 +48,7 @@ from retouch.watch import Watch
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.shared_device import SharedDevice
-from retouch.worker.staging import ReadInput, input_reader
+from retouch.worker.staging import FindLora, ReadInput, input_reader, no_lora
 from retouch.worker.worker import Worker
 from tests.databases import migrated_file
 from tests.waiting import WITHIN_S, until
@@ -264,6 +264,7 @@ class Deployment:
         read: ReadInput | None = None,
         checkpoint: Checkpoint | None = None,
         shared: SharedDevice | None = None,
+        find_lora: FindLora = no_lora,
     ) -> Worker:
         return Worker(
             name,
@@ -271,6 +272,7 @@ class Deployment:
             blobs=self.blobs,
             wakeups=self.wakeups,
             read=read or input_reader(self.blobs, Fetcher(()).fetch),
+            find_lora=find_lora,
             load=load,
             checkpoint=checkpoint or self.checkpoint,
             shared=shared,

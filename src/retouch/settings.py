@@ -149,6 +149,20 @@ class ModelSettings(_Component):
         return self.model[0]
 
 
+class LoraSettings(_Component):
+    """Where callers' LoRAs may come from besides the hub, links and uploads."""
+
+    lora_dir: Path | None = Field(None, description="folder whose LoRAs callers may name by their path in it")
+
+    @field_validator("lora_dir")
+    @classmethod
+    def _must_be_a_folder(cls, value: Path | None) -> Path | None:
+        folder = None if value is None else value.expanduser().absolute()
+        if folder is not None and not folder.is_dir():
+            raise ValueError("is no folder")
+        return folder
+
+
 class NetworkSettings(_Component):
     """Which addresses a caller's link may lead to beyond the public internet."""
 
@@ -219,6 +233,7 @@ COMPONENTS: tuple[type[_Component], ...] = (
     HttpSettings,
     StoreSettings,
     ModelSettings,
+    LoraSettings,
     NetworkSettings,
     ProcessSettings,
     SafetySettings,

@@ -292,7 +292,7 @@ def test_a_completed_job_has_its_times_its_worker_and_its_output(server: LiveSer
         (an_input(prompt=" "), "The field 'prompt' is required"),
         (an_input(seed="lucky"), "The field 'seed' must be a valid integer"),
         (an_input(size="large"), "Invalid parameter: size format must be width*height"),
-        (an_input(loras=[{"path": "https://example.com/l.safetensors"}]), "The field 'loras' cannot be honoured"),
+        (an_input(loras=[{"path": "a/b", "scale": 5}]), "The field 'loras[0].scale' must be from 0 to 4, not 5."),
         (an_input(output_format="bmp"), "The field 'output_format' must be one of jpeg, png, webp"),
         (an_input(num_inference_steps=1000), "The field 'num_inference_steps' must be from 1 to 100"),
     ],

@@ -30,7 +30,7 @@ class Checkpoint:
     seed gives another image. faster_steps: steps of `regular` and of `high` where the caller names none, for a
     network whose few steps are nearly as good. block_cache: `regular` and `high` may reuse its blocks over steps,
     see `engine/pipelines/block_cache.py`. knows: every edit of a network with a closed list; an instruction that
-    asks for none of them is answered with a notice that names them.
+    asks for none of them is answered with a notice that names them. takes_loras: whether edits may name LoRAs.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Checkpoint:
     full_precision: bool = False
     research_only: bool = False
     speaks: bool = True
+    takes_loras: bool = True
     licence: str = "Apache-2.0"
 
 
@@ -179,6 +180,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
         steps=4,
         guidance_scale=1.0,
         distilled=True,
+        takes_loras=False,
         speaks=False,
         seed_matters=False,
     ),

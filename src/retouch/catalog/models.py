@@ -50,7 +50,8 @@ class Model:
     advised_side: least side of an input image, in pixels, that the vendor takes; a smaller one is reported, as
     nothing here needs more. max_side, max_image_bytes: of an input image and its file. promises_steps: callers
     have read `steps.default` on the vendor's page, so another number of steps is reported. checkpoints: names of those
-    it means, the best first; where none of them is loaded, the first loaded one serves it.
+    it means, the best first; where none of them is loaded, the first loaded one serves it. max_loras: 0
+    where the public model has no such parameter.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Model:
     checks: Checks = Checks.INPUT_AND_OUTPUT
     promises_steps: bool = False
     checkpoints: tuple[str, ...] = ()
+    max_loras: int = 0
 
     def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
         """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
@@ -102,6 +104,12 @@ FIRST = ("qwen-image-edit",)
 PLUS = ("qwen-image-edit-2511", "qwen-image-edit-2509")
 SECOND = ("qwen-image-2.1",)
 
+FAL_LORA_PRICE = Price(per_megapixel_microusd=35_000)
+"""What fal quotes for qwen-image-edit-2511/lora."""
+
+MAX_LORAS = 3
+"""As many as fal applies together."""
+
 HOSTED_PRICE = Price(per_megapixel_microusd=20_000)
 """What the vendors' pages quote for this family: 0.02 US dollars a megapixel."""
 
@@ -114,6 +122,7 @@ MODELS: tuple[Model, ...] = (
         max_num_images=10,
         steps=Limits(1, 100, 30),
         guidance=Limits(0, 20, 4),
+        max_loras=MAX_LORAS,
         price=HOSTED_PRICE,
         aliases=("Qwen/Qwen-Image-Edit",),
     ),
@@ -125,6 +134,7 @@ MODELS: tuple[Model, ...] = (
         max_num_images=10,
         steps=Limits(1, 100, 40),
         guidance=Limits(0, 20, 4),
+        max_loras=MAX_LORAS,
         price=HOSTED_PRICE,
         aliases=(
             "Qwen/Qwen-Image-Edit-2509",
@@ -141,6 +151,7 @@ MODELS: tuple[Model, ...] = (
         max_num_images=10,
         steps=Limits(1, 100, 40),
         guidance=Limits(0, 20, 4),
+        max_loras=MAX_LORAS,
         price=HOSTED_PRICE,
         negative_prompt="",
     ),
@@ -187,6 +198,49 @@ MODELS: tuple[Model, ...] = (
         advised_side=384,
         max_side=5000,
         max_image_bytes=10_000_000,
+    ),
+    Model(
+        "fal-ai/qwen-image-edit-lora",
+        title="Qwen-Image-Edit with LoRAs as fal publishes it",
+        max_images=1,
+        max_num_images=4,
+        steps=Limits(2, 50, 30),
+        promises_steps=True,
+        guidance=Limits(0, 20, 4),
+        max_loras=MAX_LORAS,
+        price=FAL_LORA_PRICE,
+        output_formats=(OutputFormat.JPEG, OutputFormat.PNG),
+        checks=Checks.OUTPUT,
+        checkpoints=FIRST,
+    ),
+    Model(
+        "fal-ai/qwen-image-edit-plus-lora",
+        title="Qwen-Image-Edit-Plus with LoRAs as fal publishes it",
+        max_images=6,
+        max_num_images=4,
+        steps=Limits(2, 50, 28),
+        promises_steps=True,
+        guidance=Limits(0, 20, 4),
+        max_loras=MAX_LORAS,
+        price=FAL_LORA_PRICE,
+        output_formats=(OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.WEBP),
+        checks=Checks.OUTPUT,
+        checkpoints=PLUS,
+    ),
+    Model(
+        "fal-ai/qwen-image-edit-2511/lora",
+        title="Qwen-Image-Edit-2511 with LoRAs as fal publishes it",
+        max_images=6,
+        max_num_images=4,
+        steps=Limits(1, 50, 28),
+        promises_steps=True,
+        guidance=Limits(0, 20, 4),
+        max_loras=MAX_LORAS,
+        price=FAL_LORA_PRICE,
+        output_formats=(OutputFormat.JPEG, OutputFormat.PNG, OutputFormat.WEBP),
+        negative_prompt="",
+        checks=Checks.OUTPUT,
+        checkpoints=PLUS,
     ),
 )
 

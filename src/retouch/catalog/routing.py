@@ -10,7 +10,16 @@ from retouch.catalog.checkpoints import HOSTED, Checkpoint
 from retouch.catalog.models import MODELS, Limits, Model
 from retouch.catalog.profiles import LOCAL, ServedTarget, local_profile
 from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
-from retouch.errors import InvalidSetting, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
+from retouch.errors import (
+    InvalidRequest,
+    InvalidSetting,
+    NotOneOf,
+    OutOfRange,
+    TooLong,
+    TooManyImages,
+    UnknownModel,
+    UnsupportedParameter,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,18 @@ class Route:
             raise NotOneOf("output_format", request.output_format.value, tuple(f.value for f in model.output_formats))
         if request.acceleration is not None and request.acceleration not in model.accelerations:
             raise NotOneOf("acceleration", request.acceleration.value, tuple(a.value for a in model.accelerations))
+        self._check_loras(len(request.loras))
+
+    def _check_loras(self, count: int) -> None:
+        most = self.model.max_loras
+        if count and not most:
+            raise UnsupportedParameter(f"The model '{self.model.id}' takes no LoRAs.", field="loras")
+        if count > most:
+            raise InvalidRequest(
+                f"The model '{self.model.id}' takes at most {most} LoRAs, not {count}.", field="loras", max_length=most
+            )
+        if count and not self.hosted and not self.checkpoint.takes_loras:
+            raise UnsupportedParameter(f"'{self.checkpoint.name}' has no network to put LoRAs on.", field="loras")
 
     def price_microusd(self, usage: Usage) -> int:
         return self.model.price.of(usage.images, usage.pixels)

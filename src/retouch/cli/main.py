@@ -111,6 +111,9 @@ Offload = Annotated[
         "little as fits. [default: auto]",
     ),
 ]
+LoraDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder whose LoRAs callers may name by their path in it.")
+]
 SafetyChecker = Annotated[
     str | None,
     typer.Option(
@@ -238,6 +241,7 @@ def serve(
     forward_proxy: ForwardProxy = None,
     forwarded_allow_ips: ForwardedAllowIps = None,
     allow_private: AllowPrivate = None,
+    lora_dir: LoraDir = None,
     accept_research_licence: AcceptLicence = None,
     safety_checker: SafetyChecker = None,
     safety_threshold: SafetyThreshold = None,
@@ -280,6 +284,7 @@ def serve(
             offload=offload,
             accept_research_licence=accept_research_licence,
         ),
+        settings.read(settings.LoraSettings, lora_dir=lora_dir),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
         settings.read(settings.ProcessSettings, workers=workers, log_level=log_level),
         settings.read(
@@ -319,6 +324,7 @@ def worker(
     storage: StorageUrl = None,
     retention_days: RetentionDays = None,
     allow_private: AllowPrivate = None,
+    lora_dir: LoraDir = None,
     accept_research_licence: AcceptLicence = None,
     safety_checker: SafetyChecker = None,
     safety_threshold: SafetyThreshold = None,
@@ -352,6 +358,7 @@ def worker(
             offload=offload,
             accept_research_licence=accept_research_licence,
         ),
+        settings.read(settings.LoraSettings, lora_dir=lora_dir),
         settings.read(settings.NetworkSettings, allow_private=allow_private),
         settings.read(settings.ProcessSettings, log_level=log_level),
         settings.read(

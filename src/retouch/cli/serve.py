@@ -43,6 +43,7 @@ from retouch.service import Service, ServiceSettings
 from retouch.settings import (
     PREFIX,
     HttpSettings,
+    LoraSettings,
     ModelSettings,
     NetworkSettings,
     ProcessSettings,
@@ -68,6 +69,7 @@ def serve(  # noqa: PLR0917 - one settings class for each component
     http: HttpSettings,
     store: StoreSettings,
     model: ModelSettings,
+    loras: LoraSettings,
     network: NetworkSettings,
     processes: ProcessSettings,
     safety: SafetySettings,
@@ -101,7 +103,7 @@ def serve(  # noqa: PLR0917 - one settings class for each component
             {
                 "OPENBLAS_NUM_THREADS": "1",
                 **os.environ,
-                **as_variables(store, model, network, processes, safety, rewriter, provenance),
+                **as_variables(store, model, loras, network, processes, safety, rewriter, provenance),
             },
             processes.workers,
             fatal=server.give_up,

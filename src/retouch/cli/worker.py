@@ -22,17 +22,20 @@ from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
+from retouch.edit import MAX_LORA_BYTES
 from retouch.engine.cost import CostLearner
 from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline
+from retouch.engine.pipelines.hub import lora_of
 from retouch.engine.warm_up import warm_up
 from retouch.errors import InvalidSetting, RetouchError, Unavailable
 from retouch.jobs.wakeups import open_wakeups
 from retouch.server.supervisor import EXIT_FATAL
 from retouch.service import Service, ServiceSettings
 from retouch.settings import (
+    LoraSettings,
     ModelSettings,
     NetworkSettings,
     ProcessSettings,
@@ -41,9 +44,11 @@ from retouch.settings import (
     SafetySettings,
     StoreSettings,
 )
+from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
+from retouch.worker.loras import FETCH_S, LoraFinder
 from retouch.worker.priority import prefer_short_turns
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.shared_device import SharedDevice
@@ -59,6 +64,7 @@ KEPT_MEGABYTES = 256
 def work(  # noqa: PLR0917 - one settings class for each component
     store: StoreSettings,
     model: ModelSettings,
+    loras: LoraSettings,
     network: NetworkSettings,
     processes: ProcessSettings,
     safety: SafetySettings,
@@ -79,7 +85,7 @@ def work(  # noqa: PLR0917 - one settings class for each component
         threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     code = 0
     try:
-        run_worker(store, model, network, safety, rewriter, provenance, stop)
+        run_worker(store, model, loras, network, safety, rewriter, provenance, stop)
     except DeviceLost:  # logged, with its jobs, where it happened
         code = 1
     except Unavailable as error:
@@ -96,6 +102,7 @@ def work(  # noqa: PLR0917 - one settings class for each component
 def run_worker(  # noqa: PLR0917 - one settings class for each component
     store: StoreSettings,
     model: ModelSettings,
+    loras: LoraSettings,
     network: NetworkSettings,
     safety: SafetySettings,
     rewriter: RewriterSettings,
@@ -121,6 +128,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
         wakeups = open_wakeups(database, store.data)
         stack.callback(wakeups.close)
         service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
+        find_lora = lora_finder(store, loras, network, blobs).find
         shared, name = SharedDevice(len(checkpoints)), worker_name()
         workers = [
             Worker(
@@ -129,6 +137,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
                 blobs=blobs,
                 wakeups=wakeups,
                 read=input_reader(blobs, Fetcher(network.allow_private).fetch),
+                find_lora=find_lora,
                 load=partial(load, checkpoint),
                 policy=partial(job_policy, safety, rewriter, provenance, model.device),
                 warm_up=partial(first_edit, checkpoint),
@@ -164,6 +173,18 @@ def run_together(workers: Sequence[Worker], stop: threading.Event) -> None:
     if len(refusals) > 1 and len(refusals) == len(workers):
         raise InvalidSetting(" ".join(refusals)) from ends[0]
     raise ends[0]
+
+
+def lora_finder(store: StoreSettings, loras: LoraSettings, network: NetworkSettings, blobs: Blobs) -> LoraFinder:
+    """Where callers' LoRAs come from."""
+    fetcher = Fetcher(network.allow_private, max_bytes=MAX_LORA_BYTES, timeout_s=FETCH_S)
+    return LoraFinder(
+        store.data / "loras",
+        folder=loras.lora_dir,
+        fetch=fetcher.fetch_to,
+        read_blob=lambda key: blobs.get(key).data,
+        find_on_hub=partial(lora_of, max_bytes=MAX_LORA_BYTES),
+    )
 
 
 def first_edit(

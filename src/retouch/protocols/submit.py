@@ -133,6 +133,7 @@ def stored_images(blobs: Blobs, submission: Submission) -> Iterator[StoredImages
             mask=None
             if submission.mask is None
             else _image_input(blobs, submission.mask, "mask", submission.key_of_link, stored.blobs),
+            loras=tuple(replace(lora, blob=submission.key_of_link(lora.path)) for lora in submission.request.loras),
         )
         yield stored
     finally:

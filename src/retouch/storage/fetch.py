@@ -5,8 +5,10 @@ Where a link may lead is `guard.py`'s to decide. The bytes are not looked at: `i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
 
 import httpx2
 
@@ -26,6 +28,8 @@ _HEADERS: Final = {
     "Accept": "image/*,*/*;q=0.5",
 }
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
+
+_Taken = TypeVar("_Taken")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -58,9 +62,16 @@ class Fetcher:
         Raises ForbiddenAddress, ImageUnreachable (no answer, a bad one, too slow) or ImageTooLarge, naming
         `field`. The messages name the host and the status, never anything the other side sent.
         """
+        return self._fetched(url, self._body, field)
+
+    def fetch_to(self, url: str, into: Path, *, field: str) -> None:
+        """Write the body behind `url` into a file as it arrives. Raises what `fetch` raises, and OSError."""
+        self._fetched(url, partial(self._write, into), field)
+
+    def _fetched(self, url: str, take: Callable[[httpx2.Response], _Taken], field: str) -> _Taken:
         try:
             with guarded_client(self._opened, timeout_s=self._timeout_s, resolver=self._resolver) as client:
-                return self._follow(client, url)
+                return self._follow(client, url, take)
         except (ImageUnreachable, ImageTooLarge) as error:
             error.field = field
             raise
@@ -73,13 +84,13 @@ class Fetcher:
             error.field = field
             raise
 
-    def _follow(self, client: httpx2.Client, url: str) -> bytes:
+    def _follow(self, client: httpx2.Client, url: str, take: Callable[[httpx2.Response], _Taken]) -> _Taken:
         target = self._checked(url)
         for _ in range(self._max_redirects + 1):
             try:
                 with client.stream("GET", target, headers=_HEADERS) as answer:
                     if answer.status_code not in _REDIRECTS:
-                        return self._body(answer)
+                        return take(answer)
                     location = answer.headers.get("location", "")
             except httpx2.TimeoutException:
                 raise _unreachable(target, f"did not answer completely within {self._timeout_s:g} seconds") from None
@@ -102,15 +113,29 @@ class Fetcher:
         check_host(url.host, url.port or _DEFAULT_PORTS[url.scheme], self._opened)
         return url
 
-    def _body(self, answer: httpx2.Response) -> bytes:
+    def _parts(self, answer: httpx2.Response) -> Iterator[bytes]:
+        """The body as it arrives, as long as it is not too large."""
         if answer.status_code != 200:
             raise _unreachable(answer.url, f"answered with status {answer.status_code}")
         if answer.headers.get("content-length", "0").isdigit():
             self._check_size(int(answer.headers.get("content-length", "0")))
-        body = bytearray()
+        size = 0
         for part in answer.iter_raw():
+            size += len(part)
+            self._check_size(size)
+            yield part
+
+    def _write(self, into: Path, answer: httpx2.Response) -> None:
+        if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise _unreachable(answer.url, "sent a compressed body, which is not unpacked for a file")
+        with into.open("wb") as file:
+            for part in self._parts(answer):
+                file.write(part)
+
+    def _body(self, answer: httpx2.Response) -> bytes:
+        body = bytearray()
+        for part in self._parts(answer):
             body += part
-            self._check_size(len(body))
         # asked for as they are, but S3 and some caches send compressed what was stored so
         try:
             return decoded(bytes(body), answer.headers.get("content-encoding", ""), self._max_bytes)

@@ -47,7 +47,7 @@ from retouch.worker.outcome import output_of, usage_of
 from retouch.worker.policy import JobPolicy
 from retouch.worker.priority import work_in_the_background
 from retouch.worker.settings import WorkerSettings
-from retouch.worker.staging import ReadInput, finish_image, stage_in
+from retouch.worker.staging import FindLora, ReadInput, finish_image, stage_in
 
 logger = structlog.get_logger(__name__)
 
@@ -71,6 +71,7 @@ class JobRunner:
         service: Service,
         blobs: Blobs,
         read: ReadInput,
+        find_lora: FindLora,
         checkpoint: Checkpoint,
         settings: WorkerSettings,
         lifecycle: Lifecycle,
@@ -85,6 +86,7 @@ class JobRunner:
         self._service = service
         self._blobs = blobs
         self._read = read
+        self._find_lora = find_lora
         self._checkpoint = checkpoint
         self._settings = settings
         self._lifecycle = lifecycle
@@ -219,7 +221,7 @@ class JobRunner:
         began = time.monotonic()
         request, moderation = job.lease.job.request, self.policy.moderation
         notices = [*moderation.notices(request), *moderation.check_prompt(request, request.prompt, job=job.id)]
-        staged = stage_in(request, self._checkpoint, self._read)
+        staged = stage_in(request, self._checkpoint, self._read, self._find_lora)
         try:
             notices += moderation.check_inputs(request, staged.images, job=job.id)
         except ContentRefused as refusal:

@@ -13,14 +13,20 @@ from typing import Protocol, TypeAlias
 
 from retouch import images
 from retouch.catalog import Checkpoint, Model, model_named
-from retouch.edit import EditRequest, EditSpec, ImageInput, Notice, seed_of_image
+from retouch.edit import EditRequest, EditSpec, ImageInput, Lora, LoraFile, Notice, seed_of_image
 from retouch.engine.region import editable_tokens
-from retouch.errors import UnknownFile
+from retouch.errors import UnknownFile, UnsupportedParameter
 from retouch.images import Mask, Pixels
 from retouch.sizes import Sizes, check_mask, resolve
 from retouch.storage.blobs import Blobs
 
 ReadInput: TypeAlias = Callable[[ImageInput], bytes]
+
+
+class FindLora(Protocol):
+    """From a LoRA to its file on this machine, as `worker.loras.LoraFinder.find` does."""
+
+    def __call__(self, lora: Lora, place: str) -> LoraFile: ...
 
 
 class Fetch(Protocol):
@@ -75,8 +81,12 @@ def input_reader(blobs: Blobs, fetch: Fetch) -> ReadInput:
     return read
 
 
-def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> Staged:
-    """Fetch and decode the inputs and decide the sizes.
+def no_lora(lora: Lora, place: str) -> LoraFile:
+    raise UnsupportedParameter(f"The LoRA '{lora.path[:200]}' cannot be had here.", field=f"{place}.path")
+
+
+def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput, find_lora: FindLora = no_lora) -> Staged:
+    """Fetch and decode the inputs and decide the sizes; have the LoRAs' files on this machine.
 
     request: completed by its route, so seed, steps and guidance are set. Raises InvalidRequest of any
     kind with `field`, UnknownFile, and StorageUnavailable.
@@ -106,7 +116,8 @@ def stage_in(request: EditRequest, checkpoint: Checkpoint, read: ReadInput) -> S
         protected = index == 0 and mask is not None  # what lies outside the mask is the file's, at the output's size
         needed = None if protected else needed_size(originals[index], sizes.canvas, checkpoint)
         pixels.append(whole[index] if index in whole else _decode(data, fields[index], notices, needed))
-    return Staged(_specs(request, sizes, mask), tuple(pixels), mask, sizes, tuple(notices))
+    loras = tuple(find_lora(lora, f"loras[{index}]") for index, lora in enumerate(request.loras))
+    return Staged(_specs(request, sizes, mask, loras), tuple(pixels), mask, sizes, tuple(notices))
 
 
 def needed_size(original: tuple[int, int], canvas: tuple[int, int], checkpoint: Checkpoint) -> tuple[float, float]:
@@ -125,7 +136,7 @@ def finish_image(pixels: Pixels, staged: Staged) -> Pixels:
     return image if staged.mask is None else images.composite(image, staged.images[0], staged.mask)
 
 
-def _specs(request: EditRequest, sizes: Sizes, mask: Mask | None) -> tuple[EditSpec, ...]:
+def _specs(request: EditRequest, sizes: Sizes, mask: Mask | None, loras: tuple[LoraFile, ...]) -> tuple[EditSpec, ...]:
     assert request.seed is not None, "the route completes a request before it is queued"
     assert request.steps is not None, "the route completes a request before it is queued"
     assert request.guidance_scale is not None, "the route completes a request before it is queued"
@@ -143,6 +154,7 @@ def _specs(request: EditRequest, sizes: Sizes, mask: Mask | None) -> tuple[EditS
             negative_prompt=request.negative_prompt or " ",
             acceleration=request.acceleration,
             region=region,
+            loras=loras,
         )
         for index in range(request.num_images)
     )

@@ -29,7 +29,7 @@ from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.shared_device import SharedDevice
-from retouch.worker.staging import ReadInput
+from retouch.worker.staging import FindLora, ReadInput, no_lora
 
 logger = structlog.get_logger(__name__)
 
@@ -52,6 +52,7 @@ class Worker:
         checkpoint: Checkpoint,
         settings: WorkerSettings,
         device: str = "auto",
+        find_lora: FindLora = no_lora,
         caller_buckets: CallerBuckets | None = None,
         policy: Callable[[Engine, Pipeline], JobPolicy] = lambda _engine, _pipeline: JobPolicy(),
         warm_up: Callable[[Engine, Pipeline, CostLearner, Callable[[str], None]], None] | None = None,
@@ -78,6 +79,7 @@ class Worker:
             service=service,
             blobs=blobs,
             read=read,
+            find_lora=find_lora,
             checkpoint=checkpoint,
             settings=settings,
             lifecycle=self._lifecycle,

@@ -38,7 +38,7 @@ def problems(endpoint: Endpoint, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def minimal(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
-    picture = {"image_url": LINK} if endpoint is EDIT else {"image_urls": [LINK]}
+    picture = {"image_url": LINK} if endpoint.parameter("image_url") else {"image_urls": [LINK]}
     return {"prompt": "make it snow", **picture, **more}
 
 
@@ -93,7 +93,7 @@ def test_a_minimal_body_takes_the_published_defaults(endpoint: Endpoint):
 
 
 def test_the_schemas_are_the_published_ones():
-    """Checklist 43: names, order of the answer, defaults and ranges of all three endpoints."""
+    """Checklist 43: names, order of the answer, defaults and ranges of the endpoints."""
     rows = {
         endpoint.id: [
             (p.name, p.kind.value, p.required, p.default, p.minimum, p.maximum, p.max_length)
@@ -316,7 +316,7 @@ def body_of(endpoint: Endpoint, edit: ParsedEdit) -> dict[str, Any]:
     request, size = edit.request, edit.request.size
     values: dict[str, Any] = {
         "prompt": request.prompt,
-        "images": edit.images[0] if endpoint is EDIT else list(edit.images),
+        "images": edit.images[0] if endpoint.parameter("image_url") else list(edit.images),
         "negative_prompt": request.negative_prompt,
         "size": None if size.width is None else {"width": size.width, "height": size.height},
         "steps": request.steps,
@@ -328,6 +328,7 @@ def body_of(endpoint: Endpoint, edit: ParsedEdit) -> dict[str, Any]:
         "enable_prompt_expansion": request.enable_prompt_expansion,
         "output_format": request.output_format.value,
         "acceleration": None if request.acceleration is None else request.acceleration.value,
+        "loras": [{"path": lora.path, "scale": lora.scale} for lora in request.loras],
     }
     return {p.name: values[p.canonical] for p in endpoint.parameters if values[p.canonical] is not None}
 
@@ -346,6 +347,12 @@ def _value(kind: Kind, p: Any) -> st.SearchStrategy[Any]:
         Kind.LINKS: st.lists(text, min_size=1, max_size=p.max_length),
         Kind.IMAGE_SIZE: st.sampled_from(p.choices or ("-",))
         | st.fixed_dictionaries({"width": sides, "height": sides}),
+        Kind.LORAS: st.lists(
+            st.fixed_dictionaries(
+                {"path": st.from_regex(r"[a-z/.]{1,20}", fullmatch=True)}, optional={"scale": st.floats(0, 4)}
+            ),
+            max_size=p.max_length,
+        ),
     }[kind]
 
 

@@ -349,7 +349,7 @@ class TestCoercion:
         assert raised.value.field == field
         assert dump_error(raised.value.failure).status == 400
 
-    @pytest.mark.parametrize("field", ["markup", "svg[model]", "loras[][path]", "frame_count", "frame_duration_ms"])
+    @pytest.mark.parametrize("field", ["markup", "svg[model]", "frame_count", "frame_duration_ms"])
     def test_what_would_change_the_picture_and_is_not_offered_is_refused(self, field: str):
         with pytest.raises(UnsupportedParameter) as raised:
             call(**{field: "2"})

@@ -221,7 +221,8 @@ def test_a_value_is_read_as_it_is_meant(given: dict[str, Any], canonical: dict[s
         ({"output_format": "gif"}, "'output_format' must be one of jpeg, png, webp"),
         ({"enable_safety_checker": "perhaps"}, "'enable_safety_checker' must be a valid boolean"),
         ({"guidance_scale": "much"}, "'guidance_scale' must be a valid number"),
-        ({"loras": [{"path": "x"}]}, "'loras' cannot be honoured"),
+        ({"loras": [{"scale": 1}]}, "The field 'loras[0].path' is required."),
+        ({"loras": [{"path": "x", "scale": "much"}]}, "'loras[0].scale' must be a valid number"),
     ],
 )
 def test_a_mistake_is_named(given: dict[str, Any], says: str):

@@ -19,14 +19,11 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
-from retouch.edit import LoraFile
+from retouch.edit import MAX_LORA_BYTES, LoraFile
 from retouch.engine.pipelines.denoising import Network
 from retouch.engine.pipelines.lora_file import PEFT_CONFIG, Shape, check_bytes, invalid, read_lora
 from retouch.engine.pipelines.low_rank import LoraLinear, LowRank, StockLoraLinear
 from retouch.engine.pipelines.precision import ScaledLinear
-
-MAX_BYTES = 2 * 10**9
-"""Of one file: a LoRA of rank 64 for every layer of the large network has 0.85 GB in bfloat16, 1.7 in float32."""
 
 KEPT_BYTES = 4 * 10**9
 """Of all that no edit uses at the moment, in the host's memory."""
@@ -59,7 +56,7 @@ class Loras:
         device: torch.device,
         *,
         exact: bool = False,
-        max_bytes: int = MAX_BYTES,
+        max_bytes: int = MAX_LORA_BYTES,
         kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.plain = network

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from retouch.edit import MAX_LORA_SCALE
 from retouch.errors import UnknownUrl
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.errors import check_method
@@ -125,14 +126,16 @@ def _line(parameter: Parameter) -> str:
     parts = [f"- **`{parameter.name}`** (`{parameter.kind.value}`, _{need}_): {parameter.description}"]
     if parameter.default is not None:
         parts.append(f"  - Default: `{json.dumps(parameter.default)}`")
-    if parameter.kind is Kind.IMAGE_SIZE:
+    if parameter.kind is Kind.LORAS:
+        parts.append(f"  - Scale: `{parameter.minimum}` to `{parameter.maximum:g}`, default `1`")
+    elif parameter.kind is Kind.IMAGE_SIZE:
         parts.append(f"  - Each side up to `{parameter.maximum}`")
     elif parameter.minimum is not None:
         parts.append(f"  - Range: `{parameter.minimum}` to `{parameter.maximum}`")
     if parameter.min_pixels is not None:
         parts.append(f"  - Pixels: `{parameter.min_pixels}` to `{parameter.max_pixels}`")
     if parameter.max_length is not None:
-        what = "entries" if parameter.kind is Kind.LINKS else "characters"
+        what = "entries" if parameter.kind in (Kind.LINKS, Kind.LORAS) else "characters"
         parts.append(f"  - At most `{parameter.max_length}` {what}")
     if parameter.choices:
         parts.append("  - Options: " + ", ".join(f"`{json.dumps(word)}`" for word in parameter.choices))
@@ -226,6 +229,7 @@ def _schema(parameter: Parameter) -> dict[str, Any]:
 
 
 def _kind_schema(parameter: Parameter) -> dict[str, Any]:
+    low, high = parameter.min_length, parameter.max_length
     match parameter.kind:
         case Kind.INTEGER | Kind.NUMBER:
             name = "integer" if parameter.kind is Kind.INTEGER else "number"
@@ -234,14 +238,15 @@ def _kind_schema(parameter: Parameter) -> dict[str, Any]:
             return {"type": "boolean"}
         case Kind.WORD:
             return {"type": "string", "enum": list(parameter.choices)}
-        case Kind.LINKS:
-            low, high = parameter.min_length, parameter.max_length
-            return _without_none(type="array", items={"type": "string"}, minItems=low, maxItems=high)
+        case Kind.LINKS | Kind.LORAS:
+            lora = {"$ref": "#/components/schemas/LoraWeight"}
+            items = lora if parameter.kind is Kind.LORAS else {"type": "string"}
+            return _without_none(type="array", items=items, minItems=low, maxItems=high)
         case Kind.IMAGE_SIZE:
             names = {"type": "string", "enum": [*parameter.choices, *(parameter.also or ())]}
             return {"anyOf": [names, {"$ref": "#/components/schemas/ImageSize"}]}
         case Kind.STRING | Kind.LINK:
-            return _without_none(type="string", maxLength=parameter.max_length)
+            return _without_none(type="string", maxLength=high)
 
 
 def _without_none(**values: Any) -> dict[str, Any]:
@@ -294,6 +299,9 @@ _SIDE: dict[str, Any] = {"type": "integer", "minimum": 1, "default": DEFAULT_SID
 
 _SHARED_SCHEMAS: Mapping[str, Any] = {
     "ImageSize": _object((), width=_SIDE, height=_SIDE),
+    "LoraWeight": _object(
+        ("path",), path=_TEXT, scale={"type": "number", "minimum": 0, "maximum": MAX_LORA_SCALE, "default": 1}
+    ),
     "Status": _object(
         ("status", "request_id", "response_url", "status_url", "cancel_url"),
         status={"type": "string", "enum": ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]},

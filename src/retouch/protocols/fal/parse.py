@@ -109,6 +109,7 @@ def parse_edit(endpoint: Endpoint, body: Mapping[str, Any]) -> ParsedEdit:
         output_format=OutputFormat(values.get("output_format", "png")),
         enable_safety_checker=values.get("enable_safety_checker", True),
         enable_prompt_expansion=values.get("enable_prompt_expansion", False),
+        loras=values.get("loras", ()),
     )
     return ParsedEdit(request, (images,) if isinstance(images, str) else tuple(images), bool(values.get("inline")))
 

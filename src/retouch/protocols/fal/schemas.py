@@ -1,4 +1,4 @@
-"""The three fal endpoints as one table: what may be sent, with which default, within which limits.
+"""The fal endpoints as one table: what may be sent, with which default, within which limits.
 
 The table is read by `validation.py` to check a body, by `errors.py` to name a field as its caller wrote it, and by
 `api_docs.py` to describe the endpoints. Numbers come from the catalogue's rows. Nothing here reads a request.
@@ -7,12 +7,13 @@ The table is read by `validation.py` to check a body, by `errors.py` to name a f
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from retouch.catalog import MODELS, QWEN_SIZES, Limits, Model
-from retouch.edit import OutputFormat
+from retouch.edit import MAX_LORA_SCALE, OutputFormat
 from retouch.errors import UnknownModel
 from retouch.sizes import NAMED_SIZES
 
@@ -28,15 +29,16 @@ class Kind(Enum):
     LINK = "string (URL)"
     LINKS = "list<string> (URLs)"
     IMAGE_SIZE = "ImageSize | enum"
+    LORAS = "list<LoraWeight>"
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One input field.
 
-    name: as on the wire. canonical: the field of `EditRequest` it fills. minimum, maximum: of a number.
-    min_length, max_length: characters of a string, entries of a list. choices: the words of an enum that
-    are published; also: further words that are taken. default None: absent means what `description` says.
+    name: as on the wire. canonical: the field of `EditRequest` it fills. minimum, maximum: of a number, or of the
+    scale of a LoRA. min_length, max_length: characters of a string, entries of a list. choices: the words of an enum
+    that are published; also: further words that are taken. default None: absent means what `description` says.
     by_model: the default is the model row's; the catalogue fills it in, so that a distilled checkpoint can
     use its own.
     min_pixels, max_pixels: area of a size given as an object.
@@ -83,20 +85,24 @@ class Endpoint:
 
     def location(self, canonical: str) -> tuple[str | int, ...]:
         """Where in the body the canonical field came from: `images[1]` is `("image_urls", 1)`."""
-        name, _, index = canonical.rstrip("]").partition("[")
+        match = _CANONICAL.fullmatch(canonical)
+        assert match is not None, "it takes any text"
+        name, index, below = match.groups()
         if name in ("width", "height", "aspect_ratio", "resolution"):
             name = "size"
         parameter = next((p for p in self.parameters if p.canonical == name), None)
         if parameter is None:
             return () if name == "model" else (name,)
-        if parameter.kind is Kind.LINKS and index.isdecimal():
-            return (parameter.name, int(index))
+        if parameter.kind in (Kind.LINKS, Kind.LORAS) and index is not None:
+            return (parameter.name, int(index), *((below,) if below else ()))
         return (parameter.name,)
 
     def wire_name(self, canonical: str) -> str:
         """The field as its caller wrote it: `images[1]` is `image_urls.1`."""
         return ".".join(str(part) for part in self.location(canonical)) or canonical
 
+
+_CANONICAL = re.compile(r"([^\[]*)(?:\[(\d+)\])?(?:\.(\w+))?.*", re.DOTALL)
 
 PRESET_ALIASES: Mapping[str, str] = {"portrait_3_4": "portrait_4_3", "portrait_9_16": "portrait_16_9"}
 """How a reseller's page spells two of the named sizes."""
@@ -176,7 +182,7 @@ def _image_size(model: Model, default: str | None, absent: str) -> Parameter:
 
 
 def _common(model: Model) -> tuple[Parameter, ...]:
-    """What all three endpoints take besides images, size, steps and guidance."""
+    """What all endpoints take besides images, size, steps and guidance."""
     return (
         Parameter(
             "seed",
@@ -231,7 +237,26 @@ def _common(model: Model) -> tuple[Parameter, ...]:
     )
 
 
-def _endpoint(model: Model, *, size_default: str | None, size_absent: str, expansion: bool) -> Endpoint:
+def _loras(model: Model) -> tuple[Parameter, ...]:
+    if not model.max_loras:
+        return ()
+    return (
+        Parameter(
+            "loras",
+            "loras",
+            Kind.LORAS,
+            "LoRAs to apply together, each `{path, scale}`. path: an http(s) link to a safetensors file, a repository "
+            "of the hub (owner/name or owner/name/file.safetensors), or a file in this server's folder of LoRAs.",
+            minimum=0,
+            maximum=MAX_LORA_SCALE,
+            max_length=model.max_loras,
+        ),
+    )
+
+
+def _endpoint(
+    model: Model, *, size_default: str | None, size_absent: str, expansion: bool = False, keeps_size: bool = False
+) -> Endpoint:
     prompt = Parameter(
         "prompt",
         "prompt",
@@ -265,6 +290,7 @@ def _endpoint(model: Model, *, size_default: str | None, size_absent: str, expan
         *_number("guidance_scale", "guidance_scale", Kind.NUMBER, model.guidance, "How closely to follow the words."),
         *_common(model),
         expand if expansion else accelerate,
+        *_loras(model),
     )
     return Endpoint(
         id=model.id,
@@ -274,7 +300,7 @@ def _endpoint(model: Model, *, size_default: str | None, size_absent: str, expan
         parameters=parameters,
         output=("images", "seed") if expansion else ("images", "timings", "seed", "has_nsfw_concepts", "prompt"),
         image_keys=FILE_KEYS if expansion else IMAGE_KEYS,
-        keeps_size=expansion,
+        keeps_size=keeps_size,
     )
 
 
@@ -287,19 +313,35 @@ ENDPOINTS: Mapping[str, Endpoint] = {
             _ROWS["fal-ai/qwen-image-edit"],
             size_default=None,
             size_absent="When absent, the shape of the input.",
-            expansion=False,
         ),
         _endpoint(
             _ROWS["fal-ai/qwen-image-edit-plus"],
             size_default="square_hd",
             size_absent="",
-            expansion=False,
         ),
         _endpoint(
             _ROWS["fal-ai/qwen-image-2/edit"],
             size_default=None,
             size_absent="When absent, the size of the last input.",
             expansion=True,
+            keeps_size=True,
+        ),
+        _endpoint(
+            _ROWS["fal-ai/qwen-image-edit-lora"],
+            size_default=None,
+            size_absent="When absent, the shape of the input.",
+        ),
+        _endpoint(
+            _ROWS["fal-ai/qwen-image-edit-plus-lora"],
+            size_default=None,
+            size_absent="When absent, the size of the last input.",
+            keeps_size=True,
+        ),
+        _endpoint(
+            _ROWS["fal-ai/qwen-image-edit-2511/lora"],
+            size_default=None,
+            size_absent="When absent, the size of the last input.",
+            keeps_size=True,
         ),
     )
 }

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, NoReturn, TypeAlias
 
+from retouch.edit import Lora
+from retouch.errors import InvalidRequest, InvalidType, MissingParameter, OutOfRange
 from retouch.protocols.fal.errors import InvalidBody, Problem
 from retouch.protocols.fal.schemas import DEFAULT_SIDE, Endpoint, Kind, Parameter
+from retouch.protocols.loras import parse_loras
 
 Size: TypeAlias = str | tuple[int, int]
-Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Size
+Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Size | tuple[Lora, ...]
 
 MAX_DIGITS = 40
 """Of a number that comes as text; none that is allowed is longer."""
@@ -155,6 +159,38 @@ def _links(parameter: Parameter, raw: object) -> tuple[str, ...]:
     return tuple(raw)
 
 
+def _loras(parameter: Parameter, raw: object) -> tuple[Lora, ...]:
+    """A list, or the same as text, see `parse_loras`."""
+    try:
+        loras = parse_loras(parameter.name, raw)
+        for index, lora in enumerate(loras):
+            lora.check(f"{parameter.name}[{index}]")
+    except InvalidRequest as error:
+        raise _refused_as(parameter, error) from None
+    if parameter.max_length is not None and len(loras) > parameter.max_length:
+        high = parameter.max_length
+        raise _Refused(
+            "sequence_too_long", f"There should be at most {high} of them, not {len(loras)}", max_length=high
+        )
+    return loras
+
+
+def _refused_as(parameter: Parameter, error: InvalidRequest) -> _Refused:
+    """An error of the canonical form in this table's words, at its place in the body."""
+    place = tuple(int(part) if part.isdecimal() else part for part in re.findall(r"\w+", error.field or "")[1:])
+    match error:
+        case MissingParameter():
+            return _Refused("missing", "Field required", at=place)
+        case InvalidType():
+            expected = str(error.context["expected_type"])
+            kind = {"array": "list_type", "object": "dict_type", "number": "float_parsing"}.get(expected)
+            return _Refused(kind or f"{expected}_type", f"Input should be a valid {expected}", at=place)
+        case OutOfRange():
+            low, high = parameter.minimum, parameter.maximum
+            return _Refused("less_than_equal", f"Input should be from {low} to {high:g}", at=place, ge=low, le=high)
+    return _Refused("value_error", error.message, at=place)
+
+
 def _image_size(parameter: Parameter, raw: object) -> Size:
     if not isinstance(raw, Mapping):
         return _word(parameter, raw)
@@ -200,4 +236,5 @@ _READERS: Mapping[Kind, Callable[[Parameter, object], Value]] = {
     Kind.LINK: _string,
     Kind.LINKS: _links,
     Kind.IMAGE_SIZE: _image_size,
+    Kind.LORAS: _loras,
 }

@@ -119,6 +119,7 @@ def dump_model(route: Route) -> dict[str, Any]:
             "max_images": min(model.max_images, checkpoint.max_images),
             "max_n": model.max_num_images,
             "output_formats": [output_format.value for output_format in model.output_formats],
+            "max_loras": model.max_loras if checkpoint.takes_loras else 0,
             "distilled": checkpoint.distilled,
         },
         "price": {

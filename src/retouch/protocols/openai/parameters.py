@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import orjson
 
 from retouch import sizes
-from retouch.edit import Acceleration, Notice, OutputFormat, SizeRequest
+from retouch.edit import Acceleration, Lora, Notice, OutputFormat, SizeRequest
 from retouch.errors import (
     InvalidRequest,
     InvalidType,
@@ -22,6 +23,7 @@ from retouch.errors import (
     OutOfRange,
     UnsupportedParameter,
 )
+from retouch.protocols.loras import parse_loras, parse_scale
 
 DEFAULT_OUTPUT_QUALITY = 100
 """OpenAI's default of `output_compression`."""
@@ -35,9 +37,6 @@ _REFUSED: Mapping[str, str] = {
     "frame_count": "Answers are still images.",
     "frame_duration_ms": "Answers are still images.",
     "svg": "Answers are pixels.",
-    "loras": "Ask the operator to load it into the checkpoint.",
-    "lora": "Ask the operator to load it into the checkpoint.",
-    "lora_weights": "Ask the operator to load it into the checkpoint.",
 }
 """Known parameters that would change the image and are not offered here."""
 
@@ -295,6 +294,21 @@ def read_acceleration(fields: Fields) -> Acceleration | None:
         return None
     fields.written["acceleration"] = "go_fast"
     return Acceleration.HIGH if go_fast else Acceleration.NONE
+
+
+def read_loras(fields: Fields) -> tuple[Lora, ...]:
+    """`loras`, or as other servers name one: `lora`, or `lora_weights` with `lora_scale`."""
+    name, value = fields.take("loras", "loras", "lora", "lora_weights")
+    scale_name, scale = fields.take("lora_scale")
+    loras = () if value is None else parse_loras(name, value)
+    if scale is not None and (name != "lora_weights" or len(loras) != 1):
+        raise InvalidRequest("'lora_scale' goes with one path in 'lora_weights'.", field=scale_name)
+    if scale is not None:
+        loras = (replace(loras[0], scale=parse_scale(scale_name, scale)),)
+        fields.written["loras[0].scale"] = scale_name
+    if name != "loras":
+        fields.written["loras[0].path"] = name
+    return loras
 
 
 def read_safety(fields: Fields) -> bool:

@@ -18,6 +18,7 @@ from retouch.protocols.openai.parameters import (
     Fields,
     read_acceleration,
     read_expansion,
+    read_loras,
     read_output,
     read_prompt,
     read_safety,
@@ -134,6 +135,7 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
         enable_safety_checker=read_safety(fields),
         enable_prompt_expansion=read_expansion(fields),
         strict=read_strict(fields, size_policy),
+        loras=read_loras(fields),
     )
     stream, partial_images = read_stream(fields, output_format)
     quality = fields.word("quality", (*_QUALITIES, "auto"))

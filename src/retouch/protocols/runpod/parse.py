@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import orjson
 
 from retouch.edit import Bucket, EditRequest, Notice, OutputFormat, SizeRequest
-from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf, UnsupportedParameter
+from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf
 from retouch.protocols.data_uri import decode_data_uri, is_data_uri
+from retouch.protocols.loras import parse_loras
 from retouch.protocols.runpod.endpoints import Endpoint
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 86_400_000)
@@ -194,8 +195,6 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
     if prompt is None or not prompt.strip():
         raise MissingParameter("prompt")
     images, names = _images(reader)
-    if reader.read(_any, "loras"):
-        raise UnsupportedParameter("The field 'loras' cannot be honoured: this server has no LoRA yet.", field="loras")
     seed = reader.read(_integer, "seed")
     size, size_notices = _size(endpoint, reader)
     request = EditRequest(
@@ -210,6 +209,7 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
         output_format=reader.read(_format, "output_format") or OutputFormat.JPEG,
         enable_safety_checker=reader.read(_boolean, "enable_safety_checker") is not False,
         enable_prompt_expansion=bool(reader.read(_boolean, "enable_prompt_expansion")),
+        loras=reader.read(parse_loras, "loras") or (),
     )
     base64 = bool(reader.read(_boolean, "enable_base64_output"))
     reader.read(_boolean, "enable_sync_mode")  # which operation was called says it
