@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -122,13 +123,13 @@ class World:
         self.stub.close()
 
     def store(self, data: bytes | None = None) -> ImageInput:
-        return ImageInput(blob=self.blobs.put(data or png(), "image/png", folder="uploads"))
+        return ImageInput(blob=self.blobs.put(data or png(), "image/png", folder="uploads", sync=False))
 
     def call(
         self,
         *images: ImageInput,
         links: bool = False,
-        attempt: str = "attempt-1",
+        attempt: str = "",
         webhook: str | None = None,
         seconds: float = 30,
         **parameters: Any,
@@ -150,7 +151,7 @@ class World:
         )
         told = {image.field: f"https://edit.example.com/files/{image.field}" for image in placed} if links else {}
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        return Call(attempt, normalised, SEED, told, webhook, deadline)
+        return Call(attempt or str(uuid.uuid4()), normalised, SEED, told, webhook, deadline)
 
     def end(self, ticket: Ticket, upstream: Upstream | None = None) -> PollOutcome:
         """Poll until the job has ended."""
@@ -171,12 +172,12 @@ class World:
         return outcome
 
 
-def make_world(kind: Kind, folder: Path) -> World:
+def make_world(kind: Kind, folder: Path, *, key: str = KEY) -> World:
     stub = kind.stub()
     blobs = LocalBlobs(folder, b"s" * 32)
     options = UpstreamOptions(
         blobs,
-        lambda scheme: f"{scheme} {KEY}",
+        lambda scheme: f"{scheme} {key}",
         stub.url if kind.root else stub.base_url,
         pauses_s=(0.01, 0.02),
     )

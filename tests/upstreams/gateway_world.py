@@ -76,7 +76,9 @@ def provider(world: Deployment, name: str, stub: StubProvider | None = None, **t
     """name: a kind, or `kind:number` for one of several. traits: what is otherwise than the kind has it."""
     kind = name.partition(":")[0]
     stub = stub or STUBS[kind]()
-    options = UpstreamOptions(world.blobs, lambda scheme: f"{scheme} {KEY}", stub.base_url, pauses_s=(0.01, 0.02))
+    options = UpstreamOptions(
+        world.blobs, lambda scheme: f"{scheme} {KEY}", stub.base_url, pauses_s=(0.01, 0.02), answer_s=3.0
+    )
     upstream = open_upstream(kind, options)
     quick = {"poll_s": 0.01, "poll_cap_s": 0.05, "polls_per_second": 5000.0, **traits}
     upstream.traits = replace(upstream.traits, **quick)

@@ -17,7 +17,7 @@ from retouch.upstreams.bodies import PART_BYTES, BlobBody, Body, FilePart, FormB
 from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.upstream import Failed, FaultKind
 from tests.upstreams.conftest import World
-from tests.upstreams.stubs.server import Seen
+from tests.upstreams.stubs.server import Closes, Says, Seen
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wire" / "upstreams"
 
@@ -50,7 +50,7 @@ def test_what_goes_out_is_what_the_golden_file_says(world: World, form: str, gol
     count = {"one": 1, "two": 2, "three": 3, "links": 2}[form]
     images = [world.store(data) for data in PIXELS[:count]]
     hook = "https://edit.example.com/webhooks/1"
-    call = world.call(*images, links=form == "links", webhook=hook, seconds=3600)
+    call = world.call(*images, links=form == "links", webhook=hook, seconds=3600, attempt="attempt-1")
     mode = ImageMode.AUTO if form == "links" else ImageMode.INLINE
     world.run(call, world.open(images=mode, ttl_s=600, execution_s=300))
     sent = written(world.stub.at("submit")[0])
@@ -131,7 +131,7 @@ def test_links_are_preferred_then_an_upload_then_the_image_itself(queue_world: W
     queue_world.upstream.submit(queue_world.call())
     inline = b"data:image/png;base64," in queue_world.stub.at("submit")[-1].body
     assert inline == (queue_world.stub.at("upload") == [])
-    assert inline == (queue_world.kind.name == "runpod")
+    assert inline == (queue_world.kind.name in ("runpod", "retouch"))
     queue_world.open(images=ImageMode.INLINE).submit(queue_world.call(links=True))
     assert b"data:image/png;base64," in queue_world.stub.at("submit")[-1].body
 
@@ -145,14 +145,20 @@ def test_an_upstream_of_links_only_says_what_is_missing(queue_world: World) -> N
 
 
 def test_a_failed_upload_is_no_submit(queue_world: World) -> None:
-    from tests.upstreams.stubs.server import Closes, Says
-
     for behaviour in (Closes(), Says(503, b"<html>"), Says(413)):
         queue_world.stub.script("upload", behaviour)
-        outcome = queue_world.upstream.submit(queue_world.call())
+        outcome = queue_world.open(images=ImageMode.UPLOAD).submit(queue_world.call())
         if queue_world.kind.name == "runpod":
             return
         assert isinstance(outcome, Failed)
         assert outcome.fault.kind is not FaultKind.NO_ANSWER
         assert outcome.fault.charged is False
     assert queue_world.stub.at("submit") == []
+
+
+def test_an_image_of_several_submits_is_uploaded_once(queue_world: World) -> None:
+    upstream, image = queue_world.open(images=ImageMode.UPLOAD), queue_world.store()
+    for _ in range(3):
+        upstream.submit(queue_world.call(image))
+    steps = {"runpod": 0, "replicate": 1}.get(queue_world.kind.name, 2)
+    assert len(queue_world.stub.at("upload")) == steps

@@ -131,7 +131,7 @@ def test_silence_after_the_last_byte_leaves_the_outcome_unknown(world: World) ->
 
 def test_nothing_is_abandoned_that_is_not_under_way(world: World) -> None:
     assert not world.upstream.abandon("attempt-1")
-    world.finished()
+    world.finished(world.call(attempt="attempt-1"))
     assert not world.upstream.abandon("attempt-1")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from obstore.store import LocalStore
@@ -26,6 +26,9 @@ from obstore.store import LocalStore
 from retouch.errors import StorageUnavailable
 from retouch.storage.blob_keys import KEY, read_key
 from retouch.storage.objects import StoredObjects, storage_errors, utc_now
+
+if TYPE_CHECKING:
+    from obstore import Attributes
 
 SECRET_BYTES: Final = 32
 
@@ -53,6 +56,17 @@ class LocalBlobs(StoredObjects):
     def _read(self, key: str) -> bytes:
         """Without the store's own threads, whose turn costs more than the file on a busy machine."""
         return (self._folder / key).read_bytes()
+
+    def _write_file(self, key: str, source: Path, kept: Attributes | None) -> None:  # noqa: ARG002 - see the store
+        """By the system's own copy, which needs no memory, and whole or not at all."""
+        place = self._folder / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(f"{place.name}#{secrets.token_hex(8)}")
+        try:
+            shutil.copyfile(source, draft)
+            draft.replace(place)
+        finally:
+            draft.unlink(missing_ok=True)
 
     def _size(self, key: str) -> int:
         return (self._folder / key).stat().st_size

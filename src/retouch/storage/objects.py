@@ -20,6 +20,7 @@ from retouch.storage.blob_keys import FOLDERS, KEEP, KeyFacts, hour_of, new_key,
 from retouch.storage.blobs import Blob
 
 if TYPE_CHECKING:
+    from obstore import Attributes
     from obstore.store import ObjectStore
 
 _DISK_FULL: Final = re.compile(r"os error (?:28|27|122)\b")  # ENOSPC, EFBIG, EDQUOT
@@ -72,11 +73,17 @@ class StoredObjects:
         facts = read_key(key)
         if facts.expired(self._clock()):
             raise UnknownFile(f"The file '{key}' has expired.")
-        kept = {"Content-Type": facts.media_type} if self._keeps_media_types else None
+        kept: Attributes | None = {"Content-Type": facts.media_type} if self._keeps_media_types else None
         with storage_errors("written"):
-            # One part for bytes: an upload in parts could be left half done in a bucket, and blobs are small.
-            # A file may be large and is read piece by piece.
-            obstore.put(self._store, key, data, attributes=kept, use_multipart=isinstance(data, Path))
+            if isinstance(data, Path):
+                self._write_file(key, data, kept)
+            else:
+                # One part: an upload in parts could be left half done in a bucket, and blobs are small.
+                obstore.put(self._store, key, data, attributes=kept, use_multipart=False)
+
+    def _write_file(self, key: str, source: Path, kept: Attributes | None) -> None:
+        """A file may be large and is read piece by piece."""
+        obstore.put(self._store, key, source, attributes=kept, use_multipart=True)
 
     def get(self, key: str) -> Blob:
         with self._reading(key) as facts:

@@ -82,16 +82,17 @@ class Inputs:
             raise CannotSend(_not_submitted(uploaded))
         return uploaded
 
-    def asked(self, sent: object, call: Call) -> bool:
+    def asked(self, sent: object, call: Call, *, by_links: bool = True) -> bool:
         """Whether an input in a provider's history is this call's: the same seed where one is sent, and our links where
-        they are. Never by the words of the prompt, which two callers may share.
+        they are. Never by the words of the prompt, which two callers may share. by_links: False for a call whose links
+        may have been made anew since.
         """
         normalised = call.normalised
         if not isinstance(sent, Mapping):
             return False
         if normalised.seed_field is not None and sent.get(normalised.seed_field) != call.seed:
             return False
-        if self.mode not in (ImageMode.AUTO, ImageMode.LINK):
+        if not by_links or self.mode not in (ImageMode.AUTO, ImageMode.LINK):
             return normalised.seed_field is not None
         links = [call.links[image.field] for image in normalised.images.images if image.field in call.links]
         told = sent.get(normalised.images.name)

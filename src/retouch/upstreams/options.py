@@ -10,7 +10,7 @@ from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.storage.guard import Resolver, resolve_by_system
 from retouch.upstreams.downloads import PAUSES_S, Downloads
 from retouch.upstreams.inputs import ImageMode
-from retouch.upstreams.transport import Transport, WriteKey
+from retouch.upstreams.transport import ANSWER_S, Transport, WriteKey
 from retouch.upstreams.uploads import Uploads
 
 
@@ -24,6 +24,7 @@ class UpstreamOptions:
     unit_microusd: price of the unit that the provider counts in its answers, where it counts one.
     workspace: DashScope's. allow_private: `HOST[:PORT]` that results may be fetched from besides the upstream's own
     address. results_ttl_s: life of the images that come in. pauses_s: between tries of a download.
+    answer_s: how long a request may take that is not answered with an image.
     """
 
     blobs: Blobs
@@ -40,10 +41,11 @@ class UpstreamOptions:
     results_ttl_s: float | None = DEFAULT_TTL_S
     pauses_s: Sequence[float] = PAUSES_S
     resolver: Resolver = resolve_by_system
+    answer_s: float = ANSWER_S
     trust: ssl.SSLContext | None = None
 
     def transport(self, base_url: str, scheme: str) -> Transport:
-        return Transport(base_url, scheme, self.key, trust=self.trust)
+        return Transport(base_url, scheme, self.key, answer_s=self.answer_s, trust=self.trust)
 
     def downloads(self, own: Transport) -> Downloads:
         """Takes in results; an upstream's own address is open to them, since the operator has named it."""

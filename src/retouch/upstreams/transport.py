@@ -45,7 +45,8 @@ _DATA_URI: Final = re.compile(r"data:[a-zA-Z0-9.+/;=-]*;base64,[A-Za-z0-9+/=_\\-
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent. path: below the upstream's base, with a leading slash. ends_in_s: for all of it, answer included.
+    """What is sent. path: below the upstream's base, with a leading slash. ends_in_s: for all of it, answer
+    included; None takes what is usual for the upstream.
 
     authorized: False leaves the key out. attempt: names the exchange, so that `Transport.abandon` can end it.
     """
@@ -55,7 +56,7 @@ class Request:
     body: Body | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    ends_in_s: float = ANSWER_S
+    ends_in_s: float | None = None
     authorized: bool = True
     attempt: str | None = None
 
@@ -89,7 +90,16 @@ class Transport:
     trust: certificates to believe instead of the system's, for an upstream with its own authority.
     """
 
-    def __init__(self, base_url: str, scheme: str, key: WriteKey, *, trust: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        scheme: str,
+        key: WriteKey,
+        *,
+        answer_s: float = ANSWER_S,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        self._answer_s = answer_s
         self._base = httpx2.URL(base_url.rstrip("/"))
         self._scheme = scheme
         self._key = key
@@ -145,7 +155,8 @@ class Transport:
         self._client.close()
 
     def _send(self, request: Request) -> Reply | Fault:
-        exchange = Exchange(time.monotonic() + request.ends_in_s, WRITE_S)
+        ends_in_s = self._answer_s if request.ends_in_s is None else request.ends_in_s
+        exchange = Exchange(time.monotonic() + ends_in_s, WRITE_S)
         length = 0 if request.body is None else request.body.length
         with self._named(request.attempt, exchange), self._connections.running(exchange):
             try:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import httpx2
@@ -10,10 +13,17 @@ import httpx2
 from retouch.errors import ForbiddenAddress
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.guard import Resolver, guarded_client, resolve_by_system
-from retouch.upstreams.bodies import Body
+from retouch.upstreams.bodies import Body, StoredImage
 from retouch.upstreams.upstream import Fault, FaultKind
 
 TIMEOUT_S: Final = 120.0
+
+REUSED_S: Final = 600.0
+"""How long an upload is named again for the same blob: an edit of several images is several submits, and one that is
+repeated must be the same. Every provider keeps uploads longer.
+"""
+
+_REMEMBERED: Final = 1024
 
 
 class Uploads:
@@ -47,3 +57,24 @@ class Uploads:
             return None
         kind = FaultKind.INVALID if status == 413 else FaultKind.SERVER
         return Fault(kind, f"'{host}' answered the upload of an image with status {status}.", status, charged=False)
+
+
+def once(upload: Callable[[StoredImage], str | Fault]) -> Callable[[StoredImage], str | Fault]:
+    """The same upload, made once for each blob within a while; thread-safe."""
+    links: OrderedDict[str, tuple[float, str]] = OrderedDict()
+    lock = threading.Lock()
+
+    def uploaded(image: StoredImage) -> str | Fault:
+        with lock:
+            made_at, link = links.get(image.blob, (float("-inf"), ""))
+        if time.monotonic() - made_at < REUSED_S:
+            return link
+        told = upload(image)
+        if isinstance(told, str):
+            with lock:
+                links[image.blob] = (time.monotonic(), told)
+                if len(links) > _REMEMBERED:
+                    links.popitem(last=False)
+        return told
+
+    return uploaded

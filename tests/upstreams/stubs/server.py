@@ -82,6 +82,7 @@ class Seen:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    target: str = ""  #: path and query as they were sent
 
     @property
     def json(self) -> Any:
@@ -216,7 +217,7 @@ class StubProvider:
         share = {Reset: getattr(behaviour, "at", 1.0)}.get(type(behaviour), 1.0)
         early = behaviour.early_at if isinstance(behaviour, Says) else None
         body = reader.read(int(length * (share if early is None else early)))
-        request = Seen(station, method, path, dict(parse_qsl(parts.query)), headers, body)
+        request = Seen(station, method, path, dict(parse_qsl(parts.query)), headers, body, target)
         with self._lock:
             self.seen.append(request)
         if isinstance(behaviour, Reset):

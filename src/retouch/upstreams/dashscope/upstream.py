@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from retouch.upstreams.bodies import FilePart, FormBody, Inline, JsonBody, StoredImage
@@ -17,7 +17,8 @@ from retouch.upstreams.dashscope.errors import fault_of_answer, fault_of_task
 from retouch.upstreams.faults import is_id, malformed
 from retouch.upstreams.inputs import CannotSend, ImageMode, Inputs, parameters_of
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.transport import ANSWER_S, Reply, Request
+from retouch.upstreams.transport import Reply, Request
+from retouch.upstreams.uploads import once
 from retouch.upstreams.upstream import (
     Accepted,
     Call,
@@ -69,6 +70,7 @@ class DashScopeUpstream:
         self._uploads = options.uploads(self._transport)
         self._blobs = options.blobs
         self._inputs = Inputs(options.blobs, options.images)
+        self._upload_for = lru_cache(64)(lambda model: once(partial(self._upload, model)))
         self._workspace = {"X-DashScope-WorkSpace": options.workspace} if options.workspace else {}
         self.traits = Traits(
             paid=options.paid is not False, named=False, server_errors_charged=False, result_life_s=24 * 3600.0
@@ -91,7 +93,7 @@ class DashScopeUpstream:
             _TASK if as_task else _CALL,
             JsonBody(document, self._blobs),
             headers=headers,
-            ends_in_s=ANSWER_S if as_task else max(left_s, 1.0),
+            ends_in_s=None if as_task else max(left_s, 1.0),
             attempt=call.attempt_id,
         )
         with self._transport.ask(request) as reply:
@@ -141,7 +143,7 @@ class DashScopeUpstream:
         normalised = call.normalised
         inputs = self._inputs
         if inputs.mode not in (ImageMode.LINK, ImageMode.INLINE):
-            inputs = replace(inputs, upload=partial(self._upload, normalised.endpoint))
+            inputs = replace(inputs, upload=self._upload_for(normalised.endpoint))
         images = [inputs.value(call, image) for image in normalised.images.images]
         parameters = {**parameters_of(call), **normalised.options}
         text = parameters.pop("prompt", "")

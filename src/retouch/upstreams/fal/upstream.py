@@ -20,6 +20,7 @@ from retouch.upstreams.inputs import CannotSend, ImageMode, Inputs, Upload
 from retouch.upstreams.log_lines import LogLines
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.transport import Reply, Request, said
+from retouch.upstreams.uploads import once
 from retouch.upstreams.upstream import (
     Accepted,
     Call,
@@ -119,13 +120,16 @@ class FalUpstream:
             return isinstance(reply, Reply) and reply.ok
 
     def find(self, call: Call, since: datetime) -> Ticket | None:
+        return self._find(call, since, by_links=True)
+
+    def _find(self, call: Call, since: datetime, *, by_links: bool) -> Ticket | None:
         cursor: str | None = ""
         for _ in range(_HISTORY_PAGES):
             page = self._history(call.normalised.endpoint, since, cursor)
             entries = page.get("items")
             for entry in entries if isinstance(entries, list) else ():
                 number = entry.get("request_id") if isinstance(entry, dict) else None
-                if isinstance(number, str) and is_id(number) and self._inputs.asked(entry.get("json_input"), call):
+                if is_id(number) and self._inputs.asked(entry.get("json_input"), call, by_links=by_links):
                     return self._ticket(call.normalised.endpoint, number, {})
             cursor = page.get("next_cursor")
             if not cursor:
@@ -252,7 +256,7 @@ class FalUpstream:
             return reply.members if isinstance(reply, Reply) and reply.ok else {}
 
     def _upload_for(self, mode: ImageMode) -> Upload | None:
-        return None if self._rest is None or mode in (ImageMode.INLINE, ImageMode.LINK) else self._upload
+        return None if self._rest is None or mode in (ImageMode.INLINE, ImageMode.LINK) else once(self._upload)
 
     def _upload(self, image: StoredImage) -> str | Fault:
         """Two steps: announce the file, then put its bytes where the answer says, with no key."""

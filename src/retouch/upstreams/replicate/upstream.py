@@ -21,6 +21,7 @@ from retouch.upstreams.log_lines import LogLines
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replicate.webhooks import WebhookSecret
 from retouch.upstreams.transport import Reply, Request, said
+from retouch.upstreams.uploads import once
 from retouch.upstreams.upstream import (
     Accepted,
     Call,
@@ -58,7 +59,7 @@ class ReplicateUpstream:
         self._transport = options.transport(options.base_url or BASE_URL, "Bearer")
         self._downloads = options.downloads(self._transport)
         self._blobs = options.blobs
-        upload = None if options.images in (ImageMode.LINK, ImageMode.INLINE) else self._upload
+        upload = None if options.images in (ImageMode.LINK, ImageMode.INLINE) else once(self._upload)
         self._inputs = Inputs(options.blobs, options.images, upload)
         self._secret = WebhookSecret(self._transport)
         self._logs = LogLines()

@@ -1,19 +1,24 @@
 """Another Retouch as an upstream, by the queue protocol that both speak, and one header more.
 
-A submit carries its attempt's id as Idempotency-Key, so that one whose answer was lost is simply sent again. Its log
-lines tell the step.
+A submit carries its attempt's id as Idempotency-Key, so that one whose answer was lost is simply sent again; its body
+must then be the same, so images that are not linked to go inside it. Its log lines tell the step.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from retouch.errors import InvalidSetting
 from retouch.upstreams.fal.upstream import Addresses, FalUpstream
+from retouch.upstreams.inputs import ImageMode, Upload
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.upstream import Call, Traits
+from retouch.upstreams.upstream import Accepted, Call, Failed, FaultKind, SubmitOutcome, Traits
 
+_KEYS_KEPT: Final = timedelta(hours=24)
+_KEY_REUSED: Final = "idempotency key was used"
 _STEP: Final = re.compile(r"Step (\d{1,6}) of (\d{1,6})")
 
 
@@ -40,6 +45,18 @@ class RetouchUpstream(FalUpstream):
             poll_cap_s=1.0,
             polls_per_second=100.0,
         )
+
+    def submit(self, call: Call) -> SubmitOutcome:
+        outcome = super().submit(call)
+        if isinstance(outcome, Failed) and _KEY_REUSED in outcome.fault.message.lower():
+            # Taken before this process was started, with links that have been signed anew since.
+            ticket = self._find(call, datetime.now(UTC) - _KEYS_KEPT, by_links=False)
+            unknown = Failed(replace(outcome.fault, kind=FaultKind.NO_ANSWER, charged=None))
+            return unknown if ticket is None else Accepted(ticket)
+        return outcome
+
+    def _upload_for(self, mode: ImageMode) -> Upload | None:
+        return super()._upload_for(mode) if mode is ImageMode.UPLOAD else None
 
     def _headers(self, call: Call) -> dict[str, str]:
         return {**super()._headers(call), "Idempotency-Key": call.attempt_id}
