@@ -35,7 +35,7 @@ from retouch.catalog import checkpoint_named
 from retouch.edit import Acceleration, EditSpec
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.cache import TensorCache
-from retouch.engine.pipelines.loading import PACKAGED_DEMO
+from retouch.engine.pipelines.folders import PACKAGED_DEMO
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.engine.region import editable_tokens
 from retouch.images import Pixels

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from retouch.catalog import checkpoints_named
@@ -25,6 +25,8 @@ def examine(model: ModelSettings) -> None:
         if checkpoint.block_cache:
             for line in fitting(checkpoint.name):
                 sys.stdout.write(f"{line}\n")
+    for line in sharing([checkpoint.name for checkpoint in checkpoints if checkpoint.block_cache]):
+        sys.stdout.write(f"{line}\n")
 
 
 def machine() -> Iterator[str]:
@@ -69,3 +71,16 @@ def fitting(name: str) -> Iterator[str]:
     for index in range(torch.cuda.device_count()):
         chosen = memory_plan.choose(candidates, torch.cuda.mem_get_info(index)[0])
         yield f"cuda:{index}: {f'runs in {chosen}' if chosen else 'too small'}"
+
+
+def sharing(names: Sequence[str]) -> Iterator[str]:
+    """Whether several large checkpoints fit a device side by side."""
+    if len(names) < 2:
+        return
+    memory_plan = importlib.import_module("retouch.engine.pipelines.memory_plan")
+    candidates = [memory_plan.plans(memory_plan.full_size())] * len(names)
+    torch = importlib.import_module("torch")
+    for index in range(torch.cuda.device_count()):
+        shared = memory_plan.share(candidates, torch.cuda.mem_get_info(index)[0])
+        how = "their weights take turns" if shared.swaps else "side by side"
+        yield f"cuda:{index}: {' and '.join(names)} {how}, each in {shared.plans[0] or 'no way that fits'}"

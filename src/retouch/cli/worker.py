@@ -27,7 +27,7 @@ from retouch.engine.cost import CostLearner
 from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
-from retouch.engine.pipelines import load_pipeline
+from retouch.engine.pipelines import load_pipeline, share_device
 from retouch.engine.pipelines.hub import lora_of
 from retouch.engine.warm_up import warm_up
 from retouch.errors import InvalidSetting, RetouchError, Unavailable
@@ -116,10 +116,19 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
         check_safety(safety, checkpoint)
         check_rewriter(rewriter, checkpoint)
 
-    def load(checkpoint: Checkpoint) -> Pipeline:
-        wanted = speaks(safety, rewriter, checkpoint, model.device)
+    wanted = [speaks(safety, rewriter, checkpoint, model.device) for checkpoint in checkpoints]
+    swaps, ways = False, ((model.precision, model.offload),) * len(checkpoints)
+    if len(checkpoints) > 1:
+        swaps, ways = share_device(
+            checkpoints, device=model.device, precision=model.precision, offload=model.offload, speaks=wanted
+        )
+        if swaps:
+            logger.info("the weights of these models take turns on the device", models=[c.name for c in checkpoints])
+
+    def load(index: int) -> Pipeline:
+        precision, offload = ways[index]
         return load_pipeline(
-            checkpoint, device=model.device, speaks=wanted, precision=model.precision, offload=model.offload
+            checkpoints[index], device=model.device, speaks=wanted[index], precision=precision, offload=offload
         )
 
     with contextlib.ExitStack() as stack:
@@ -129,7 +138,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
         stack.callback(wakeups.close)
         service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
         find_lora = lora_finder(store, loras, network, blobs).find
-        shared, name = SharedDevice(len(checkpoints)), worker_name()
+        shared, name = SharedDevice(len(checkpoints), swaps=swaps), worker_name()
         workers = [
             Worker(
                 name if len(checkpoints) == 1 else f"{name}-{checkpoint.name}",
@@ -138,7 +147,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
                 wakeups=wakeups,
                 read=input_reader(blobs, Fetcher(network.allow_private).fetch),
                 find_lora=find_lora,
-                load=partial(load, checkpoint),
+                load=partial(load, index),
                 policy=partial(job_policy, safety, rewriter, provenance, model.device),
                 warm_up=partial(first_edit, checkpoint),
                 checkpoint=checkpoint,
@@ -147,7 +156,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
                 caller_buckets=CallerBuckets(network.allow_private),
                 shared=shared,
             )
-            for checkpoint in checkpoints
+            for index, checkpoint in enumerate(checkpoints)
         ]
         run_together(workers, stop)
 

@@ -65,9 +65,25 @@ def load_pipeline(
     return pipeline
 
 
+def share_device(
+    checkpoints: Sequence[Checkpoint], *, device: str, precision: str, offload: str, speaks: Sequence[Speaks]
+) -> tuple[bool, tuple[tuple[str, str], ...]]:
+    """How several checkpoints use one device: whether their weights take turns on it, and each one's precision and
+    offload, for `load_pipeline`. Reads configurations only, and fetches what is not on this machine.
+    """
+    names = [checkpoint.name for checkpoint in checkpoints if checkpoint.name not in (NULL, *UNSUPPORTED)]
+    if not names:
+        return False, ((precision, offload),) * len(checkpoints)
+    shared = _module("load_plans", names[0]).share(
+        checkpoints, device=device, precision=precision, offload=offload, speaks=speaks
+    )
+    ways = ((precision, offload) if plan is None else (plan.precision, plan.offload) for plan in shared.plans)
+    return shared.swaps, tuple(ways)
+
+
 def has_gpu(device: str) -> bool:
     """Whether a model on `device` runs on a GPU; raises UnsupportedParameter for a device that is not there."""
-    chosen: str = _module("loading", f"--device {device}").choose_device(device).type
+    chosen: str = _module("folders", f"--device {device}").choose_device(device).type
     return chosen == "cuda"
 
 

@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from retouch.engine.pipelines.folders import choose_device, quiet
 from retouch.engine.pipelines.image_classifiers import find_folder, first_line
-from retouch.engine.pipelines.loading import choose_device, quiet
 from retouch.engine.prompt_safety import Judgement, read_llama_guard, read_qwen_guard
 from retouch.errors import InvalidSetting
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
 
-from retouch.engine.pipelines.loading import quiet
+from retouch.engine.pipelines.folders import quiet
 from retouch.engine.safety import unsafe_labels
 from retouch.errors import InvalidSetting
 from retouch.images import Pixels

@@ -40,6 +40,9 @@ ROOM_BYTES = 4 * 10**9
 """For one edit of a megapixel: its state, a block's work, the decoder's 1.4 GB, an offloaded encoder's largest layer,
 its embeddings of 1.1 GB. Estimated, not measured on a GPU."""
 
+KEPT_BYTES = 850 * 2**20
+"""Of encodings and tables that a model keeps on the device besides its weights, at most."""
+
 FULL_ENCODER: dict[str, Any] = {
     "text_config": {
         "hidden_size": 3584,
@@ -216,6 +219,27 @@ def check(name: str, candidates: Sequence[Plan], free_bytes: int) -> Plan:
         f"'{name}' does not fit this device, of which {gigabytes(free_bytes)} are free. It needs "
         f"{'; '.join(needs(candidates))}, {gigabytes(ROOM_BYTES)} of it as room for an edit."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """How several checkpoints use one device. plans: of each, or None for one that does not fit even by itself.
+
+    swaps: whether only one of them has its weights there at a time.
+    """
+
+    plans: tuple[Plan | None, ...]
+    swaps: bool
+
+
+def share(candidates: Sequence[Sequence[Plan]], free_bytes: int) -> Shared:
+    """Each as exact as it is alone: side by side where that fits, in turns where it does not."""
+    alone = [choose(each, free_bytes) for each in candidates]
+    held = [plan.bytes - ROOM_BYTES for plan in alone if plan is not None]
+    kept = max(0, len(held) - 1) * KEPT_BYTES
+    if sum(held) + kept + ROOM_BYTES <= free_bytes:
+        return Shared(tuple(alone), swaps=False)
+    return Shared(tuple(choose(each, free_bytes - kept) for each in candidates), swaps=True)
 
 
 def needs(candidates: Iterable[Plan]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from retouch.catalog import Checkpoint, checkpoint_named
 from retouch.edit import EditSpec
 from retouch.engine.pipeline import Pipeline
-from retouch.engine.pipelines import load_pipeline, loading
+from retouch.engine.pipelines import folders, load_pipeline, loading
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS
 from retouch.errors import UnknownModel, UnsupportedParameter
@@ -129,11 +129,11 @@ def test_a_switch_of_another_member_of_the_family_is_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(UnsupportedParameter, match=device):
-        loading.choose_device(device)
+        folders.choose_device(device)
 
 
 def test_auto_takes_a_gpu_when_there_is_one() -> None:
-    assert loading.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert folders.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_the_local_cache_is_enough_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -197,4 +197,4 @@ FULL_TEXT_ENCODER = Qwen2_5_VLConfig(
     ],
 )
 def test_a_gpu_halves_the_precision_unless_the_weights_forbid_it(name: str, device: str, dtype: torch.dtype) -> None:
-    assert loading.dtype_on(torch.device(device), checkpoint_named(name)) is dtype
+    assert folders.dtype_on(torch.device(device), checkpoint_named(name)) is dtype

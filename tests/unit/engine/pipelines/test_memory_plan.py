@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from retouch.engine.pipelines import loading, memory_plan
+from retouch.engine.pipeline import SILENT
+from retouch.engine.pipelines import folders, load_plans, loading, memory_plan, share_device
 from retouch.engine.pipelines.memory_plan import ROOM_BYTES, Parts, Plan
 from retouch.engine.pipelines.offload import tensors_of
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
@@ -71,7 +73,7 @@ def test_what_is_named_is_not_replaced_by_something_else(full: Parts) -> None:
 def test_what_is_predicted_is_what_is_held(precision: str, offload: str) -> None:
     rules = loading.read_rules(FOLDER)
     plan = Plan(precision, offload, 0)
-    with loading.quiet(), torch.inference_mode():
+    with folders.quiet(), torch.inference_mode():
         pipeline = loading.assemble(TINY, rules, FOLDER, torch.device("cpu"), torch.float32, compat=False, plan=plan)
     assert isinstance(pipeline, QwenImageEdit)
     assert pipeline.weights is not None
@@ -95,18 +97,50 @@ def test_what_does_not_fit_is_refused_with_the_numbers(full: Parts) -> None:
 
 def test_a_folder_is_refused_before_its_weights_are_read() -> None:
     with pytest.raises(OutOfMemory, match="'tiny' does not fit"):
-        loading.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**9)
-    assert loading.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**10) == loading.EXACT
-    small = loading.plan_of(TINY, FOLDER, "int8", "blocks", torch.bfloat16, free_bytes=10**10)
+        load_plans.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**9)
+    assert load_plans.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**10) == load_plans.EXACT
+    small = load_plans.plan_of(TINY, FOLDER, "int8", "blocks", torch.bfloat16, free_bytes=10**10)
     assert (small.precision, small.offload) == ("int8", "blocks")
 
 
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(UnsupportedParameter, match="no precision 'bf8'; there are: auto, bf16, fp8, int8"):
-        loading.plan_of(TINY, FOLDER, "bf8", "auto", torch.float32, free_bytes=None)
+        load_plans.plan_of(TINY, FOLDER, "bf8", "auto", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="no offload 'all'; there are: auto, none, encoder, blocks"):
-        loading.plan_of(TINY, FOLDER, "auto", "all", torch.float32, free_bytes=None)
+        load_plans.plan_of(TINY, FOLDER, "auto", "all", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="computes in float32"):
-        loading.plan_of(TINY, FOLDER, "bf16", "auto", torch.float32, free_bytes=None)
+        load_plans.plan_of(TINY, FOLDER, "bf16", "auto", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="on a CPU there is nothing to move"):
-        loading.plan_of(TINY, FOLDER, "auto", "encoder", torch.float32, free_bytes=None)
+        load_plans.plan_of(TINY, FOLDER, "auto", "encoder", torch.float32, free_bytes=None)
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "options", "how"),
+    [
+        (141, (), ["bf16", "bf16", False]),
+        (80, (), ["bf16", "bf16", True]),
+        (48, (), ["bf16", "bf16", True]),
+        (40, (), ["bf16 with the encoder swapped", "bf16 with the encoder swapped", True]),
+        (48, ("fp8", "encoder"), ["fp8 with the encoder swapped", "fp8 with the encoder swapped", False]),
+        (4, (), ["None", "None", False]),
+    ],
+)
+def test_several_models_stand_side_by_side_or_take_turns(
+    full: Parts, gibibytes: int, options: tuple[str, ...], how: list[object]
+) -> None:
+    shared = memory_plan.share([memory_plan.plans(full, *options)] * 2, gibibytes * 2**30)
+    assert [*map(str, shared.plans), shared.swaps] == how
+
+
+def test_a_model_that_never_fits_takes_nothing_from_the_others(full: Parts) -> None:
+    shared = memory_plan.share([memory_plan.plans(full, "bf16", "none"), memory_plan.plans(full)], 32 * 2**30)
+    assert [*map(str, shared.plans), shared.swaps] == ["None", "bf16 with the encoder swapped", False]
+
+
+def test_on_a_cpu_models_share_the_host() -> None:
+    rows = [TINY, replace(TINY, name="other")]
+    assert load_plans.share(
+        rows, device="cpu", precision="auto", offload="auto", speaks=[SILENT, SILENT]
+    ) == memory_plan.Shared((None, None), swaps=False)
+    named = share_device(rows, device="cpu", precision="int8", offload="none", speaks=[SILENT, SILENT])
+    assert named == (False, (("int8", "none"), ("int8", "none")))

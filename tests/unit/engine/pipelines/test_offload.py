@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from retouch.edit import Acceleration, EditSpec
-from retouch.engine.pipelines import loading
+from retouch.engine.pipelines import folders, loading
 from retouch.engine.pipelines.memory_plan import Plan
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
@@ -27,7 +27,7 @@ PHOTO = picture(1, 64, 64)
 
 def load(offload: str = "none", precision: str = "bf16", disk: Path | None = None) -> QwenImageEdit:
     row, rules, plan = checkpoint(FOLDER), loading.read_rules(FOLDER), Plan(precision, offload, 0)
-    with loading.quiet(), torch.inference_mode():
+    with folders.quiet(), torch.inference_mode():
         return loading.assemble(row, rules, FOLDER, CPU, torch.float32, compat=False, plan=plan, disk=disk)
 
 
