@@ -53,10 +53,10 @@ from retouch.jobs.job import (
     Lease,
     Preview,
     QueueLoad,
+    Retention,
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
-from retouch.jobs.retention import Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs

@@ -20,8 +20,7 @@ from PIL import Image, ImageOps
 
 from retouch.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
 from retouch.images.colour import flat_rgb, grey_of
-from retouch.images.formats import READABLE_FORMATS, declared_size, describe, sniff
-from retouch.images.metadata import ended_jpeg, plain_png
+from retouch.images.formats import READABLE_FORMATS, declared_size, describe, ended_jpeg, plain_png, sniff
 from retouch.images.pixels import Mask, Pixels, array_of
 
 MAX_PIXELS: Final = 100_000_000

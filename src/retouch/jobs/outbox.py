@@ -45,12 +45,7 @@ class WebhookDelivery:
 
 
 def enqueue(connection: Connection, ended: Job, now: datetime) -> None:
-    """Owe the caller of a job that has just ended its webhook, if the submit named one.
-
-    A job that was retried and ends again owes it again.
-    """
-    if ended.delivery.webhook_url is None:
-        return
+    """Owe the caller of a job that has just ended its webhook; one that was retried and ends again owes it again."""
     owed = {"created_at": now, "attempts": 0, "next_attempt_at": now, "delivered_at": None, "last_error": None}
     row = insert_into(connection, webhook_outbox).values(job_id=ended.id, url=ended.delivery.webhook_url, **owed)
     connection.execute(row.on_conflict_do_update(index_elements=["job_id"], set_=owed))

@@ -7,30 +7,12 @@ again, or that another job made, is not the job's own; it goes when its own time
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from retouch.jobs import events, idempotency, liveness, store
-from retouch.jobs.job import End, Job
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long an ended job is kept, in seconds, when its caller named no time; and how long at the least, so
-    that its caller can still read how it ended. A life that its caller gave the whole job ends both.
-    """
-
-    default_s: float
-    shortest_s: float
-
-    def end(self, job: Job, at: datetime) -> End:
-        """The end of a job that ends at `at`."""
-        wanted_s = job.delivery.retention_s
-        life_s = self.default_s if wanted_s is None else wanted_s
-        expires_at = at + timedelta(seconds=max(life_s, self.shortest_s))
-        return End(at, expires_at if job.end_by is None else max(at, min(expires_at, job.end_by)))
+from retouch.jobs.job import Job
 
 
 def blobs_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:

@@ -550,7 +550,8 @@ def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[st
 
 def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
     """What goes with every end: the webhook and money that are owed, the caller's bucket keys, the metrics' count."""
-    outbox.enqueue(connection, ended, now)
+    if ended.delivery.webhook_url is not None:
+        outbox.enqueue(connection, ended, now)
     if ended.delivery.into_bucket:
         caller_buckets.forget(connection, ended.id)
     if ended.queue == HOSTED.name:

@@ -18,8 +18,7 @@ import structlog
 from retouch.database import Database
 from retouch.errors import EditTimeout, JobFinished, LeaseLost, StartTimeout, UnknownJob
 from retouch.jobs import fair_queue, retention, store
-from retouch.jobs.job import Clock, Job, JobState
-from retouch.jobs.retention import Retention
+from retouch.jobs.job import Clock, Job, JobState, Retention
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 
 logger = structlog.get_logger(__name__)

@@ -1,12 +1,19 @@
-"""Failures as every face meets them: of an ended job, and of a method that a path does not have.
+"""Failures and notices as every face tells them: of an ended job, in the caller's own names of fields.
 
-Plain values, so that the modules of a face that only shape text may use them. It shapes no answer.
+Plain values, so that the modules of a face that only shape text may use them. It shapes no answer and knows no vendor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from retouch.edit import Notice
 from retouch.errors import EditCancelled, Failure, RetouchError
 from retouch.jobs.job import Job, JobState
+
+WireName = Callable[[str], str]
+"""A canonical field, such as `images[0]` or `num_images`, to what the caller calls it."""
 
 
 class MethodNotAllowed(RetouchError):
@@ -26,3 +33,21 @@ def failure_of(job: Job) -> Failure | None:
     if job.state is JobState.FAILED:
         return job.failure or Failure("internal_error", "The edit failed.")
     return None
+
+
+def failure_in_wire_names(failure: Failure, wire_name: WireName) -> Failure:
+    """The failure with the caller's name as its field and in its sentence."""
+    if failure.field is None:
+        return failure
+    name = wire_name(failure.field)
+    return replace(failure, field=name, message=failure.message.replace(f"'{failure.field}'", f"'{name}'"))
+
+
+def notices_in_wire_names(notices: Iterable[Notice], wire_name: WireName) -> tuple[Notice, ...]:
+    """Each notice once, under the caller's name of its parameter."""
+    return tuple(dict.fromkeys(replace(notice, parameter=wire_name(notice.parameter)) for notice in notices))
+
+
+def dump_notices(notices: Iterable[Notice]) -> list[dict[str, str]]:
+    """As every face puts them into its body."""
+    return [{"parameter": n.parameter, "action": n.action, "detail": n.detail} for n in notices]

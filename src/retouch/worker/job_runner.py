@@ -43,7 +43,6 @@ from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
-from retouch.worker.outcome import output_of, usage_of
 from retouch.worker.policy import JobPolicy
 from retouch.worker.priority import work_in_the_background
 from retouch.worker.settings import WorkerSettings
@@ -312,12 +311,11 @@ class JobRunner:
             if any(flags):
                 logs = [notice.detail for notice in found]
                 self._service.progress(job.lease, step=job.step, steps=job.steps, logs=logs)
-            output = output_of(job, outputs, self._checkpoint, notices=notices, stage_out_s=time.monotonic() - began)
+            output = job.output(outputs, self._checkpoint, notices, time.monotonic() - began)
             if not job.close():
                 raise LeaseLost("The job ended while its image was stored.")
             try:
-                usage = usage_of(job, output)
-                self._retry_while_unavailable(lambda: self._service.finish(job.lease, output, usage))
+                self._retry_while_unavailable(lambda: self._service.finish(job.lease, output, job.usage(output)))
             except BaseException:
                 job.reopen()  # so that `_run_stage` can end it in another way
                 raise

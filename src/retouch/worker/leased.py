@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from retouch.edit import Notice
+from retouch.catalog import Checkpoint
+from retouch.edit import EditOutput, Notice, OutputImage, Usage
 from retouch.engine.cost import Work
 from retouch.images import Pixels
 from retouch.jobs import store
@@ -86,6 +87,39 @@ class LeasedJob:
     @property
     def steps(self) -> int:
         return 0 if self.staged is None else self.staged.steps
+
+    def output(
+        self, images: Sequence[OutputImage], checkpoint: Checkpoint, notices: Sequence[Notice], stage_out_s: float
+    ) -> EditOutput:
+        """The answer's facts. images: stored already, in order. notices: come after those of staging and model."""
+        staged = self.staged
+        assert staged is not None, "a finished job was staged"
+        device: dict[str, float] = {}  # seconds by stage of all images together
+        for edit_id in self.edit_ids:
+            for stage, seconds in self.timings[edit_id].items():
+                device[stage] = device.get(stage, 0.0) + seconds
+        stages = {"stage_in": self.stage_in_s, **device, "stage_out": stage_out_s, "inference": sum(device.values())}
+        return EditOutput(
+            images=tuple(images),
+            prompt=staged.specs[0].prompt,
+            timings=stages,
+            canvas=staged.sizes.canvas,
+            notices=(*staged.notices, *self.notices, *notices),
+            applied={"acceleration": staged.specs[0].acceleration.value, "checkpoint": checkpoint.name},
+        )
+
+    def usage(self, output: EditOutput) -> Usage:
+        """What the ledger counts, without the price: what the engine worked for this job, not how long it waited.
+
+        An image that was refused and delivered in black costs nothing.
+        """
+        delivered = [image for image in output.images if not image.unsafe]
+        return Usage(
+            images=len(delivered),
+            pixels=sum(image.width * image.height for image in delivered),
+            steps=self.steps,
+            device_ms=round(output.timings["inference"] * 1000),
+        )
 
     @property
     def edit_ids(self) -> tuple[str, ...]:

@@ -9,8 +9,7 @@ import pytest
 
 from retouch.edit import Delivery
 from retouch.jobs.fair_queue import SECOND, cost_of
-from retouch.jobs.job import Job, JobState, state_after_lost_lease, utc_now
-from retouch.jobs.retention import Retention
+from retouch.jobs.job import Job, JobState, Retention, state_after_lost_lease, utc_now
 from tests.harness import an_edit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,7 +48,7 @@ def test_the_caller_s_retention_counts_but_not_below_the_shortest() -> None:
     life = Retention(default_s=1000, shortest_s=10)
     for asked_s, life_s in ((None, 1000), (50, 50), (1, 10), (5000, 5000)):
         job = replace(RUNNING, delivery=Delivery("fal", "x", retention_s=asked_s))
-        assert life.expiry(job, NOW) == NOW + timedelta(seconds=life_s)
+        assert life.end(job, NOW).expires_at == NOW + timedelta(seconds=life_s)
 
 
 def test_a_cost_is_never_nothing_and_small_differences_are_none() -> None:

@@ -19,7 +19,7 @@ from retouch.edit import Acceleration, EditOutput, EditRequest, Notice, OutputFo
 from retouch.errors import Failure, InvalidRequest, InvalidType, MissingParameter, RetouchError, UnsupportedParameter
 from retouch.jobs.job import Job, JobState
 from retouch.protocols.events import sse_comment, sse_data
-from retouch.protocols.field_names import failure_in_wire_names, notices_in_wire_names
+from retouch.protocols.failure import failure_in_wire_names, notices_in_wire_names
 from retouch.protocols.openai import dump
 from retouch.protocols.openai.dump import DeliveredImage
 from retouch.protocols.openai.errors import ROWS, dump_error

@@ -13,10 +13,9 @@ from typing import Any
 
 from retouch.edit import Notice, OutputImage
 from retouch.jobs.job import Job, JobEvent, JobState
-from retouch.protocols.failure import failure_of
+from retouch.protocols.failure import dump_notices, failure_of, notices_in_wire_names
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
-from retouch.protocols.field_names import dump_notices, notices_in_wire_names
 
 STATUS_WORDS: Mapping[JobState, str] = {
     JobState.QUEUED: "IN_QUEUE",

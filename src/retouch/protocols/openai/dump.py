@@ -15,7 +15,7 @@ from retouch.catalog import Route
 from retouch.catalog.profiles import ServedTarget
 from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
 from retouch.jobs.job import Job
-from retouch.protocols.field_names import dump_notices, notices_in_wire_names
+from retouch.protocols.failure import dump_notices, notices_in_wire_names
 from retouch.protocols.openai.parse import NAMES, PROVIDER, EditCall
 from retouch.sizes import Sizes
 

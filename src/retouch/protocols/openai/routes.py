@@ -31,8 +31,7 @@ from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.draining import DrainRefusedUploads
 from retouch.protocols.error_handlers import UnexpectedError, add_error_handlers
 from retouch.protocols.events import EventStreamResponse
-from retouch.protocols.failure import MethodNotAllowed
-from retouch.protocols.field_names import failure_in_wire_names
+from retouch.protocols.failure import MethodNotAllowed, failure_in_wire_names
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
     account_of,

@@ -20,7 +20,7 @@ from retouch.errors import RetouchError
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.events import KEEP_ALIVE_S, history, sse_comment, sse_data
-from retouch.protocols.field_names import failure_in_wire_names
+from retouch.protocols.failure import failure_in_wire_names
 from retouch.protocols.openai.dump import DeliveredImage, dump_completed, dump_partial
 from retouch.protocols.openai.errors import dump_error
 from retouch.protocols.openai.parse import EditCall

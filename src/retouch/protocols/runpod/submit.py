@@ -17,7 +17,7 @@ from retouch.edit import Delivery, EditRequest
 from retouch.errors import InvalidRequest
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.field_names import dump_notices
+from retouch.protocols.failure import dump_notices
 from retouch.protocols.http import origin_of, read_body, set_request_id
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import Endpoint
