@@ -63,6 +63,7 @@ class _JobTable(Collector):
         yield from _times(statistics)
         yield _workers(statistics)
         yield _seconds(statistics)
+        yield _device(statistics)
         yield from _safety(statistics)
 
 
@@ -129,8 +130,25 @@ def _seconds(statistics: QueueStatistics) -> Metric:
     )
     for worker in statistics.workers:
         for stage, spent in worker.seconds.items():
-            if stage not in ("inference", "safety"):  # the sum of three others; a metric of its own
+            if stage not in ("inference", "safety", *_DEVICE):  # the sum of three others; metrics of their own
                 seconds.add_metric([worker.name, worker.queues[0], stage], spent)
+    return seconds
+
+
+_DEVICE = {"device busy": "busy", "device waited": "waited"}
+"""A worker's names for what became of its device's time."""
+
+
+def _device(statistics: QueueStatistics) -> Metric:
+    """Busy and waited do not add up to the clock: the rest of the time there was no edit."""
+    seconds = CounterMetricFamily(
+        "retouch_device_seconds",
+        "Time of the device: busy with edits, or waited, idle while an edit was fetched and decoded for it.",
+        labels=["worker", "queue", "state"],
+    )
+    for worker in statistics.workers:
+        for name, state in _DEVICE.items():
+            seconds.add_metric([worker.name, worker.queues[0], state], worker.seconds.get(name, 0.0))
     return seconds
 
 

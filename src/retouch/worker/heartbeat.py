@@ -115,7 +115,7 @@ class Heartbeat:
                 self.queues,
                 self.device,
                 state,
-                seconds=dict(self.runner.seconds) | {"safety": tally.seconds},
+                seconds={**self.runner.seconds, "safety": tally.seconds, **self.runner.device_time.seconds()},
                 checks=tally.checks,
                 problem=self._failure or (self._progress if state == "loading" else None),
             )

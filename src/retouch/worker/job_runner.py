@@ -41,6 +41,7 @@ from retouch.jobs.job import Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
+from retouch.worker.device_time import DeviceTime
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.policy import JobPolicy
@@ -61,7 +62,8 @@ PREVIEWS_CHECKED = 4
 class JobRunner:
     """Runs leased jobs. `engine`, `costs` and `policy` are set when the model is loaded, before a job is leased.
 
-    seconds: device and staging time by stage since the start, of all finished jobs.
+    seconds: device and staging time by stage since the start, of all finished jobs. device_time: written by the thread
+    that drives the engine.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class JobRunner:
         self.costs = CostLearner()
         self.policy = JobPolicy()
         self.seconds: dict[str, float] = {}
+        self.device_time = DeviceTime()
         self._seconds_lock = threading.Lock()
         self._service = service
         self._blobs = blobs

@@ -49,9 +49,14 @@ class LeasedJob:
         return store.place_of(self.lease.job)
 
     @property
+    def made(self) -> bool:
+        """Whether the device is done with it."""
+        return self.staged is not None and len(self.images) == len(self.staged.specs)
+
+    @property
     def seconds_left(self) -> float:
         """Of the device, predicted; what is decoded and stored is done."""
-        if self.staged is not None and len(self.images) == len(self.staged.specs):
+        if self.made:
             return 0.0
         return self.seconds * (1 - self.step / self.steps) if self.steps else self.seconds
 
@@ -152,6 +157,10 @@ class LeasedJobs:
     def all(self) -> tuple[LeasedJob, ...]:
         with self._lock:
             return tuple(self._jobs.values())
+
+    def on_their_way_since(self) -> float | None:
+        """When the oldest job was leased that the device is to do something for; None when there is none. Monotonic."""
+        return min((job.leased_at for job in self.all() if not job.closed and not job.made), default=None)
 
     def seconds_before(self, place: Place, *, slow_staging_s: float) -> float:
         """How long the device is busy with what stands before a place.

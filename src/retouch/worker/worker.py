@@ -177,8 +177,12 @@ class Worker:
         self._device.started(running=True)
         self._runner.engine = engine
         self._lifecycle.advance(Phase.RUNNING)
+        times, leased = self._runner.device_time, self._runner.leased
         while not self._lifecycle.reached(Phase.STOPPING):
-            if not engine.wait_for_work(self._settings.poll_s):
+            idle_since = time.monotonic()
+            found = engine.wait_for_work(self._settings.poll_s)
+            times.idle_since(idle_since, leased.on_their_way_since())
+            if not found:
                 continue
             with self._device.turn(self._seat, self._settings.poll_s) as mine:
                 if mine:
@@ -202,7 +206,9 @@ class Worker:
 
     def _tick(self, engine: Engine) -> None:
         try:
-            self._runner.dispatch(engine.step())
+            with self._runner.device_time.busy():
+                report = engine.step()
+            self._runner.dispatch(report)
         except DeviceLost as loss:
             logger.exception("the device failed; this worker ends, so that a new one can use it")
             self._lifecycle.advance(Phase.STOPPING)  # first, so that none of the jobs is leased here again

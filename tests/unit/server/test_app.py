@@ -12,6 +12,7 @@ from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputIm
 from retouch.protocols import authentication
 from retouch.protocols.dependencies import AppDependencies
 from retouch.server.request_log import RequestLog
+from retouch.worker.device_time import BUSY, WAITED
 
 
 async def test_health_is_ok_as_soon_as_the_process_is_up(client: httpx2.AsyncClient) -> None:
@@ -35,12 +36,17 @@ async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, depend
     request = EditRequest(model="qwen-image-edit", prompt="x", images=(ImageInput(url="https://example.com/a.png"),))
     jobs = [dependencies.service.submit(ANONYMOUS, request, Delivery("fal", "x")).job for _ in range(3)]
     dependencies.service.cancel(ANONYMOUS, jobs[0].id)
-    dependencies.service.beat("w", ("null",), "cpu", "ready", seconds={"denoise": 1.5, "inference": 2.0})
+    dependencies.service.beat(
+        "w", ("null",), "cpu", "ready", seconds={"denoise": 1.5, "inference": 2.0, BUSY: 3.0, WAITED: 0.5}
+    )
     text = (await client.get("/metrics")).text
     assert 'retouch_jobs{queue="null",state="queued"} 2.0' in text
     assert 'retouch_jobs_ended_total{queue="null",state="cancelled"} 1.0' in text
     assert 'retouch_worker_up{device="cpu",queue="null",state="ready",worker="w"} 1.0' in text
     assert 'retouch_stage_seconds_total{queue="null",stage="denoise",worker="w"} 1.5' in text
+    assert 'stage="device' not in text
+    assert 'retouch_device_seconds_total{queue="null",state="busy",worker="w"} 3.0' in text
+    assert 'retouch_device_seconds_total{queue="null",state="waited",worker="w"} 0.5' in text
     assert "inference" not in text
     assert "python_gc" not in text
 

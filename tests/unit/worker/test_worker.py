@@ -18,6 +18,7 @@ from retouch.errors import EditTimeout, InternalError, LeaseLost, UnsupportedPar
 from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease
 from retouch.storage.blob_keys import read_key
+from retouch.worker.device_time import BUSY, WAITED
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline, png
 from tests.waiting import until
@@ -52,6 +53,31 @@ def test_a_worker_tells_what_its_jobs_have_cost(bench: Deployment) -> None:
             return sum(worker.seconds.get("stage_in", 0.0) for worker in bench.service.statistics().workers)
 
         until(lambda: told() == pytest.approx(spent))
+
+
+def test_a_worker_tells_how_long_its_device_was_busy_and_waited_for_images(bench: Deployment) -> None:
+    fetched = bench.gate
+
+    def read(_: ImageInput) -> bytes:
+        fetched.arrive()
+        return png()
+
+    with bench.worker(settings=replace(HASTY, heartbeat=HeartbeatSettings(beat_s=0.05)), read=read):
+        job = bench.submit()
+
+        def spent(name: str) -> float:
+            return sum(worker.seconds.get(name, 0.0) for worker in bench.service.statistics().workers)
+
+        fetched.wait_for_arrival()
+        until(lambda: spent(WAITED) > 0.0)
+        assert spent(BUSY) == 0.0
+        fetched.open()
+        bench.finished(job.id)
+        until(lambda: spent(BUSY) > 0.0)
+        waited = spent(WAITED)
+        beats = [bench.service.statistics().workers[0].seen_at]
+        until(lambda: bench.service.statistics().workers[0].seen_at > beats[0])
+        assert spent(WAITED) == waited, "without an edit nothing is waited for"
 
 
 def test_the_same_request_and_seed_give_the_same_bytes(bench: Deployment) -> None:
