@@ -23,8 +23,21 @@ _SEED_FOR_ZERO: Final = 2**30
 _DEFAULT_QUALITY: Final = 95
 _LOSSY: Final = frozenset({OutputFormat.JPEG, OutputFormat.WEBP, OutputFormat.AVIF})
 
-_NOT_OPTIONS: Final = frozenset({"webhook", "webhook_events_filter", "sync_mode", "stream", "response_format", "model"})
-"""What a provider is told by the gateway itself."""
+_NOT_OPTIONS: Final = frozenset(
+    {
+        "webhook",
+        "webhook_events_filter",
+        "sync_mode",
+        "stream",
+        "response_format",
+        "model",
+        "n",
+        "num_images",
+        "num_outputs",
+        "batch_size",
+    }
+)
+"""What a provider is told by the gateway itself: how to answer, and how much to make, which is money."""
 
 
 @dataclass(eq=False, frozen=True, slots=True)
@@ -76,9 +89,8 @@ def normalise(
 
 
 def needs_sizes(request: EditRequest) -> bool:
-    """Whether the inputs must be looked at before this can be normalised as well as it could."""
-    size = request.size
-    return request.mask is not None or size.like_reference or (size.pixels is not None and size.aspect_ratio is None)
+    """Whether the sizes of the inputs have a say: the answer follows them unless an exact size was asked for."""
+    return request.mask is not None or request.size.width is None
 
 
 def _is_open(name: str, request: EditRequest, profile: Profile, made: Normalised) -> bool:

@@ -232,7 +232,7 @@ def test_a_linked_input_of_unknown_size_leaves_the_size_to_the_provider() -> Non
     assert "image_size" not in normalise(linked, PROFILES["fal/fal-ai/qwen-image-edit"]).parameters
     scaled = replace(linked, size=SizeRequest(pixels=2048 * 2048, words="2K"))
     assert needs_sizes(scaled)
-    assert not needs_sizes(linked)
+    assert not needs_sizes(replace(linked, size=SizeRequest(width=64, height=64)))
     made = normalise(scaled, PROFILES["fal/fal-ai/qwen-image-edit"])
     assert [(n.parameter, n.action) for n in made.notices] == [("resolution", "ignored")]
     with pytest.raises(InvalidRequest):

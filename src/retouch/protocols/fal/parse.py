@@ -17,6 +17,7 @@ from retouch.edit import Acceleration, EditRequest, OutputFormat, SizeRequest
 from retouch.protocols.fal.errors import InvalidBody, Problem
 from retouch.protocols.fal.schemas import Endpoint, Kind
 from retouch.protocols.fal.validation import check_body
+from retouch.protocols.upstream_options import NAME, read_upstream_options
 
 QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token", "max_buffering"})
 """What a query may hold that is no input."""
@@ -93,7 +94,8 @@ def parse_query(endpoint: Endpoint, query: Sequence[tuple[str, str]]) -> dict[st
 
 def parse_edit(endpoint: Endpoint, body: Mapping[str, Any]) -> ParsedEdit:
     """The edit that a body asks for; raises InvalidBody with every problem, InvalidRequest for an impossible size."""
-    values: Mapping[str, Any] = check_body(endpoint, body)
+    options = read_upstream_options(body.get(NAME))
+    values: Mapping[str, Any] = check_body(endpoint, {name: value for name, value in body.items() if name != NAME})
     images, acceleration = values["images"], values.get("acceleration")
     request = EditRequest(
         model=endpoint.id,
@@ -110,6 +112,7 @@ def parse_edit(endpoint: Endpoint, body: Mapping[str, Any]) -> ParsedEdit:
         enable_safety_checker=values.get("enable_safety_checker", True),
         enable_prompt_expansion=values.get("enable_prompt_expansion", False),
         loras=values.get("loras", ()),
+        upstream_options=options,
     )
     return ParsedEdit(request, (images,) if isinstance(images, str) else tuple(images), bool(values.get("inline")))
 

@@ -30,6 +30,7 @@ from retouch.protocols.openai.parameters import (
     take_what_has_no_effect,
     with_plain_line_ends,
 )
+from retouch.protocols.upstream_options import NAME, read_upstream_options
 
 ResponseFormat: TypeAlias = Literal["both", "url", "b64_json"]
 
@@ -136,6 +137,7 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
         enable_prompt_expansion=read_expansion(fields),
         strict=read_strict(fields, size_policy),
         loras=read_loras(fields),
+        upstream_options=read_upstream_options(fields.take(NAME)[1]),
     )
     stream, partial_images = read_stream(fields, output_format)
     quality = fields.word("quality", (*_QUALITIES, "auto"))
