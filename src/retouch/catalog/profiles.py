@@ -225,7 +225,8 @@ NOT_CELLS = frozenset(
 class Hosted:
     """All of `hosted.toml`. columns: titles by name, and column_cells: what they say. fields: the rows, in their order.
 
-    everywhere: those that the gateway sees to whatever is behind it, which are no rows.
+    everywhere: those that the gateway sees to whatever is behind it, which are no rows. same_as: public ids of ours to
+    those that ask for the same.
     """
 
     kinds: Mapping[str, Kind]
@@ -234,14 +235,17 @@ class Hosted:
     column_cells: Mapping[str, Mapping[str, Cell]]
     fields: tuple[str, ...]
     everywhere: tuple[str, ...]
+    same_as: Mapping[str, str]
 
     def profile(self, kind: str, endpoint: str) -> Profile | None:
         """The row of a provider's model, or that of any model of its kind."""
         return self.profiles.get(f"{kind}/{endpoint}") or self.profiles.get(f"{kind}/*")
 
     def serving(self, kind: str, model_id: str) -> Profile | None:
-        """The row that a kind of provider has for one of our public ids."""
-        return next((p for p in self.profiles.values() if p.kind == kind and model_id in p.serves), None)
+        """The row that a kind of provider has for one of our public ids, or for the id that asks for the same."""
+        same = self.same_as.get(model_id, model_id)
+        rows = [profile for profile in self.profiles.values() if profile.kind == kind]
+        return next((row for each in (model_id, same) for row in rows if each in row.serves), None)
 
 
 @cache
@@ -258,7 +262,7 @@ def hosted() -> Hosted:
             profiles[profile.id] = profile
     titles = {name: str(column["title"]) for name, column in columns.items()}
     cells = {name: _cells(column, data["everywhere"], {}, lora=True) for name, column in columns.items()}
-    return Hosted(kinds, profiles, titles, cells, rows, tuple(data["everywhere"]))
+    return Hosted(kinds, profiles, titles, cells, rows, tuple(data["everywhere"]), data["same_as"])
 
 
 @cache

@@ -55,12 +55,12 @@ class UpstreamSettings:
 
     def serving(self, model_id: str) -> ServedModel | None:
         """What it is asked for instead of one of our public ids; None when it has nothing like it."""
-        if model_id in self.models:
-            return self.models[model_id]
+        same = hosted().same_as.get(model_id, model_id)
+        own = self.models.get(model_id) or self.models.get(same)
         profile = hosted().serving(self.kind.name, model_id)
-        if profile is None:
-            return None
-        return ServedModel(model_id if profile.endpoint == "*" else profile.endpoint, profile)
+        if own is not None or profile is None:
+            return own
+        return ServedModel(same if profile.endpoint == "*" else profile.endpoint, profile)
 
     def named(self, endpoint: str) -> ServedModel | None:
         """The same for the provider's own id, or for one of ours; None when there is no row for it."""

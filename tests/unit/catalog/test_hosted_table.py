@@ -99,6 +99,20 @@ def test_a_kind_has_one_row_for_a_public_model(kind: str) -> None:
         assert len(serving) <= 1, serving
 
 
+def test_an_id_is_served_by_the_row_of_the_id_that_asks_for_the_same() -> None:
+    table = hosted()
+    ids = {model.id for model in MODELS}
+    assert set(table.same_as) | set(table.same_as.values()) <= ids
+    assert ids - set(table.same_as) == set(table.same_as.values())
+    for model, row in (
+        ("fal-ai/qwen-image-2/edit", "dashscope/qwen-image-2.0"),
+        ("fal-ai/qwen-image-edit-2511/lora", "runpod/qwen-image-edit-2511"),
+    ):
+        assert table.serving(row.partition("/")[0], model) is table.profiles[row]
+    lora = table.serving("fal", "fal-ai/qwen-image-edit-2511/lora")
+    assert lora is table.profiles["fal/fal-ai/qwen-image-edit-2511/lora"]
+
+
 def test_a_model_without_a_row_of_its_own_takes_the_row_of_its_kind() -> None:
     table = hosted()
     assert table.profile("vllm-omni", "Qwen/Qwen-Image-Edit-2511") is table.profiles["vllm-omni/*"]
