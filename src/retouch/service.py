@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import inf
 from typing import Protocol
 
@@ -37,7 +37,18 @@ from retouch.errors import (
     UnknownJob,
 )
 from retouch.estimates import Estimates, Snapshot
-from retouch.jobs import attempts, caller_buckets, device_costs, events, fair_queue, history, liveness, retention, store
+from retouch.jobs import (
+    attempts,
+    breakers,
+    caller_buckets,
+    device_costs,
+    events,
+    fair_queue,
+    history,
+    liveness,
+    retention,
+    store,
+)
 from retouch.jobs import idempotency as idempotency_keys
 from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import (
@@ -92,6 +103,15 @@ class Submitted:
     job: Job
     notices: tuple[Notice, ...]
     replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostedStatistics:
+    """attempts: target, state, how many, what they cost in millionths of a US dollar. now: by the service's clock."""
+
+    attempts: tuple[tuple[str, str, int, int], ...]
+    breakers: tuple[breakers.Breaker, ...]
+    now: datetime
 
 
 class Dispatch(Protocol):
@@ -547,6 +567,11 @@ class Service:
         """Jobs by queue and state, and the workers that are alive."""
         with self._database.read() as connection:
             return liveness.statistics(connection, self._clock())
+
+    def hosted(self) -> HostedStatistics:
+        """How attempts at hosted providers ended and what they cost, and the breakers of their targets."""
+        with self._database.read() as connection:
+            return HostedStatistics(tuple(attempts.tally(connection)), breakers.read_all(connection), self._clock())
 
     def queue_load(self, account: Account, queue: str) -> QueueLoad:
         """The account's jobs in a queue by state, and how the workers of that queue are."""

@@ -7,7 +7,6 @@ fingerprint.
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from secrets import token_bytes
 
@@ -21,15 +20,11 @@ from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.tables import upstream_key
 from retouch.database import Database, insert_into
 from retouch.errors import InvalidRequest
+from retouch.secret import Secret
 
 SECRET_NAME = "upstream-keys"  # noqa: S105  the name of a secret, not one
 NONCE_BYTES = 12
 MAX_KEY_CHARACTERS = 1000
-
-
-def fingerprint_of(secret: str) -> str:
-    """Eight hexadecimal digits that name a key in rows and logs and do not help to guess it."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 class UpstreamKeys:
@@ -49,7 +44,7 @@ class UpstreamKeys:
             raise InvalidRequest(f"A stored key has 1 to {MAX_KEY_CHARACTERS} printable ASCII characters.", field="key")
         nonce = token_bytes(NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, secret.encode(), _bound(account_id, name))
-        fingerprint = fingerprint_of(secret)
+        fingerprint = Secret(secret).fingerprint
         values = {"fingerprint": fingerprint, "sealed": sealed.hex(), "created_at": datetime.now(UTC)}
         with self._database.transaction() as connection:
             row = insert_into(connection, upstream_key).values(account_id=account_id, name=name, **values)

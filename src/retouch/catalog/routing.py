@@ -244,9 +244,12 @@ class Catalog:
         if self._leads is None or route.checkpoint is HOSTED:
             return route
         here, upstream = self._leads(route.model.id)
-        if upstream:
-            return replace(route, hosted=True) if here else Route(route.model, HOSTED)
-        return route
+        if here:
+            return replace(route, hosted=upstream)
+        return Route(route.model, HOSTED)  # also where no route is for it, which the dispatch says
+
+    def _is_led(self, model_id: str) -> bool:
+        return self._leads is None or any(self._leads(model_id))
 
     def _route(self, model_id: str) -> Route:
         route = self._routes.get(model_id) or self._named.get(model_id) or self._forced.get(model_id)
@@ -261,7 +264,8 @@ class Catalog:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        return (*(self._led(route) for route in self._routes.values()), *self._named.values())
+        every = (*self._routes.values(), *self._named.values())
+        return tuple(self._led(route) for route in every if self._is_led(route.model.id))
 
     @property
     def queues(self) -> tuple[str, ...]:

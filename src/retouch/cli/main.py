@@ -114,6 +114,10 @@ Offload = Annotated[
 LoraDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder whose LoRAs callers may name by their path in it.")
 ]
+RoutesFile = Annotated[
+    Path | None,
+    typer.Option("--routes", metavar="FILE", help="Lead edits to hosted providers by this file, read again at SIGHUP."),
+]
 SafetyChecker = Annotated[
     str | None,
     typer.Option(
@@ -256,6 +260,7 @@ def serve(
     provenance: ProvenanceMode = None,
     provenance_cert: ProvenanceCert = None,
     provenance_key: ProvenanceKey = None,
+    routes: RoutesFile = None,
     log_level: LogLevel = None,
 ) -> None:
     """Start the server and its workers."""
@@ -309,6 +314,7 @@ def serve(
             provenance_cert=provenance_cert,
             provenance_key=provenance_key,
         ),
+        settings.read(settings.RoutesSettings, routes=routes),
     )
 
 

@@ -1,4 +1,4 @@
-"""`retouch serve`: builds the HTTP process, starts the workers, and says when an edit can be sent.
+"""`retouch serve`: builds the HTTP process and its gateway, starts the workers, and says when an edit can be sent.
 
 Imports no torch. The order matters to the operator: a taken port, a folder that cannot be written or a missing
 key is reported before anything is started.
@@ -24,7 +24,8 @@ from retouch.accounts.keys import Keys
 from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
-from retouch.catalog import Catalog, checkpoints_named
+from retouch.catalog import HOSTED, Catalog, checkpoints_named
+from retouch.cli.hosted import open_hosted
 from retouch.cli.https import listening_socket, open_forward_proxy, use_own_certificate
 from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import keep_freed_memory
@@ -39,7 +40,7 @@ from retouch.protocols.dependencies import MAX_BODY_BYTES, AppDependencies
 from retouch.server.app import create_app
 from retouch.server.supervisor import Supervisor
 from retouch.server.webhooks import Webhooks
-from retouch.service import Service, ServiceSettings
+from retouch.service import Dispatch, Service, ServiceSettings
 from retouch.settings import (
     PREFIX,
     HttpSettings,
@@ -49,10 +50,12 @@ from retouch.settings import (
     ProcessSettings,
     ProvenanceSettings,
     RewriterSettings,
+    RoutesSettings,
     SafetySettings,
     StoreSettings,
 )
 from retouch.storage.addresses import OpenedAddresses
+from retouch.storage.blobs import Blobs
 from retouch.storage.open import open_blobs
 from retouch.watch import Watch
 
@@ -75,6 +78,7 @@ def serve(  # noqa: PLR0917 - one settings class for each component
     safety: SafetySettings,
     rewriter: RewriterSettings,
     provenance: ProvenanceSettings,
+    routes: RoutesSettings,
 ) -> None:
     """Serve until SIGTERM or an interrupt. Raises RetouchError with a sentence for the operator."""
     set_up_logging(processes.log_level)
@@ -88,11 +92,24 @@ def serve(  # noqa: PLR0917 - one settings class for each component
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(listening_socket(http.host, http.port, "--port"))
         database = stack.enter_context(open_database(store))
-        dependencies = stack.enter_context(open_dependencies(http, store, catalog, database, network.allow_private))
+        blobs = open_blobs(store.storage, store.data)
+        hosted = None
+        if routes.routes is not None:
+            opened = open_hosted(routes.routes, http, store, network, database, blobs, catalog)
+            hosted = stack.enter_context(opened)
+        dispatch = None if hosted is None else hosted.dispatch
+        dependencies = stack.enter_context(
+            open_dependencies(http, store, catalog, database, network.allow_private, blobs=blobs, dispatch=dispatch)
+        )
         dependencies.authenticator.refuse_unauthenticated(http.host)
+        gateway = None
+        if hosted is not None:
+            gateway = hosted.gateway(dependencies.service)
+            hosted.reload_on_hangup()
+        workers = processes.workers if set(catalog.queues) - {HOSTED.name} else 0  # nothing to load
         webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
-        config = _server_config(create_app(dependencies, webhooks, http.forwarded_allow_ips))
+        config = _server_config(create_app(dependencies, webhooks, http.forwarded_allow_ips, gateway))
         certificate = use_own_certificate(http, store, config, stop) if http.tls == "auto" else None
         if http.forward_proxy is not None:
             stack.enter_context(open_forward_proxy(http, http.forward_proxy))
@@ -105,12 +122,12 @@ def serve(  # noqa: PLR0917 - one settings class for each component
                 **os.environ,
                 **as_variables(store, model, loras, network, processes, safety, rewriter, provenance),
             },
-            processes.workers,
+            workers,
             fatal=server.give_up,
         )
         supervisor.start()
         needs_key = dependencies.authenticator.needs_key()
-        banner = StartupBanner(http, catalog, processes.workers, needs_key, certificate)
+        banner = StartupBanner(http, catalog, workers, needs_key, certificate)
         announcer = threading.Thread(target=banner.tell, args=(dependencies.service, stop), daemon=True)
         announcer.start()
         try:
@@ -131,11 +148,15 @@ def open_dependencies(
     catalog: Catalog,
     database: Database,
     allow_private: Sequence[str] = (),
+    *,
+    blobs: Blobs | None = None,
+    dispatch: Dispatch | None = None,
 ) -> Iterator[AppDependencies]:
-    """Everything the application is made of, closed at the end."""
-    blobs = open_blobs(store.storage, store.data)
+    """Everything the application is made of, closed at the end. dispatch: where models lead to hosted providers."""
+    blobs = blobs or open_blobs(store.storage, store.data)
     wakeups = open_wakeups(database, store.data)
-    service = Service(database, blobs, catalog, wakeups, ServiceSettings(retention_s=store.retention_s))
+    settings = ServiceSettings(retention_s=store.retention_s)
+    service = Service(database, blobs, catalog, wakeups, settings, dispatch=dispatch)
     authenticator = Authenticator(Keys(database), loopback=http.loopback, no_auth=http.no_auth)
     try:
         yield AppDependencies(

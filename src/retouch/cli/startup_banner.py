@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from retouch.catalog import Catalog
+from retouch.catalog import HOSTED, Catalog
 from retouch.jobs.liveness import READY
 from retouch.protocols.face import ExampleCall
 from retouch.protocols.registry import FACES
@@ -78,12 +78,20 @@ class StartupBanner:
         return "".join(f"  '{queue}' serves {', '.join(ids[queue])}\n" for queue in queues)
 
     def _models(self) -> str:
-        names = " and ".join(f"'{name}'" for name in self.catalog.queues)
-        return f"the model{'s' if len(self.catalog.queues) > 1 else ''} {names}"
+        own = self._own()
+        names = " and ".join(f"'{name}'" for name in own)
+        models = [f"the model{'s' if len(own) > 1 else ''} {names}"] if own else []
+        return " and ".join([*models, *(["hosted providers"] if HOSTED.name in self.catalog.queues else [])])
+
+    def _own(self) -> tuple[str, ...]:
+        """The models that run on workers of ours."""
+        return tuple(name for name in self.catalog.queues if name != HOSTED.name)
 
     def _first_line(self) -> str:
+        if not self._own():
+            return "Edits go to hosted providers."
         if self.workers == 0:
-            options = " ".join(f"--model {shlex.quote(name)}" for name in self.catalog.queues)
+            options = " ".join(f"--model {shlex.quote(name)}" for name in self._own())
             return f"It waits for a worker: retouch worker {options}"
         return f"Loading {self._models()} …"
 
@@ -97,4 +105,4 @@ class StartupBanner:
         console = Console()
         if not console.is_terminal or self.workers == 0:
             return nullcontext()
-        return console.status(f"Loading {', '.join(self.catalog.queues)}")
+        return console.status(f"Loading {', '.join(self._own())}")

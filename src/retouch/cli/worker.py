@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -22,6 +20,7 @@ from retouch.cli.logs import set_up_logging
 from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
+from retouch.cli.worker_name import worker_name
 from retouch.edit import MAX_LORA_BYTES
 from retouch.engine.cost import CostLearner
 from retouch.engine.device_errors import DeviceLost
@@ -203,11 +202,6 @@ def first_edit(
     sizes = checkpoint.sizes
     area = sizes.min_area if pipeline.device_name == "cpu" else sizes.default_area
     warm_up(engine, checkpoint, learner, area=area, tell=tell)
-
-
-def worker_name() -> str:
-    """Unique over machines and restarts, and readable."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

@@ -27,15 +27,20 @@ from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
 from retouch.server.playground import playground_routes
 from retouch.server.request_log import ID_HEADER, FaceMount, RequestLog
+from retouch.server.upstream_webhooks import upstream_webhook_routes
 from retouch.server.webhooks import Webhooks
+from retouch.upstreams.gateway import Gateway
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def create_app(
-    dependencies: AppDependencies, webhooks: Webhooks | None = None, forwarded_allow_ips: Sequence[str] = ()
+    dependencies: AppDependencies,
+    webhooks: Webhooks | None = None,
+    forwarded_allow_ips: Sequence[str] = (),
+    gateway: Gateway | None = None,
 ) -> ASGIApp:
-    """The whole application; its lifespan runs the watch, the sweeping and the webhook sender, if there is one.
+    """The whole application; its lifespan runs the watch, the sweeping, the webhook sender and the gateway, if any.
 
     forwarded_allow_ips: peers whose X-Forwarded headers are believed. Raises InvalidSetting when one is no address.
     """
@@ -44,7 +49,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan(dependencies, webhooks),
+        lifespan=_lifespan(dependencies, webhooks, gateway),
         redirect_slashes=False,
     )
     app.add_exception_handler(RetouchError, answer_error)
@@ -52,6 +57,8 @@ def create_app(
     add_health_routes(app, dependencies)
     app.include_router(file_routes(dependencies.blobs))
     app.include_router(playground_routes(dependencies.blobs))
+    if gateway is not None:
+        app.include_router(upstream_webhook_routes(gateway))
     for face in FACES:
         for mount in face.mounts:
             app.mount(mount.path, FaceMount(mount.create(dependencies), mount.request_id_headers))
@@ -86,7 +93,7 @@ def exposed_headers() -> list[str]:
 
 
 def _lifespan(
-    dependencies: AppDependencies, webhooks: Webhooks | None
+    dependencies: AppDependencies, webhooks: Webhooks | None, gateway: Gateway | None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -95,7 +102,11 @@ def _lifespan(
         housekeeping.start()
         if webhooks is not None:
             webhooks.start(dependencies)
+        if gateway is not None:
+            gateway.start()
         yield
+        if gateway is not None:
+            await run_in_threadpool(gateway.stop)
         if webhooks is not None:
             await webhooks.stop()
         await housekeeping.stop()

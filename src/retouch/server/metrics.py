@@ -17,7 +17,7 @@ from retouch.accounts.ledger import KeyUsage
 from retouch.catalog import Catalog
 from retouch.errors import Unavailable
 from retouch.jobs.liveness import QueueStatistics
-from retouch.service import Service
+from retouch.service import HostedStatistics, Service
 
 
 class Metrics:
@@ -51,7 +51,7 @@ class _JobTable(Collector):
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("retouch_up", "Whether the database answers.")
         try:
-            statistics = self._service.statistics()
+            statistics, hosted = self._service.statistics(), self._service.hosted()
         except Unavailable:
             up.add_metric([], 0)
             yield up
@@ -65,6 +65,27 @@ class _JobTable(Collector):
         yield _seconds(statistics)
         yield _device(statistics)
         yield from _safety(statistics)
+        yield from _hosted(hosted)
+
+
+def _hosted(statistics: HostedStatistics) -> Iterator[Metric]:
+    """Of settled attempts only: what a job under way will have cost is not known yet."""
+    attempts = CounterMetricFamily(
+        "retouch_upstream_attempts", "Submits to hosted providers, by how they ended.", labels=["target", "outcome"]
+    )
+    cost = CounterMetricFamily("retouch_upstream_cost_usd", "What hosted providers are owed.", labels=["target"])
+    owed: dict[str, int] = {}
+    for target, state, count, charge in statistics.attempts:
+        attempts.add_metric([target, state], count)
+        owed[target] = owed.get(target, 0) + charge
+    for target, charge in owed.items():
+        cost.add_metric([target], charge / 1e6)
+    breakers = GaugeMetricFamily(
+        "retouch_upstream_breaker", "Targets and whether they are left alone.", labels=["target", "key", "state"]
+    )
+    for row in statistics.breakers:
+        breakers.add_metric([row.target, row.key, row.state(statistics.now).value], 1)
+    yield from (attempts, cost, breakers)
 
 
 def _routes(catalog: Catalog) -> Metric:

@@ -22,6 +22,7 @@ from retouch.catalog.normalised import Normalised
 from retouch.errors import GenerationTimeout, UpstreamOutcomeUnknown
 from retouch.jobs.attempts import Attempt, AttemptState
 from retouch.jobs.job import Clock, Lease
+from retouch.secret import redact
 from retouch.upstreams.attempt_book import AttemptBook, Judgement, lost_sight, result_of, ticket_of
 from retouch.upstreams.failure_rules import COUNTS, Phase, Rule, failure_of, rule_of
 from retouch.upstreams.pace import Pace
@@ -321,6 +322,7 @@ class CallRun:
     # --- what else it can come to
 
     def _judge(self, phase: Phase, attempt: Attempt, fault: Fault) -> _Step:
+        fault = replace(fault, message=redact(fault.message))  # providers echo keys
         rule = self._rule(phase, fault)
         self._report(attempt, fault, rule)
         book, judgement = self._tools.book, self._judgement(fault, rule)

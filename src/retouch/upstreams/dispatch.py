@@ -14,7 +14,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog.normalised import ImageSizes
 from retouch.database import Database
 from retouch.edit import EditRequest
-from retouch.errors import InvalidRequest
+from retouch.errors import InvalidRequest, UnknownModel
 from retouch.jobs import breakers
 from retouch.jobs.breakers import BreakerState
 from retouch.upstreams.choice import Circumstances, Plan, plan
@@ -76,6 +76,8 @@ class Dispatcher:
 
     def _plan(self, account: Account, request: EditRequest, wait_s: float | None) -> Plan:
         routes, sizes = self._routes(), self._sizes_of(request)
+        if not any(routes.leads(request.model)):
+            raise UnknownModel(f"No route of this server is for the model '{request.model}'.", field="model")
         known = circumstances(routes, self._database, (account.id, account.name), request, sizes, self._clock(), wait_s)
         chosen = plan(routes, request, known)
         if chosen is None:
