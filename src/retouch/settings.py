@@ -132,7 +132,7 @@ class ModelSettings(_Component):
         ("demo",), min_length=1, description="checkpoints: names of the catalogue, or folders; the first is the default"
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
-    precision: str = Field("auto", description="bf16, fp8, int8, or auto: the most exact that fits the device")
+    precision: str = Field("auto", description="bf16, fp8, int8, nf4, gguf[:FILE], or auto: the most exact that fits")
     offload: str = Field("auto", description="none, encoder, blocks: on the device only while it is used; or auto")
     accept_research_licence: bool = Field(default=False, description="allow weights licensed for research only")
 

@@ -100,7 +100,8 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>. [
 Precision = Annotated[
     str | None,
     typer.Option(
-        metavar="auto|bf16|fp8|int8", help="How weights are kept; auto: the most exact that fits. [default: auto]"
+        metavar="auto|bf16|fp8|int8|nf4|gguf[:FILE]",
+        help="How weights are kept; auto: the most exact that fits; gguf: in a file's bits. [default: auto]",
     ),
 ]
 Offload = Annotated[

@@ -11,7 +11,7 @@ import torch
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
-from retouch.engine.pipelines import memory_plan
+from retouch.engine.pipelines import gguf_file, memory_plan
 from retouch.engine.pipelines.folders import choose_device, dtype_on, find_folder, reading
 from retouch.engine.pipelines.memory_plan import Plan, Shared
 from retouch.errors import RetouchError, UnsupportedParameter
@@ -38,8 +38,9 @@ def plan_of(
     OutOfMemory with the numbers.
     """
     _check_options(checkpoint, precision, offload, dtype, on_cpu=free_bytes is None)
+    word, file = _named(precision, folder)
     if free_bytes is None or checkpoint.full_precision:
-        return replace(EXACT, precision="bf16" if precision == "auto" else precision)
+        return replace(EXACT, precision="bf16" if word == "auto" else word, file=file)
     candidates = _candidates(checkpoint, folder, precision, offload, speaks=speaks)
     plan = memory_plan.check(checkpoint.name, candidates, free_bytes)
     logger.info("%s in %s, %s of the device free", checkpoint.name, plan, memory_plan.gigabytes(free_bytes))
@@ -76,11 +77,25 @@ def _candidates(
         parts = memory_plan.parts_of(folder)
     if checkpoint.full_precision:
         return (Plan("auto", "none", parts.device_bytes("bf16", itemsize=4) + memory_plan.ROOM_BYTES),)
-    return memory_plan.plans(parts, precision, offload, speaks=speaks.any)
+    word, file = _named(precision, folder)
+    given = None if file is None else gguf_file.blocks_bytes(file)
+    found = memory_plan.plans(parts, word, offload, speaks=speaks.any, blocks_bytes=given)
+    return tuple(replace(plan, file=file) for plan in found)
+
+
+def _named(precision: str, folder: Path) -> tuple[str, Path | None]:
+    """The word of `gguf:FILE`, and the file."""
+    word, _, name = precision.partition(":")
+    if word != "gguf":
+        return word, None
+    file = gguf_file.file_of(name, folder)
+    gguf_file.blocks_bytes(file)  # whether it is one
+    return word, file
 
 
 def _check_options(checkpoint: Checkpoint, precision: str, offload: str, dtype: torch.dtype, *, on_cpu: bool) -> None:
-    _check_word("precision", precision, memory_plan.PRECISIONS)
+    precision, colon, _ = precision.partition(":")
+    _check_word("precision", precision if precision == "gguf" else precision + colon, memory_plan.PRECISIONS)
     _check_word("offload", offload, memory_plan.OFFLOADS)
     if checkpoint.full_precision and precision != "auto":
         raise UnsupportedParameter(
@@ -95,6 +110,11 @@ def _check_options(checkpoint: Checkpoint, precision: str, offload: str, dtype: 
     if dtype == torch.float32 and precision == "bf16":
         raise UnsupportedParameter(
             f"'{checkpoint.name}' computes in float32 here, not in bf16; say auto, fp8 or int8.", field="precision"
+        )
+    if offload == "blocks" and precision in memory_plan.FOUR_BITS:
+        raise UnsupportedParameter(
+            f"--offload blocks moves plain weights, not {precision}; with that, say encoder, none or auto.",
+            field="offload",
         )
 
 

@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwe
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
-from retouch.engine.pipelines import memory_plan
+from retouch.engine.pipelines import gguf_file, memory_plan
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
 from retouch.engine.pipelines.folders import (
     choose_device,
@@ -144,16 +144,18 @@ def assemble(
 
 
 def _fast_network(folder: Path, device: torch.device, dtype: torch.dtype, plan: Plan, disk: Path | None) -> FastNetwork:
-    transformer = _transformer(folder, HOST, dtype)
-    if plan.precision in STORAGE:
-        compress(transformer.transformer_blocks, plan.precision, keep=frozenset(modulation_layers(transformer)))
+    transformer = _transformer(folder, HOST, dtype, plan.file)
+    kept = frozenset(modulation_layers(transformer))
+    if plan.precision == "nf4" or plan.precision in STORAGE:
+        with reading("transformer", folder):
+            compress(transformer.transformer_blocks, plan.precision, kept, device)
     modulation, offloaded = None, None
     away = plan.offload == "blocks"
     if device != HOST:
         with reading("transformer", folder):
             place(transformer, device, without=transformer.transformer_blocks if away else None)
-        weights = folder / "transformer"
-        modulation = Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint_of(weights))
+        fingerprint = fingerprint_of(folder / "transformer", *(() if plan.file is None else (plan.file,)))
+        modulation = Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint)
     if away:
         offloaded = OffloadedBlocks(transformer.transformer_blocks, device, disk=_below(disk, "blocks"))
     return FastNetwork(transformer, modulation, offloaded)
@@ -168,13 +170,18 @@ def _vae(folder: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderK
         return whole(AutoencoderKLQwenImage, folder / "vae", device, torch_dtype=dtype)
 
 
-def _transformer(folder: Path, device: torch.device, dtype: torch.dtype) -> QwenImageTransformer2DModel:
+def _transformer(
+    folder: Path, device: torch.device, dtype: torch.dtype, file: Path | None = None
+) -> QwenImageTransformer2DModel:
+    """file: in GGUF, instead of the folder's weights."""
     with reading("transformer", folder):
         config = json_of(folder / "transformer" / "config.json")
         for option in UNSUPPORTED_OPTIONS:
             if config.get(option):
                 message = f"'{folder}' uses '{option}', which this engine does not have."
                 raise UnsupportedParameter(message, field="model")
+        if file is not None:
+            return gguf_file.read_network(file, folder / "transformer", dtype)
         return whole(QwenImageTransformer2DModel, folder / "transformer", device, torch_dtype=dtype)
 
 
@@ -183,11 +190,16 @@ def place(
 ) -> None:
     """Move every weight to a device but those of the modulation, which a table replaces there, and of `without`."""
     stays = {*modulation_layers(transformer), *(() if without is None else without.modules())}
+    # Those of bitsandbytes were made there.
+    stays |= {each for each in transformer.modules() if type(each).__module__.startswith("bitsandbytes")}
     for module in transformer.modules():
         if module in stays:
             continue
         for name, weight in module.named_parameters(recurse=False):
-            setattr(module, name, torch.nn.Parameter(weight.detach().to(device), requires_grad=False))
+            moved = weight.detach().to(device)
+            # A quantized weight is a kind of parameter that knows its bits, and moves as one.
+            own = isinstance(moved, torch.nn.Parameter)
+            setattr(module, name, moved if own else torch.nn.Parameter(moved, requires_grad=False))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
 

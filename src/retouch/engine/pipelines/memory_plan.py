@@ -22,7 +22,11 @@ from retouch.engine.pipelines.modulation import modulation_layers
 from retouch.engine.pipelines.precision import compressible
 from retouch.errors import OutOfMemory
 
-PRECISIONS = ("bf16", "fp8", "int8")
+PRECISIONS = ("bf16", "fp8", "int8", "nf4", "gguf")
+"""How the large layers are kept; `gguf` in the bits of a file that is named with it."""
+
+FOUR_BITS = ("nf4", "gguf")
+"""Of the network only: words are worth more to an edit than they take, so the language model has eight bits."""
 
 OFFLOADS = ("none", "encoder", "blocks")
 """What is on the device only while it is used: nothing; the text encoder; the network's blocks as well."""
@@ -96,14 +100,10 @@ class Parts:
         blocks += _bytes(precision, self.blocks, self.block_rows, itemsize) if blocks_bytes is None else blocks_bytes
         if offload == "blocks":
             blocks = blocks * BLOCKS_HELD // self.layers
-        # Fewer than eight bits are for the network only: words are worth more to an edit than they take.
         encoder = _bytes("fp8" if precision in FOUR_BITS else precision, self.encoder, self.encoder_rows, itemsize)
         encoder += self.encoder_rest * itemsize
         rest = self.network_rest + self.vae + (self.head if speaks else 0)
         return blocks + (encoder if offload == "none" else 0) + rest * itemsize
-
-
-FOUR_BITS = ("nf4", "gguf")
 
 
 def _bytes(precision: str, weights: int, rows: int, itemsize: int) -> int:
@@ -173,11 +173,12 @@ def parts_of(folder: Path) -> Parts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a checkpoint is loaded. bytes: what it needs of the device, with room for an edit."""
+    """How a checkpoint is loaded. bytes: what it needs of the device, with room for an edit. file: for `gguf`."""
 
     precision: str
     offload: str
     bytes: int
+    file: Path | None = None
 
     def __str__(self) -> str:
         return self.precision + OFFLOADED[self.offload]
@@ -198,7 +199,8 @@ def plans(
     if precision == "auto":
         pairs = [(each, how) for each, how in AUTO if offload in ("auto", how)]
     else:
-        pairs = [(precision, how) for how in (OFFLOADS if offload == "auto" else (offload,))]
+        possible = OFFLOADS[:2] if precision in FOUR_BITS else OFFLOADS
+        pairs = [(precision, how) for how in (possible if offload == "auto" else (offload,))]
     return tuple(
         Plan(each, how, parts.device_bytes(each, how, speaks=speaks, blocks_bytes=blocks_bytes) + ROOM_BYTES)
         for each, how in pairs

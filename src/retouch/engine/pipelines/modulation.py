@@ -141,8 +141,8 @@ def adapts_modulation(network: QwenImageTransformer2DModel) -> bool:
     return any(isinstance(layer, LoraLinear) for layer in makers)
 
 
-def fingerprint_of(folder: Path) -> str:
-    """A name for the weights in a folder: other files, sizes or dates give another one."""
-    files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.json")))
+def fingerprint_of(folder: Path, *more: Path) -> str:
+    """A name for the weights in a folder, and in more files: other files, sizes or dates give another one."""
+    files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"), *more))
     listed = [(str(file.resolve()), (known := file.stat()).st_size, known.st_mtime_ns) for file in files]
     return hashlib.sha256(repr(listed).encode()).hexdigest()

@@ -35,8 +35,14 @@ def test_the_large_checkpoints_have_the_sizes_they_are_known_for(full: Parts) ->
     assert 44_000_000 < full.vae < 45_000_000  # folded, of 126.9 million
 
 
-@pytest.mark.parametrize("offload", memory_plan.OFFLOADS)
-@pytest.mark.parametrize("precision", memory_plan.PRECISIONS)
+@pytest.mark.parametrize(
+    ("precision", "offload"),
+    [
+        *((precision, offload) for precision in ("bf16", "fp8", "int8") for offload in memory_plan.OFFLOADS),
+        ("nf4", "none"),
+        ("nf4", "encoder"),
+    ],
+)
 def test_the_table_in_the_docs_is_what_is_counted(full: Parts, precision: str, offload: str) -> None:
     page = (DOCS / "how-to" / "run-a-real-model.md").read_text()
     row = re.search(rf"\| `{precision}` \| `{offload}` \| ([0-9.]+) GB \| ([0-9.]+) GB \|", page)
@@ -104,7 +110,7 @@ def test_a_folder_is_refused_before_its_weights_are_read() -> None:
 
 
 def test_what_is_not_there_is_refused() -> None:
-    with pytest.raises(UnsupportedParameter, match="no precision 'bf8'; there are: auto, bf16, fp8, int8"):
+    with pytest.raises(UnsupportedParameter, match="no precision 'bf8'; there are: auto, bf16, fp8, int8, nf4, gguf"):
         load_plans.plan_of(TINY, FOLDER, "bf8", "auto", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="no offload 'all'; there are: auto, none, encoder, blocks"):
         load_plans.plan_of(TINY, FOLDER, "auto", "all", torch.float32, free_bytes=None)
