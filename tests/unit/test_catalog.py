@@ -246,3 +246,10 @@ def test_a_folder_is_a_checkpoint():
 def test_a_misspelt_checkpoint_is_refused_with_the_list():
     with pytest.raises(InvalidRequest, match="qwen-image-edit-2511"):
         checkpoint_named("qwen")
+
+
+def test_a_folder_has_the_limits_and_the_licence_of_the_checkpoint_it_is_named_after():
+    assert checkpoint_named("./weights/Qwen-Image-Edit").max_images == EDIT.max_images
+    with pytest.raises(InvalidRequest, match="Qwen Research License"):
+        checkpoint_named("./weights/Qwen-Image-2.1")
+    assert checkpoint_named("./weights/Qwen-Image-2.1", accept_research_licence=True).sizes.grid == 32

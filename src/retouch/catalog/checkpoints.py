@@ -163,13 +163,16 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
     Checkpoint(
         "qwen-image-2.1",
         source="Qwen/Qwen-Image-2.1",
-        sizes=QWEN_SIZES,
+        sizes=replace(QWEN_SIZES, grid=32),
         max_images=10,
         steps=40,
         guidance_scale=1.0,
         distilled=True,
         research_only=True,
         licence="Qwen Research License",
+        vision_area=K1,
+        speaks=False,
+        takes_loras=False,
     ),
     # For measurements: echoes the first image, so that what is around a model can be timed without one.
     Checkpoint(
@@ -188,23 +191,31 @@ CHECKPOINTS: tuple[Checkpoint, ...] = (
 
 
 def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Checkpoint:
-    """The checkpoint of that name, or one for a local folder of a Qwen-Image-Edit model.
+    """The checkpoint of that name, or one for a local folder: as the row it is named after, or as 2511.
 
     Raises InvalidRequest for an unknown name, and for research weights unless they were accepted.
     """
-    for checkpoint in CHECKPOINTS:
-        if name in (checkpoint.name, checkpoint.source):
-            if checkpoint.research_only and not accept_research_licence:
-                raise InvalidRequest(
-                    f"'{name}' is under the {checkpoint.licence}: research and evaluation only. "
-                    "Pass --accept-research-licence if that is what you do.",
-                    field="model",
-                )
-            return checkpoint
-    if "/" in name or name.startswith("."):
-        return replace(checkpoint_named("qwen-image-edit-2511"), name=name.rstrip("/").rsplit("/", 1)[-1], source=name)
-    names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
-    raise InvalidRequest(f"There is no checkpoint '{name}'. There are: {names}, or a path to a folder.", field="model")
+    found = next((each for each in CHECKPOINTS if name in (each.name, each.source)), None)
+    if found is None and ("/" in name or name.startswith(".")):
+        own = name.rstrip("/").rsplit("/", 1)[-1]
+        alike = (each for each in CHECKPOINTS if each.source is not None and each.name == own.lower())
+        found = replace(next(alike, _named("qwen-image-edit-2511")), name=own, source=name)
+    if found is None:
+        names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
+        raise InvalidRequest(
+            f"There is no checkpoint '{name}'. There are: {names}, or a path to a folder.", field="model"
+        )
+    if found.research_only and not accept_research_licence:
+        raise InvalidRequest(
+            f"'{name}' is under the {found.licence}: research and evaluation only. "
+            "Pass --accept-research-licence if that is what you do.",
+            field="model",
+        )
+    return found
+
+
+def _named(name: str) -> Checkpoint:
+    return next(each for each in CHECKPOINTS if each.name == name)
 
 
 def checkpoints_named(names: Sequence[str], *, accept_research_licence: bool = False) -> tuple[Checkpoint, ...]:

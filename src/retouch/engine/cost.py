@@ -137,8 +137,9 @@ class StateMemory:
     """What the states of running edits hold of a device between ticks, and what all of them may hold.
 
     budget_bytes: None for no limit. An upper estimate: latents and velocity in float32; references, prompts and their
-    projections in the network's dtype; rotation tables; what an acceleration reuses, `width` channels a token; and
-    `step_bytes` for each step, of the table of modulation.
+    projections in the network's dtype; rotation tables; what an acceleration reuses, `width` channels a token;
+    `step_bytes` for each step, of the table of modulation; and `prefix_bytes` for each token of text and references, of
+    keys and values that are kept.
     """
 
     latent_channels: int
@@ -146,6 +147,7 @@ class StateMemory:
     width: int
     budget_bytes: int | None = None
     step_bytes: int = 0
+    prefix_bytes: int = 0
 
     def bytes_of(self, work: Work, checkpoint: Checkpoint) -> int:
         reference = work.references * 9 // 8  # rounding to 32 may add
@@ -156,6 +158,7 @@ class StateMemory:
         if work.acceleration != Acceleration.NONE:
             reused = 2 * work.branches * work.target * self.width * self.itemsize
         reused += (work.steps + 1) * self.step_bytes
+        reused += work.branches * (reference + text) * self.prefix_bytes
         return latents + embeddings + reused + (work.target + reference + work.branches * text) * ROTATION_BYTES
 
 

@@ -18,7 +18,6 @@ from retouch.engine.safety import ImageClassifier
 from retouch.errors import UnsupportedParameter
 
 NULL = "null"
-UNSUPPORTED = ("qwen-image-2.1",)
 
 
 def load_pipeline(
@@ -46,11 +45,6 @@ def load_pipeline(
         if speaks.any:
             raise UnsupportedParameter(f"'{NULL}' has no language model.", field="model")
         return NullPipeline()
-    if checkpoint.name in UNSUPPORTED:
-        raise UnsupportedParameter(
-            f"This engine cannot run '{checkpoint.name}' yet. Serve 'qwen-image-edit-2511' or 'demo' instead.",
-            field="model",
-        )
     with _module("lean_import", checkpoint.name).without_compiler():
         loading = _module("loading", checkpoint.name)
         pipeline: Pipeline = loading.load(
@@ -71,7 +65,7 @@ def share_device(
     """How several checkpoints use one device: whether their weights take turns on it, and each one's precision and
     offload, for `load_pipeline`. Reads configurations only, and fetches what is not on this machine.
     """
-    names = [checkpoint.name for checkpoint in checkpoints if checkpoint.name not in (NULL, *UNSUPPORTED)]
+    names = [checkpoint.name for checkpoint in checkpoints if checkpoint.name != NULL]
     if not names:
         return False, ((precision, offload),) * len(checkpoints)
     shared = _module("load_plans", names[0]).share(

@@ -93,6 +93,15 @@ def json_of(file: Path) -> dict[str, Any]:
     return values
 
 
+def class_name_of(folder: Path) -> str:
+    """Of the stock pipeline a folder is for; raises UnknownModel when it is no checkpoint."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise UnknownModel(f"'{folder}' holds no model: there is no model_index.json.", field="model")
+    with reading("list of parts", folder):
+        return str(json_of(index).get("_class_name"))
+
+
 @contextmanager
 def reading(part: str, folder: Path) -> Iterator[None]:
     """Log the time it takes, and say in one sentence when a part cannot be read."""

@@ -11,8 +11,8 @@ import torch
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
-from retouch.engine.pipelines import gguf_file, memory_plan
-from retouch.engine.pipelines.folders import choose_device, dtype_on, find_folder, reading
+from retouch.engine.pipelines import gguf_file, loading_21, memory_plan
+from retouch.engine.pipelines.folders import choose_device, class_name_of, dtype_on, find_folder, reading
 from retouch.engine.pipelines.memory_plan import Plan, Shared
 from retouch.errors import RetouchError, UnsupportedParameter
 
@@ -39,6 +39,8 @@ def plan_of(
     """
     _check_options(checkpoint, precision, offload, dtype, on_cpu=free_bytes is None)
     word, file = _named(precision, folder)
+    if class_name_of(folder) == loading_21.CLASS_NAME:
+        _check_plain(checkpoint, word, offload)
     if free_bytes is None or checkpoint.full_precision:
         return replace(EXACT, precision="bf16" if word == "auto" else word, file=file)
     candidates = _candidates(checkpoint, folder, precision, offload, speaks=speaks)
@@ -73,6 +75,8 @@ def share(
 def _candidates(
     checkpoint: Checkpoint, folder: Path, precision: str, offload: str, *, speaks: Speaks
 ) -> tuple[Plan, ...]:
+    if class_name_of(folder) == loading_21.CLASS_NAME:
+        return (loading_21.plan_of_21(folder),)
     with reading("configuration", folder):
         parts = memory_plan.parts_of(folder)
     if checkpoint.full_precision:
@@ -81,6 +85,14 @@ def _candidates(
     given = None if file is None else gguf_file.blocks_bytes(file)
     found = memory_plan.plans(parts, word, offload, speaks=speaks.any, blocks_bytes=given)
     return tuple(replace(plan, file=file) for plan in found)
+
+
+def _check_plain(checkpoint: Checkpoint, precision: str, offload: str) -> None:
+    if precision not in ("auto", "bf16") or offload not in ("auto", "none"):
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' is loaded whole in bf16 only, not with --precision {precision} --offload {offload}.",
+            field="precision",
+        )
 
 
 def _named(precision: str, folder: Path) -> tuple[str, Path | None]:

@@ -17,10 +17,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwe
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
-from retouch.engine.pipelines import gguf_file, memory_plan
+from retouch.engine.pipelines import gguf_file, loading_21, memory_plan
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
 from retouch.engine.pipelines.folders import (
     choose_device,
+    class_name_of,
     dtype_on,
     find_folder,
     json_of,
@@ -35,6 +36,7 @@ from retouch.engine.pipelines.modulation import Modulation, fingerprint_of, modu
 from retouch.engine.pipelines.offload import HOST, DeviceWeights, OffloadedBlocks, offload_layers, tensors_of
 from retouch.engine.pipelines.precision import STORAGE, compress
 from retouch.engine.pipelines.previews import load_preview
+from retouch.engine.pipelines.qwen_image_21 import QwenImage21
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
 from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
 from retouch.engine.pipelines.text_encoding import TextEncoder
@@ -59,7 +61,7 @@ def load(
     speaks: Speaks,
     precision: str = "auto",
     offload: str = "auto",
-) -> QwenImageEdit:
+) -> QwenImageEdit | QwenImage21:
     """See `load_pipeline`."""
     target = choose_device(device)
     dtype = dtype_on(target, checkpoint)
@@ -67,27 +69,34 @@ def load(
         # By default convolutions round to ten bits there: on the demo that leaves 26 dB, simulated on a CPU.
         torch.backends.cudnn.allow_tf32 = False
     folder = folder or find_folder(checkpoint)
-    rules = read_rules(folder)
+    another = class_name_of(folder) == loading_21.CLASS_NAME
+    if another and not checkpoint.research_only:
+        raise UnsupportedParameter(
+            f"'{folder}' is a Qwen-Image-2.1, which is for research only: name its folder 'Qwen-Image-2.1' and pass "
+            "--accept-research-licence.",
+            field="model",
+        )
+    rules = None if another else read_rules(folder)
     free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else None
     plan = plan_of(checkpoint, folder, precision, offload, dtype, free_bytes=free, speaks=speaks)
+    if rules is None and compat is not None:
+        raise UnsupportedParameter(f"'{checkpoint.name}' has no compat mode: it computes as diffusers does anyway.")
     if plan != EXACT and compat is not None:
         raise UnsupportedParameter(f"compat mode computes with the weights as they are, not in {plan}.")
     if plan.offload != "none" and speaks.rewrites:
         logger.info("no resident rewriter: the text encoder would be brought to the device for every word")
         speaks = replace(speaks, rewrites=False)
     with quiet(), torch.inference_mode():
+        if rules is None:
+            return loading_21.assemble_21(checkpoint, folder, target, dtype)
         return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, plan=plan)
 
 
 def read_rules(folder: Path) -> Rules:
     """Which family a folder belongs to; raises UnknownModel or UnsupportedParameter when it is none of ours."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise UnknownModel(f"'{folder}' holds no model: there is no model_index.json.", field="model")
-    with reading("list of parts", folder):
-        name = json_of(index).get("_class_name")
+    name = class_name_of(folder)
     if name not in FAMILIES:
-        names = ", ".join(FAMILIES)
+        names = ", ".join((*FAMILIES, loading_21.CLASS_NAME))
         raise UnsupportedParameter(f"'{folder}' is a {name}; this engine runs {names}.", field="model")
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -22,6 +21,7 @@ from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network, narrow
+from retouch.engine.pipelines.device import budget_bytes, check_finite, device_name, wait_for
 from retouch.engine.pipelines.loras import Loaded, Loras
 from retouch.engine.pipelines.masking import Region, first_step
 from retouch.engine.pipelines.offload import DeviceWeights
@@ -31,7 +31,7 @@ from retouch.engine.pipelines.text_encoding import SUFFIX_TOKENS, TextEncoder
 from retouch.engine.pipelines.vae import ImageCodec
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
 from retouch.engine.state import BatchKey, DenoiseState
-from retouch.errors import InternalError, TooManyImages
+from retouch.errors import TooManyImages
 from retouch.images import Pixels
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class QwenImageEdit:
 
     @property
     def device_name(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return device_name(self.device)
 
     @torch.inference_mode()
     def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Inputs:
@@ -173,7 +173,7 @@ class QwenImageEdit:
         if self._narrows(spec):
             state.extras["region"] = region = self._region(spec, inputs, state.latents)
             state.notices = (*state.notices, region.notice(spec.steps))
-        self._wait_for_device()
+        wait_for(self.device)
         return state
 
     @torch.inference_mode()
@@ -181,12 +181,12 @@ class QwenImageEdit:
         assert len({state.key for state in states}) == 1, "only edits with equal keys may share a step"
         for state in states:
             self._denoise_one(state)
-        self._wait_for_device()
+        wait_for(self.device)
 
     @torch.inference_mode()
     def decode(self, state: DenoiseState) -> Pixels:
         signal = self.vae.decode(preprocessing.unpack(state.latents, *state.key.target))
-        self._check_finite(signal)
+        check_finite(signal, self.checkpoint)
         return preprocessing.to_pixels(signal if self.compat else signal.float())
 
     @torch.inference_mode()
@@ -216,16 +216,7 @@ class QwenImageEdit:
         )
 
     def state_budget_bytes(self) -> int | None:
-        """Half of what the device has left beside the weights; the step of one edit works in the other half.
-
-        None on a CPU whose system does not tell.
-        """
-        if self.device.type != "cuda":
-            available = _available_bytes()
-            return None if available is None else available // 2
-        free, _ = torch.cuda.mem_get_info(self.device)
-        reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return (free + reserved) // 2
+        return budget_bytes(self.device)
 
     def leave_device(self) -> None:
         """LoRAs and the states of edits stay; they are small beside the weights."""
@@ -340,27 +331,12 @@ class QwenImageEdit:
             velocity = region.widen(velocity)
         step = _rounded_euler_step if self.compat else euler_step
         state.latents = step(state.latents, velocity, sigma, sigma_next)
-        self._check_finite(state.latents)
+        check_finite(state.latents, self.checkpoint)
         state.velocity = velocity
         state.step_index += 1
         cache = state.extras.get("block_cache")
         if state.done and cache is not None:
             state.notices = (*state.notices, reuse_notice(state, cache))
-
-    def _check_finite(self, values: torch.Tensor) -> None:
-        """Raise InternalError, on the device and before anything is encoded: as pixels such numbers are plain black."""
-        if torch.isfinite(values).all():
-            return
-        logger.error("%s gives numbers that are not finite; its weights are damaged", self.checkpoint.name)
-        raise InternalError(
-            f"The checkpoint '{self.checkpoint.name}' gave numbers that are no image: its weights are damaged, or do "
-            "not fit this device. Nothing is billed."
-        )
-
-    def _wait_for_device(self) -> None:
-        """Wait for the device, so that progress is true and a cancelled edit costs no queued work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def _fitting(image: Pixels, area: int) -> tuple[int, int]:
@@ -383,16 +359,6 @@ def _rounded_euler_step(latents: torch.Tensor, velocity: torch.Tensor, sigma: fl
     """The stock scheduler's step: the length is rounded to the velocity's dtype, and so is the result."""
     length = torch.tensor(step_length(sigma, sigma_next), device=velocity.device)
     return (latents.float() + length * velocity).to(velocity.dtype)
-
-
-def _available_bytes() -> int | None:
-    """What the system can give without swapping; Linux tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found.split()[1]) * 1024
 
 
 def _token_grid(latents: torch.Tensor) -> tuple[int, int]:

@@ -17,12 +17,12 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from retouch.catalog import Checkpoint, checkpoint_named
 from retouch.edit import EditSpec
 from retouch.engine.pipeline import Pipeline
-from retouch.engine.pipelines import folders, load_pipeline, loading
+from retouch.engine.pipelines import folders, load_pipeline, load_plans, loading
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS
-from retouch.errors import UnknownModel, UnsupportedParameter
+from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
 from retouch.images import Pixels
-from tests import tiny_checkpoints
+from tests import tiny_checkpoints, tiny_qwen_image_21
 from tests.tiny_checkpoints import shared
 
 
@@ -85,9 +85,29 @@ def test_a_broken_list_of_parts_is_said_so(tmp_path: Path) -> None:
         load_pipeline(row(tmp_path))
 
 
-def test_the_new_architecture_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedParameter, match=r"cannot run 'qwen-image-2.1' yet"):
-        load_pipeline(checkpoint_named("qwen-image-2.1", accept_research_licence=True))
+def test_research_weights_under_another_name_are_refused() -> None:
+    with pytest.raises(UnsupportedParameter, match=r"is for research only: name its folder 'Qwen-Image-2\.1'"):
+        load_pipeline(row(tiny_qwen_image_21.shared()), device="cpu")
+
+
+def test_the_turbo_checkpoints_own_sigmas_are_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_qwen_image_21.shared(), tmp_path / "turbo")
+    index = json.loads((folder / "model_index.json").read_text()) | {"sample_sigmas": [1.0, 0.5]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsupportedParameter, match="runs with sigmas of its own, as the Turbo checkpoint does"):
+        load_pipeline(tiny_qwen_image_21.row(folder), device="cpu")
+
+
+def test_the_second_architecture_is_loaded_whole() -> None:
+    row = tiny_qwen_image_21.row(tiny_qwen_image_21.shared())
+    with pytest.raises(UnsupportedParameter, match="whole in bf16 only"):
+        load_pipeline(row, device="cpu", precision="fp8")
+    with pytest.raises(UnsupportedParameter, match="whole in bf16 only"):
+        load_plans.plan_of(row, Path(row.source or ""), "auto", "encoder", torch.bfloat16, free_bytes=10**12)
+    with pytest.raises(OutOfMemory, match="'tiny' does not fit"):
+        load_plans.plan_of(row, Path(row.source or ""), "auto", "auto", torch.bfloat16, free_bytes=10**9)
+    plan = load_plans.plan_of(row, Path(row.source or ""), "auto", "auto", torch.bfloat16, free_bytes=10**10)
+    assert str(plan) == "bf16"
 
 
 def test_an_unknown_compat_mode_is_refused() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKLQwenImage21, QwenImage21Transformer2DModel
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from retouch.engine.pipeline import SILENT
 from retouch.engine.pipelines import folders, load_plans, loading, memory_plan, share_device
@@ -150,3 +152,19 @@ def test_on_a_cpu_models_share_the_host() -> None:
     ) == memory_plan.Shared((None, None), swaps=False)
     named = share_device(rows, device="cpu", precision="int8", offload="none", speaks=[SILENT, SILENT])
     assert named == (False, (("int8", "none"), ("int8", "none")))
+
+
+def test_the_second_architecture_has_the_size_it_is_known_for() -> None:
+    words = {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_key_value_heads": 8}
+    with torch.device("meta"):
+        network, vae = QwenImage21Transformer2DModel(), AutoencoderKLQwenImage21()
+        encoder = Qwen3VLForConditionalGeneration(
+            Qwen3VLConfig(
+                text_config=words, vision_config={"out_hidden_size": 4096, "deepstack_visual_indexes": [8, 16, 24]}
+            )
+        )
+    counts = [sum(parameter.numel() for parameter in each.parameters()) for each in (network, vae, encoder)]
+    assert counts == [7_115_124_736, 337_740_404, 8_767_123_696]
+    weights = 2 * (sum(counts) - encoder.lm_head.weight.numel())
+    page = (DOCS / "how-to" / "run-a-real-model.md").read_text()
+    assert f"{weights / 1e9:.1f} GB of weights, {(weights + ROOM_BYTES) / 1e9:.1f} GB with room" in page
