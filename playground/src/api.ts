@@ -129,9 +129,20 @@ export async function upload(blob: Blob, name: string): Promise<string> {
 }
 
 /** The server may know itself by another name than the one this page was opened by; its files are at both. */
-function ownPath(url: string): string {
+export function ownPath(url: string): string {
   const { pathname, search } = new URL(url, location.href);
   return /^\/(files|fal)\//.test(pathname) ? pathname + search : url;
+}
+
+/** Whether this page may read a link itself: data, or a file of this server. Any other is the server's to open. */
+export function readable(link: string): boolean {
+  if (link.startsWith("data:")) return true;
+  try {
+    const { origin, pathname, searchParams } = new URL(link, location.href);
+    return origin === location.origin || (pathname.startsWith("/files/") && searchParams.has("signature"));
+  } catch {
+    return false;
+  }
 }
 
 export interface Status {
@@ -139,7 +150,7 @@ export interface Status {
   request_id: string;
   queue_position?: number;
   logs: { message: string; level: string; timestamp: string }[] | null;
-  metrics: { inference_time?: number };
+  metrics: { inference_time?: number; seconds_left?: number };
   error?: string;
   error_type?: string;
 }
@@ -180,6 +191,46 @@ function outputOf(text: string, header: string | null): Output {
   // A seed may be larger than a JavaScript number holds exactly, so its digits are taken from the text.
   const seed = /"seed":\s*(\d+)/.exec(text)?.[1] ?? String(body.seed);
   return { ...body, seed, timings: body.timings ?? {}, notices: body.notices ?? JSON.parse(header ?? "[]") };
+}
+
+/** A request of this key as the server lists it; null for what it has not come to yet, or has no more. */
+export interface Listed {
+  request_id: string;
+  endpoint_id: string;
+  sent_at: string;
+  started_at: string | null;
+  ended_at: string | null;
+  status_code: number | null;
+  duration: number | null;
+  json_input: Record<string, unknown> | null;
+  json_output: Record<string, unknown> | null;
+}
+
+export interface ListedPage {
+  items: Listed[];
+  next_cursor: string | null;
+}
+
+/** As far back as the list goes; how long the server keeps requests is its own matter. */
+const LISTED_MS = 90 * 86_400_000;
+
+/** The requests of this key, those that have not ended first, then the latest. */
+export async function requests(endpoints: string[], cursor: string | null): Promise<ListedPage> {
+  const query = new URLSearchParams({
+    endpoint_id: endpoints.join(","),
+    start: new Date(Date.now() - LISTED_MS).toISOString(),
+    expand: "payloads",
+    limit: "48",
+    ...(cursor === null ? {} : { cursor }),
+  });
+  const text = await (await call(`/fal/api/v1/models/requests/by-endpoint?${query}`)).text();
+  // A seed may be larger than a JavaScript number holds exactly: its digits are kept as text.
+  return JSON.parse(text.replace(/("seed":\s*)(\d{16,})/g, '$1"$2"')) as ListedPage;
+}
+
+/** Delete what a request was given and made; it must have ended. */
+export async function deletePayloads(id: string): Promise<void> {
+  await call(`/fal/api/v1/models/requests/${id}/payloads`, { method: "DELETE" });
 }
 
 export interface Partial {

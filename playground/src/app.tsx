@@ -2,12 +2,16 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { Code } from "./code";
-import { Form, JsonView } from "./form";
+import { Form } from "./form";
 import { History } from "./history";
+import { JsonView } from "./json";
 import { KeyDialog } from "./key";
 import { ServerDialog } from "./server";
 import { Stage } from "./stage";
-import { active, addFiles, addLink, cancel, chooseLanguage, edit, runNamed, update, useApp, w } from "./state";
+import { addFiles, addLink } from "./draft";
+import { cancel, edit } from "./runs";
+import { chooseLanguage } from "./start";
+import { active, runNamed, update, useApp, w } from "./state";
 import { applyTheme, readTheme, type Theme } from "./theme";
 import { Tabs } from "./ui";
 
@@ -158,7 +162,7 @@ function useDropAndPaste(): boolean {
       const files = [...(event.dataTransfer?.files ?? [])];
       const link = event.dataTransfer?.getData("text/uri-list").split("\n")[0] ?? "";
       if (files.length) void addFiles(files);
-      else if (/^https?:/.test(link)) addLink(link);
+      else if (/^https?:/.test(link)) void addLink(link);
     };
     const onPaste = (event: ClipboardEvent) => {
       const files = [...(event.clipboardData?.files ?? [])];
@@ -167,7 +171,7 @@ function useDropAndPaste(): boolean {
       if (files.length) {
         event.preventDefault();
         void addFiles(files);
-      } else if (!typing && /^https?:\/\/\S+$/.test(text)) addLink(text);
+      } else if (!typing && /^https?:\/\/\S+$/.test(text)) void addLink(text);
     };
     addEventListener("dragover", onOver);
     addEventListener("dragleave", onLeave);

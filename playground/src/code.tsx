@@ -3,7 +3,8 @@
 import { useEffect, useState } from "preact/hooks";
 import { keepsSize } from "./schema";
 import { LANGUAGES, PROTOCOLS, snippet, type CodeLanguage, type Protocol } from "./snippets";
-import { bodyOf, currentEndpoint, linksOf, maskLink, useApp, w } from "./state";
+import { bodyOf, linksOf, maskLink } from "./body";
+import { currentEndpoint, useApp, w } from "./state";
 import { Tabs, useFile } from "./ui";
 
 export function Code() {

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { shortName, update, w, type Run } from "./state";
 import { Viewer } from "./stage";
-import { useFile } from "./ui";
+import { LinkImage, useFile } from "./ui";
 
 export function Comparison({ a, b }: { a: Run; b: Run }) {
   const text = w();
@@ -55,7 +55,7 @@ function Inputs({ run }: { run: Run }) {
   return (
     <div class="input-cell">
       {run.draft.inputs.map((input, index) =>
-        "file" in input ? <InputImage key={index} id={input.file} /> : <span key={index}>{input.link}</span>,
+        "file" in input ? <InputImage key={index} id={input.file} /> : <LinkImage key={index} link={input.link} alt={w().image(index + 1)} />,
       )}
     </div>
   );

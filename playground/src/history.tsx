@@ -1,21 +1,13 @@
-// The runs of this browser, newest first.
+// The runs of this browser and of this key, newest first.
 
 import { useEffect, useId, useState } from "preact/hooks";
-import {
-  active,
-  compare,
-  exportRun,
-  importRun,
-  remove,
-  sameAgain,
-  select,
-  shortName,
-  useApp,
-  useAsInput,
-  w,
-  type Run,
-} from "./state";
-import { useFile } from "./ui";
+import { ownPath, readKey } from "./api";
+import { compare, hasResults, remove, sameAgain, select, useAsInput } from "./archive";
+import { noticesOfResult } from "./notices";
+import { brought, listRuns } from "./remote";
+import { exportRun, importRun } from "./runfile";
+import { active, shortName, useApp, w, type Run } from "./state";
+import { LinkImage, useFile } from "./ui";
 
 export function History() {
   const app = useApp();
@@ -51,13 +43,21 @@ export function History() {
           {text.openRun}
         </button>
       </header>
-      {app.runs.length === 0 && <p class="hint">{text.historyEmpty}</p>}
+      {app.runs.length === 0 && <p class="hint">{readKey() ? text.historyOfKeyEmpty : text.historyEmpty}</p>}
       {app.runs.length > 0 && runs.length === 0 && <p class="hint">{text.noneFound}</p>}
       <div class="runs">
         {runs.map((run) => (
           <Entry key={run.id} run={run} />
         ))}
       </div>
+      {app.older !== null && !wanted && (
+        <p class="older">
+          <button type="button" class="quiet" onClick={() => void listRuns(true)}>
+            {text.older}
+          </button>
+        </p>
+      )}
+      {app.deleting > 0 && <p class="note">{text.deletingLater(app.deleting)}</p>}
     </section>
   );
 }
@@ -69,7 +69,10 @@ function Entry({ run }: { run: Run }) {
   const first = run.draft.inputs[0];
   const answer = useFile(run.results[0]);
   const input = useFile(first && "file" in first ? first.file : undefined);
-  const thumbnail = answer?.thumbnail ?? input?.thumbnail;
+  const result = answer?.thumbnail ?? (run.remote?.[0] && ownPath(run.remote[0]));
+  const thumbnail = result ?? input?.thumbnail;
+  const results = run.results.length || run.remote?.length || 0;
+  const { asked } = noticesOfResult(run);
   const [, tick] = useState(0);
   useEffect(() => {
     const timer = setInterval(() => tick((count) => count + 1), 30_000);
@@ -80,36 +83,39 @@ function Entry({ run }: { run: Run }) {
     text.ago((Date.now() - run.createdAt) / 1000),
     ...(run.state === "done" && run.seconds !== null ? [`${run.seconds.toFixed(1)} s`] : []),
     ...(run.seed !== null ? [text.seed(run.seed)] : []),
+    ...(asked.length ? [text.notes(asked.length)] : []),
+    ...(run.remote ? [text.elsewhere] : []),
   ];
   const waiting = app.comparing !== null;
   const chosen = app.comparing === run.id;
   return (
     <article class={app.selected === run.id ? "run selected" : "run"} aria-labelledby={id}>
       <button type="button" class="run-thumbnail" aria-label={text.show} aria-describedby={id} onClick={() => select(run.id)}>
-        {thumbnail && <img src={thumbnail} alt="" class={answer ? "" : "faint"} draggable={false} />}
-        {run.results.length > 1 && <span class="count">{run.results.length}</span>}
+        {thumbnail && <img src={thumbnail} alt="" class={result ? "" : "faint"} loading="lazy" draggable={false} />}
+        {!thumbnail && first && "link" in first && <LinkImage link={first.link} alt="" />}
+        {results > 1 && <span class="count">{results}</span>}
       </button>
       <div class="run-text">
         <p class="run-prompt" id={id}>
           {run.draft.prompt}
         </p>
         <p class="hint">
-          {active(run) ? (run.steps ? text.stepOf(run.step, run.steps, null) : text.queued(run.position)) : facts.join(" · ")}
+          {active(run) ? (run.steps ? text.stepOf(run.step, run.steps, null) : text.queued(run.position, null)) : facts.join(" · ")}
         </p>
         {(run.state === "failed" || run.state === "cancelled") && (
           <p class={run.state === "failed" ? "problem" : "note"}>{run.problems.map((problem) => problem.text).join(" ")}</p>
         )}
         <div class="run-actions">
-          <button type="button" disabled={!run.results.length} onClick={() => void useAsInput(run)}>
+          <button type="button" disabled={!hasResults(run)} onClick={() => void useAsInput(run)}>
             {text.useAsInput}
           </button>
           <button type="button" onClick={() => void sameAgain(run)}>
             {text.sameAgain}
           </button>
-          <button type="button" class="quiet" aria-pressed={chosen} disabled={!run.results.length} onClick={() => compare(run.id)}>
+          <button type="button" class="quiet" aria-pressed={chosen} disabled={!hasResults(run)} onClick={() => compare(run.id)}>
             {waiting && !chosen ? text.compareWith : text.compare}
           </button>
-          <button type="button" class="quiet" onClick={() => void exportRun(run)}>
+          <button type="button" class="quiet" onClick={() => void brought(run.id).then((here) => here && exportRun(here))}>
             {text.export}
           </button>
           <button type="button" class="quiet" onClick={() => void remove(run.id)}>

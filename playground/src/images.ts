@@ -1,7 +1,7 @@
 // Images as files of this browser: read, measured, made small, and sent to the server when it needs them.
 
 import * as api from "./api";
-import { readFile, writeFile, type StoredFile } from "./store";
+import { readFile, writeFile, type Input, type StoredFile } from "./store";
 
 const THUMBNAIL_SIDE = 384;
 
@@ -72,6 +72,18 @@ export function linkOf(id: string): Promise<string> {
 export async function forgetLink(id: string): Promise<void> {
   const file = await readFile(id);
   if (file?.link) await writeFile({ ...file, link: undefined, linkUntil: undefined });
+}
+
+/** An input as an image of this browser, where the page may read it; a link that only the server opens stays one. */
+export async function held(input: Input, name: string): Promise<Input> {
+  if (!("link" in input) || !api.readable(input.link)) return input;
+  try {
+    return { file: (await keep(await api.fetchBlob(input.link), name)).id };
+  } catch (error) {
+    // It has expired, or is no image; the server says so where it is used.
+    if (error instanceof Unreadable || (error instanceof api.Refused && !error.lost)) return input;
+    throw error;
+  }
 }
 
 const COMPARED_SIDE = 96;

@@ -2,8 +2,10 @@
 
 import { useId, useRef, useState } from "preact/hooks";
 import { MaskDialog } from "./maskdialog";
-import { addFiles, addLink, change, currentEndpoint, moveInput, removeInput, showSample, useApp, w, type Input } from "./state";
-import { useFile } from "./ui";
+import { addFiles, addLink, change, moveInput, removeInput, showSample } from "./draft";
+import { currentEndpoint, useApp, w, type Input } from "./state";
+import { noticesOfInput, noticesOfInputs } from "./notices";
+import { LinkImage, useFile } from "./ui";
 
 export function Inputs() {
   const app = useApp();
@@ -18,7 +20,7 @@ export function Inputs() {
   const problem = app.problems[field] ?? app.problems["image_urls"] ?? app.problems["image_url"];
   const submitLink = () => {
     if (!/^(https?|data):/.test(link.trim())) return;
-    addLink(link.trim());
+    void addLink(link.trim());
     setLink("");
   };
   return (
@@ -114,6 +116,11 @@ export function Inputs() {
         </details>
       </div>
       <p class="hint">{text.imagesHint}</p>
+      {noticesOfInputs().map((notice) => (
+        <p key={notice.detail} class="note">
+          {notice.detail}
+        </p>
+      ))}
       {app.imageNote && (
         <p class="note" aria-live="polite">
           {app.imageNote}
@@ -142,9 +149,7 @@ function Thumbnail({ input, index }: { input: Input; index: number }) {
   return (
     <figure>
       {"link" in input ? (
-        <div class="thumbnail linked" title={text.linkShown}>
-          {hostOf(input.link)}
-        </div>
+        <LinkImage link={input.link} alt={text.image(index + 1)} />
       ) : (
         <img class="thumbnail" src={image?.thumbnail} alt={text.image(index + 1)} title={image?.file.name} draggable={false} />
       )}
@@ -156,6 +161,11 @@ function Thumbnail({ input, index }: { input: Input; index: number }) {
           </small>
         )}
       </figcaption>
+      {noticesOfInput(index).map((notice) => (
+        <p key={notice.detail} class="note">
+          {notice.detail}
+        </p>
+      ))}
     </figure>
   );
 }
@@ -165,12 +175,4 @@ function keyOf(inputs: Input[], index: number): string {
   const names = inputs.map((input) => ("file" in input ? input.file : input.link));
   const earlier = names.slice(0, index).filter((name) => name === names[index]).length;
   return `${names[index] ?? ""} ${earlier}`;
-}
-
-function hostOf(link: string): string {
-  try {
-    return new URL(link).host || link.slice(0, 24);
-  } catch {
-    return link.slice(0, 24);
-  }
 }

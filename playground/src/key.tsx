@@ -2,7 +2,8 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { readKey } from "./api";
-import { saveKey, update, w, type State } from "./state";
+import { saveKey } from "./start";
+import { update, w, type State } from "./state";
 import { Dialog } from "./ui";
 
 export function KeyDialog({ reason }: { reason: NonNullable<State["keyAsked"]> }) {

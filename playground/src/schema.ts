@@ -2,7 +2,7 @@
 // how its widget looks: names, order, defaults and ranges are the document's.
 
 export interface Property {
-  type?: "string" | "integer" | "number" | "boolean" | "array";
+  type?: "string" | "integer" | "number" | "boolean" | "array" | "object";
   description?: string;
   default?: unknown;
   minimum?: number;
@@ -11,6 +11,12 @@ export interface Property {
   maxItems?: number;
   enum?: string[];
   anyOf?: { enum?: string[]; $ref?: string }[];
+  /** Of a list: what its entries are. */
+  items?: Property;
+  /** Of an object. */
+  properties?: Record<string, Property>;
+  required?: string[];
+  $ref?: string;
 }
 
 export interface Endpoint {
@@ -26,7 +32,7 @@ export interface Endpoint {
 
 interface Document {
   paths: Record<string, { post?: { requestBody?: { content: Record<string, { schema: { $ref: string } }> } } }>;
-  components: { schemas: Record<string, { properties: Record<string, Property>; required?: string[] }> };
+  components: { schemas: Record<string, Property & { properties: Record<string, Property> }> };
 }
 
 export function endpointsOf(document: Document): Endpoint[] {
@@ -37,9 +43,11 @@ export function endpointsOf(document: Document): Endpoint[] {
     const schema = document.components.schemas[ref.split("/").pop() ?? ""];
     if (!schema) continue;
     const several = "image_urls" in schema.properties;
+    const resolved = ({ items, ...rest }: Property): Property =>
+      items ? { ...rest, items: items.$ref ? document.components.schemas[items.$ref.split("/").pop() ?? ""] : items } : rest;
     found.push({
       id: path.slice("/run/".length),
-      properties: schema.properties,
+      properties: Object.fromEntries(Object.entries(schema.properties).map(([name, each]) => [name, resolved(each)])),
       required: schema.required ?? [],
       imageField: several ? "image_urls" : "image_url",
       maxImages: several ? (schema.properties["image_urls"]?.maxItems ?? 1) : 1,
@@ -51,6 +59,10 @@ export function endpointsOf(document: Document): Endpoint[] {
 
 /** The owner and app of an endpoint id: status, result and cancel of its requests live under them. */
 export const appOf = (id: string): string => id.split("/").slice(0, 2).join("/");
+
+/** What an entry of a list is made of, by name; one without a name where entries are plain values. */
+export const membersOf = (property: Property): [string, Property][] =>
+  property.items?.properties ? Object.entries(property.items.properties) : [["", property.items ?? { type: "string" }]];
 
 /** Fields that have a widget of their own, outside the generated form. */
 export const placedElsewhere = (endpoint: Endpoint): Set<string> =>
@@ -86,9 +98,10 @@ export function endpointFor(count: number, endpoints: Endpoint[]): Endpoint | un
   return enough.find((endpoint) => endpoint.properties["image_size"]?.default === undefined) ?? enough[0];
 }
 
-/** What is wrong with a value before it is sent; null when it fits. */
-export function complaint(property: Property, value: unknown, words: Complaints): string | null {
+/** What is wrong with a value before it is sent; null when it fits. typing: what is still missing is no mistake yet. */
+export function complaint(property: Property, value: unknown, words: Complaints, typing = false): string | null {
   if (value === undefined || value === "") return null;
+  if (property.type === "array") return Array.isArray(value) ? complaintOfList(property, value, words, typing) : words.list;
   if (property.type === "integer" || property.type === "number") {
     const text = String(value).trim();
     const number = Number(text);
@@ -103,7 +116,22 @@ export function complaint(property: Property, value: unknown, words: Complaints)
   return null;
 }
 
+function complaintOfList(property: Property, entries: unknown[], words: Complaints, typing: boolean): string | null {
+  for (const [index, entry] of entries.entries()) {
+    for (const [name, member] of membersOf(property)) {
+      const value = name === "" ? entry : (entry as Record<string, unknown>)[name];
+      const missing = !typing && (name === "" || property.items?.required?.includes(name)) && (value === undefined || value === "");
+      const problem = missing ? words.missing(name) : complaint(member, value, words);
+      if (problem) return words.entry(index + 1, problem);
+    }
+  }
+  return null;
+}
+
 export interface Complaints {
+  list: string;
+  missing: (name: string) => string;
+  entry: (n: number, text: string) => string;
   number: string;
   whole: string;
   least: (limit: number) => string;

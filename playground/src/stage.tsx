@@ -2,7 +2,10 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Chips } from "./form";
-import { active, download, endpointNamed, runNamed, select, update, useApp, w, type Run } from "./state";
+import { select } from "./archive";
+import { noticesOfResult } from "./notices";
+import { download } from "./runfile";
+import { active, runNamed, update, useApp, w, type Run } from "./state";
 import { isDemo, suggestionsFor, UNCHANGED } from "./suggestions";
 import { useFile, type LoadedImage } from "./ui";
 import { Comparison } from "./comparison";
@@ -96,12 +99,12 @@ function sentenceFor(run: Run | undefined, now: number): string {
     case "sending":
       return text.sending;
     case "queued":
-      return text.queued(run.position);
+      return text.queued(run.position, secondsLeft(run, now));
     case "running":
       if (!run.step) return text.preparing;
       return run.step >= run.steps ? text.finishing : text.stepOf(run.step, run.steps, secondsLeft(run, now));
     case "done":
-      return text.done(run.seconds);
+      return run.remote && !run.problems.length ? text.fetching : text.done(run.seconds);
     case "failed":
       return text.failed;
     case "cancelled":
@@ -109,15 +112,9 @@ function sentenceFor(run: Run | undefined, now: number): string {
   }
 }
 
-/** From the pace of the steps so far; null before there are two. */
-function secondsLeft(run: Run, now: number): number | null {
-  const [first] = run.stepTimes;
-  const last = run.stepTimes.at(-1);
-  if (first === undefined || last === undefined || run.stepTimes.length < 2) return null;
-  const perStep = (last - first) / (run.stepTimes.length - 1);
-  // One more pace for decoding the image at the end.
-  return Math.max(0, (perStep * (run.steps - run.step + 1) - Math.max(0, now - last)) / 1000);
-}
+/** As the server predicted it, less what has passed since; null while it has not. */
+const secondsLeft = ({ left }: Run, now: number): number | null =>
+  left && Math.max(0, left.seconds - Math.max(0, now - left.at) / 1000);
 
 /** Below the canvas: several answers, what was not done as asked, what went wrong, what to try instead. */
 function Outcome({ run }: { run: Run }) {
@@ -125,12 +122,15 @@ function Outcome({ run }: { run: Run }) {
   const text = w();
   const suggestions = suggestionsFor(app.model, app.language);
   const unchanged = run.state === "done" && run.change !== null && run.change < UNCHANGED && !run.draft.mask;
-  const properties = endpointNamed(run.draft.endpoint)?.properties ?? {};
   // What the person set deserves a frame; how a default was read is a line in small type.
-  const notices = run.notices.filter(({ parameter }) => parameter in run.draft.values || !(parameter in properties));
-  const quiet = run.notices.filter((notice) => !notices.includes(notice));
+  const { asked: notices, quiet } = noticesOfResult(run);
   return (
     <>
+      {run.state === "done" && run.remote && run.problems.length > 0 && (
+        <p class="message calm" role="note">
+          {run.problems.map((problem) => problem.text).join(" ")}
+        </p>
+      )}
       {run.state === "failed" && (
         <div class="message" role="alert">
           <strong>{text.failed}</strong> {run.problems.map((problem) => problem.text).join(" ")}
@@ -144,7 +144,7 @@ function Outcome({ run }: { run: Run }) {
           {isDemo(app.model) && <Chips label={text.suggestions} offered={[suggestions.first, ...suggestions.more].slice(0, 8)} />}
         </div>
       )}
-      {run.flagged?.some(Boolean) && (
+      {run.flagged[app.answer] && (
         <p class="message calm" role="note">
           {text.flagged}
         </p>
@@ -421,6 +421,7 @@ function Answer({ run, id, index, large, onChoose }: AnswerProps) {
     <button type="button" class="answer" aria-pressed={app.answer === index} onClick={onChoose}>
       {image && <img src={large ? image.url : image.thumbnail} alt="" draggable={false} />}
       <span>{w().seed(seedOf(run, index))}</span>
+      {run.flagged[index] && <span class="note">{w().flaggedShort}</span>}
     </button>
   );
 }

@@ -48,8 +48,8 @@ export interface Run {
   step: number;
   steps: number;
   position: number | null;
-  /** Of each step, milliseconds since 1970; for the time that is left. */
-  stepTimes: number[];
+  /** Until its images are there, as the server predicted it, and when it did (milliseconds since 1970). */
+  left: { seconds: number; at: number } | null;
   results: string[];
   seed: string | null;
   seconds: number | null;
@@ -61,6 +61,8 @@ export interface Run {
   problems: Problem[];
   /** Mean difference between input and answer, 0 to 255; null where it was not measured. */
   change: number | null;
+  /** Known from the server's list only: links to its results, which are not in this browser yet. */
+  remote?: string[];
 }
 
 const opened: Promise<IDBDatabase> = new Promise((resolve, reject) => {

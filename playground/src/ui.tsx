@@ -2,6 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { ownPath, readable } from "./api";
 import { w } from "./state";
 import { readFile, type StoredFile } from "./store";
 
@@ -41,6 +42,40 @@ export function useFile(id: string | undefined): LoadedImage | null {
   }, [id]);
   // An image that was loaded before is there at once, so that nothing flickers.
   return image && image.file.id === id ? image : ((id !== undefined && ready.get(id)) || null);
+}
+
+/** The image behind a link where this page may read it, else a tile with its name: only the server opens that one. */
+export function LinkImage({ link, alt }: { link: string; alt: string }) {
+  const [failed, setFailed] = useState(false);
+  if (readable(link) && !failed) {
+    return <img class="thumbnail" src={ownPath(link)} alt={alt} loading="lazy" draggable={false} onError={() => setFailed(true)} />;
+  }
+  const [host, file] = placeOf(link);
+  return (
+    <span
+      class="thumbnail linked"
+      role={alt ? "img" : undefined}
+      aria-label={alt || undefined}
+      aria-hidden={alt ? undefined : true}
+      title={`${link.slice(0, 300)}\n${w().linkShown}`}
+    >
+      <svg viewBox="0 0 24 24" aria-hidden="true">
+        <path d="M10 14a4 4 0 0 0 6 .4l3-3a4 4 0 0 0-5.700-5.600l-1.600 1.600M14 10a4 4 0 0 0-6-.4l-3 3a4 4 0 0 0 5.700 5.600l1.600-1.600" />
+      </svg>
+      <span>{file}</span>
+      <small>{host}</small>
+    </span>
+  );
+}
+
+/** Host and file name of a link, as far as it has them. */
+function placeOf(link: string): [string, string] {
+  try {
+    const { host, pathname } = new URL(link);
+    return [host, decodeURIComponent(pathname.split("/").pop() ?? "")];
+  } catch {
+    return ["", link.slice(0, 40)];
+  }
 }
 
 interface TabsProps<Name extends string> {

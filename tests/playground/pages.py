@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, expect
+
+from retouch.accounts.keys import Keys
+from tests.harness import Deployment
 
 ANSWER_WITHIN_MS = 60_000
 
@@ -64,6 +68,11 @@ def shown_pixels(page: Page, name: str) -> np.ndarray[Any, Any]:
     expect(image).to_be_visible()
     data = image.evaluate("async (image) => [...new Uint8Array(await (await fetch(image.src)).arrayBuffer())]")
     return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")).astype(np.int16)
+
+
+def key_of(world: Deployment, name: str | None = None) -> str:
+    """A key of an account of its own, so that a test sees its own runs only."""
+    return Keys(world.database).create(name or f"test-{secrets.token_hex(4)}")
 
 
 @contextmanager

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import urllib.request
-from collections.abc import Iterator
+from playwright.sync_api import Page, expect
 
-import pytest
-from playwright.sync_api import expect
-
-from tests.live_server import LiveServer, clean_environment, live_server, retouch
-from tests.playground.pages import ANSWER_WITHIN_MS, OpenPage, history, no_network, run_edit, use_small_image
+from retouch.accounts.keys import Keys
+from tests.harness import Deployment
+from tests.playground.pages import ANSWER_WITHIN_MS, OpenPage, history, key_of, no_network, run_edit, use_small_image
+from tests.waiting import until
 
 
-@pytest.fixture(scope="module")
-def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """One that needs a key; the model that answers at once is enough for it."""
-    with live_server(tmp_path_factory.mktemp("locked"), model="null", key=True) as server:
-        yield server
+def instruction(page: Page) -> str:
+    """What is typed there, and that the image is there still: nothing may be lost."""
+    expect(page.get_by_role("img", name="Image 1")).to_be_visible()
+    return page.get_by_role("textbox", name="Instruction").input_value()
 
 
-def test_a_server_with_keys_asks_for_one_and_takes_it(open_page: OpenPage, locked_server: LiveServer) -> None:
-    page = open_page(locked_server.url, allowed="401")
+def test_a_server_with_keys_asks_for_one_and_takes_it(open_page: OpenPage, keyed: Deployment) -> None:
+    key = key_of(keyed)
+    page = open_page(keyed.url, allowed="401")
     dialog = page.get_by_role("dialog", name="This server needs a key")
     expect(dialog).to_be_visible()
     dialog.get_by_label("API key").fill("wrong")
     dialog.get_by_role("button", name="Save").click()
     expect(dialog.get_by_role("alert")).to_contain_text("not accepted")
-    assert locked_server.key is not None
-    dialog.get_by_label("API key").fill(locked_server.key)
+    dialog.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")
     expect(dialog).to_have_count(0)
     run_edit(page, "make it brighter")
@@ -41,67 +35,105 @@ def test_a_server_with_keys_asks_for_one_and_takes_it(open_page: OpenPage, locke
     page.get_by_role("dialog").get_by_label("API key").fill("revoked")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("not accepted")
+    assert instruction(page) == "make it darker"
 
 
-def test_a_lost_server_is_waited_for_and_nothing_is_lost(open_page: OpenPage) -> None:
-    page = open_page(allowed="ERR_INTERNET_DISCONNECTED")
+def test_a_lost_server_is_waited_for_and_nothing_is_lost(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, allowed="ERR_INTERNET_DISCONNECTED")
     use_small_image(page)
     page.get_by_role("textbox", name="Instruction").fill("make it warmer")
     with no_network(page):
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_contain_text("does not answer")
-        expect(page.get_by_role("textbox", name="Instruction")).to_have_value("make it warmer")
+        assert instruction(page) == "make it warmer"
     expect(page.get_by_role("status")).to_contain_text("Done in", timeout=ANSWER_WITHIN_MS)
     expect(history(page)).to_have_count(1)
 
 
-def test_a_key_revoked_while_an_edit_waits_is_asked_for_again(
-    open_page: OpenPage, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    data = tmp_path_factory.mktemp("revoked")
-    with live_server(data, model="null", key=True, ready=False, arguments=("--workers", "0")) as server:
-        # Another key stays: without any, a server on this machine would let everybody in.
-        keys = [
-            retouch("keys", action, name, "--data", str(data))
-            for action, name in (("create", "other"), ("revoke", "test"))
-        ]
-        subprocess.run(keys[0], check=True, env=clean_environment(), stdout=subprocess.DEVNULL)
-        page = open_page(server.url, allowed="401")
-        assert server.key is not None
-        page.get_by_label("API key").fill(server.key)
-        page.keyboard.press("Enter")
-        for ahead in ("Next in the queue", "1 edit ahead"):
-            page.get_by_role("button", name="Edit").click()
-            expect(page.get_by_role("status")).to_contain_text(ahead)
-        subprocess.run(keys[1], check=True, env=clean_environment(), stdout=subprocess.DEVNULL)
-        expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("revoked", timeout=ANSWER_WITHIN_MS)
-        page.get_by_role("button", name="Close").click()
-        expect(history(page)).to_have_count(2)
-        expect(history(page).first).to_contain_text("queue")
-        expect(page.get_by_role("textbox", name="Instruction")).not_to_have_value("")
-        page.close()
-
-
-def test_a_cancel_by_another_program_is_told_as_that(open_page: OpenPage, demo_server: LiveServer) -> None:
-    page = open_page()
-    page.get_by_role("spinbutton", name="Steps").fill("50")
-    with page.expect_response(re.compile("/fal/queue/fal-ai/qwen-image-edit$")) as submitted:
+def test_a_key_revoked_while_an_edit_waits_is_asked_for_again(open_page: OpenPage, idle: Deployment) -> None:
+    key, keys = key_of(idle, "leaver"), Keys(idle.database)
+    page = open_page(idle.url, key=key, allowed="401")
+    page.get_by_role("textbox", name="Instruction").fill("make it redder")
+    for ahead in ("Next in the queue", "1 edit ahead"):
         page.get_by_role("button", name="Edit").click()
-    request = urllib.request.Request(submitted.value.json()["cancel_url"], method="PUT")
-    with urllib.request.urlopen(request) as answer:
-        assert json.load(answer)["status"] == "CANCELLATION_REQUESTED"
-    expect(page.get_by_role("status")).to_contain_text(
-        "Another page or program cancelled this.", timeout=ANSWER_WITHIN_MS
-    )
-    expect(page.get_by_role("textbox", name="Instruction")).not_to_have_value("")
+        expect(page.get_by_role("status")).to_contain_text(ahead)
+    keys.revoke("leaver")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("revoked", timeout=ANSWER_WITHIN_MS)
+    page.get_by_role("button", name="Close").click()
+    expect(history(page)).to_have_count(2)
+    expect(history(page).first).to_contain_text("queue")
+    assert instruction(page) == "make it redder"
+    page.get_by_role("button", name="Key").click()
+    page.get_by_label("API key").fill(keys.create("leaver"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    for _ in range(2):
+        history(page).first.get_by_role("button", name="Delete").click()
+    expect(history(page)).to_have_count(0)
 
 
-def test_the_operator_sees_queue_workers_and_times(open_page: OpenPage) -> None:
-    page = open_page()
+def test_a_full_queue_is_told_where_the_button_is_and_the_edit_stays_in_the_form(
+    open_page: OpenPage, idle: Deployment
+) -> None:
+    page = open_page(idle.url, key=key_of(idle), allowed="429")
+    page.get_by_role("textbox", name="Instruction").fill("make it blue")
+    page.get_by_role("spinbutton", name="Seed").fill("12")
+    for _ in range(2):
+        page.get_by_role("button", name="Edit").click()
+        expect(page.get_by_role("status")).to_contain_text("queue")
+    page.get_by_role("button", name="Edit").click()
+    told = page.locator(".actions").get_by_role("alert")
+    expect(told).to_contain_text("The queue is full. Nothing you entered is lost")
+    expect(told).to_contain_text("at most 2 may")
+    expect(history(page)).to_have_count(2)
+    assert instruction(page) == "make it blue"
+    expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("12")
+    history(page).first.get_by_role("button", name="Delete").click()
+    expect(history(page)).to_have_count(1)
+    until(lambda: page.evaluate("localStorage['retouch.deleting']") == "[]")
+    page.get_by_role("button", name="Edit").click()
+    expect(history(page)).to_have_count(2)
+    expect(told).to_have_count(0)
+
+
+def test_a_cancel_by_another_program_is_told_as_that(open_page: OpenPage, idle: Deployment) -> None:
+    key = key_of(idle)
+    page = open_page(idle.url, key=key)
+    page.get_by_role("textbox", name="Instruction").fill("make it green")
+    page.get_by_role("button", name="Edit").click()
+    expect(page.get_by_role("status")).to_contain_text("queue")
+    account = Keys(idle.database).verify(key)
+    (job,) = idle.service.recent(account, 2)
+    idle.service.cancel(account, job.id)
+    expect(page.get_by_role("status")).to_contain_text("Another page or program cancelled this.")
+    assert instruction(page) == "make it green"
+
+
+def test_the_operator_sees_the_queue_the_pace_and_the_usage_of_each_key(open_page: OpenPage, keyed: Deployment) -> None:
+    studio, operator = key_of(keyed, "studio"), Keys(keyed.database).create("me", operator=True)
+    page = open_page(keyed.url, key=studio, allowed="ERR_INTERNET_DISCONNECTED")
+    use_small_image(page)
+    run_edit(page, "make it brighter")
     page.get_by_role("button", name="Server").click()
     dialog = page.get_by_role("dialog", name="This server, live")
-    expect(dialog.get_by_text("Waiting")).to_be_visible()
-    expect(dialog.get_by_role("list").first).to_contain_text("demo")
-    expect(dialog.locator("polyline")).to_have_count(4)
+    expect(dialog).to_contain_text("shown to an operator's key")
+    expect(dialog.get_by_role("list").first).to_contain_text("ready")
+    expect(dialog.locator("figure")).to_have_count(3)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
+
+    page.get_by_role("button", name="Key").click()
+    page.get_by_label("API key").fill(operator)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.get_by_role("button", name="Server").click()
+    row = dialog.get_by_role("region", name="Usage by key").get_by_role("row").filter(has_text="studio")
+    expect(row.get_by_role("cell").nth(0)).to_have_text("1")
+    expect(row.locator("polyline")).to_have_count(1)
+    wait = dialog.locator("figure").filter(has_text="Seconds of an edit").locator(".number")
+    expect(wait.nth(1)).to_contain_text("run")
+    expect(wait.nth(1)).not_to_contain_text("–")
+    with no_network(page):
+        expect(dialog.get_by_role("alert")).to_contain_text("did not give its metrics")
+        expect(row).to_be_visible()
+    expect(dialog.get_by_role("alert")).to_have_count(0)

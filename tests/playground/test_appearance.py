@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.harness import Deployment
 from tests.playground.pages import OpenPage, history, image_file, payload, run_edit, use_small_image
 
 PLAYGROUND = Path(__file__).parents[2] / "playground"
@@ -41,8 +42,8 @@ def violations(page: Page, axe: str) -> list[str]:
     ]
 
 
-def test_axe_finds_nothing_serious_in_light_and_dark(open_page: OpenPage, axe: str) -> None:
-    page = open_page(bypass_csp=True)  # axe is put in by the test, which the policy forbids
+def test_axe_finds_nothing_serious_in_light_and_dark(open_page: OpenPage, quick: Deployment, axe: str) -> None:
+    page = open_page(quick.url, bypass_csp=True)  # axe is put in by the test, which the policy forbids
     use_small_image(page)
     page.get_by_text("More settings").click()
     run_edit(page, "add a hat")
@@ -58,8 +59,8 @@ def test_axe_finds_nothing_serious_in_light_and_dark(open_page: OpenPage, axe: s
             page.get_by_role("button", name=close).first.click()
 
 
-def test_everything_of_an_edit_can_be_done_by_keyboard(open_page: OpenPage) -> None:
-    page = open_page()
+def test_everything_of_an_edit_can_be_done_by_keyboard(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
     use_small_image(page)
     page.get_by_role("textbox", name="Instruction").focus()
     page.keyboard.press("Control+a")
@@ -81,8 +82,8 @@ def test_everything_of_an_edit_can_be_done_by_keyboard(open_page: OpenPage) -> N
     expect(page.get_by_role("img", name="Result")).to_have_count(0)
 
 
-def test_a_phone_shows_everything_without_scrolling_sideways(open_page: OpenPage) -> None:
-    page = open_page(viewport={"width": 375, "height": 740}, has_touch=True, is_mobile=True)
+def test_a_phone_shows_everything_without_scrolling_sideways(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, viewport={"width": 375, "height": 740}, has_touch=True, is_mobile=True)
     use_small_image(page)
     run_edit(page, "invert the colors")
     for _ in range(2):
@@ -92,8 +93,8 @@ def test_a_phone_shows_everything_without_scrolling_sideways(open_page: OpenPage
     expect(page.get_by_role("button", name="Edit")).to_be_in_viewport()
 
 
-def test_dark_follows_the_system_and_can_be_chosen(open_page: OpenPage) -> None:
-    page = open_page(color_scheme="dark")
+def test_dark_follows_the_system_and_can_be_chosen(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, color_scheme="dark")
     lightness = "() => getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]"
     assert page.evaluate(lightness) < 60
     page.get_by_role("button", name="Appearance: Auto").click()
@@ -103,8 +104,8 @@ def test_dark_follows_the_system_and_can_be_chosen(open_page: OpenPage) -> None:
     assert page.evaluate(lightness) > 200
 
 
-def test_the_page_speaks_chinese(open_page: OpenPage) -> None:
-    page = open_page(locale="zh-CN")
+def test_the_page_speaks_chinese(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, locale="zh-CN")
     expect(page.get_by_role("textbox", name="指令")).to_have_value("做成复古的棕褐色照片")
     assert page.locator("html").get_attribute("lang") == "zh-Hans"
     page.get_by_role("combobox", name="模型").select_option("fal-ai/qwen-image-2/edit")

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from tests.harness import Deployment
 from tests.playground.pages import OpenPage, image_file, use_small_image
 from tests.sdk.node_clients import FOLDER as NODE_FOLDER
 from tests.sdk.node_clients import needs_node, node_packages
@@ -29,9 +30,9 @@ KEYS = {"FAL_KEY": "any", "OPENAI_API_KEY": "any", "RUNPOD_API_KEY": "any"}
 
 
 @pytest.fixture
-def code_page(open_page: OpenPage) -> Page:
+def code_page(open_page: OpenPage, quick: Deployment) -> Page:
     """The Code tab, with an instruction that needs quoting in a shell and in every language."""
-    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(quick.url, permissions=["clipboard-read", "clipboard-write"])
     use_small_image(page, image_file())
     page.get_by_role("textbox", name="Instruction").fill('make it "darker", don\'t blur it')
     page.get_by_role("spinbutton", name="Seed").fill("3")

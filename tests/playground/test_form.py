@@ -10,6 +10,7 @@ from typing import Any
 from playwright.sync_api import expect
 
 from retouch.catalog import checkpoint_named
+from tests.harness import Deployment
 from tests.live_server import LiveServer
 from tests.playground.pages import KEEPS_SIZE, OpenPage, run_edit, use_small_image
 
@@ -46,8 +47,8 @@ def test_the_form_has_a_control_for_every_parameter_of_the_chosen_model(
         assert sorted(formats) == sorted(properties["output_format"]["enum"])
 
 
-def test_a_value_outside_its_range_is_refused_where_it_stands(open_page: OpenPage) -> None:
-    page = open_page()
+def test_a_value_outside_its_range_is_refused_where_it_stands(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
     steps = page.get_by_role("spinbutton", name="Steps")
     steps.fill("1000")
     expect(page.get_by_role("alert")).to_have_text("This must be at most 50.")
@@ -61,8 +62,8 @@ def test_a_value_outside_its_range_is_refused_where_it_stands(open_page: OpenPag
     expect(page.get_by_role("alert")).to_have_text("Say what to change.")
 
 
-def test_json_and_form_change_each_other(open_page: OpenPage) -> None:
-    page = open_page()
+def test_json_and_form_change_each_other(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
     page.get_by_role("spinbutton", name="Steps").fill("9")
     page.get_by_role("tab", name="JSON").click()
     text = page.get_by_role("textbox")
@@ -95,8 +96,8 @@ def test_a_dry_run_tells_the_price_the_canvas_and_the_steps(open_page: OpenPage)
     expect(page.get_by_role("spinbutton", name="Steps")).to_have_attribute("placeholder", own)
 
 
-def test_the_seed_of_the_last_run_can_be_kept(open_page: OpenPage) -> None:
-    page = open_page()
+def test_the_seed_of_the_last_run_can_be_kept(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
     use_small_image(page)
     run_edit(page, "make it brighter")
     page.get_by_label("Keep the seed of the last run").check()

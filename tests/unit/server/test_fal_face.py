@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import tracemalloc
+from dataclasses import replace
 
 import httpx2
 import orjson
@@ -12,10 +13,13 @@ import pytest
 from PIL import Image
 
 from retouch import images
-from retouch.accounts.keys import ANONYMOUS
+from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.jobs.job import JobState
+from retouch.protocols import authentication
+from retouch.protocols.authentication import Authenticator
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import realtime, streaming
+from retouch.server.app import create_app
 
 QUEUE = "/fal/queue/fal-ai/qwen-image-edit"
 BODY = {"prompt": "p", "image_url": "https://example.com/a.png"}
@@ -142,3 +146,19 @@ async def ask(client: httpx2.AsyncClient, path: str, send: object, method: str =
         return {"type": "http.request", "body": b"", "more_body": False}
 
     await transport.app(scope, receive or receive_nothing, send)  # type: ignore[arg-type]
+
+
+async def test_callers_who_cannot_be_told_apart_see_no_list(
+    client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator may let everybody in without a key; then nobody may read what the others have asked for."""
+    monkeypatch.setattr(authentication, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
+    path = "/fal/api/v1/models/requests/by-endpoint?endpoint_id=fal-ai/qwen-image-edit"
+    assert (await client.get(path)).status_code == 200, "this machine's own server, while it has no key"
+    door = Authenticator(Keys(dependencies.service._database), loopback=False, no_auth=True)
+    transport = httpx2.ASGITransport(create_app(replace(dependencies, authenticator=door)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://retouch.test") as anyone:
+        refused = await anyone.get(path)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
+        secret = Keys(dependencies.service._database).create("anne")
+        assert (await anyone.get(path, headers={"authorization": f"Key {secret}"})).status_code == 200

@@ -20,7 +20,8 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retouch.errors import Failure, UnknownUrl
+from retouch.accounts.keys import ANONYMOUS
+from retouch.errors import Failure, InvalidKey, UnknownUrl
 from retouch.jobs.history import Listing, Order
 from retouch.jobs.job import Job, JobState, utc_now
 from retouch.protocols.dependencies import AppDependencies
@@ -86,6 +87,9 @@ def error_response(request: Request, answer: Answer) -> Response:
 async def list_requests(dependencies: AppDependencies, request: Request) -> Response:
     """`GET /models/requests/by-endpoint`: requests that wait and run are in the list as well, before the others."""
     account = await account_of(dependencies, request)
+    if account.id == ANONYMOUS.id and not await dependencies.authenticator.unauthenticated():
+        # The operator lets everybody in, and each of them sees what is his by its id only.
+        raise InvalidKey("A list of requests needs a key: callers without one are not told apart here.")
     query = request.query_params
     listing, expanded = parse_listing(query, utc_now()), wants_payloads(query)
     limit, page = _whole(query, "limit", DEFAULT_LIMIT, MAX_LIMIT), parse_cursor(query.get("cursor"))
