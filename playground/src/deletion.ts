@@ -24,19 +24,22 @@ export function deleteOnServer(deletion: Deletion): void {
 }
 
 let settling = false;
+let keyRefused = false;
 
-/** Go through the list until it is empty; what cannot be done now is tried again after a pause. */
+/** Go through the list until it is empty; what cannot be done now is tried again after a pause, and with a new key. */
 export async function settleDeletions(): Promise<void> {
   if (settling) return;
   settling = true;
   try {
     for (let list = deletions(); list.length && !state.keyAsked; list = deletions()) {
       let later = false;
+      keyRefused = false;
       for (const each of list) {
         if (await settled(each)) keep(deletions().filter(({ requestId }) => requestId !== each.requestId));
         else later = true;
       }
       update({ deleting: deletions().length });
+      if (keyRefused) return;
       if (later) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   } finally {
@@ -52,6 +55,7 @@ async function settled({ endpoint, requestId, active }: Deletion): Promise<boole
     return true;
   } catch (error) {
     if (!(error instanceof api.Refused)) throw error;
+    keyRefused ||= error.status === 401;
     return error.status === 404;
   }
 }

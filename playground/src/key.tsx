@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { readKey } from "./api";
 import { saveKey } from "./start";
-import { update, w, type State } from "./state";
+import { closeKeyQuestion, w, type State } from "./state";
 import { Dialog } from "./ui";
 
 export function KeyDialog({ reason }: { reason: NonNullable<State["keyAsked"]> }) {
@@ -12,7 +12,7 @@ export function KeyDialog({ reason }: { reason: NonNullable<State["keyAsked"]> }
   const text = w();
   useEffect(() => field.current?.focus(), []);
   return (
-    <Dialog title={reason === "chosen" ? text.keyChosen : text.keyTitle} onClose={() => update({ keyAsked: null })}>
+    <Dialog title={reason === "chosen" ? text.keyChosen : text.keyTitle} onClose={closeKeyQuestion}>
       <form
         onSubmit={(event) => {
           event.preventDefault();

@@ -3,7 +3,7 @@
 import * as api from "./api";
 import { bodyOf, linksOf } from "./body";
 import { keepsSize } from "./schema";
-import { currentEndpoint, state, update } from "./state";
+import { askForKey, currentEndpoint, state, update } from "./state";
 import * as store from "./store";
 import type { Draft } from "./store";
 
@@ -30,7 +30,7 @@ async function estimate(): Promise<void> {
     if (turn === priced) update({ estimate: found, estimating: false });
   } catch (error) {
     if (turn === priced) update({ estimate: null, estimating: false });
-    if (error instanceof api.Refused && error.status === 401) update({ keyAsked: api.readKey() ? "refused" : "needed" });
+    if (error instanceof api.Refused && error.status === 401) askForKey();
   }
 }
 

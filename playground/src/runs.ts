@@ -6,7 +6,7 @@ import { deleteOnServer } from "./deletion";
 import { difference, forgetLink, held, keep, uniqueId } from "./images";
 import { keepOutside } from "./mask";
 import { complaint } from "./schema";
-import { active, currentEndpoint, endpointNamed, runNamed, state, update, w } from "./state";
+import { active, askForKey, currentEndpoint, endpointNamed, runNamed, state, update, w } from "./state";
 import * as store from "./store";
 import type { Run } from "./store";
 
@@ -95,7 +95,7 @@ export async function carryOn({ id }: Run): Promise<void> {
         }
         if (error.status === 401 && run.requestId !== null) {
           // The edit goes on without this page; a good key finds it again.
-          update({ keyAsked: api.readKey() ? "refused" : "needed" });
+          askForKey();
           return;
         }
         await refuse(run, error);
@@ -255,7 +255,7 @@ async function refuse(run: Run, error: api.Refused): Promise<void> {
   }
   if (error.status === 401 || error.status === 403) {
     waitingForKey = run.requestId === null;
-    update({ keyAsked: api.readKey() ? "refused" : "needed" });
+    askForKey(true);
   }
   const problems: Record<string, string> = {};
   for (const { field, text } of error.problems) {

@@ -6,7 +6,7 @@ import { change, showSample } from "./draft";
 import { scheduleEstimate } from "./price";
 import { dropListed, listRuns } from "./remote";
 import { carryOn, sendWhatWaitedForTheKey } from "./runs";
-import { active, state, update, w } from "./state";
+import { active, askForKey, state, update, w } from "./state";
 import * as store from "./store";
 import type { Run } from "./store";
 import { suggestionsFor } from "./suggestions";
@@ -64,11 +64,11 @@ async function connect(first: boolean): Promise<void> {
   addEventListener("visibilitychange", () => document.visibilityState === "visible" && void listRuns());
 }
 
-async function learnModel(): Promise<void> {
+async function learnModel(insist = false): Promise<void> {
   try {
     update({ model: await api.loadedModel() });
   } catch (error) {
-    if (error instanceof api.Refused && error.status === 401) update({ keyAsked: api.readKey() ? "refused" : "needed" });
+    if (error instanceof api.Refused && error.status === 401) askForKey(insist);
   }
 }
 
@@ -76,7 +76,7 @@ export async function saveKey(key: string): Promise<void> {
   if (key.trim() !== api.readKey()) dropListed();
   api.writeKey(key.trim());
   update({ keyAsked: null, problems: {} });
-  await learnModel();
+  await learnModel(true);
   if (state.keyAsked) return;
   scheduleEstimate();
   for (const run of state.runs) if (active(run)) void carryOn(run);

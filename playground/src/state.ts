@@ -1,7 +1,7 @@
 // The page's state. Components read it by `useApp`; `start`, `draft`, `runs` and `archive` change it, nothing else does.
 
 import { useEffect, useState } from "preact/hooks";
-import type { Estimate } from "./api";
+import { readKey, type Estimate } from "./api";
 import type { Endpoint } from "./schema";
 import type { Draft, Input, Run, StoredFile } from "./store";
 import { words, type Language, type Words } from "./words";
@@ -98,5 +98,17 @@ export const runNamed = (id: string | null): Run | undefined => state.runs.find(
 export const active = (run: Run): boolean => ["sending", "queued", "running"].includes(run.state);
 
 export const shortName = (id: string): string => id.replace(/^fal-ai\//, "");
+
+let declined: string | null = null;
+
+/** Ask for a key. insist: also if the person has closed the question about the present one, because they act now. */
+export function askForKey(insist = false): void {
+  if (insist || declined !== readKey()) update({ keyAsked: readKey() ? "refused" : "needed" });
+}
+
+export function closeKeyQuestion(): void {
+  declined = readKey();
+  update({ keyAsked: null });
+}
 
 export type { Draft, Input, Run, StoredFile };
