@@ -37,8 +37,10 @@ from retouch.upstreams.registry import open_upstream
 from retouch.upstreams.routes import LOCAL_TARGET, Connection, GatewaySettings, RouteRule, Routes, Target
 from retouch.upstreams.upstream import Upstream
 from tests.harness import ANNE, Deployment, HandClock
+from tests.upstreams.stubs.dashscope import DashScopeStub
 from tests.upstreams.stubs.fal import FalStub
 from tests.upstreams.stubs.openai import OpenAIStub
+from tests.upstreams.stubs.replicate import ReplicateStub
 from tests.upstreams.stubs.runpod import RunPodStub
 from tests.upstreams.stubs.server import PRICE_MICROUSD, StubProvider
 
@@ -46,6 +48,8 @@ KEY = "sk-a-very-secret-key-0123456789"
 STUBS: Mapping[str, type[StubProvider]] = {
     "fal": FalStub,
     "runpod": RunPodStub,
+    "replicate": ReplicateStub,
+    "dashscope": DashScopeStub,
     "openai": OpenAIStub,
     "lumenfall": OpenAIStub,
     "vllm-omni": OpenAIStub,
@@ -53,6 +57,8 @@ STUBS: Mapping[str, type[StubProvider]] = {
 ENDPOINTS = {
     "fal": "fal-ai/qwen-image-edit-plus",
     "runpod": "qwen-image-edit-2511",
+    "replicate": "qwen/qwen-image-edit-plus",
+    "dashscope": "qwen-image-edit-plus",
     "openai": "gpt-image-1",
     "lumenfall": "qwen-image-edit",
     "vllm-omni": "qwen-image-edit",
@@ -72,12 +78,14 @@ class Provider:
     target: Target
 
 
-def provider(world: Deployment, name: str, stub: StubProvider | None = None, **traits: Any) -> Provider:
+def provider(
+    world: Deployment, name: str, stub: StubProvider | None = None, *, answer_s: float = 3.0, **traits: Any
+) -> Provider:
     """name: a kind, or `kind:number` for one of several. traits: what is otherwise than the kind has it."""
     kind = name.partition(":")[0]
     stub = stub or STUBS[kind]()
     options = UpstreamOptions(
-        world.blobs, lambda scheme: f"{scheme} {KEY}", stub.base_url, pauses_s=(0.01, 0.02), answer_s=3.0
+        world.blobs, lambda scheme: f"{scheme} {KEY}", stub.base_url, pauses_s=(0.01, 0.02), answer_s=answer_s
     )
     upstream = open_upstream(kind, options)
     quick = {"poll_s": 0.01, "poll_cap_s": 0.05, "polls_per_second": 5000.0, **traits}
@@ -104,11 +112,14 @@ class GatewayWorld(Deployment):
         traits: Mapping[str, Any] | None = None,
         providers: Mapping[str, StubProvider] | None = None,
         rule: Mapping[str, Any] | None = None,
+        answer_s: float = 3.0,
     ) -> None:
         super().__init__(folder, database_url, clock=clock, uploads=True)
         stubs = providers or {}
         self.providers = {
-            name: provider(self, name, stubs.get(name), **(traits or {})) for name in names if name != "local"
+            name: provider(self, name, stubs.get(name), answer_s=answer_s, **(traits or {}))
+            for name in names
+            if name != "local"
         }
         self.connections: dict[str, Connection] = {
             name: Connection(each.upstream, f"key-{name}"[:8]) for name, each in self.providers.items()
