@@ -209,3 +209,28 @@ def test_no_answer_and_no_log_line_shows_a_key_that_a_provider_echoes(tmp_path: 
         assert KEY not in server.log()
         assert KEY not in server.get("/metrics")[1].decode()
     assert all(KEY.encode() not in each.read_bytes() for each in tmp_path.glob("retouch.db*"))
+
+
+def test_the_openai_face_says_who_made_an_edit_and_what_each_provider_does(tmp_path: Path) -> None:
+    stub = FalStub()
+    edit = {"model": "qwen-image-edit-plus", "prompt": "x", "images": [data_uri()], "size": "1000x1000", "n": 2}
+    with gateway_server(tmp_path, {"fal": stub}) as server:
+        estimate = call(server, "/v1/images/edits?dryRun=true", {**edit, "seed": 7})
+        assert (estimate["provider"], estimate["total_cost_micros"]) == ("fal", 60_000)
+        assert estimate["resolved"]["executed_model"] == "fal/fal-ai/qwen-image-edit-plus"
+        assert estimate["resolved"]["output"] == "1000x1000"
+        assert {"size", "n"} <= {notice["parameter"] for notice in estimate["resolved"]["notices"]}
+        assert not stub.seen
+        answer = call(server, "/v1/images/edits", edit)
+        assert answer["metadata"]["provider"] == answer["metadata"]["provider_name"] == "fal"
+        assert answer["metadata"]["executed_model"] == "fal/fal-ai/qwen-image-edit-plus"
+        assert answer["size"] == "1000x1000"
+        listed = call(server, "/v1/models")["data"]
+        assert {model["executed_model"].partition("/")[0] for model in listed} == {"fal"}
+        [target] = call(server, "/v1/models/qwen-image-edit-plus")["targets"]
+        assert target["target"] == "fal/fal-ai/qwen-image-edit-plus"
+        assert target["parameters"]["mask"]["behavior"] == "emulated"
+        refused = call(server, "/v1/images/edits?dryRun=true", {**edit, "model": "qwen-image-2", "loras": ["a/b"]})
+        assert refused["status"] == 400
+        forced = call(server, "/v1/models/fal/fal-ai/qwen-image-2/pro/edit")
+        assert [each["target"] for each in forced["targets"]] == ["fal/fal-ai/qwen-image-2/pro/edit"]

@@ -9,9 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
-from retouch.catalog import Route
+from retouch.catalog import HOSTED, Route
 from retouch.catalog.profiles import ServedTarget
 from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
 from retouch.jobs.job import Job
@@ -43,7 +44,13 @@ class DeliveredImage:
 
 
 def executed_model(job: Job) -> str:
-    return f"{PROVIDER}/{job.queue}"
+    """`provider/model`; of an edit that a provider makes it is known when it is made."""
+    made = None if job.output is None else job.output.applied.get("provider")
+    return made or (f"{job.queue}/{job.request.model}" if job.queue == HOSTED.name else f"{PROVIDER}/{job.queue}")
+
+
+def provider_of(executed: str) -> str:
+    return executed.partition("/")[0]
 
 
 def ignored_parameters(notices: Sequence[Notice]) -> tuple[str, ...]:
@@ -51,7 +58,8 @@ def ignored_parameters(notices: Sequence[Notice]) -> tuple[str, ...]:
 
 
 def answer_headers(call: EditCall, job: Job, *, replayed: bool) -> dict[str, str]:
-    headers = {"x-provider": PROVIDER, "x-model": executed_model(job)}
+    executed = executed_model(job)
+    headers = {"x-provider": provider_of(executed), "x-model": executed}
     ignored = ignored_parameters(_notices(call, job))
     if ignored:
         # The caller chose these names, so they may hold anything.
@@ -105,15 +113,17 @@ def dump_completed(call: EditCall, job: Job, position: int, delivered: Delivered
     return event if len(output.images) == 1 else {**event, "image_index": position}
 
 
-def dump_model(route: Route) -> dict[str, Any]:
+def dump_model(route: Route, target: ServedTarget | None = None) -> dict[str, Any]:
+    """target: the first one its edits are offered to, where that is not our own queue."""
     model, checkpoint = route.model, route.checkpoint
+    hosted = None if target is None or target.profile.local else target
     return {
         "id": model.id,
         "object": "model",
         "created": MODELS_CREATED,
         "owned_by": "retouch",
         "title": model.title,
-        "executed_model": f"{PROVIDER}/{checkpoint.name}",
+        "executed_model": f"{PROVIDER}/{checkpoint.name}" if hosted is None else hosted.name,
         "capabilities": {
             "modes": ["edit"],
             "max_images": min(model.max_images, checkpoint.max_images),
@@ -147,25 +157,40 @@ def dump_targets(targets: Sequence[ServedTarget]) -> list[dict[str, Any]]:
     ]
 
 
-def dump_models(routes: Sequence[Route]) -> dict[str, Any]:
-    return {"object": "list", "data": [dump_model(route) for route in routes]}
+def dump_models(routes: Sequence[Route], targets: Sequence[ServedTarget | None] = ()) -> dict[str, Any]:
+    """targets: the first one of each route."""
+    return {"object": "list", "data": [dump_model(*each) for each in zip_longest(routes, targets)]}
 
 
 def dump_estimate(
-    call: EditCall, request: EditRequest, route: Route, sizes: Sizes, notices: Sequence[Notice], *, size_known: bool
+    call: EditCall,
+    request: EditRequest,
+    route: Route,
+    sizes: Sizes,
+    notices: Sequence[Notice],
+    *,
+    size_known: bool,
+    target: ServedTarget | None = None,
 ) -> dict[str, Any]:
     """The answer to a dry run.
 
     request: completed by its route. notices: in canonical names, those of `sizes` among them. size_known: False where
-    a link hides the shape until it is fetched; then `sizes` are those of a square, and the price is of it.
+    a link hides the shape until it is fetched; then `sizes` are those of a square, and the price is of it. target: the
+    provider that would be asked, whose price it is then.
     """
     count = request.num_images
-    cost_microusd = route.price_microusd(Usage(count, count * sizes.output[0] * sizes.output[1], 0, 0))
+    pixels = count * sizes.output[0] * sizes.output[1]
+    cost_microusd = route.price_microusd(Usage(count, pixels, 0, 0))
+    executed = f"{PROVIDER}/{route.checkpoint.name}"
+    if target is not None:
+        inputs = len(call.image_names) * count
+        cost_microusd = 0 if target.price is None else target.price.of(count, pixels, inputs=inputs)
+        executed = target.name
     named = tuple(dict.fromkeys((*call.notices, *notices_in_wire_names(notices, call.wire_name))))
     return {
         "estimated": True,
         "model": call.model or request.model,
-        "provider": PROVIDER,
+        "provider": provider_of(executed),
         "total_cost_micros": cost_microusd,
         "currency": "USD",
         "components": [
@@ -179,7 +204,7 @@ def dump_estimate(
             }
         ],
         "resolved": {
-            "executed_model": f"{PROVIDER}/{route.checkpoint.name}",
+            "executed_model": executed,
             "canvas": _dimensions(sizes.canvas) if size_known else None,
             "output": _dimensions(sizes.output) if size_known else None,
             "steps": request.steps,
@@ -251,12 +276,13 @@ def _dump_usage(output: EditOutput) -> dict[str, Any]:
 
 def _dump_metadata(call: EditCall, job: Job, output: EditOutput) -> dict[str, Any]:
     notices = _notices(call, job)
-    first = output.images[0]
+    first, executed = output.images[0], executed_model(job)
+    provider = provider_of(executed)
     return {
         "model": call.model or job.request.model,
-        "executed_model": executed_model(job),
-        "provider": PROVIDER,
-        "provider_name": PROVIDER_NAME,
+        "executed_model": executed,
+        "provider": provider,
+        "provider_name": PROVIDER_NAME if provider == PROVIDER else provider,
         "cost": job.usage.price_microusd / 1e6 if job.usage else 0.0,
         "cost_currency": "USD",
         "job_id": job.id,

@@ -24,6 +24,9 @@ from starlette.responses import Response
 from retouch import images, sizes
 from retouch.accounts.keys import Account
 from retouch.catalog import Route
+from retouch.catalog.normalised import ImageSizes, Normalised
+from retouch.catalog.normaliser import normalise
+from retouch.catalog.profiles import ServedTarget
 from retouch.edit import EditRequest, Notice
 from retouch.errors import EditTimeout, InvalidRequest, JobFinished, RetouchError, UnknownJob, UnsupportedMode
 from retouch.jobs.job import Idempotency, Job
@@ -139,14 +142,16 @@ class Models:
 
     async def list(self, request: Request) -> Response:
         await account_of(self._dependencies, request)
-        own = [route for route in self._dependencies.catalog.routes if "/" not in route.model.id]
-        return json_response(dump.dump_models(own))
+        catalog = self._dependencies.catalog
+        own = [route for route in catalog.routes if "/" not in route.model.id]
+        return json_response(dump.dump_models(own, [catalog.targets(route)[0] for route in own]))
 
     async def retrieve(self, request: Request, model_id: str) -> Response:
         await account_of(self._dependencies, request)
         catalog = self._dependencies.catalog
         route = route_of(catalog, model_id.strip("/"))
-        return json_response({**dump.dump_model(route), "targets": dump.dump_targets(catalog.targets(route))})
+        targets = catalog.targets(route)
+        return json_response({**dump.dump_model(route, targets[0]), "targets": dump.dump_targets(targets)})
 
 
 class Edits:
@@ -299,16 +304,42 @@ class Edits:
         completed, notices = route.complete(parsed.call.request, image_count=len(parsed.body.images))
         submission = replace(parsed.submission(self._dependencies), request=completed)
         with stored_images(self._dependencies.blobs, submission) as stored:
-            notices += self._check_images(stored.request, route)
+            found: dict[str, tuple[int, int]] = {}
+            notices += self._check_images(stored.request, route, found)
             known = self._sizes_of(stored.request, route)
-        found = known or sizes.resolve(completed.size, route.checkpoint.sizes, None, strict=completed.strict)
-        notices += found.notices
-        return dump.dump_estimate(parsed.call, completed, route, found, notices, size_known=known is not None)
+            asked = replace(parsed.call.request, images=stored.request.images, mask=stored.request.mask)
+            target, made = self._hosted_target(route, asked, found)
+        size = known or sizes.resolve(completed.size, route.checkpoint.sizes, None, strict=completed.strict)
+        if made is not None:
+            size = Sizes(size.canvas, made.emulation.size or size.output)
+        notices += size.notices if made is None else made.notices
+        return dump.dump_estimate(
+            parsed.call, completed, route, size, notices, size_known=known is not None, target=target
+        )
 
-    def _check_images(self, request: EditRequest, route: Route) -> tuple[Notice, ...]:
-        """What the worker will find in the headers of the images; those behind links are seen when they are fetched."""
+    def _hosted_target(
+        self, route: Route, request: EditRequest, known: ImageSizes
+    ) -> tuple[ServedTarget | None, Normalised | None]:
+        """The first target that takes the edit, and what it would be asked; neither where that is our own queue."""
+        refused: InvalidRequest | None = None
+        for target in self._dependencies.catalog.targets(route):
+            if target.profile.local:
+                return None, None
+            try:
+                return target, normalise(request, target.profile, known)
+            except InvalidRequest as error:
+                refused = refused or error
+        assert refused is not None, "a model has a target"
+        raise refused
+
+    def _check_images(
+        self, request: EditRequest, route: Route, found: dict[str, tuple[int, int]]
+    ) -> tuple[Notice, ...]:
+        """What the worker will find in the headers of the images; those behind links are seen when they are fetched.
+
+        Their sizes are added to `found`, by field.
+        """
         notices: list[Notice] = []
-        found: dict[str, tuple[int, int]] = {}
         for image in request.inputs:
             if image.blob is not None:
                 data = self._dependencies.blobs.get(image.blob).data
