@@ -113,6 +113,7 @@ class GatewayWorld(Deployment):
         providers: Mapping[str, StubProvider] | None = None,
         rule: Mapping[str, Any] | None = None,
         answer_s: float = 3.0,
+        overflow_after_s: float | None = None,
     ) -> None:
         super().__init__(folder, database_url, clock=clock, uploads=True)
         stubs = providers or {}
@@ -124,7 +125,8 @@ class GatewayWorld(Deployment):
         self.connections: dict[str, Connection] = {
             name: Connection(each.upstream, f"key-{name}"[:8]) for name, each in self.providers.items()
         }
-        targets = tuple(LOCAL_TARGET if name == "local" else self.providers[name].target for name in names)
+        local = replace(LOCAL_TARGET, overflow_after_s=overflow_after_s)
+        targets = tuple(local if name == "local" else self.providers[name].target for name in names)
         model = model_named(MODEL)
         assert model is not None
         self.routes = Routes(

@@ -10,7 +10,7 @@ import pytest
 from retouch.jobs.attempts import AttemptState
 from retouch.jobs.job import JobState
 from retouch.upstreams.routes import GatewaySettings
-from tests.harness import ANNE
+from tests.harness import ANNE, HandClock
 from tests.upstreams.gateway_world import GatewayWorld, code_of
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Closes, Reset, Says, Silence
 from tests.waiting import until
@@ -239,3 +239,108 @@ def test_what_is_no_image_is_told_as_that(make: MakeWorld) -> None:
         job = world.finished(world.edit().id)
     assert code_of(job) == "upstream_bad_image"
     assert world.submits("fal") == 1
+
+
+def test_a_slow_target_is_raced_by_one_whose_cancel_is_free_and_the_loser_is_cancelled(make: MakeWorld) -> None:
+    world = make("fal:1", "fal:2", rule={"hedge_after_s": 0.3})
+    world.stub("fal:1").plan = ("queued",)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED
+    loser, winner = sorted(world.attempts(job.id), key=lambda each: each.lane)
+    assert (loser.state, loser.charge_microusd) == (AttemptState.ABANDONED, 0)
+    assert (winner.state, winner.target) == (AttemptState.DONE, "fal:2/fal-ai/qwen-image-edit-plus")
+    assert len(world.stub("fal:1").at("cancel")) == 1
+    assert world.bill() == PRICE_MICROUSD
+    assert job.output is not None
+    assert len(job.output.images) == 1
+
+
+def test_a_target_that_charges_for_what_is_cancelled_is_never_a_hedge(make: MakeWorld) -> None:
+    world = make("fal", "openai", rule={"hedge_after_s": 0.1})
+    world.stub("fal").plan = ("running",) * 30 + ("done",)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED
+    assert world.submits("openai") == 0
+
+
+def test_a_first_target_that_fails_fast_is_no_race(make: MakeWorld) -> None:
+    world = make("fal:1", "fal:2", rule={"hedge_after_s": 20.0})
+    world.stub("fal:1").script("submit", Says(429, b"{}", {"Retry-After": "3600"}))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert [each.lane for each in world.attempts(job.id)] == [0, 0]
+    assert job.state is JobState.SUCCEEDED
+
+
+def test_a_webhook_before_the_answer_to_the_submit_names_the_job_all_the_same(make: MakeWorld) -> None:
+    settings = GatewaySettings(deadline_s=20.0, public_url="http://127.0.0.1:1")
+    world = make("fal", settings=settings)
+    stub = world.stub("fal")
+    stub.lists_history = False
+    stub.script("submit", Silence())
+    with world.gateway() as gateway:
+        job = world.edit()
+        remote = until(lambda: next(iter(stub.jobs.values()), None))
+        assert world.states(job.id) == [AttemptState.SENDING]
+        headers, body = stub.webhook(remote)
+        (attempt,) = world.attempts(job.id)
+        assert gateway.webhook(attempt.id, {k.lower(): v for k, v in headers.items()}, body).value == "taken"
+        assert world.states(job.id) == [AttemptState.ACCEPTED]
+        for connection in list(stub._open):
+            connection.shutdown(2)
+        assert world.finished(job.id).state is JobState.SUCCEEDED
+    assert world.submits("fal") == 1
+
+
+def test_a_webhook_of_another_job_changes_nothing(make: MakeWorld) -> None:
+    settings = GatewaySettings(deadline_s=20.0, public_url="http://127.0.0.1:1")
+    world = make("fal", settings=settings)
+    stub = world.stub("fal")
+    stub.plan = ("running",)
+    with world.gateway() as gateway:
+        first, second = world.edit(seed=1), world.edit(seed=2)
+        until(lambda: world.states(first.id) == world.states(second.id) == [AttemptState.ACCEPTED])
+        others = next(each for each in stub.jobs.values() if each.input["seed"] == 2)
+        headers, body = stub.webhook(others)
+        before = world.attempts(first.id)
+        assert gateway.webhook(before[0].id, {k.lower(): v for k, v in headers.items()}, body).value == "taken"
+        assert world.attempts(first.id) == before
+        for each in stub.jobs.values():
+            each.plan.append("done")
+        assert world.finished(first.id).state is world.finished(second.id).state is JobState.SUCCEEDED
+
+
+def test_a_half_open_target_is_tried_by_one_edit_and_closes(make: MakeWorld) -> None:
+    clock = HandClock(running=True)
+    world = make("openai", "fal", clock=clock)
+    broke = {"error": {"message": "Pay first.", "code": "insufficient_quota", "type": "x"}}
+    world.stub("openai").script("submit", Says.json(429, broke), Silence())
+    with world.gateway():
+        world.finished(world.edit().id)
+        clock.move(16)
+        probe = world.edit()
+        until(lambda: world.submits("openai") == 2)
+        others = [world.finished(world.edit(seed=seed).id) for seed in (1, 2)]
+        assert world.submits("openai") == 2, "one edit at a time finds out"
+        assert {job.state for job in others} == {JobState.SUCCEEDED}
+        world.service.cancel(ANNE, probe.id)
+        world.finished(probe.id)
+
+
+def test_an_edit_goes_to_a_provider_when_our_own_queue_has_no_worker(make: MakeWorld) -> None:
+    world = make("local", "fal", overflow_after_s=20.0)
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.queue == "gateway"
+    with world.worker():
+        until(lambda: world.service.models()["null"] == "ready")
+        here = world.finished(world.edit().id)
+    assert (here.queue, here.state) == ("null", JobState.SUCCEEDED)
+
+
+def test_our_own_queue_keeps_an_edit_that_no_provider_takes_over(make: MakeWorld) -> None:
+    world = make("local", "fal")
+    job = world.edit()
+    assert job.queue == "null"

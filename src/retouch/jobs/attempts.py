@@ -34,7 +34,7 @@ class AttemptState(StrEnum):
     ACCEPTED = "accepted"  #: the provider has it and named it; `ticket`
     DONE = "done"  #: the provider has made the images; `result`
     REFUSED = "refused"  #: it was not taken, or ended there without an image; `cause`
-    UNKNOWN = "unknown"  #: nobody can say whether it was taken
+    UNKNOWN = "unknown"  #: nobody can say whether it was taken, or is charged
     ABANDONED = "abandoned"  #: given up by us: cancelled, or out of time
 
 

@@ -157,7 +157,7 @@ class CallRun:
         self._upstream = connection.upstream
         self._traits = connection.upstream.traits
         self._normalised = normalised
-        self._spot = spot
+        self.spot = spot
         self._attempt = attempt
         self._dropped = False
         self._submitting: str | None = None
@@ -196,17 +196,17 @@ class CallRun:
 
     def _plan(self) -> Attempt:
         tools, job = self._tools, self._tools.lease.job
-        hold = self._price(self._spot.images, None, 0.0)
+        hold = self._price(self.spot.images, None, 0.0)
         new = Attempt(
             id=str(uuid.uuid4()),
             job_id=job.id,
             account_id=job.account_id,
             target=self._target.name,
             key=self._connection.fingerprint,
-            image=self._spot.image,
-            images=self._spot.images,
-            lane=self._spot.lane,
-            seed=self._spot.seed,
+            image=self.spot.image,
+            images=self.spot.images,
+            lane=self.spot.lane,
+            seed=self.spot.seed,
             body_hash=self._body_hash(),
             hold_microusd=hold,
             unknown_microusd=hold if tools.settings.keep_unknown_hold else 0,
@@ -295,7 +295,7 @@ class CallRun:
                 attempt, result, Fault(FaultKind.MALFORMED, "It says that it is done, without an image.")
             )
         made: list[MadeImage] = []
-        for index, image in enumerate(result.images[: self._spot.images]):
+        for index, image in enumerate(result.images[: self.spot.images]):
             got = self._collect(image, index, ticket)
             if isinstance(got, Fault):
                 return self._spoilt(attempt, result, got)
@@ -305,7 +305,7 @@ class CallRun:
         if charge is None:
             pixels = sum(each.stored.width * each.stored.height for each in made)
             charge = self._price(len(result.images), pixels, seconds)
-        return Made(attempt, self._spot, self._normalised, tuple(made), charge, result)
+        return Made(attempt, self.spot, self._normalised, tuple(made), charge, result)
 
     def _collect(self, image: RemoteImage, index: int, ticket: Ticket | None) -> StoredResult | Fault:
         """The image in our store; where its link is dead, the provider may give a fresh one."""
@@ -340,12 +340,18 @@ class CallRun:
             if fault.kind is FaultKind.NO_ANSWER and self._left_s() <= ALMOST_OVER_S:
                 raise self._too_long()
             return self._unresolved(attempt, fault, rule)
-        book.end(attempt, AttemptState.REFUSED, fault, self._owed(attempt, fault, rule), judgement)
+        self._end(attempt, fault, rule)
         if rule.has("S"):
             return _Again(rule, fault, replace(attempt, state=AttemptState.REFUSED))
         if rule.has("N"):
             return Next(self._target.name, fault)
         raise failure_of(fault)
+
+    def _end(self, attempt: Attempt, fault: Fault, rule: Rule) -> None:
+        """It will not be done by this attempt; where nobody can say whether it is charged, the row says so."""
+        uncertain = rule.owed and fault.charged is None and self._traits.paid
+        to = AttemptState.UNKNOWN if uncertain else AttemptState.REFUSED
+        self._tools.book.end(attempt, to, fault, self._owed(attempt, fault, rule), self._judgement(fault, rule))
 
     def _exhausted(self, step: _Again) -> Verdict:
         """The target was asked often enough."""
@@ -354,8 +360,7 @@ class CallRun:
             if step.rule.has("U"):
                 self._tools.book.end(attempt, AttemptState.UNKNOWN, fault, None, self._judgement(fault, step.rule))
                 raise self._unknown(fault)
-            owed = self._owed(attempt, fault, step.rule)
-            self._tools.book.end(attempt, AttemptState.REFUSED, fault, owed, self._judgement(fault, step.rule))
+            self._end(attempt, fault, step.rule)
         if step.rule.has("N"):
             return Next(self._target.name, fault)
         raise self._unknown(fault) if step.rule.has("U") or step.rule.has("L") else failure_of(fault)
@@ -471,7 +476,7 @@ class CallRun:
         """Names what was asked for; parameters and images, not their bytes."""
         normalised = self._normalised
         images = [[image.blob, image.url] for image in normalised.images.images]
-        asked = [normalised.endpoint, dict(normalised.parameters), images, self._spot.seed]
+        asked = [normalised.endpoint, dict(normalised.parameters), images, self.spot.seed]
         return hashlib.sha256(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     def _price(self, images: int, pixels: int | None, seconds: float) -> int:

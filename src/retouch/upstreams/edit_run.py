@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from queue import Empty, SimpleQueue
 
 import structlog
 
@@ -139,7 +140,7 @@ class EditRun:
         known = self._book.of_job(job.id)
         tools = self._tools(known)
         made = self._resume(tools, known)
-        tried = {each.target for each in known if each.state is AttemptState.REFUSED}
+        tried = {each.target for each in known if each.state is AttemptState.REFUSED or _given_up(each)}
         try:
             self._ask(tools, made, tried)
         except RetouchError:
@@ -184,8 +185,8 @@ class EditRun:
         latest = {(each.image, each.lane): each for each in begun if each.state is not AttemptState.PLANNED}
         calls = []
         for attempt in latest.values():
-            if attempt.state is AttemptState.UNKNOWN and attempt.charge_microusd is not None:
-                continue  # booked already, because it was to be repeated
+            if _given_up(attempt):
+                continue
             spot = Spot(attempt.image, attempt.images, attempt.seed, attempt.lane)
             calls.append(self._call(tools, self._target_named(attempt), spot, attempt=attempt))
         return [each for each in self._run_all(calls) if isinstance(each, Made)]
@@ -214,18 +215,75 @@ class EditRun:
             if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
                 raise GenerationTimeout(f"No target made the edit within {tools.settings.deadline_s:g} seconds.")
             with self._slot(left, tools) as (target, connection):
-                verdicts = self._at(tools, target, connection, missing, chosen)
+                backup = self._backup(chosen, [each for each in left if each is not target])
+                if backup is None:
+                    verdicts = self._at(tools, (target, connection), missing, chosen)
+                else:
+                    verdicts = self._race(tools, (target, connection), backup, missing, chosen)
             made += [each for each in verdicts if isinstance(each, Made)]
             if any(isinstance(each, Next) for each in verdicts) or not verdicts:
                 left = [each for each in left if each is not target]
 
+    def _backup(self, chosen: Plan, left: Sequence[Target]) -> tuple[Target, Connection] | None:
+        """Who is asked as well when the first target takes long: only where what has not begun is cancelled free."""
+        if chosen.rule.hedge_after_s is None:
+            return None
+        for target in left:
+            connection = self._routes.connect(target.upstream, self.lease.job.account_id)
+            if connection is not None and connection.upstream.traits.free_cancel:
+                return target, connection
+        return None
+
+    def _race(
+        self,
+        tools: CallTools,
+        first: tuple[Target, Connection],
+        backup: tuple[Target, Connection],
+        missing: Sequence[range],
+        chosen: Plan,
+    ) -> list[Verdict]:
+        """Ask the backup as well after a while; whoever has made the images first is taken, the other one cancelled."""
+        ended: SimpleQueue[tuple[int, list[Verdict] | BaseException]] = SimpleQueue()
+
+        def ask(at: tuple[Target, Connection], lane: int) -> None:
+            try:
+                ended.put((lane, self._at(tools, at, missing, chosen, lane=lane)))
+            except BaseException as error:  # noqa: BLE001 - handed to the thread of the job, which raises it
+                ended.put((lane, error))
+
+        threads = [threading.Thread(target=ask, args=(first, 0), name="first")]
+        threads[0].start()
+        try:
+            lane, outcome = ended.get(timeout=chosen.rule.hedge_after_s)
+        except Empty:
+            self._tell(f"{first[0].name} takes long: {backup[0].name} is asked as well.")
+            threads.append(threading.Thread(target=ask, args=(backup, 1), name="backup"))
+            threads[1].start()
+            lane, outcome = ended.get()
+            if not _is_made(outcome):
+                other = ended.get()
+                lane, outcome = other if _is_made(other[1]) else (lane, outcome)
+            self._drop_lane(1 - lane)
+        for thread in threads:
+            thread.join()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def _drop_lane(self, lane: int) -> None:
+        with self._lock:
+            calls = [call for call in self._calls if call.spot.lane == lane]
+        for call in calls:
+            call.drop()
+
     def _at(
         self,
         tools: CallTools,
-        target: Target,
-        connection: Connection,
+        at: tuple[Target, Connection],
         missing: Sequence[range],
         chosen: Plan,
+        *,
+        lane: int = 0,
     ) -> list[Verdict]:
         """Have one target make what is missing, all calls at a time; empty when it cannot take it."""
         request = self.lease.job.request
@@ -233,13 +291,13 @@ class EditRun:
         for images in missing:
             seed = seed_of_image(request.seed or 0, images.start)
             part = replace(request, num_images=len(images), seed=seed)
-            normalised = self._normalised(target, part, chosen)
+            normalised = self._normalised(at[0], part, chosen)
             for index in range(normalised.calls):
                 first = images.start + index * normalised.images_per_call
                 count = min(normalised.images_per_call, images.stop - first)
                 if count > 0:
-                    spot = Spot(first, count, seed_of_image(normalised.seed, first - images.start))
-                    calls.append(self._call(tools, (target, connection), spot, normalised))
+                    spot = Spot(first, count, seed_of_image(normalised.seed, first - images.start), lane)
+                    calls.append(self._call(tools, at, spot, normalised))
         return self._run_all(calls)
 
     def _normalised(self, target: Target, request: EditRequest, chosen: Plan | None) -> Normalised:
@@ -409,6 +467,15 @@ def _missing(wanted: int, there: set[int]) -> list[range]:
         else:
             ranges.append(range(index, index + 1))
     return ranges
+
+
+def _is_made(outcome: list[Verdict] | BaseException) -> bool:
+    return isinstance(outcome, list) and all(isinstance(each, Made) for each in outcome)
+
+
+def _given_up(attempt: Attempt) -> bool:
+    """Whether its outcome stays unknown and others were to be asked: what is owed for it is booked then."""
+    return attempt.state is AttemptState.UNKNOWN and attempt.charge_microusd is not None
 
 
 def _took(attempt: Attempt) -> float:
