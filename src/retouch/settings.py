@@ -14,9 +14,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retouch.errors import InvalidSetting
@@ -140,6 +140,12 @@ class ModelSettings(_Component):
     @classmethod
     def _split_commas(cls, value: object) -> object:
         return split_commas(",".join(map(str, value)) if isinstance(value, list | tuple) else value)
+
+    @model_validator(mode="after")
+    def _a_file_is_of_one_model(self) -> Self:
+        if len(self.model) > 1 and self.precision.startswith("gguf:"):
+            raise ValueError("a file holds one model, and there are several: put each into its folder and say gguf")
+        return self
 
     @property
     def only_model(self) -> str:

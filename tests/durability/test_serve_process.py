@@ -111,6 +111,8 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others_running(tmp_path: Path)
         told = json.loads(server.get("/ready")[1])
         assert told["models"] == {"null": "ready", missing.name: f"There is no folder '{missing}'."}
         until(lambda: f"Not served: '{missing.name}'. There is no folder" in server.log())
-        assert "'qwen-image-edit-2511' serves qwen-image-edit-plus, fal-ai/qwen-image-edit-plus" in server.log()
+        until(lambda: "with the model 'null'." in server.log())
+        assert "'null' serves qwen-image-edit, qwen-image-2, fal-ai/qwen-image-edit" in server.log()
+        assert "'qwen-image-edit-2511' serves" not in server.log()
         page = server.get("/metrics")[1].decode()
     assert 'retouch_route{model="fal-ai/qwen-image-edit",queue="null"} 1.0' in page

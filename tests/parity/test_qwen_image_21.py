@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,12 @@ def test_previews_and_sizes(ours: QwenImage21) -> None:
     ours.denoise([state])
     assert ours.preview(state).shape == (10, 6, 3)
     assert ours.decode(run(ours, state)).shape == (160, 96, 3)
+
+
+def test_an_image_beyond_the_processors_own_limits_keeps_its_size() -> None:
+    pipeline = load_pipeline(replace(row(shared()), reference_area=320 * 320), device="cpu")
+    state = run(pipeline, pipeline.prepare(spec(steps=1), [picture(1, 640, 640)]))
+    assert state.references.shape[1] == 20 * 20
 
 
 def test_weights_leave_and_come_back(ours: QwenImage21) -> None:

@@ -143,3 +143,5 @@ def test_several_models_are_an_option_each_or_a_comma_list(monkeypatch: pytest.M
         _ = several.only_model
     with pytest.raises(InvalidSetting, match="--model"):
         settings.read(settings.ModelSettings, model=",")
+    with pytest.raises(InvalidSetting, match="a file holds one model, and there are several"):
+        settings.read(settings.ModelSettings, precision="gguf:network.gguf")

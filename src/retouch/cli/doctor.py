@@ -67,6 +67,7 @@ def fitting(name: str) -> Iterator[str]:
     parts = memory_plan.full_size()
     candidates = memory_plan.plans(parts)
     yield f"{name} needs of a GPU, with room for an edit of a megapixel: {', '.join(memory_plan.needs(candidates))}"
+    yield f"so on cards from {'; '.join(memory_plan.by_card(candidates))}"
     torch = importlib.import_module("torch")
     for index in range(torch.cuda.device_count()):
         chosen = memory_plan.choose(candidates, torch.cuda.mem_get_info(index)[0])

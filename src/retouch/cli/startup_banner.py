@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import resources
@@ -48,14 +49,15 @@ class StartupBanner:
                     sys.stdout.flush()
                 if stop.wait(CHECK_S):
                     return
-        for model, state in service.models().items():
-            if state != READY and len(self.catalog.queues) > 1:
+        states = service.models()
+        for model, state in states.items():
+            if state != READY and len(states) > 1:
                 sys.stdout.write(f"Not served: '{model}'. {state}\n")
-        sys.stdout.write(self.welcome())
+        sys.stdout.write(self.welcome([model for model, state in states.items() if state != READY]))
         sys.stdout.flush()
 
-    def welcome(self) -> str:
-        """The address, and one line that edits the sample photo."""
+    def welcome(self, missing: Sequence[str] = ()) -> str:
+        """The address, the models, and one line that edits the sample photo. missing: those that cannot run."""
         call = ExampleCall(
             url=self.http.address,
             photo=str(resources.files("retouch") / "samples" / "cat.jpg"),
@@ -65,20 +67,20 @@ class StartupBanner:
         )
         command = next(face.example_command for face in FACES if face.example_command is not None)(call)
         return (
-            f"\nRetouch is ready at {self.http.address} with {self._models()}.\n{self._routes()}\n"
+            f"\nRetouch is ready at {self.http.address} with {self._models(missing)}.\n{self._routes(missing)}\n"
             f"Edit the sample photo:\n\n  {command}\n\n"
         )
 
-    def _routes(self) -> str:
+    def _routes(self, missing: Sequence[str]) -> str:
         """Which ids lead to which of several models, a line each."""
-        queues = self.catalog.queues
-        if len(queues) == 1:
+        if len(self.catalog.queues) == 1:
             return ""
+        queues = [queue for queue in self.catalog.queues if queue not in missing]
         ids = {queue: [route.model.id for route in self.catalog.routes if route.queue == queue] for queue in queues}
         return "".join(f"  '{queue}' serves {', '.join(ids[queue])}\n" for queue in queues)
 
-    def _models(self) -> str:
-        own = self._own()
+    def _models(self, missing: Sequence[str] = ()) -> str:
+        own = [name for name in self._own() if name not in missing]
         names = " and ".join(f"'{name}'" for name in own)
         models = [f"the model{'s' if len(own) > 1 else ''} {names}"] if own else []
         return " and ".join([*models, *(["hosted providers"] if HOSTED.name in self.catalog.queues else [])])

@@ -67,6 +67,7 @@ def test_the_doctor_says_what_is_here_and_what_a_checkpoint_needs(retouch: Retou
         "needs of a GPU, with room for an edit of a megapixel: bf16: 46.8 GB, bf16 with the encoder swapped: 31.3 GB, fp8: 26.7 GB"
         in out
     )
+    assert "so on cards from 48 GB: bf16; 32 GB: bf16 with the encoder swapped; 20 GB: fp8 with the" in out
 
 
 def test_the_bench_measures_what_there_is(retouch: Retouch) -> None:

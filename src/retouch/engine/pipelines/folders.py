@@ -98,8 +98,10 @@ def class_name_of(folder: Path) -> str:
     index = folder / "model_index.json"
     if not index.is_file():
         raise UnknownModel(f"'{folder}' holds no model: there is no model_index.json.", field="model")
-    with reading("list of parts", folder):
+    try:
         return str(json_of(index).get("_class_name"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UnknownModel(f"The list of parts of '{folder}' cannot be read: {error}", field="model") from error
 
 
 @contextmanager

@@ -250,5 +250,17 @@ def needs(candidates: Iterable[Plan]) -> Iterator[str]:
         yield f"{plan}: {gigabytes(plan.bytes)}"
 
 
+CARDS = (80, 48, 40, 32, 24, 20, 16, 12, 8, 6)
+"""Gibibytes of common cards."""
+
+
+def by_card(candidates: Sequence[Plan]) -> Iterator[str]:
+    """`48 GB: bf16` and so on: what is loaded on an empty card of that size, from the smallest one of its kind."""
+    chosen = {card: choose(candidates, card * 2**30) for card in CARDS}
+    for card, smaller in zip(CARDS, (*CARDS[1:], 0), strict=True):
+        if chosen[card] is not None and chosen[card] != chosen.get(smaller):
+            yield f"{card} GB: {chosen[card]}"
+
+
 def gigabytes(count: int) -> str:
     return f"{count / 10**9:.1f} GB"

@@ -6,6 +6,7 @@ number. What to offload is decided elsewhere (`memory_plan.py`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,8 @@ class OffloadedBlocks(nn.Module):
 
 def offload_layers(module: nn.Module, device: torch.device, *, disk: Path | None = None) -> None:
     """Have each layer of a module on the device only while it is called, in whatever way the module is used."""
+    # It warns of layers that are not prefetched since they are called by themselves, as embeddings are.
+    logging.getLogger("diffusers.hooks.group_offloading").setLevel(logging.ERROR)
     _offload(module, device, "leaf_level", disk)
 
 

@@ -53,6 +53,8 @@ class PromptEncoder(TextEncoder):
     def __init__(self, model: Any, *given: Any, **named: Any) -> None:
         model.language_model.norm = nn.Identity()
         super().__init__(model, *given, numbered=True, **named)
+        # Its places for an image must come to the image's tokens, so the processor may not choose another size.
+        self.processor.image_processor.do_resize = False
         self.dropped_tokens = len(self.tokenizer(SYSTEM).input_ids)
 
     def stage(self, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:

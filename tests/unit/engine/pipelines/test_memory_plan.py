@@ -69,6 +69,18 @@ def test_the_most_exact_that_fits_is_chosen(full: Parts, gibibytes: int, plan: s
     assert str(memory_plan.choose(memory_plan.plans(full), gibibytes * 2**30)) == plan
 
 
+def test_the_cards_of_the_docs_are_those_of_the_plan(full: Parts) -> None:
+    assert list(memory_plan.by_card(memory_plan.plans(full))) == [
+        "48 GB: bf16",
+        "32 GB: bf16 with the encoder swapped",
+        "20 GB: fp8 with the encoder swapped",
+        "6 GB: bf16 with the blocks swapped",
+    ]
+    page = (DOCS / "how-to" / "run-a-real-model.md").read_text()
+    rows = ("48 GB and more | bf16", "32 and 40 GB | bf16 with the encoder", "20 and 24 GB | fp8 with the encoder")
+    assert all(f"| {row}" in page for row in (*rows, "6 to 16 GB | bf16 with the blocks swapped"))
+
+
 def test_what_is_named_is_not_replaced_by_something_else(full: Parts) -> None:
     assert {plan.offload for plan in memory_plan.plans(full, "auto", "none")} == {"none"}
     assert {plan.precision for plan in memory_plan.plans(full, "int8", "auto")} == {"int8"}

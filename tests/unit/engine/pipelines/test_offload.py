@@ -5,6 +5,7 @@ On a CPU there is no other memory to move them to, so here they go to the disk; 
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,10 +26,12 @@ CPU = torch.device("cpu")
 PHOTO = picture(1, 64, 64)
 
 
-def load(offload: str = "none", precision: str = "bf16", disk: Path | None = None) -> QwenImageEdit:
+def load(
+    offload: str = "none", precision: str = "bf16", disk: Path | None = None, device: torch.device = CPU
+) -> QwenImageEdit:
     row, rules, plan = checkpoint(FOLDER), loading.read_rules(FOLDER), Plan(precision, offload, 0)
     with folders.quiet(), torch.inference_mode():
-        return loading.assemble(row, rules, FOLDER, CPU, torch.float32, compat=False, plan=plan, disk=disk)
+        return loading.assemble(row, rules, FOLDER, device, torch.float32, compat=False, plan=plan, disk=disk)
 
 
 def run(pipeline: QwenImageEdit, **changes: object) -> Pixels:
@@ -94,3 +97,32 @@ def test_a_model_that_left_the_device_comes_back_the_same() -> None:
     while not state.done:
         pipeline.denoise([state])
     np.testing.assert_array_equal(pipeline.decode(state), plain)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+@pytest.mark.parametrize("offload", ["encoder", "blocks"])
+def test_on_a_gpu_an_edit_is_the_same_byte_for_byte_and_less_is_held(offload: str, precision: str) -> None:
+    device, held, images = torch.device("cuda"), [], []
+    for way in ("none", offload):
+        before = torch.cuda.memory_allocated()
+        pipeline = load(way, precision, device=device)
+        images += [run(pipeline), run(pipeline)]
+        held.append(torch.cuda.memory_allocated() - before)
+        del pipeline
+        gc.collect()
+    for image in images[1:]:
+        np.testing.assert_array_equal(image, images[0])
+    assert held[1] < held[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_model_that_leaves_gives_its_memory_back() -> None:
+    pipeline = load(device=torch.device("cuda"))
+    plain, held = run(pipeline), torch.cuda.memory_allocated()
+    pipeline.leave_device()
+    assert torch.cuda.memory_allocated() < held - pipeline.weights.nbytes // 2
+    pipeline.enter_device()
+    np.testing.assert_array_equal(run(pipeline), plain)
