@@ -67,6 +67,10 @@ last of `high`, where 3 may.
 With a mask, `regular` and `high` denoise the first fifth of the steps everywhere and then only the tokens of the mask
 and two tokens around it; the rest of the image is the input's anyway. `none` denoises everything.
 
+Where the operator names a few-step LoRA ([`--fast-lora`](../how-to/use-loras.md#a-few-step-lora-for-high)), `high` runs
+that instead: its own steps and noise schedule, without guidance, whatever steps and guidance a caller gives, which the
+notices say.
+
 Steps that a caller gives are run as given on the demo, whatever the acceleration. On the large checkpoints the limits
 are those that other engines use with Qwen-Image; speed and likeness have not been measured with their weights here. The
 notice `acceleration` of an answer says what happened. Prices do not change.

@@ -156,9 +156,15 @@ class ModelSettings(_Component):
 
 
 class LoraSettings(_Component):
-    """Where callers' LoRAs may come from besides the hub, links and uploads."""
+    """Where callers' LoRAs may come from besides the hub, links and uploads; and the one of `acceleration: high`."""
 
     lora_dir: Path | None = Field(None, description="folder whose LoRAs callers may name by their path in it")
+    fast_lora: str | None = Field(
+        None, description="few-step LoRA that acceleration high runs: file, hub repository or link; for the first model"
+    )
+    fast_lora_steps: int | None = Field(
+        None, ge=1, le=100, description="steps of it; default: the number in its name, such as 8steps"
+    )
 
     @field_validator("lora_dir")
     @classmethod

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
-from retouch.edit import EditSpec, LoraFile
+from retouch.edit import Acceleration, EditSpec, LoraFile
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.denoising import FastNetwork
 from retouch.engine.pipelines.loras import Loras
@@ -101,6 +103,42 @@ def test_the_fast_path_differs_from_the_stock_one_by_rounding_only(tmp_path: Pat
                 rtol=1e-5,
                 atol=1e-5,
             )
+
+
+LIGHTNING = {
+    "base_image_seq_len": 256,
+    "base_shift": math.log(3),
+    "invert_sigmas": False,
+    "max_image_seq_len": 8192,
+    "max_shift": math.log(3),
+    "num_train_timesteps": 1000,
+    "shift": 1.0,
+    "shift_terminal": None,
+    "stochastic_sampling": False,
+    "time_shift_type": "exponential",
+    "use_beta_sigmas": False,
+    "use_dynamic_shifting": True,
+    "use_exponential_sigmas": False,
+    "use_karras_sigmas": False,
+}
+"""The scheduler that the authors of Lightning publish with their LoRAs."""
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_high_with_a_few_step_lora_is_the_stock_pipeline_with_its_scheduler(tmp_path: Path, steps: int) -> None:
+    ours = ours_of("plus-2511")
+    stock = stock_pipeline(shared("plus-2511"), ours, "plus-2511")
+    file = tiny_loras.write(
+        tmp_path / "lightning.safetensors",
+        tiny_loras.matrices(stock.transformer, tiny_loras.in_blocks((*tiny_loras.ATTENTION, *tiny_loras.MODULATION))),
+        "lightning",
+    )
+    ours.use_fast_lora(given(file))
+    spec = replace(SPEC, steps=steps, guidance_scale=1.0, acceleration=Acceleration.HIGH)
+    stock.load_lora_weights(str(file))
+    stock.scheduler = FlowMatchEulerDiscreteScheduler.from_config(LIGHTNING)
+    expected, _ = stock_answer(stock, spec, [WIDE, TALL])
+    assert (answer(ours, spec) - expected[-1]).abs().max() == 0.0
 
 
 def _with(*loras: LoraFile) -> EditSpec:

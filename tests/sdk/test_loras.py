@@ -16,7 +16,7 @@ import openai
 import pytest
 from diffusers import QwenImageTransformer2DModel
 
-from retouch.engine.pipelines.loading import PACKAGED_DEMO
+from retouch.engine.pipelines.folders import PACKAGED_DEMO
 from tests import tiny_loras
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import call, photo, picture_at, pointed_at

@@ -11,7 +11,9 @@ from retouch.catalog import (
     MODELS,
     Catalog,
     Checkpoint,
+    FastLora,
     Price,
+    Route,
     checkpoint_named,
     checkpoints_named,
     model_named,
@@ -253,3 +255,35 @@ def test_a_folder_has_the_limits_and_the_licence_of_the_checkpoint_it_is_named_a
     with pytest.raises(InvalidRequest, match="Qwen Research License"):
         checkpoint_named("./weights/Qwen-Image-2.1")
     assert checkpoint_named("./weights/Qwen-Image-2.1", accept_research_licence=True).sizes.grid == 32
+
+
+FAST = replace(EDIT_2511, fast_lora=FastLora("lightning-8steps.safetensors", 8))
+
+
+def test_high_runs_the_few_steps_of_a_lora_where_the_operator_has_one():
+    route = Route(model_named("qwen-image-edit-plus"), FAST)
+    completed, notices = route.complete(request("qwen-image-edit-plus", acceleration=Acceleration.HIGH))
+    assert (completed.steps, completed.guidance_scale, completed.acceleration) == (8, 1.0, Acceleration.HIGH)
+    assert [(n.parameter, n.action) for n in notices] == [("acceleration", "applied")]
+    assert "8 steps" in notices[0].detail
+
+
+def test_what_a_few_step_lora_cannot_honour_is_said():
+    route = Route(model_named("qwen-image-edit-plus"), FAST)
+    asked = {"acceleration": Acceleration.HIGH, "steps": 30, "guidance_scale": 4.0, "negative_prompt": "blurry"}
+    completed, notices = route.complete(request("qwen-image-edit-plus", **asked))
+    assert (completed.steps, completed.guidance_scale) == (8, 1.0)
+    said = {n.parameter: n.action for n in notices}
+    assert said == {
+        "acceleration": "applied",
+        "steps": "converted",
+        "guidance_scale": "converted",
+        "negative_prompt": "ignored",
+    }
+
+
+@pytest.mark.parametrize("acceleration", [None, Acceleration.NONE, Acceleration.REGULAR])
+def test_without_high_a_few_step_lora_changes_nothing(acceleration: Acceleration | None):
+    asked = request("qwen-image-edit-plus", acceleration=acceleration, seed=1)
+    plain, fast = (Route(model_named("qwen-image-edit-plus"), row).complete(asked) for row in (EDIT_2511, FAST))
+    assert plain == fast

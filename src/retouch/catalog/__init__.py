@@ -9,6 +9,7 @@ from retouch.catalog.checkpoints import (
     HOSTED,
     QWEN_SIZES,
     Checkpoint,
+    FastLora,
     checkpoint_named,
     checkpoints_named,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Catalog",
     "Checkpoint",
     "Checks",
+    "FastLora",
     "Limits",
     "Model",
     "Price",

@@ -13,6 +13,14 @@ K1 = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class FastLora:
+    """A LoRA that an operator has chosen for `high`: where it is, and how many steps it was made for."""
+
+    path: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Weights that can be loaded.
 
@@ -31,6 +39,7 @@ class Checkpoint:
     network whose few steps are nearly as good. block_cache: `regular` and `high` may reuse its blocks over steps,
     see `engine/pipelines/block_cache.py`. knows: every edit of a network with a closed list; an instruction that
     asks for none of them is answered with a notice that names them. takes_loras: whether edits may name LoRAs.
+    fast_lora: runs at `high` with steps of its own and without guidance; the operator's, never in this table.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Checkpoint:
     research_only: bool = False
     speaks: bool = True
     takes_loras: bool = True
+    fast_lora: FastLora | None = None
     licence: str = "Apache-2.0"
 
 

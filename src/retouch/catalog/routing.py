@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from retouch.catalog.checkpoints import HOSTED, Checkpoint
+from retouch.catalog.checkpoints import HOSTED, Checkpoint, FastLora
 from retouch.catalog.models import MODELS, Limits, Model
 from retouch.catalog.profiles import LOCAL, ServedTarget, local_profile
 from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
@@ -74,11 +74,19 @@ class Route:
     def _acceleration(self, request: EditRequest) -> Acceleration:
         """What runs: `none` where there is no faster way, or it is fewer steps and the caller has named theirs."""
         asked = request.acceleration or self.model.acceleration
+        if asked is Acceleration.HIGH and self.checkpoint.fast_lora is not None:
+            return asked
         if self.checkpoint.faster_steps is not None:
             return asked if request.steps is None else Acceleration.NONE
         return asked if self.checkpoint.block_cache else Acceleration.NONE
 
+    def _fast_lora(self, request: EditRequest) -> FastLora | None:
+        """The LoRA whose few steps are run."""
+        return self.checkpoint.fast_lora if self._acceleration(request) is Acceleration.HIGH else None
+
     def _steps(self, request: EditRequest) -> int:
+        if (fast := self._fast_lora(request)) is not None:
+            return fast.steps
         if request.steps is not None:
             return request.steps
         faster, acceleration = self.checkpoint.faster_steps, self._acceleration(request)
@@ -89,7 +97,7 @@ class Route:
 
     def _guidance(self, request: EditRequest) -> float:
         """The guidance scale that runs. Below 1 there is no second branch to weigh, which is what 1 means."""
-        if self.checkpoint.distilled:
+        if self.checkpoint.distilled or self._fast_lora(request) is not None:
             return 1.0
         if request.guidance_scale is not None:
             return max(1.0, request.guidance_scale)
@@ -99,7 +107,9 @@ class Route:
         """One for each parameter that was given, or promised, and will not be used as written."""
         checkpoint, name = self.checkpoint, f"'{self.checkpoint.name}'"
         guidance, used = request.guidance_scale, self._guidance(request)
+        fast = self._fast_lora(request)
         without = f"{name} is distilled and runs without guidance" if checkpoint.distilled else ""
+        without = "The few-step LoRA of 'high' runs without guidance" if fast is not None else without
         if guidance is not None and guidance != used:
             reason = without or "Guidance begins above 1; 1 and all below it mean none"
             yield Notice("guidance_scale", "converted", f"{reason}: {used:g} was used, not {guidance:g}.")
@@ -107,7 +117,12 @@ class Route:
             reason = without or f"It is read when guidance_scale is above 1, and it is {used:g}"
             yield Notice("negative_prompt", "ignored", f"{reason}: nothing reads it.")
         promised = self.model.steps if self.model.promises_steps and request.steps is None else None
-        if promised is not None and checkpoint.distilled and (steps := self._steps(request)) != promised.default:
+        if (
+            promised is not None
+            and fast is None
+            and checkpoint.distilled
+            and (steps := self._steps(request)) != promised.default
+        ):
             detail = f"The default of {promised.default:g} is for the large model; {name} ran its own {steps}."
             yield Notice("steps", "converted", detail)
         if request.num_images > 1 and not checkpoint.seed_matters:
@@ -121,9 +136,18 @@ class Route:
                 f"{name} is at its best with up to {checkpoint.advised_images} images; all {image_count} were used."
             )
             yield Notice("images", "advised", detail)
-        if request.acceleration not in (None, self._acceleration(request)):
+        yield from self._acceleration_notices(request)
+
+    def _acceleration_notices(self, request: EditRequest) -> Iterator[Notice]:
+        fast = self._fast_lora(request)
+        if fast is not None:
+            ran = f"{fast.steps} step{'s' if fast.steps > 1 else ''}"
+            yield Notice("acceleration", "applied", f"'high' ran {ran} with a few-step LoRA, without guidance.")
+            if request.steps not in (None, fast.steps):
+                yield Notice("steps", "converted", f"The few-step LoRA of 'high' runs {ran}, not {request.steps}.")
+        elif request.acceleration not in (None, self._acceleration(request)):
             yield Notice("acceleration", "converted", self._no_faster_way(request))
-        elif request.acceleration is Acceleration.HIGH and checkpoint.block_cache:
+        elif request.acceleration is Acceleration.HIGH and self.checkpoint.block_cache:
             detail = "No few-step LoRA is loaded here, so 'high' reuses blocks over steps, more boldly than 'regular'."
             yield Notice("acceleration", "converted", detail)
 
@@ -162,7 +186,7 @@ class Route:
                 f"The model '{self.model.id}' takes at most {most} LoRAs, not {count}.", field="loras", max_length=most
             )
         if count and not self.hosted and not self.checkpoint.takes_loras:
-            raise UnsupportedParameter(f"'{self.checkpoint.name}' has no network to put LoRAs on.", field="loras")
+            raise UnsupportedParameter(f"'{self.checkpoint.name}' takes no LoRAs here.", field="loras")
 
     def price_microusd(self, usage: Usage) -> int:
         return self.model.price.of(usage.images, usage.pixels)

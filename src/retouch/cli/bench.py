@@ -9,23 +9,29 @@ from importlib.resources import files
 
 from retouch import images
 from retouch.catalog import MODELS, Route, checkpoint_named
+from retouch.cli.loras import fast_lora_file, with_fast_lora
 from retouch.cli.memory import bound_kernel_cache
 from retouch.edit import Acceleration, EditRequest, EditSpec, ImageInput
 from retouch.engine.engine import Engine, Finished
 from retouch.engine.pipelines import load_pipeline
 from retouch.images import Pixels
-from retouch.settings import ModelSettings
+from retouch.settings import LoraSettings, ModelSettings, NetworkSettings, StoreSettings, read
 from retouch.sizes import resolve
 
 INSTRUCTION = "make it grayscale"
 
 
-def measure(model: ModelSettings, rounds: int) -> None:
+def measure(model: ModelSettings, loras: LoraSettings, rounds: int) -> None:
     """Load the checkpoint, edit once unmeasured, then print the medians for each acceleration."""
-    checkpoint = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
+    named = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
+    [checkpoint] = with_fast_lora([named], loras)
+    fast_lora = fast_lora_file(checkpoint, read(StoreSettings), read(NetworkSettings))
     bound_kernel_cache()
     began = time.perf_counter()
-    engine = Engine(load_pipeline(checkpoint, device=model.device, precision=model.precision, offload=model.offload))
+    pipeline = load_pipeline(
+        checkpoint, device=model.device, precision=model.precision, offload=model.offload, fast_lora=fast_lora
+    )
+    engine = Engine(pipeline)
     sys.stdout.write(f"{checkpoint.name} loaded in {time.perf_counter() - began:.1f} s\n")
     photo = images.decode((files("retouch") / "samples" / "cat.jpg").read_bytes(), field="sample")
     route = Route(MODELS[0], checkpoint)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from retouch import sizes
 from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
+from retouch.cli.loras import fast_lora_file, lora_of_argument, own_lora, with_fast_lora
 from retouch.cli.memory import bound_kernel_cache
 from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
@@ -22,16 +23,25 @@ from retouch.engine.engine import Engine, Finished
 from retouch.engine.pipeline import Pipeline, Speaks
 from retouch.engine.pipelines import load_pipeline
 from retouch.errors import InternalError, InvalidSetting, NotOneOf
-from retouch.settings import ModelSettings, ProvenanceSettings, SafetySettings
+from retouch.settings import (
+    LoraSettings,
+    ModelSettings,
+    NetworkSettings,
+    ProvenanceSettings,
+    SafetySettings,
+    StoreSettings,
+    read,
+)
 from retouch.worker.staging import Staged, finish_image, stage_in
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif", ".gif": "gif"}
 
 
-def edit(
+def edit(  # noqa: PLR0917 - one settings class for each component
     model: ModelSettings,
     safety: SafetySettings,
     provenance: ProvenanceSettings,
+    loras: LoraSettings,
     arguments: Sequence[str],
     out: Path,
     *,
@@ -40,6 +50,7 @@ def edit(
     size: str | None,
     guidance_scale: float | None,
     acceleration: Acceleration,
+    named_loras: Sequence[str] = (),
 ) -> None:
     """Write the edited picture to `out` and print its seed. Raises RetouchError, and then writes nothing."""
     *pictures, instruction = arguments
@@ -50,7 +61,9 @@ def edit(
     check_words(instruction)
     output_format = format_of(out)
     check_place(out)
-    checkpoint = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
+    named = checkpoint_named(model.only_model, accept_research_licence=model.accept_research_licence)
+    [checkpoint] = with_fast_lora([named], loras)
+    store, network = read(StoreSettings), read(NetworkSettings)
     check_safety(safety, checkpoint)
     marks = provenance_of(provenance)
     asked = EditRequest(
@@ -63,10 +76,13 @@ def edit(
         guidance_scale=guidance_scale,
         acceleration=acceleration,
         output_format=output_format,
+        loras=tuple(lora_of_argument(name) for name in named_loras),
     )
     request, notices = Route(_any_model(checkpoint), checkpoint).complete(asked)
     console = Console(stderr=True)
-    staged = stage_in(request, checkpoint, lambda image: read_picture(image.blob or ""))
+    staged = stage_in(
+        request, checkpoint, lambda image: read_picture(image.blob or ""), partial(own_lora, store, network)
+    )
     for notice in (*notices, *staged.notices):
         console.print(notice.detail, style="dim", highlight=False)
 
@@ -77,7 +93,12 @@ def edit(
         with console.status(f"Loading {checkpoint.name} …"):
             wanted = Speaks(judges=safety.prompt_checker == RESIDENT)
             return load_pipeline(
-                checkpoint, device=model.device, speaks=wanted, precision=model.precision, offload=model.offload
+                checkpoint,
+                device=model.device,
+                speaks=wanted,
+                precision=model.precision,
+                offload=model.offload,
+                fast_lora=fast_lora_file(checkpoint, store, network),
             )
 
     # Before the model is loaded, unless the model itself is to judge.

@@ -55,6 +55,7 @@ routes = typer.Typer(
 app.add_typer(routes, name="routes")
 
 DATABASE = STORE.only("data", "database")
+FAST_LORA = LORAS.only("fast_lora", "fast_lora_steps")
 
 
 def run() -> None:
@@ -120,11 +121,12 @@ def worker(*components: Any, attached: Annotated[bool, typer.Option(hidden=True)
 
 
 @app.command(epilog='Example: retouch edit photo.jpg "make it grayscale" -o grey.png')
-@takes(ONE_MODEL, SAFETY.only(*(name for name in SAFETY.options if name != "safety_enforce")), PROVENANCE)
+@takes(ONE_MODEL, SAFETY.only(*(name for name in SAFETY.options if name != "safety_enforce")), PROVENANCE, FAST_LORA)
 def edit(
     model: Any,
     safety: Any,
     provenance: Any,
+    loras: Any,
     *,
     arguments: Annotated[
         list[str], typer.Argument(metavar="IN… INSTRUCTION", help="One or more pictures, then what to do with them.")
@@ -142,6 +144,10 @@ def edit(
     acceleration: Annotated[
         Acceleration, typer.Option(help="How much exactness may be traded for time.")
     ] = Acceleration.NONE,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH[=SCALE]", help="LoRA to apply: a file, a hub repository or a link; repeatable."),
+    ] = None,
 ) -> None:
     """Edit pictures here and now, with no server and no database."""
     from retouch.cli.edit import edit as edit_once
@@ -150,6 +156,7 @@ def edit(
         model,
         safety,
         provenance,
+        loras,
         arguments,
         out,
         seed=seed,
@@ -157,6 +164,7 @@ def edit(
         size=size,
         guidance_scale=guidance_scale,
         acceleration=acceleration,
+        named_loras=lora or (),
     )
 
 
@@ -170,12 +178,14 @@ def doctor(models: Any) -> None:
 
 
 @app.command()
-@takes(ONE_MODEL)
-def bench(model: Any, *, rounds: Annotated[int, typer.Option(min=1, help="Edits for each acceleration.")] = 3) -> None:
+@takes(ONE_MODEL, FAST_LORA)
+def bench(
+    model: Any, loras: Any, *, rounds: Annotated[int, typer.Option(min=1, help="Edits for each acceleration.")] = 3
+) -> None:
     """Measure edits of the sample photo on this machine, with each acceleration."""
     from retouch.cli.bench import measure
 
-    measure(model, rounds)
+    measure(model, loras, rounds)
 
 
 @app.command()

@@ -91,6 +91,16 @@ Offload = Annotated[
 LoraDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder whose LoRAs callers may name by their path in it.")
 ]
+FastLora = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|OWNER/NAME/FILE|URL",
+        help="Few-step LoRA that acceleration high runs on the first model. [default: none, high reuses blocks]",
+    ),
+]
+FastLoraSteps = Annotated[
+    int | None, typer.Option(metavar="N", help="Steps of the fast LoRA. [default: the number in its name, as 8steps]")
+]
 SafetyChecker = Annotated[
     str | None,
     typer.Option(
@@ -201,7 +211,7 @@ MODELS = Group(
     },
 )
 ONE_MODEL = Group(MODELS.component, {**MODELS.options, "model": Model})
-LORAS = Group("LoraSettings", {"lora_dir": LoraDir})
+LORAS = Group("LoraSettings", {"lora_dir": LoraDir, "fast_lora": FastLora, "fast_lora_steps": FastLoraSteps})
 NETWORK = Group("NetworkSettings", {"allow_private": AllowPrivate})
 PROCESSES = Group("ProcessSettings", {"workers": Workers, "log_level": LogLevel})
 SAFETY = Group(

@@ -28,6 +28,7 @@ from retouch.catalog import HOSTED, Catalog, checkpoints_named
 from retouch.cli.hosted import open_hosted
 from retouch.cli.https import listening_socket, open_forward_proxy, use_own_certificate
 from retouch.cli.logs import set_up_logging
+from retouch.cli.loras import with_fast_lora
 from retouch.cli.memory import keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, provenance_of
@@ -83,7 +84,8 @@ def serve(  # noqa: PLR0917 - one settings class for each component
     """Serve until SIGTERM or an interrupt. Raises RetouchError with a sentence for the operator."""
     set_up_logging(processes.log_level)
     keep_freed_memory(KEPT_MEGABYTES)
-    checkpoints = checkpoints_named(model.model, accept_research_licence=model.accept_research_licence)
+    named = checkpoints_named(model.model, accept_research_licence=model.accept_research_licence)
+    checkpoints = with_fast_lora(named, loras)
     catalog = Catalog.serving(*checkpoints)
     for checkpoint in checkpoints:
         check_safety(safety, checkpoint)

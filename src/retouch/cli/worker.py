@@ -17,17 +17,16 @@ import structlog
 
 from retouch.catalog import Catalog, Checkpoint, checkpoints_named
 from retouch.cli.logs import set_up_logging
+from retouch.cli.loras import fast_lora_file, lora_finder, with_fast_lora
 from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
 from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
 from retouch.cli.worker_name import worker_name
-from retouch.edit import MAX_LORA_BYTES
 from retouch.engine.cost import CostLearner
 from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline, share_device
-from retouch.engine.pipelines.hub import lora_of
 from retouch.engine.warm_up import warm_up
 from retouch.errors import InvalidSetting, RetouchError, Unavailable
 from retouch.jobs.wakeups import open_wakeups
@@ -43,11 +42,9 @@ from retouch.settings import (
     SafetySettings,
     StoreSettings,
 )
-from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
-from retouch.worker.loras import FETCH_S, LoraFinder
 from retouch.worker.priority import prefer_short_turns
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.shared_device import SharedDevice
@@ -109,7 +106,8 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
     stop: threading.Event,
 ) -> None:
     """Build a worker for each model and run them until `stop`. Raises RetouchError when none can be loaded."""
-    checkpoints = checkpoints_named(model.model, accept_research_licence=model.accept_research_licence)
+    named = checkpoints_named(model.model, accept_research_licence=model.accept_research_licence)
+    checkpoints = with_fast_lora(named, loras)
     catalog = Catalog.serving(*checkpoints)
     for checkpoint in checkpoints:
         check_safety(safety, checkpoint)
@@ -127,7 +125,12 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
     def load(index: int) -> Pipeline:
         precision, offload = ways[index]
         return load_pipeline(
-            checkpoints[index], device=model.device, speaks=wanted[index], precision=precision, offload=offload
+            checkpoints[index],
+            device=model.device,
+            speaks=wanted[index],
+            precision=precision,
+            offload=offload,
+            fast_lora=fast_lora_file(checkpoints[index], store, network),
         )
 
     with contextlib.ExitStack() as stack:
@@ -181,18 +184,6 @@ def run_together(workers: Sequence[Worker], stop: threading.Event) -> None:
     if len(refusals) > 1 and len(refusals) == len(workers):
         raise InvalidSetting(" ".join(refusals)) from ends[0]
     raise ends[0]
-
-
-def lora_finder(store: StoreSettings, loras: LoraSettings, network: NetworkSettings, blobs: Blobs) -> LoraFinder:
-    """Where callers' LoRAs come from."""
-    fetcher = Fetcher(network.allow_private, max_bytes=MAX_LORA_BYTES, timeout_s=FETCH_S)
-    return LoraFinder(
-        store.data / "loras",
-        folder=loras.lora_dir,
-        fetch=fetcher.fetch_to,
-        read_blob=lambda key: blobs.get(key).data,
-        find_on_hub=partial(lora_of, max_bytes=MAX_LORA_BYTES),
-    )
 
 
 def first_edit(

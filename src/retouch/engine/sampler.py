@@ -63,6 +63,14 @@ class NoiseSchedule:
             shift=config.get("shift", 1.0),
         )
 
+    @classmethod
+    def of_few_steps(cls) -> NoiseSchedule:
+        """What Lightning's LoRAs for Qwen-Image were trained with, the same for every size.
+
+        Source: the examples of ModelTC/Qwen-Image-Lightning, and of diffusers' documentation of Qwen-Image.
+        """
+        return cls(base_shift=math.log(3), max_shift=math.log(3), max_tokens=8192)
+
     def sigmas(self, steps: int, target_tokens: int) -> tuple[float, ...]:
         """`steps` + 1 float32 values falling from 1 to 0, for an edit of `target_tokens` packed 2x2 tokens."""
         table: Table = np.linspace(1.0, 1 / steps, steps).astype(np.float32)

@@ -118,7 +118,7 @@ def test_text_that_is_not_json_is_a_path() -> None:
     [
         ("qwen-image-edit", "demo", 4, "takes at most 3 LoRAs, not 4"),
         ("fal-ai/qwen-image-edit", "demo", 1, "takes no LoRAs"),
-        ("qwen-image-edit", "null", 1, "has no network to put LoRAs on"),
+        ("qwen-image-edit", "null", 1, "takes no LoRAs here"),
     ],
 )
 def test_a_model_says_how_many_it_takes(model: str, checkpoint: str, loras: int, says: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from retouch.catalog import Checkpoint
+from retouch.edit import LoraFile
 from retouch.engine.pipeline import SILENT, Pipeline, Speaks
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.prompt_safety import PromptClassifier
@@ -29,6 +30,7 @@ def load_pipeline(
     speaks: Speaks = SILENT,
     precision: str = "auto",
     offload: str = "auto",
+    fast_lora: LoraFile | None = None,
 ) -> Pipeline:
     """Load a checkpoint's weights onto a device; minutes for a large one.
 
@@ -36,8 +38,9 @@ def load_pipeline(
     stock pipelines to the bit, their faults included. folder: weights instead of `checkpoint.source`.
     speaks: what its language model is for beside encoding. precision: `bf16`, `fp8`, `int8`, `nf4`, or `auto`, the most
     exact that fits. offload: `none`, `encoder` or `blocks`, see `memory_plan.OFFLOADS`, or `auto`, what fits.
+    fast_lora: what `high` runs, in the steps the checkpoint's row says.
     Raises UnsupportedParameter for a checkpoint or option this engine does not have, UnknownModel when
-    the weights are not there, OutOfMemory when they do not fit.
+    the weights are not there, OutOfMemory when they do not fit, InvalidLora.
     """
     if compat not in (None, "diffusers"):
         raise UnsupportedParameter(f"There is no compat mode '{compat}'; there is: diffusers.")
@@ -55,6 +58,7 @@ def load_pipeline(
             speaks=speaks,
             precision=precision,
             offload=offload,
+            fast_lora=fast_lora,
         )
     return pipeline
 

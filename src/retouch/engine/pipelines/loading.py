@@ -16,6 +16,7 @@ from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.catalog import Checkpoint
+from retouch.edit import LoraFile
 from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines import gguf_file, loading_21, memory_plan
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
@@ -61,6 +62,7 @@ def load(
     speaks: Speaks,
     precision: str = "auto",
     offload: str = "auto",
+    fast_lora: LoraFile | None = None,
 ) -> QwenImageEdit | QwenImage21:
     """See `load_pipeline`."""
     target = choose_device(device)
@@ -88,8 +90,12 @@ def load(
         speaks = replace(speaks, rewrites=False)
     with quiet(), torch.inference_mode():
         if rules is None:
+            assert fast_lora is None, "its row takes no LoRAs"
             return loading_21.assemble_21(checkpoint, folder, target, dtype)
-        return assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, plan=plan)
+        loaded = assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, plan=plan)
+        if fast_lora is not None:
+            loaded.use_fast_lora(fast_lora)
+    return loaded
 
 
 def read_rules(folder: Path) -> Rules:

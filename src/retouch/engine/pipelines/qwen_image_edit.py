@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from retouch.catalog import Checkpoint
-from retouch.edit import Acceleration, EditSpec, Notice
+from retouch.edit import Acceleration, EditSpec, LoraFile, Notice
 from retouch.engine.cost import StateMemory, work_of_spec
 from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
@@ -86,6 +86,14 @@ class Inputs:
     loras: tuple[Loaded, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FastLoraNetwork:
+    """The LoRA of `high`, and the network with it alone, which lies on the device as long as this is held."""
+
+    file: LoraFile
+    network: Network
+
+
 class QwenImageEdit:
     """A loaded checkpoint on one device. `compat` rounds latents to the model's dtype each step, as diffusers does."""
 
@@ -122,7 +130,12 @@ class QwenImageEdit:
         self.language_model = None if heads is None else Speaker(text_encoder, self._vision_copies, heads)
         self.weights = weights
         self.loras = Loras(network, device, exact=compat)
+        self.fast_lora: FastLoraNetwork | None = None
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
+
+    def use_fast_lora(self, file: LoraFile) -> None:
+        """From now on `high` runs the few steps of this LoRA, which stays on the device. Raises InvalidLora."""
+        self.fast_lora = FastLoraNetwork(file, self.loras.network(self.loras.load([file])))
 
     def check_prompt(self, prompt: str) -> None:
         self.text_encoder.check(prompt)
@@ -143,7 +156,7 @@ class QwenImageEdit:
             prompt=self.text_encoder.stage(spec.prompt, copies),
             negative=negative,
             source=self._resized(images[0], keys[0], (spec.width, spec.height)) if self._narrows(spec) else None,
-            loras=self.loras.load(spec.loras),
+            loras=self.loras.load(self._loras_of(spec)),
         )
 
     @torch.inference_mode()
@@ -159,7 +172,7 @@ class QwenImageEdit:
         state = DenoiseState(
             spec=spec,
             key=BatchKey(target, tuple(_token_grid(latents) for latents in encoded), guided=negative is not None),
-            sigmas=self.schedule.sigmas(spec.steps, target[0] * target[1]),
+            sigmas=self._schedule(spec).sigmas(spec.steps, target[0] * target[1]),
             latents=self._noise(spec),
             references=torch.cat([preprocessing.pack(latents) for latents in encoded], dim=1),
             prompt_embeds=prompt,
@@ -201,9 +214,10 @@ class QwenImageEdit:
         return self._given_preview_map or fit_preview(self.vae, self.device)
 
     def memory_bytes(self, spec: EditSpec, image_count: int) -> int:
+        own = self._loras_of(spec) if spec.loras else ()  # the fast one alone is there already
         held = self._state_memory.bytes_of(work_of_spec(spec, image_count, self.checkpoint), self.checkpoint)
         # Each edit is counted with its own, although two with the same LoRA share it; a file may be in float16.
-        return held + sum(lora.size_bytes for lora in spec.loras) * max(1, self.dtype.itemsize // 2)
+        return held + sum(lora.size_bytes for lora in own) * max(1, self.dtype.itemsize // 2)
 
     @property
     def state_memory(self) -> StateMemory:
@@ -283,15 +297,26 @@ class QwenImageEdit:
         )
         return (Notice("prompt", "ignored", detail),)
 
+    def _runs_few_steps(self, spec: EditSpec) -> bool:
+        return self.fast_lora is not None and spec.acceleration is Acceleration.HIGH
+
+    def _loras_of(self, spec: EditSpec) -> tuple[LoraFile, ...]:
+        fast = self.fast_lora
+        return (*spec.loras, fast.file) if fast is not None and self._runs_few_steps(spec) else spec.loras
+
+    def _schedule(self, spec: EditSpec) -> NoiseSchedule:
+        return NoiseSchedule.of_few_steps() if self._runs_few_steps(spec) else self.schedule
+
     def _fewer_steps(self, spec: EditSpec) -> tuple[Notice, ...]:
-        if self.checkpoint.faster_steps is None or spec.acceleration is Acceleration.NONE:
+        if self._runs_few_steps(spec) or self.checkpoint.faster_steps is None or spec.acceleration is Acceleration.NONE:
             return ()
         steps = f"{spec.steps} step{'s' if spec.steps > 1 else ''}"
         detail = f"'{spec.acceleration}' ran {steps}, where 'none' runs {self.checkpoint.steps}."
         return (Notice("acceleration", "applied", detail),)
 
     def _caches_blocks(self, spec: EditSpec) -> bool:
-        return self.checkpoint.block_cache and self.network.skips and spec.acceleration in RULES
+        allowed = self.checkpoint.block_cache and not self._runs_few_steps(spec)
+        return allowed and self.network.skips and spec.acceleration in RULES
 
     def _narrows(self, spec: EditSpec) -> bool:
         """Whether some steps are for the masked region alone; `none` computes everything."""

@@ -197,6 +197,46 @@ def test_alphas_beside_a_file_of_pefts_own_count(pipeline: QwenImageEdit, tmp_pa
     assert strengths == pytest.approx([1, 4, 3**0.5])
 
 
+# --- the few-step LoRA of `high`
+
+
+def test_high_runs_the_few_step_lora_and_nothing_else_does(style: Callable[..., LoraFile]) -> None:
+    file, own = style(), style(seed=2)
+    pipeline = load(block_cache=True)
+    plain = replace(SPEC, guidance_scale=1.0, steps=8)
+    before = {level: alone(pipeline, replace(plain, acceleration=level)) for level in Acceleration}
+    pipeline.use_fast_lora(file)
+    high = replace(plain, acceleration=Acceleration.HIGH)
+    state = pipeline.prepare(high, [PHOTO])
+    assert state.sigmas[1] == pytest.approx(3 * 0.875 / (1 + 2 * 0.875))
+    assert "block_cache" not in state.extras
+    assert state.notices == ()
+    assert not np.array_equal(alone(pipeline, high), before[Acceleration.HIGH])
+    for level in (Acceleration.NONE, Acceleration.REGULAR):
+        np.testing.assert_array_equal(alone(pipeline, replace(plain, acceleration=level)), before[level])
+    both = alone(pipeline, replace(high, loras=(own,)))
+    np.testing.assert_array_equal(both, alone(pipeline, replace(high, loras=(own, replace(own, scale=0.0)))))
+    assert not np.array_equal(both, alone(pipeline, high))
+
+
+def test_the_few_step_lora_stays_on_the_device_and_is_counted_once(style: Callable[..., LoraFile]) -> None:
+    pipeline, file, own = load(), style(), style(seed=2)
+    high = replace(SPEC, acceleration=Acceleration.HIGH)
+    with_own = replace(high, loras=(own,))
+    before = pipeline.memory_bytes(high, 1), pipeline.memory_bytes(with_own, 1)
+    pipeline.use_fast_lora(file)
+    gc.collect()
+    assert len(pipeline.loras._networks) == 1
+    assert pipeline.memory_bytes(high, 1) == before[0]
+    assert pipeline.memory_bytes(with_own, 1) == before[1] + 2 * file.size_bytes  # the two together are a network
+
+
+def test_a_few_step_lora_that_does_not_fit_is_told_when_the_model_is_loaded(tmp_path: Path) -> None:
+    file = saved(tmp_path, **pair("img_in", 64, 3072))
+    with pytest.raises(InvalidLora, match="does not fit this network"):
+        load_pipeline(checkpoint(shared("plus-2511")), device="cpu", fast_lora=given(file))
+
+
 # --- what is no LoRA
 
 
