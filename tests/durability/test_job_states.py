@@ -99,12 +99,12 @@ class JobLives(RuleBasedStateMachine):
         new = submitted.job
         clock, (mean, started) = self.clock.get(priority, 0), self.mean.get(priority, (0, 0))
         mean = (mean * started + self.typical()) // (started + 1)
-        quick, share = new.cost <= mean // 2, new.cost // account.weight
+        quick, share = new.cost <= mean * 3 // 4, new.cost // account.weight
         flow = (account.id, priority, quick)
         tag = max(clock, self.next_tag.get(flow, 0))
         self.next_tag[flow] = tag + share
         if quick:
-            tag -= HEAD_START * mean * (mean // 2 - new.cost) // (mean // 2)
+            tag -= HEAD_START * mean * (mean * 3 // 4 - new.cost) // (mean * 3 // 4)
         else:
             tag = max(clock, tag - ALLOWANCE * mean)
         assert (new.fair_tag, new.quick) == (tag, quick)

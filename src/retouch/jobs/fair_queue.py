@@ -3,18 +3,19 @@
 A waiting job has a place (priority, fair tag, sequence); places are compared in that order, are unique, and
 never change, so claiming is the first row of an index and a position is the number of smaller places.
 
-*Fair tags.* Start-time fair queueing in predicted device time, written at submit. Every (queue, priority) has a
-clock, and every account there two flows, its quick jobs and the others. A job is quick that costs at most half of
+*Fair tags.* Start-time fair queueing in predicted device time, written at submit. Every (queue, priority) has a clock,
+and every account there two flows, its quick jobs and the others. A job is quick that costs at most three quarters of
 what jobs of the line cost on average (U). Its tag is the clock or its flow's next tag, whichever is later, and moves
 the flow's next tag on by cost / weight. So accounts share the device's time however much one of them has queued, an
 account of weight 2 has two shares, and idle time is not saved up. Jobs that are not quick may lie ALLOWANCE U behind
 their flow, so that a burst is not punished at once. A cancelled job's share is given back.
 
 *Head starts.* From the tag of a quick job up to HEAD_START U are taken off, the more the shorter it is: a short job
-does not wait behind long ones that were there before, and a long one waits for a bounded amount of later short ones.
-A start moves the clock to the job's tag, and at least by a DRIFT-th of its cost, because the tags of quick jobs lie
+does not wait behind long ones that were there before, and a long one waits for a bounded amount of later short ones. A
+start moves the clock to the job's tag, and at least by a DRIFT-th of its cost, because the tags of quick jobs lie
 behind the clock. All of it counts predicted time, none of it the time of day. Where the constants come from:
-`docs/decisions/0009-the-order-of-edits.md`.
+`docs/decisions/0009-the-order-of-edits.md`, and of three quarters in
+`docs/decisions/0012-head-starts-up-to-three-quarters.md`.
 
 *Positions.* Counting the smaller places costs as much as there are. So the line of a queue is cut into blocks,
 ranges of places with a maintained count of at most BLOCK_SIZE waiting jobs, and the sum of their costs: a position is
@@ -155,7 +156,7 @@ def take_turn(  # noqa: PLR0917 - the flow, and what the job is
     row = connection.execute(_CLOCK, {"of_queue": queue, "of_priority": priority}).one_or_none()
     clock, mean_of_started, started = row or (0, 0, 0)
     mean = max(1, (started * mean_of_started + typical) // (started + 1))
-    quick_up_to = max(1, mean // 2)
+    quick_up_to = max(1, mean * 3 // 4)
     quick, share = cost <= quick_up_to, max(1, cost // weight)
     flow = {"queue": queue, "priority": priority, "account_id": account_id, "quick": quick}
     new = {**flow, "next_tag": clock + share, "waiting": 1, "of_share": share}

@@ -1,7 +1,7 @@
-"""Imports transformers and diffusers, and builds their models, without torch's compiler and distributed part.
+"""Imports transformers and diffusers, and builds their models, without torch's compiler and distributed part, and peft.
 
-Neither library needs these to run a model on one device, but both import them for decorators and for names that are
-used in training, which takes as long as torch itself. Changes nothing afterwards.
+Neither library needs these to run a model on one device, but they import them for decorators, for names that are used
+in training and for hooks that are not used here, which takes as long as torch itself. Changes nothing afterwards.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMPILER: Final = "torch._dynamo"
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """Within the block torch has no distributed part, and its compiler is a stand-in with decorators that do nothing.
+    """Within the block torch has no distributed part and diffusers no peft; a stand-in takes the compiler's place.
 
     Does nothing when either library, or the compiler, is imported already. Not for two threads at a time.
     """
@@ -39,12 +39,29 @@ def without_compiler() -> Iterator[None]:
     torch._dynamo = stand_in  # noqa: SLF001
     torch.distributed.is_available = lambda: False
     try:
-        yield
+        with _without_peft():
+            yield
     finally:
         torch.distributed.is_available = is_available
         torch._dynamo = _Later(COMPILER)  # noqa: SLF001 - diffusers asks it at every step whether it compiles
         for name in [name for name in sys.modules if name == COMPILER or name.startswith(f"{COMPILER}.")]:
             del sys.modules[name]
+
+
+@contextmanager
+def _without_peft() -> Iterator[None]:
+    """diffusers imports it with the first model, for layers that are kept in two dtypes and have adapters as well."""
+    try:
+        from diffusers.utils import import_utils
+    except ModuleNotFoundError:  # reported where it is needed
+        yield
+        return
+    known: bool = import_utils._peft_available  # noqa: SLF001
+    import_utils._peft_available = False  # noqa: SLF001
+    try:
+        yield
+    finally:
+        import_utils._peft_available = known  # noqa: SLF001
 
 
 class _Later(ModuleType):

@@ -18,7 +18,7 @@ engine.add(EditSpec("make it grayscale", 64, 64, seed=1, steps=1), [np.zeros((64
 while engine.busy:
     report = engine.step()
 assert report.finished, report.failed
-assert not [name for name in sys.modules if name.startswith("torch._dynamo")]
+assert not [name for name in sys.modules if name.startswith(("torch._dynamo", "peft"))]
 
 import torch
 assert torch.distributed.is_available()
@@ -27,6 +27,8 @@ double = torch.compile(lambda values: values * 2, backend="eager")
 assert double(torch.ones(3)).tolist() == [2, 2, 2]
 import torch._dynamo
 assert torch._dynamo.__file__
+from diffusers.utils import is_peft_available
+assert is_peft_available()
 from diffusers import QwenImageEditPlusPipeline
 from transformers import AutoModelForCausalLM
 """
