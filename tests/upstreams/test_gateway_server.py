@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from retouch import images
+from retouch.catalog.profiles import hosted
 from tests.harness import png
 from tests.live_server import LiveServer, free_port, live_server, start_server
 from tests.upstreams.stubs.fal import FalStub
@@ -234,3 +235,21 @@ def test_the_openai_face_says_who_made_an_edit_and_what_each_provider_does(tmp_p
         assert refused["status"] == 400
         forced = call(server, "/v1/models/fal/fal-ai/qwen-image-2/pro/edit")
         assert [each["target"] for each in forced["targets"]] == ["fal/fal-ai/qwen-image-2/pro/edit"]
+
+
+def test_the_units_that_a_provider_counts_are_booked_at_its_own_price(tmp_path: Path) -> None:
+    stub = FalStub()
+    lines = routes_file(tmp_path, {"fal": stub}).read_text().replace("price = { per_image_usd = 0.03 }", "")
+    file = tmp_path / "own.toml"
+    file.write_text(lines)
+    arguments = ("--workers", "0", "--routes", str(file))
+    with live_server(tmp_path / "data", arguments=arguments, environment={"STUB_KEY": KEY}) as server:
+        body = {"model": "qwen-image-edit-plus", "prompt": "x", "images": [data_uri()]}
+        assert call(server, "/v1/images/edits", body)["data"], server.log()
+        page = server.get("/metrics")[1].decode()
+    stub.close()
+    (booked,) = (line for line in page.splitlines() if line.startswith("retouch_upstream_cost_usd_total"))
+    assert (
+        float(booked.rpartition(" ")[2])
+        == hosted().profiles["fal/fal-ai/qwen-image-edit-plus"].price.per_unit_microusd / 1e6
+    )  # type: ignore[union-attr]

@@ -346,7 +346,9 @@ def test_the_cost_that_a_provider_tells_is_taken_and_no_other_is_made_up(world: 
 
 def test_units_that_a_provider_counts_are_priced(tmp_path: Path) -> None:
     world = make_world(KINDS["fal"], tmp_path)
-    assert world.finished(upstream=world.open(unit_microusd=35_000)).result.cost_microusd == 35_000
+    prices = {world.kind.endpoint: 35_000}
+    assert world.finished(upstream=world.open(unit_price=prices.get)).result.cost_microusd == 35_000
+    assert world.finished(upstream=world.open(unit_price={}.get)).result.cost_microusd is None
     world.close()
 
 

@@ -95,6 +95,12 @@ class Sheet:
         return self.per_image_microusd * images + by_area + by_time + self.per_input_image_microusd * inputs
 
     @property
+    def per_unit_microusd(self) -> int | None:
+        """Of the one thing that is priced, image or megapixel, for a provider that counts it in its answers."""
+        priced = [each for each in (self.per_image_microusd, self.per_megapixel_microusd) if each]
+        return priced[0] if len(priced) == 1 and not self.per_input_image_microusd else None
+
+    @property
     def known(self) -> bool:
         """Whether anything can be booked: a figure, or the provider's own word."""
         return self.reported or self != Sheet()

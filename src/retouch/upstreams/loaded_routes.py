@@ -106,6 +106,7 @@ class LoadedRoutes:
             ttl_s=settings.ttl_s,
             execution_s=settings.execution_s,
             workspace=settings.workspace,
+            unit_price=lambda endpoint: _unit_price(settings, endpoint),
             allow_private=self._allow_private,
             results_ttl_s=self._results_ttl_s,
         )
@@ -158,3 +159,10 @@ class _Open:
             for each in self._connections.values():
                 with contextlib.suppress(OSError):
                     each.upstream.close()
+
+
+def _unit_price(settings: UpstreamSettings, endpoint: str) -> int | None:
+    """What a provider's own unit costs, by its own sheet: an operator's price may be of another unit."""
+    served = settings.named(endpoint) if settings.price is None else None
+    sheet = None if served is None else settings.sheet(served)
+    return None if sheet is None else sheet.per_unit_microusd

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
@@ -21,7 +21,7 @@ class UpstreamOptions:
     base_url: None takes the provider's own. key: writes it into a header. paid: somebody owes money for a submit; None
     takes what is usual for the kind. metered: it is paid by the second of a machine, failed or not, and not by result.
     ttl_s, execution_s: how long a job may wait and run there, for providers that can be told.
-    unit_microusd: price of the unit that the provider counts in its answers, where it counts one.
+    unit_price: of what the provider counts in its answers, by endpoint, in millionths of a dollar; None: not known.
     workspace: DashScope's. allow_private: `HOST[:PORT]` that results may be fetched from besides the upstream's own
     address. results_ttl_s: life of the images that come in. pauses_s: between tries of a download.
     answer_s: how long a request may take that is not answered with an image.
@@ -35,7 +35,7 @@ class UpstreamOptions:
     metered: bool = False
     ttl_s: float | None = None
     execution_s: float | None = None
-    unit_microusd: int | None = None
+    unit_price: Callable[[str], int | None] = lambda _: None
     workspace: str | None = None
     allow_private: Sequence[str] = ()
     results_ttl_s: float | None = DEFAULT_TTL_S

@@ -80,7 +80,7 @@ class FalUpstream:
         self._uploads = options.uploads(self._queue)
         self._blobs = options.blobs
         self._inputs = Inputs(options.blobs, options.images, self._upload_for(options.images))
-        self._unit_microusd = options.unit_microusd
+        self._unit_price = options.unit_price
         self._logs = LogLines()
         self.traits = self._traits(options)
 
@@ -178,7 +178,8 @@ class FalUpstream:
             "cancel": self._queue.path_of(members.get("cancel_url")),
         }
         usual = {"status": f"{base}/status", "result": base, "cancel": f"{base}/cancel"}
-        return Ticket(number, {name: told[name] or path for name, path in usual.items()})
+        places = {name: told[name] or path for name, path in usual.items()}
+        return Ticket(number, {**places, "endpoint": endpoint})
 
     def _pending(self, ticket: Ticket, members: Mapping[str, Any]) -> Pending:
         position = members.get("queue_position")
@@ -207,9 +208,9 @@ class FalUpstream:
                 return Unreadable(fault) if lost_on_the_way else Failed(fault)
             if reply.value is None:
                 return Unreadable(malformed(reply, "JSON"))
-            return self._finished(reply)
+            return self._finished(reply, ticket)
 
-    def _finished(self, reply: Reply) -> PollOutcome:
+    def _finished(self, reply: Reply, ticket: Ticket) -> PollOutcome:
         members = reply.members
         entries = members.get("images")
         links = [entry.get("url") for entry in entries or () if isinstance(entry, dict)] if entries else []
@@ -223,7 +224,7 @@ class FalUpstream:
         return Finished(
             Result(
                 tuple(images),
-                cost_microusd=self._cost(reply),
+                cost_microusd=self._cost(reply, ticket),
                 seed=members["seed"] if isinstance(members.get("seed"), int) else None,
                 prompt=members["prompt"] if isinstance(members.get("prompt"), str) else None,
                 timings={k: float(v) for k, v in timings.items() if isinstance(v, int | float)}
@@ -232,13 +233,14 @@ class FalUpstream:
             )
         )
 
-    def _cost(self, reply: Reply) -> int | None:
+    def _cost(self, reply: Reply, ticket: Ticket) -> int | None:
         """Units that the answer counts, at the price of one. None without either."""
         try:
             units = float(reply.headers.get("x-fal-billable-units", ""))
         except ValueError:
             return None
-        return None if self._unit_microusd is None or not 0 <= units < 1e6 else round(units * self._unit_microusd)
+        price = self._unit_price(ticket.urls.get("endpoint", ""))
+        return None if price is None or not 0 <= units < 1e6 else round(units * price)
 
     def _history(self, endpoint: str, since: datetime, cursor: str | None) -> Mapping[str, Any]:
         if self._api is None:

@@ -15,7 +15,8 @@ from retouch.errors import InvalidSetting
 from retouch.upstreams.fal.upstream import Addresses, FalUpstream
 from retouch.upstreams.inputs import ImageMode, Upload
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.upstream import Accepted, Call, Failed, FaultKind, SubmitOutcome, Traits
+from retouch.upstreams.transport import Reply
+from retouch.upstreams.upstream import Accepted, Call, Failed, FaultKind, SubmitOutcome, Ticket, Traits
 
 _KEYS_KEPT: Final = timedelta(hours=24)
 _KEY_REUSED: Final = "idempotency key was used"
@@ -60,6 +61,10 @@ class RetouchUpstream(FalUpstream):
 
     def _headers(self, call: Call) -> dict[str, str]:
         return {**super()._headers(call), "Idempotency-Key": call.attempt_id}
+
+    def _cost(self, reply: Reply, ticket: Ticket) -> int | None:  # noqa: ARG002
+        """Its unit is the megapixel, whatever the price is of: the images that came tell the same, by the sheet."""
+        return None
 
     def _progress(self, lines: list[str]) -> tuple[int, int]:
         for line in reversed(lines):
