@@ -245,9 +245,14 @@ MODELS: tuple[Model, ...] = (
 )
 
 
+LOCAL_PREFIX = "local/"
+"""Before an id: this server's own workers and nobody else, where edits may also go to hosted providers."""
+
+
 def model_named(model_id: str) -> Model | None:
     """The row of a public id or of another name for it, whether or not anything serves it."""
-    return next((model for model in MODELS if model_id == model.id or model_id in model.aliases), None)
+    plain = model_id.removeprefix(LOCAL_PREFIX)
+    return next((model for model in MODELS if plain == model.id or plain in model.aliases), None)
 
 
 def checks_of(model_id: str) -> Checks:

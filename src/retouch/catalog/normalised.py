@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
+from retouch.catalog.profiles import ImageShape, Sheet
 from retouch.edit import ImageInput, Notice, OutputFormat
-
-ImageShape: TypeAlias = Literal["one", "list", "content", "file", "files"]
-"""How a provider wants its input images: a string, an array of strings, parts of a chat message, one file part, or
-several file parts."""
-
 
 ImageSizes: TypeAlias = Mapping[str, tuple[int, int]]
 """Width and height, upright, of inputs by their field (`images[0]`); without those that are links still."""
@@ -55,7 +51,8 @@ class Normalised:
     endpoint: the provider's model id, after conversions such as fal's `/inpaint`. parameters: what is sent beside the
     images, by the provider's names, in the order they are sent; for a call after the first the seed is counted up.
     seed: of the first image; seed_field: where it stands in `parameters`, None when the provider has none.
-    seed_honoured: False where the same seed may give another image there.
+    seed_honoured: False where the same seed may give another image there. sheet: what this endpoint costs, where that
+    is not the target's own price.
     """
 
     endpoint: str
@@ -70,3 +67,4 @@ class Normalised:
     emulation: Emulation
     notices: tuple[Notice, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    sheet: Sheet | None = None

@@ -44,7 +44,8 @@ _NOT_OPTIONS: Final = frozenset(
 class Normaliser:
     """A profile as one target of a routes file uses it.
 
-    endpoint: the provider's id, where that is not the profile's. strict: of the route. defaults: sent where the request
+    endpoint: the provider's id, where that is not the profile's. strict: of the route. priced: the operator has set a
+    price, which is that of every endpoint. defaults: sent where the request
     leaves the choice; options: sent as they are, both by the provider's names.
     """
 
@@ -53,6 +54,7 @@ class Normaliser:
     strict: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    priced: bool = False
 
     def __call__(self, request: EditRequest, sizes: ImageSizes = NO_SIZES, *, cut_prompt: bool = False) -> Normalised:
         """See `normalise`."""
@@ -61,6 +63,8 @@ class Normaliser:
         profile = replace(self.profile, lora=None) if own else self.profile  # whose endpoint is not the operator's
         made = normalise(request, profile, sizes, cut_prompt=cut_prompt, options=self.options)
         made = replace(made, endpoint=self.endpoint) if own else made
+        if not self.priced and made.endpoint != self.profile.endpoint and not own:
+            made = replace(made, sheet=hosted().profiles[f"{profile.kind}/{made.endpoint}"].price)
         given = {name: value for name, value in self.defaults.items() if _is_open(name, request, self.profile, made)}
         return replace(made, parameters={**made.parameters, **given})
 

@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from retouch.catalog.checkpoints import K1, QWEN_SIZES
 from retouch.catalog.models import Limits
-from retouch.catalog.normalised import ImageShape
 from retouch.edit import OutputFormat
 from retouch.sizes import SizeProfile
+
+ImageShape: TypeAlias = Literal["one", "list", "content", "file", "files"]
+"""How a provider wants its input images: a string, an array of strings, parts of a chat message, one file part, or
+several file parts."""
 
 DEFAULT_LIKE = "qwen-image-edit-plus"
 

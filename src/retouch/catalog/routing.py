@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from retouch.catalog.checkpoints import HOSTED, Checkpoint, FastLora
-from retouch.catalog.models import MODELS, Limits, Model
+from retouch.catalog.models import LOCAL_PREFIX, MODELS, Limits, Model
 from retouch.catalog.profiles import LOCAL, ServedTarget, local_profile
 from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
 from retouch.errors import (
@@ -256,13 +256,26 @@ class Catalog:
 
     def targets(self, route: Route) -> Sequence[ServedTarget]:
         """Where the edits of a model are made: our own queue, unless a routes file says otherwise."""
-        led = [] if self._targets is None else self._targets(route.model.id)
-        return led or (ServedTarget(LOCAL, local_profile()),)
+        plain = route.model.id.removeprefix(LOCAL_PREFIX)
+        led = () if self._targets is None else tuple(self._targets(plain))
+        led = led or (ServedTarget(LOCAL, local_profile()),)
+        here = tuple(target for target in led if target.profile.local)
+        return here if here and plain != route.model.id else led
 
     def route(self, model_id: str, *, queue: str | None = None) -> Route:
-        """The route of a public id; raises UnknownModel with a suggestion. queue: of a job, which has taken its way."""
-        route = self._led(self._route(model_id))
+        """The route of a public id, or of one with LOCAL_PREFIX, which leads nowhere else; queue: of a job, which has
+        taken its way. Raises UnknownModel with a suggestion, and for one that is not made here.
+        """
+        plain = model_id.removeprefix(LOCAL_PREFIX)
+        if plain != model_id and queue is None and self._leads is not None:
+            return self._only_here(self._route(plain))
+        route = self._led(self._route(plain))
         return route.decided(upstream=True) if queue == HOSTED.name else route
+
+    def _only_here(self, route: Route) -> Route:
+        if route.checkpoint is HOSTED:
+            raise UnknownModel(f"The model '{route.model.id}' is not made here.", field="model")
+        return Route(replace(route.model, id=f"{LOCAL_PREFIX}{route.model.id}", aliases=()), route.checkpoint)
 
     def _led(self, route: Route) -> Route:
         if self._leads is None or route.checkpoint is HOSTED:

@@ -481,7 +481,7 @@ class CallRun:
 
     def _price(self, images: int, pixels: int | None, seconds: float) -> int:
         """By the target's sheet; pixels None: as many as were asked for, a megapixel each where none were."""
-        sheet = self._target.sheet
+        sheet = self._normalised.sheet or self._target.sheet
         if sheet is None or not self._traits.paid:
             return 0
         if pixels is None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from retouch.catalog.normalised import ImageSizes
 from retouch.catalog.normaliser import Normaliser, needs_sizes, normalise
-from retouch.catalog.profiles import Behaviour, Profile, SizeWay, hosted
+from retouch.catalog.profiles import Behaviour, Profile, Sheet, SizeWay, hosted
 from retouch.edit import Acceleration, EditRequest, Expansion, ImageInput, Lora, OutputFormat, SizeRequest
 from retouch.errors import InvalidRequest, OutOfRange, TooLong, TooManyImages
 
@@ -376,6 +376,14 @@ def test_a_lora_goes_to_the_endpoint_that_takes_it() -> None:
         with pytest.raises(InvalidRequest) as refused:
             normalise(replace(PLAIN, loras=loras), PROFILES[model], SQUARE)
         assert str(refused.value.field).startswith("loras")
+
+
+def test_a_lora_costs_what_its_endpoint_costs_unless_the_operator_has_a_price() -> None:
+    profile = PROFILES["fal/fal-ai/qwen-image-edit-2511"]
+    with_lora = replace(PLAIN, loras=(LORA,))
+    assert Normaliser(profile)(PLAIN, SQUARE).sheet is None
+    assert Normaliser(profile)(with_lora, SQUARE).sheet == Sheet(per_megapixel_microusd=35_000)
+    assert Normaliser(profile, priced=True)(with_lora, SQUARE).sheet is None
 
 
 def test_a_lora_is_refused_at_an_endpoint_of_the_operators_own() -> None:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retouch.catalog import Catalog, checkpoint_named
-from retouch.catalog.models import MODELS
+from retouch.catalog.models import MODELS, model_named
 from retouch.catalog.normaliser import Normaliser
 from retouch.catalog.profiles import Sheet
 from retouch.edit import EditRequest, ImageInput
-from retouch.errors import InvalidSetting
+from retouch.errors import InvalidSetting, UnknownModel
 from retouch.protocols.openai.dump import dump_targets
+from retouch.protocols.openai.parse import route_of
 from retouch.upstreams.choice import Circumstances, plan
 from retouch.upstreams.routes_file import InvalidRoutesFile, RoutesFile, load_routes
 from retouch.upstreams.toml_lines import TomlLines
@@ -153,6 +154,21 @@ def test_the_catalogue_knows_which_targets_a_model_has(tmp_path: Path) -> None:
     assert fal["parameters"]["num_inference_steps"] == {"behavior": "renamed", "sent_as": "num_inference_steps"}
     assert fal["parameters"]["mask"] == {"behavior": "emulated", "sent_as": None}
     assert burst["parameters"]["cfg_scale"] == {"behavior": "dropped", "sent_as": None}
+
+
+def test_our_own_workers_can_be_forced_where_they_are_a_target(tmp_path: Path) -> None:
+    secret_file(tmp_path, "rp-secret-key-01")
+    catalog = Catalog.serving(checkpoint_named("demo"))
+    assert route_of(catalog, "local/qwen-image-edit-2511").model.id == "qwen-image-edit-plus"
+    load(tmp_path, EXAMPLES[1]).lead(catalog)
+    forced = route_of(catalog, "local/qwen-image-edit-2511")
+    assert (forced.model.id, forced.hosted, forced.queue) == ("local/qwen-image-edit-plus", False, "demo")
+    assert catalog.route(forced.model.id) == forced
+    assert model_named(forced.model.id) is model_named("qwen-image-edit-plus")
+    assert [target.name for target in catalog.targets(forced)] == ["local"]
+    load(tmp_path, EXAMPLES[0]).lead(catalog)
+    with pytest.raises(UnknownModel, match="not made here"):
+        route_of(catalog, "local/qwen-image-edit")
 
 
 # --------------------------------------------------------------------------------------------------------- mistakes

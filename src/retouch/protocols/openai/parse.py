@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 from retouch.catalog import Catalog, Route
+from retouch.catalog.models import LOCAL_PREFIX
 from retouch.edit import Delivery, EditRequest, Notice
-from retouch.errors import MissingParameter
+from retouch.errors import MissingParameter, UnknownModel
 from retouch.protocols.openai.form import Body
 from retouch.protocols.openai.parameters import (
     Fields,
@@ -167,7 +168,11 @@ def route_of(catalog: Catalog, model: str | None) -> Route:
 
     None is DEFAULT_MODEL. Raises UnknownModel; no other model is served instead.
     """
-    return catalog.route((model or DEFAULT_MODEL).strip().removeprefix(f"{PROVIDER}/"))
+    name = (model or DEFAULT_MODEL).strip()
+    route = catalog.route(name)
+    if name.startswith(LOCAL_PREFIX) and all(not target.profile.local for target in catalog.targets(route)):
+        raise UnknownModel(f"Edits of '{route.model.id}' are not made here; leave '{LOCAL_PREFIX}' out.", field="model")
+    return route
 
 
 def resolve(call: EditCall, route: Route) -> EditCall:
