@@ -69,7 +69,7 @@ export const placedElsewhere = (endpoint: Endpoint): Set<string> =>
   new Set(["prompt", endpoint.imageField, ...(endpoint.maskField ? [endpoint.maskField] : [])]);
 
 /** Fields that most people set; all others are folded away. */
-const COMMON = ["image_size", "num_images", "seed", "num_inference_steps", "output_format"];
+const COMMON = ["loras", "image_size", "num_images", "seed", "num_inference_steps", "output_format"];
 
 export const isCommon = (name: string): boolean => COMMON.includes(name);
 

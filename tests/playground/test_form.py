@@ -120,3 +120,32 @@ def test_what_was_not_done_as_asked_is_said_below_the_image_and_beside_the_field
     expect(page.get_by_role("note").filter(has_text="not done as asked")).to_contain_text("negative_prompt")
     beside = page.locator(".field").filter(has_text="Negative prompt").locator(".note")
     expect(beside).to_contain_text("nothing reads it")
+
+
+def test_a_list_of_objects_has_a_row_for_each_with_its_own_boxes(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, allowed="Failed to load resource")  # this server has no LoRA to run
+    model = page.get_by_role("combobox", name="Model")
+    model.select_option("fal-ai/qwen-image-edit-lora")
+    field = page.locator(".field.list")
+    expect(field).to_contain_text("LoRAs")
+    field.get_by_role("button", name="LoRAs").click()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    first = field.get_by_role("group", name="Entry 1")
+    first.get_by_role("textbox", name="Link, hub name or file").fill("someone/style")
+    first.get_by_role("spinbutton", name="Strength").fill("9")
+    expect(field.get_by_role("alert")).to_have_text("Entry 1: This must be at most 4.")
+    first.get_by_role("spinbutton", name="Strength").fill("0.5")
+    expect(field.get_by_role("alert")).to_have_count(0)
+    page.get_by_role("tab", name="JSON").click()
+    text = page.get_by_role("textbox")
+    expect(text).to_have_value(re.compile("someone/style"))
+    assert json.loads(text.input_value())["loras"] == [{"path": "someone/style", "scale": 0.5}]
+    page.get_by_role("tab", name="Form").click()
+    field.get_by_role("button", name="LoRAs").click()
+    page.get_by_role("button", name="Edit").click()
+    expect(field.get_by_role("alert")).to_have_text("Entry 2: Link, hub name or file is missing.")
+    field.get_by_role("button", name="Remove entry 2").click()
+    expect(field.get_by_role("alert")).to_have_count(0)
+    page.get_by_role("button", name="Edit").click()
+    expect(field.get_by_role("alert")).to_contain_text("LoRA")
+    expect(first.get_by_role("textbox", name="Link, hub name or file")).to_have_value("someone/style")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import Page, expect
 
+from tests.harness import Deployment
 from tests.playground.pages import (
+    ANSWER_WITHIN_MS,
     OpenPage,
     history,
     image_file,
@@ -47,8 +51,8 @@ def hand_over(page: Page, event: str, name: str, data: bytes) -> None:
     )
 
 
-def test_images_come_by_choice_paste_drop_and_link_and_keep_their_order(open_page: OpenPage) -> None:
-    page = open_page()
+def test_images_come_by_choice_paste_drop_and_link_and_keep_their_order(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()
     page.get_by_label("Images").set_input_files([payload("red.png", image_file(RED))])
     expect(page.locator(".thumbnails li")).to_have_count(1)
@@ -88,8 +92,10 @@ def test_two_images_are_sent_in_their_order(open_page: OpenPage) -> None:
     assert blue > red + 40
 
 
-def test_what_is_no_image_is_refused_with_a_sentence_and_nothing_is_lost(open_page: OpenPage) -> None:
-    page = open_page()
+def test_what_is_no_image_is_refused_with_a_sentence_and_nothing_is_lost(
+    open_page: OpenPage, quick: Deployment
+) -> None:
+    page = open_page(quick.url)
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()
     page.get_by_role("textbox", name="Instruction").fill("make it blue")
     page.get_by_label("Images").set_input_files([payload("notes.png", b"not an image")])
@@ -98,8 +104,86 @@ def test_what_is_no_image_is_refused_with_a_sentence_and_nothing_is_lost(open_pa
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()
 
 
-def test_a_link_the_server_refuses_is_explained_beside_the_images(open_page: OpenPage) -> None:
-    page = open_page(allowed="422")
+def test_a_file_that_is_no_image_after_all_is_refused_beside_the_images(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, allowed="Failed to load resource")
+    expect(page.get_by_role("img", name="Image 1")).to_be_visible()
+    link = page.evaluate(
+        """async () => {
+            const begin = await fetch("/fal/rest/storage/upload/initiate", { method: "POST", body: "{}" });
+            const { upload_url, file_url } = await begin.json();
+            await fetch(upload_url, { method: "PUT", body: "half an image" });
+            return file_url;
+        }"""
+    )
+    page.get_by_role("button", name="Remove image 1").click()
+    page.get_by_text("Link", exact=True).click()
+    page.get_by_role("textbox", name="Link to an image").fill(link)
+    page.keyboard.press("Enter")
+    page.get_by_role("textbox", name="Instruction").fill("make it blue")
+    page.get_by_role("textbox", name="Instruction").press("Enter")
+    expect(page.locator(".inputs").get_by_role("alert")).to_contain_text(
+        "is text; send one of", timeout=ANSWER_WITHIN_MS
+    )
+    expect(history(page).first.locator(".problem")).to_contain_text("is text")
+    expect(page.get_by_role("textbox", name="Instruction")).to_have_value("make it blue")
+    expect(page.locator(".thumbnails li")).to_have_count(1)
+
+
+def test_an_image_too_large_for_the_server_is_not_even_sent(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
+    expect(page.get_by_role("img", name="Image 1")).to_be_visible()
+    page.get_by_role("textbox", name="Instruction").fill("make it blue")
+    page.evaluate(
+        """() => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(129 * 1024 * 1024)], "huge.png", { type: "image/png" }));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+        }"""
+    )
+    expect(page.get_by_text("“huge.png” is larger than 128 MB")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Instruction")).to_have_value("make it blue")
+    expect(page.get_by_role("img", name="Image 1")).to_be_visible()
+
+
+def test_an_image_too_large_for_the_model_is_refused_beside_the_images(open_page: OpenPage, quick: Deployment) -> None:
+    """This model takes files of 10 MB."""
+    noise = np.random.default_rng(0).integers(0, 256, (1900, 1900, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG", compress_level=0)
+    page = open_page(quick.url, allowed="Failed to load resource")
+    expect(page.get_by_role("img", name="Image 1")).to_be_visible()
+    page.get_by_role("combobox", name="Model").select_option("fal-ai/qwen-image-2/edit")
+    page.get_by_role("textbox", name="Instruction").fill("make it blue")
+    page.get_by_label("Images").set_input_files([payload("noise.png", out.getvalue())])
+    expect(page.get_by_text("1900 × 1900")).to_be_visible()
+    page.get_by_role("textbox", name="Instruction").press("Enter")
+    expect(page.locator(".inputs").get_by_role("alert")).to_contain_text("at most 10000000", timeout=ANSWER_WITHIN_MS)
+    expect(page.get_by_role("textbox", name="Instruction")).to_have_value("make it blue")
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("fal-ai/qwen-image-2/edit")
+
+
+def test_a_link_to_a_file_of_this_server_becomes_an_image(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
+    use_small_image(page, image_file(GREEN))
+    run_edit(page, "make it brighter")
+    page.get_by_role("tab", name="JSON").click()
+    link = json.loads(page.get_by_role("textbox").input_value())["image_urls"][0]
+    page.get_by_role("tab", name="Form").click()
+    page.get_by_role("button", name="Remove image 1").click()
+    page.get_by_text("Link", exact=True).click()
+    page.get_by_role("textbox", name="Link to an image").fill(link)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("img", name="Image 1")).to_be_visible()
+    expect(page.locator(".thumbnails li")).to_contain_text("128 × 128")
+    page.get_by_role("textbox", name="Link to an image").fill("https://example.com/far/away.png")
+    page.keyboard.press("Enter")
+    tile = page.locator(".thumbnails").get_by_role("img", name="Image 2")
+    expect(tile).to_contain_text("away.png")
+    expect(tile).to_contain_text("example.com")
+
+
+def test_a_link_the_server_refuses_is_explained_beside_the_images(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url, allowed="422")
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()
     page.get_by_role("button", name="Remove image 1").click()
     page.get_by_text("Link", exact=True).click()
@@ -138,8 +222,8 @@ def test_only_what_the_mask_marks_changes(open_page: OpenPage) -> None:
     expect(page.get_by_role("note").get_by_text("takes no mask")).to_be_visible()
 
 
-def test_a_large_image_is_shown_small_and_sent_whole(open_page: OpenPage) -> None:
-    page = open_page()
+def test_a_large_image_is_shown_small_and_sent_whole(open_page: OpenPage, quick: Deployment) -> None:
+    page = open_page(quick.url)
     expect(page.get_by_role("img", name="Image 1")).to_be_visible()
     page.get_by_label("Images").set_input_files([payload("large.png", image_file(GREEN, (1600, 900)))])
     expect(page.get_by_text("1600 × 900")).to_be_visible()

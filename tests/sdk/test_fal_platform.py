@@ -6,6 +6,7 @@ The server has no worker: the test leases jobs itself, so that each stands in th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,9 @@ import httpx
 import pytest
 
 from retouch.accounts.keys import Keys
+from retouch.edit import Lora
 from retouch.errors import Failure
+from retouch.protocols.fal import dump
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import EDIT, PLUS, TWO, Hands, arguments, call, hands_at, photo
 
@@ -95,6 +98,15 @@ def test_payloads_are_told_when_they_are_asked_for(server: LiveServer, hands: Ha
     body = item(server, named, PLUS, expand="payloads")["json_input"]
     assert body["image_size"] == "portrait_16_9"
     assert len(body["image_urls"]) == 1
+
+
+def test_loras_are_told_as_they_were_given(server: LiveServer, hands: Hands):
+    """Without the key of the file behind an uploaded one, which is nobody's business."""
+    job = hands.job(submit(server))
+    request = replace(job.request, loras=(Lora("someone/style", 0.5, blob="uploads/x.safetensors"),))
+    delivery = replace(job.delivery, endpoint="fal-ai/qwen-image-edit-lora", options={dump.FIELDS_OPTION: "loras"})
+    body = dump.dump_input(replace(job, request=request, delivery=delivery), [])
+    assert body == {"loras": [{"path": "someone/style", "scale": 0.5}]}
 
 
 def test_a_link_is_told_as_it_was_given(server: LiveServer, hands: Hands):

@@ -16,6 +16,7 @@ from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.failure import dump_notices, failure_of, notices_in_wire_names
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
+from retouch.protocols.upstream_options import NAME as UPSTREAM_OPTIONS
 
 STATUS_WORDS: Mapping[JobState, str] = {
     JobState.QUEUED: "IN_QUEUE",
@@ -183,7 +184,9 @@ def dump_input(job: Job, links: Sequence[str]) -> dict[str, Any]:
     """
     endpoint = endpoint_of(job)
     given = job.delivery.options.get(FIELDS_OPTION, "").split()
-    return {name: _input(job, endpoint, name, links) for name in given if endpoint.parameter(name) is not None}
+    body = {name: _input(job, endpoint, name, links) for name in given if endpoint.parameter(name) is not None}
+    options = {UPSTREAM_OPTIONS: job.request.upstream_options} if UPSTREAM_OPTIONS in given else {}
+    return body | options
 
 
 def _input(job: Job, endpoint: Endpoint, name: str, links: Sequence[str]) -> Any:
@@ -194,6 +197,8 @@ def _input(job: Job, endpoint: Endpoint, name: str, links: Sequence[str]) -> Any
             return list(links)
         case Kind.LINK:
             return links[0]
+        case Kind.LORAS:
+            return [{"path": lora.path, "scale": lora.scale} for lora in request.loras]
         case Kind.IMAGE_SIZE:
             size = request.size
             if size.words in parameter.choices:
