@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from retouch.catalog.profiles import Sheet
 from retouch.jobs.attempts import AttemptState
 from retouch.jobs.job import JobState
-from retouch.upstreams.routes import GatewaySettings
+from retouch.upstreams.choice import Circumstances, plan
+from retouch.upstreams.routes import GatewaySettings, RouteRule
 from tests.harness import ANNE, HandClock
 from tests.upstreams.gateway_world import GatewayWorld, code_of
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Closes, Reset, Says, Silence
@@ -344,3 +349,99 @@ def test_our_own_queue_keeps_an_edit_that_no_provider_takes_over(make: MakeWorld
     world = make("local", "fal")
     job = world.edit()
     assert job.queue == "null"
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan", "code", "charge"),
+    [
+        ("fal", ("queued", "cancelled"), "delivered", 0),
+        ("runpod", ("queued", "cancelled"), "delivered", 0),
+        ("runpod", ("queued", "aborted"), "delivered", 0),
+        ("runpod", ("running", "aborted"), "delivered", 0),
+        ("replicate", ("queued", "aborted"), "delivered", 0),
+        ("replicate", ("running", "cancelled"), "generation_timeout", PRICE_MICROUSD),
+    ],
+)
+def test_a_provider_that_ends_the_edit_by_itself(
+    make: MakeWorld, kind: str, plan: tuple[str, ...], code: str, charge: int
+) -> None:
+    """What is not charged is made elsewhere; what is charged is not made twice."""
+    world = make(kind, "fal:2")
+    world.stub(kind).plan = plan
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert (code_of(job) if job.failure else "delivered") == code
+    assert world.attempts(job.id)[0].charge_microusd == charge
+    assert world.submits(kind) == 1
+    assert world.submits("fal:2") == (1 if code == "delivered" else 0)
+
+
+def test_a_task_that_its_provider_no_longer_knows_is_not_made_again(make: MakeWorld) -> None:
+    world = make("fal", "fal:2")
+    stub = world.stub("fal")
+    stub.plan = ("running",)
+    with world.gateway():
+        job = world.edit()
+        until(lambda: world.states(job.id) == [AttemptState.ACCEPTED])
+        stub.jobs.clear()
+        assert code_of(world.finished(job.id)) == "upstream_outcome_unknown"
+    assert world.submits("fal:2") == 0
+
+
+@pytest.mark.parametrize("kind", ["runpod", "lumenfall"])
+def test_what_a_provider_says_it_cost_wins_over_the_sheet(make: MakeWorld, kind: str) -> None:
+    world = make(kind)
+    sheet = replace(world.providers[kind].target, sheet=Sheet(per_image_microusd=999_999))
+    world.routes = replace(world.routes, rules=(RouteRule("*", (sheet,)),))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.usage is not None
+    assert job.usage.price_microusd == PRICE_MICROUSD == world.bill()
+    (attempt,) = world.attempts(job.id)
+    assert (attempt.charge_microusd, attempt.hold_microusd) == (PRICE_MICROUSD, 999_999)
+
+
+def test_the_hold_of_an_unknown_submit_is_kept_where_the_operator_wants_it(make: MakeWorld) -> None:
+    world = make("openai", settings=GatewaySettings(deadline_s=5.0, keep_unknown_hold=True))
+    world.stub("openai").script("submit", Closes())
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert code_of(job) == "upstream_outcome_unknown"
+    assert [each.charge_microusd for each in world.attempts(job.id)] == [PRICE_MICROUSD]
+    assert job.usage is None, "the caller is not billed for what did not come"
+
+
+def test_jobs_go_to_targets_by_their_weights(make: MakeWorld) -> None:
+    world = make("fal:1", "fal:2", "fal:3", rule={"policy": "weighted"})
+    (rule,) = world.routes.rules
+    weighted = tuple(replace(each, weight=weight) for each, weight in zip(rule.targets, (8, 1, 1), strict=True))
+    routes = replace(world.routes, rules=(replace(rule, targets=weighted),))
+    request = world.edit(images=(world.upload(),)).request
+    draw = random.Random(5).random
+    first: Counter[str] = Counter()
+    for _ in range(2000):
+        chosen = plan(routes, request, Circumstances("anne"), draw)
+        assert chosen is not None
+        first[chosen.targets[0].upstream] += 1
+    for name, weight in (("fal:1", 0.8), ("fal:2", 0.1), ("fal:3", 0.1)):
+        assert abs(first[name] / 2000 - weight) < 0.03
+
+
+def test_a_caller_whose_own_key_is_refused_is_told_and_nobody_else_pays(make: MakeWorld) -> None:
+    world = make("lumenfall", "fal")
+    world.connections["lumenfall"] = replace(world.connections["lumenfall"], own_key=True)
+    wrong = {"error": {"message": "Incorrect key.", "code": "invalid_api_key", "type": "x"}}
+    world.stub("lumenfall").script("submit", Says.json(401, wrong))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert code_of(job) == "permission_denied"
+    assert world.submits("fal") == 0
+
+
+def test_a_caller_without_a_stored_key_is_led_to_the_next_target(make: MakeWorld) -> None:
+    world = make("lumenfall", "fal")
+    del world.connections["lumenfall"]
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.state is JobState.SUCCEEDED
+    assert (world.submits("lumenfall"), world.submits("fal")) == (0, 1)

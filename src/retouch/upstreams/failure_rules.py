@@ -38,7 +38,7 @@ class Column(StrEnum):
     NAMED = "named"  #: paid, and every submit gets an id: what was taken can be asked for
     SYNC = "sync"  #: paid, and the answer is the image: what was taken and not answered is lost
     FREE = "free"  #: nobody is paid
-    IDEMPOTENT = "idempotent"  #: the same submit again is the same job
+    IDEMPOTENT = "idempotent"  #: paid, and the same submit again is the same job
 
 
 class Phase(StrEnum):
@@ -84,14 +84,14 @@ RULES: Mapping[Phase, Mapping[FaultKind, _Row]] = {
         FaultKind.UNREACHABLE: _Row("SN"),
         FaultKind.TLS: _Row("N*"),
         FaultKind.INTERRUPTED: _Row("SN"),
-        FaultKind.NO_ANSWER: _Row("L$", sync="U$", free="SN", idempotent="SN"),
-        FaultKind.MALFORMED: _Row("L$", sync="F$", free="SN", idempotent="SN"),
+        FaultKind.NO_ANSWER: _Row("L$", sync="U$", free="SN", idempotent="SU$"),
+        FaultKind.MALFORMED: _Row("L$", sync="F$", free="SN", idempotent="SU$"),
         FaultKind.THROTTLED: _Row("SN"),
         FaultKind.QUOTA: _Row("N!*", own_key="F"),
         FaultKind.AUTHENTICATION: _Row("N!*", own_key="F"),
         FaultKind.UNKNOWN_MODEL: _Row("N!*", own_key="F"),
         FaultKind.SERVER: _Row("N$", free="SN", idempotent="SN", not_charged="SN"),
-        FaultKind.PROXY: _Row("L$", sync="U$", free="SN", idempotent="SN", not_charged="SN"),
+        FaultKind.PROXY: _Row("L$", sync="U$", free="SN", idempotent="SU$", not_charged="SN"),
         FaultKind.REFUSED: _OURS,
         FaultKind.INVALID: _OURS,
         FaultKind.CANCELLED: _Row("F$", free="N", not_charged="N"),
@@ -144,10 +144,10 @@ _FAILURES: Mapping[FaultKind, type[RetouchError]] = dict.fromkeys(FaultKind, Ups
 
 
 def column_of(traits: Traits) -> Column:
-    if traits.idempotent:
-        return Column.IDEMPOTENT
     if not traits.paid:
         return Column.FREE
+    if traits.idempotent:
+        return Column.IDEMPOTENT
     return Column.NAMED if traits.named else Column.SYNC
 
 
