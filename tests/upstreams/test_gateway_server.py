@@ -253,3 +253,37 @@ def test_the_units_that_a_provider_counts_are_booked_at_its_own_price(tmp_path: 
         float(booked.rpartition(" ")[2])
         == hosted().profiles["fal/fal-ai/qwen-image-edit-plus"].price.per_unit_microusd / 1e6
     )  # type: ignore[union-attr]
+
+
+def test_callers_bring_their_own_keys_which_are_used_for_them_alone(tmp_path: Path) -> None:
+    stub = FalStub()
+    file = routes_file(tmp_path, {"fal": stub})
+    file.write_text(file.read_text().replace("env:STUB_KEY", "caller:fal"))
+    arguments = ("--workers", "0", "--routes", str(file))
+    with live_server(tmp_path, arguments=arguments, key=True) as server:
+
+        def ask(path: str, body: object | None = None, method: str | None = None) -> Any:
+            data = None if body is None else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {server.key}"}
+            request = urllib.request.Request(server.url + path, data, headers, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read())
+            except urllib.error.HTTPError as error:
+                with error:
+                    return {"status": error.code, **json.loads(error.read())}
+
+        edit = {"model": "qwen-image-edit-plus", "prompt": "x", "images": [data_uri()]}
+        assert ask("/v1/images/edits", edit)["status"] == 400
+        assert call(server, "/upstreams/keys")["status"] == 401
+        assert ask("/upstreams/keys/fal", {"kee": 1}, "PUT")["status"] == 400
+        stored = ask("/upstreams/keys/fal", {"key": "fk-of-this-caller"}, "PUT")
+        assert ask("/upstreams/keys") == {"keys": [stored]}
+        assert "data" in ask("/v1/images/edits", edit)
+        assert ask("/upstreams/keys/fal", method="DELETE")["deleted"] is True
+        assert ask("/upstreams/keys/fal", method="DELETE")["status"] == 404
+        assert "fk-of-this-caller" not in server.log()
+    (submit,) = stub.at("submit")
+    assert submit.headers["authorization"] == "Key fk-of-this-caller"
+    assert all(b"fk-of-this-caller" not in each.read_bytes() for each in tmp_path.glob("retouch.db*"))
+    stub.close()

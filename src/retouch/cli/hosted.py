@@ -35,6 +35,7 @@ class Hosted:
     database: Database
     blobs: Blobs
     delivery: Delivery
+    keys: UpstreamKeys
 
     def gateway(self, service: Service) -> Gateway:
         """The gateway of this process, not started yet."""
@@ -65,10 +66,11 @@ def open_hosted(  # noqa: PLR0917 - what it is made of
     catalog: Catalog,
 ) -> Iterator[Hosted]:
     """Load the file and have the catalogue lead by it. Raises InvalidSetting with line and reason."""
+    keys = UpstreamKeys(database)
     routes = LoadedRoutes(
         path,
         blobs=blobs,
-        keys=UpstreamKeys(database),
+        keys=keys,
         public_url=http.public_url,
         allow_private=network.allow_private,
         results_ttl_s=store.retention_s,
@@ -77,6 +79,6 @@ def open_hosted(  # noqa: PLR0917 - what it is made of
         routes.on_change(lambda file: file.lead(catalog))
         delivery = Delivery(blobs, Fetcher(network.allow_private))
         dispatch = Dispatcher(routes, database, delivery.sizes_of, utc_now)
-        yield Hosted(routes, dispatch, database, blobs, delivery)
+        yield Hosted(routes, dispatch, database, blobs, delivery, keys)
     finally:
         routes.close()

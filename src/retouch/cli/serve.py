@@ -104,14 +104,14 @@ def serve(  # noqa: PLR0917 - one settings class for each component
             open_dependencies(http, store, catalog, database, network.allow_private, blobs=blobs, dispatch=dispatch)
         )
         dependencies.authenticator.refuse_unauthenticated(http.host)
-        gateway = None
+        gateway, keys = None, None
         if hosted is not None:
-            gateway = hosted.gateway(dependencies.service)
+            gateway, keys = hosted.gateway(dependencies.service), hosted.keys
             hosted.reload_on_hangup()
         workers = processes.workers if set(catalog.queues) - {HOSTED.name} else 0  # nothing to load
         webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
-        config = _server_config(create_app(dependencies, webhooks, http.forwarded_allow_ips, gateway))
+        config = _server_config(create_app(dependencies, webhooks, http.forwarded_allow_ips, gateway, keys))
         certificate = use_own_certificate(http, store, config, stop) if http.tls == "auto" else None
         if http.forward_proxy is not None:
             stack.enter_context(open_forward_proxy(http, http.forward_proxy))

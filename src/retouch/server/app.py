@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from retouch.accounts.upstream_keys import UpstreamKeys
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
 from retouch.protocols.authentication import credential_of
 from retouch.protocols.dependencies import AppDependencies
@@ -27,6 +28,7 @@ from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
 from retouch.server.playground import playground_routes
 from retouch.server.request_log import ID_HEADER, FaceMount, RequestLog
+from retouch.server.upstream_keys import upstream_key_routes
 from retouch.server.upstream_webhooks import upstream_webhook_routes
 from retouch.server.webhooks import Webhooks
 from retouch.upstreams.gateway import Gateway
@@ -39,6 +41,7 @@ def create_app(
     webhooks: Webhooks | None = None,
     forwarded_allow_ips: Sequence[str] = (),
     gateway: Gateway | None = None,
+    upstream_keys: UpstreamKeys | None = None,
 ) -> ASGIApp:
     """The whole application; its lifespan runs the watch, the sweeping, the webhook sender and the gateway, if any.
 
@@ -59,6 +62,8 @@ def create_app(
     app.include_router(playground_routes(dependencies.blobs))
     if gateway is not None:
         app.include_router(upstream_webhook_routes(gateway))
+    if upstream_keys is not None:
+        app.include_router(upstream_key_routes(upstream_keys, dependencies.authenticator))
     for face in FACES:
         for mount in face.mounts:
             app.mount(mount.path, FaceMount(mount.create(dependencies), mount.request_id_headers))
