@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from retouch.edit import Acceleration, EditSpec
+from retouch.edit import Acceleration, EditSpec, LoraFile
 from retouch.engine.pipelines import folders, loading
 from retouch.engine.pipelines.memory_plan import Plan
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
+from tests import tiny_loras
 from tests.tiny_checkpoints import checkpoint, picture, shared
 
 FOLDER = shared("plus-2511")
@@ -79,6 +80,16 @@ def test_reused_blocks_need_no_weights(tmp_path: Path) -> None:
             pipeline.denoise([state])
         images.append(pipeline.decode(state))
     np.testing.assert_array_equal(*images)
+
+
+def test_an_edit_with_a_lora_is_the_same_on_offloaded_blocks(tmp_path: Path) -> None:
+    pipelines = load(), load("blocks", disk=tmp_path / "weights")
+    made = tiny_loras.matrices(pipelines[0].network.transformer, tiny_loras.EVERYWHERE, seed=1)
+    file = tiny_loras.write(tmp_path / "style.safetensors", made, "kohya")
+    style = LoraFile(file, 1.0, file.name, "loras[0]", file.stat().st_size)
+    plain, offloaded = (run(pipeline, loras=(style,)) for pipeline in pipelines)
+    np.testing.assert_array_equal(offloaded, plain)
+    assert (run(pipelines[1]) != offloaded).any()
 
 
 def test_a_model_that_left_the_device_comes_back_the_same() -> None:
