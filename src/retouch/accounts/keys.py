@@ -139,6 +139,14 @@ class Keys:
             name = connection.execute(select(account.c.name).where(account.c.id == account_id)).scalar_one_or_none()
         return account_id if name is None else str(name)
 
+    def account_named(self, name: str) -> str:
+        """The id of an account; NotFound when there is none of that name."""
+        with self._database.read() as connection:
+            account_id = connection.execute(select(account.c.id).where(account.c.name == name)).scalar_one_or_none()
+        if account_id is None:
+            raise NotFound(f"There is no account '{name[:100]}'; `retouch keys create` makes one.")
+        return str(account_id)
+
     def any_exist(self) -> bool:
         """Whether a live key exists, so that callers must show one."""
         with self._database.read() as connection:

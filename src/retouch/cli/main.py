@@ -241,6 +241,34 @@ def revoke_key(
     verbs.revoke(store, name)
 
 
+@keys.command("store")
+@takes(DATABASE)
+def store_provider_key(
+    store: Any,
+    *,
+    name: Annotated[str, typer.Argument(help="Whose it is, as `keys list` shows it.")],
+    provider: Annotated[str, typer.Argument(metavar="CALLER_NAME", help="What stands behind caller: in the file.")],
+) -> None:
+    """Keep a caller's own key to a hosted provider, encrypted; it is read from standard input."""
+    from retouch.cli import keys as verbs
+
+    verbs.store(store, name, provider)
+
+
+@keys.command("forget")
+@takes(DATABASE)
+def forget_provider_key(
+    store: Any,
+    *,
+    name: Annotated[str, typer.Argument(help="Whose it is, as `keys list` shows it.")],
+    provider: Annotated[str, typer.Argument(metavar="CALLER_NAME", help="What stands behind caller: in the file.")],
+) -> None:
+    """Delete a caller's own key to a hosted provider."""
+    from retouch.cli import keys as verbs
+
+    verbs.forget(store, name, provider)
+
+
 @routes.command("check")
 def check_routes(
     file: Annotated[Path | None, typer.Argument(help="The file. [default: RETOUCH_ROUTES, or retouch.toml]")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from retouch import images
+from retouch.accounts.keys import Keys
+from retouch.accounts.upstream_keys import UpstreamKeys
 from retouch.cli.main import run
+from retouch.cli.parts import open_database
 from retouch.settings import ModelSettings, NetworkSettings, StoreSettings, read
 from tests.harness import png
 
@@ -220,6 +224,26 @@ def test_serve_refuses_the_world_without_a_key(retouch: Retouch, tmp_path: Path)
     assert code == 1
     assert "retouch keys create" in err
     assert is_one_sentence(err), err
+
+
+def test_a_callers_own_key_to_a_provider_is_kept_and_never_shown(
+    retouch: Retouch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, key = ("--data", str(tmp_path)), "r8-of-the-caller-0001"
+    retouch("keys", "create", "studio", *data)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{key}\n"))
+    code, out, err = retouch("keys", "store", "studio", "replicate", *data)
+    assert code == 0
+    assert "caller:replicate" in out
+    assert key not in out + err
+    with open_database(read(StoreSettings, data=tmp_path)) as database:
+        stored = UpstreamKeys(database)
+        assert stored.read(Keys(database).account_named("studio"), "replicate") == key
+    assert "no longer" in retouch("keys", "forget", "studio", "replicate", *data)[1]
+    assert "has no key" in retouch("keys", "forget", "studio", "replicate", *data)[1]
+    code, _, err = retouch("keys", "forget", "nobody", "replicate", *data)
+    assert code == 1
+    assert is_one_sentence(err)
 
 
 def test_keys_are_made_listed_and_revoked(retouch: Retouch, tmp_path: Path) -> None:
