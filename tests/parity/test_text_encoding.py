@@ -99,7 +99,9 @@ def test_the_vision_tower_runs_once_for_both_prompts(
 def test_the_prefix_is_counted_in_the_vocabulary_at_hand(merges: bool, expected: int) -> None:
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(shared("plus") / "processor")
     tokenizer = tiny_checkpoints.build_tokenizer(merges=merges)
-    encoder = TextEncoder(None, tokenizer, image_processor, numbered=True, max_prompt_tokens=64)
+    encoder = TextEncoder(
+        None, tokenizer, image_processor, numbered=True, max_prompt_tokens=64, device=torch.device("cpu")
+    )
     assert encoder.dropped_tokens == expected
 
 

@@ -53,10 +53,11 @@ def test_long_edits_wait_in_the_line_and_not_in_the_worker(bench: Deployment) ->
 
 
 def test_a_job_that_has_not_begun_goes_back_when_room_is_needed_before_it(bench: Deployment) -> None:
-    first, second = bench.submit(steps=40), bench.submit(steps=40)
+    first = bench.submit(steps=40)
     patient = replace(HASTY, most_leased=2, ready_s=1000.0, too_long_s=1000.0)
     with bench.worker(GatedPipeline(bench.gate), settings=patient):
         bench.gate.wait_for_arrival()
+        second = bench.submit(steps=40)  # not before, as either may be staged first
         until(lambda: bench.state(second.id) is JobState.RUNNING)
         short = bench.submit(steps=1)
         until(lambda: bench.state(second.id) is JobState.QUEUED)
@@ -69,9 +70,10 @@ def test_a_job_that_has_not_begun_goes_back_when_room_is_needed_before_it(bench:
 
 def test_a_job_that_has_not_begun_is_left_to_others_when_it_would_wait_long(bench: Deployment) -> None:
     bench.service.keep_cost("null", "null", Cost({**Cost().coefficients, "denoise": (0.4, 0.0, 0.0)}))
-    first, second = bench.submit(steps=4), bench.submit(steps=40)
+    first = bench.submit(steps=4)
     with bench.worker(GatedPipeline(bench.gate), settings=replace(HASTY, too_long_s=2.5)):
         bench.gate.wait_for_arrival()
+        second = bench.submit(steps=40)  # not before, as either may be staged first
         until(lambda: bench.state(second.id) is JobState.RUNNING)
         bench.submit(BEN, steps=4)
         until(lambda: bench.state(second.id) is JobState.QUEUED)
