@@ -134,6 +134,7 @@ class ModelSettings(_Component):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:<n>")
     precision: str = Field("auto", description="bf16, fp8, int8, nf4, gguf[:FILE], or auto: the most exact that fits")
     offload: str = Field("auto", description="none, encoder, blocks: on the device only while it is used; or auto")
+    compile: bool = Field(default=False, description="compile the network's blocks, on a GPU")
     accept_research_licence: bool = Field(default=False, description="allow weights licensed for research only")
 
     @field_validator("model", mode="before")

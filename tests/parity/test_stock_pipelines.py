@@ -23,11 +23,12 @@ from diffusers import (
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit as edit_module
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as plus_module
 from PIL import Image
+from torch._dynamo.utils import counters
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from retouch.edit import EditSpec
 from retouch.engine.pipelines import load_pipeline, loading
-from retouch.engine.pipelines.denoising import FastNetwork, PlainNetwork
+from retouch.engine.pipelines.denoising import FastNetwork, PlainNetwork, compiled_block
 from retouch.engine.pipelines.loading import FAMILIES
 from retouch.engine.pipelines.qwen_image_edit import PLUS, QwenImageEdit
 from retouch.images import Pixels
@@ -160,6 +161,22 @@ def test_half_precision_weights_keep_latents_in_single_precision() -> None:
         assert state.latents.dtype == torch.float32
         pictures.append(pipeline.decode(state).astype(int))
     assert np.abs(pictures[0] - pictures[1]).mean() < 3
+
+
+def test_one_compiled_block_serves_every_block_and_size(pair: Pair) -> None:
+    ours, _ = pair("plus-2511")
+    assert isinstance(ours.network, PlainNetwork)
+    plain = FastNetwork(ours.network.transformer)
+    compiled = FastNetwork(ours.network.transformer, run_block=compiled_block(backend="aot_eager"))
+    graphs = set()
+    for width, height in ((96, 64), (64, 128), (128, 96)):
+        spec = EditSpec("make the sky green", width, height, seed=7, steps=1, guidance_scale=4.0)
+        state = ours.prepare(spec, [WIDE, TALL])
+        with torch.inference_mode():
+            expected = plain.velocities(state, state.latents, 1.0)
+            torch.testing.assert_close(compiled.velocities(state, state.latents, 1.0), expected, rtol=1e-5, atol=1e-5)
+        graphs.add(counters["stats"]["unique_graphs"])
+    assert len(graphs) == 1, "no size needs a graph of its own"
 
 
 @pytest.mark.parametrize("kind", ["edit", "plus", "plus-2511"])

@@ -29,7 +29,12 @@ def measure(model: ModelSettings, loras: LoraSettings, rounds: int) -> None:
     bound_kernel_cache()
     began = time.perf_counter()
     pipeline = load_pipeline(
-        checkpoint, device=model.device, precision=model.precision, offload=model.offload, fast_lora=fast_lora
+        checkpoint,
+        device=model.device,
+        precision=model.precision,
+        offload=model.offload,
+        compiled=model.compile,
+        fast_lora=fast_lora,
     )
     engine = Engine(pipeline)
     sys.stdout.write(f"{checkpoint.name} loaded in {time.perf_counter() - began:.1f} s\n")

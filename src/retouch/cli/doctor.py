@@ -50,6 +50,8 @@ def devices(device: str) -> Iterator[str]:
     except ModuleNotFoundError:
         return
     chosen = loading.choose_device(device)
+    dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
+    yield f"attention on {chosen}: torch's {loading.kernel_of(chosen, dtype)}"
     for index in range(torch.cuda.device_count()):
         free, whole = torch.cuda.mem_get_info(index)
         name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)

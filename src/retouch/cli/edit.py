@@ -98,6 +98,7 @@ def edit(  # noqa: PLR0917 - one settings class for each component
                 speaks=wanted,
                 precision=model.precision,
                 offload=model.offload,
+                compiled=model.compile,
                 fast_lora=fast_lora_file(checkpoint, store, network),
             )
 

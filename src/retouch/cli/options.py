@@ -72,6 +72,12 @@ AllowPrivate = Annotated[
 AcceptLicence = Annotated[
     bool | None, typer.Option("--accept-research-licence", help="Allow weights that are licensed for research only.")
 ]
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile", help="Compile the network's blocks on a GPU: the first edits take minutes more. Not measured yet."
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:<n>. [default: auto]")]
 Precision = Annotated[
     str | None,
@@ -207,6 +213,7 @@ MODELS = Group(
         "device": Device,
         "precision": Precision,
         "offload": Offload,
+        "compile": Compile,
         "accept_research_licence": AcceptLicence,
     },
 )

@@ -130,6 +130,7 @@ def run_worker(  # noqa: PLR0917 - one settings class for each component
             speaks=wanted[index],
             precision=precision,
             offload=offload,
+            compiled=model.compile,
             fast_lora=fast_lora_file(checkpoints[index], store, network),
         )
 

@@ -64,6 +64,7 @@ def test_an_edit_writes_the_picture_and_tells_its_seed(retouch: Retouch, photo: 
 
 def test_the_doctor_says_what_is_here_and_what_a_checkpoint_needs(retouch: Retouch) -> None:
     code, out, _ = retouch("doctor", "--model", "qwen-image-edit-2511", "--device", "cpu")
+    assert "attention on cpu: torch's flash_attention" in out
     assert code == 0
     assert "torch 2." in out
     assert "edits run on the processor" in out

@@ -31,6 +31,7 @@ def load_pipeline(
     precision: str = "auto",
     offload: str = "auto",
     fast_lora: LoraFile | None = None,
+    compiled: bool = False,
 ) -> Pipeline:
     """Load a checkpoint's weights onto a device; minutes for a large one.
 
@@ -38,7 +39,7 @@ def load_pipeline(
     stock pipelines to the bit, their faults included. folder: weights instead of `checkpoint.source`.
     speaks: what its language model is for beside encoding. precision: `bf16`, `fp8`, `int8`, `nf4`, or `auto`, the most
     exact that fits. offload: `none`, `encoder` or `blocks`, see `memory_plan.OFFLOADS`, or `auto`, what fits.
-    fast_lora: what `high` runs, in the steps the checkpoint's row says.
+    fast_lora: what `high` runs, in the steps the checkpoint's row says. compiled: the network's blocks, on a GPU.
     Raises UnsupportedParameter for a checkpoint or option this engine does not have, UnknownModel when
     the weights are not there, OutOfMemory when they do not fit, InvalidLora.
     """
@@ -59,6 +60,7 @@ def load_pipeline(
             precision=precision,
             offload=offload,
             fast_lora=fast_lora,
+            compiled=compiled,
         )
     return pipeline
 

@@ -127,9 +127,10 @@ class FastNetwork:
         transformer: QwenImageTransformer2DModel,
         modulation: Modulation | None = None,
         offloaded: OffloadedBlocks | None = None,
+        run_block: RunBlock | None = None,
     ) -> None:
         """modulation: of this network; without one its tables are kept in memory only. offloaded: its blocks, when
-        they are on the device only while they are used.
+        they are on the device only while they are used. run_block: `compiled_block()`, or the plain one.
         """
         self.transformer = transformer
         self.width = transformer.inner_dim
@@ -139,11 +140,12 @@ class FastNetwork:
         self.step_bytes = (2 * len(self.blocks) + 1) * 6 * self.width * self.dtype.itemsize
         self.modulation = modulation or Modulation(transformer)
         self.offloaded = offloaded
+        self.run_block: RunBlock = run_block or _block
 
     def adapted(self, layers: Mapping[str, LoraLinear]) -> FastNetwork:
         transformer = with_layers(self.transformer, layers)
         modulation = None if adapts_modulation(transformer) else self.modulation
-        return FastNetwork(transformer, modulation, self.offloaded)
+        return FastNetwork(transformer, modulation, self.offloaded, self.run_block)
 
     def velocities(
         self, state: DenoiseState, latents: torch.Tensor, sigma: float
@@ -170,7 +172,8 @@ class FastNetwork:
         branches: list[list[Conditions]],
     ) -> list[torch.Tensor]:
         """The target's tokens behind the last block, for each branch."""
-        begun = self._holding(0, lambda block: _first_block(block, image, texts, [given[0] for given in branches]))
+        given = [conditions[0] for conditions in branches]
+        begun = self._holding(0, lambda block: _first_block(self.run_block, block, image, texts, given))
         if cache is None:
             return self._rest(begun, branches)
         count = branches[0][0].targets
@@ -188,7 +191,7 @@ class FastNetwork:
     ) -> list[torch.Tensor]:
         """Through all blocks but the first, each for all branches, since its weights may have to be brought."""
         for index in range(1, len(self.blocks) - 1):
-            tokens = self._holding(index, partial(_each, _block, tokens, [given[index] for given in branches]))
+            tokens = self._holding(index, partial(_each, self.run_block, tokens, [given[index] for given in branches]))
         return self._holding(-1, partial(_each, _last_block, tokens, [given[-1] for given in branches]))
 
     def _holding(self, index: int, use: Callable[[Any], T]) -> T:
@@ -262,13 +265,26 @@ Heads: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Query, key and value, each (1, tokens, heads, head width)."""
 
 
+RunBlock: TypeAlias = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+"""`_block`, or the same compiled."""
+
+
+def compiled_block(backend: str = "inductor") -> RunBlock:
+    """The repeated block as one compiled function for all blocks and sizes; the first calls take a while.
+
+    It differs from the plain one in the last bits, and by how its kernels were chosen may differ between two starts.
+    """
+    compiled: RunBlock = torch.compile(_block, dynamic=True, fullgraph=True, backend=backend)
+    return compiled
+
+
 def _first_block(
-    block: Any, image: torch.Tensor, texts: Sequence[torch.Tensor], branches: Sequence[Conditions]
+    run_block: RunBlock, block: Any, image: torch.Tensor, texts: Sequence[torch.Tensor], branches: Sequence[Conditions]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Both streams behind the first block, for each branch. Text has not touched the image yet, which all look at."""
     heads = _room_for_heads(block.attn, image, image.shape[1])
     _write_image_heads(block, image, branches[0], heads)
-    return [_block(block, image, text, given, heads) for text, given in zip(texts, branches, strict=True)]
+    return [run_block(block, image, text, given, heads) for text, given in zip(texts, branches, strict=True)]
 
 
 def _each(

@@ -19,7 +19,8 @@ from retouch.catalog import Checkpoint
 from retouch.edit import LoraFile
 from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines import gguf_file, loading_21, memory_plan
-from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork
+from retouch.engine.pipelines.attention import kernel_of
+from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork, compiled_block
 from retouch.engine.pipelines.folders import (
     choose_device,
     class_name_of,
@@ -63,10 +64,12 @@ def load(
     precision: str = "auto",
     offload: str = "auto",
     fast_lora: LoraFile | None = None,
+    compiled: bool = False,
 ) -> QwenImageEdit | QwenImage21:
     """See `load_pipeline`."""
     target = choose_device(device)
     dtype = dtype_on(target, checkpoint)
+    logger.info("attention by torch's %s", kernel_of(target, dtype))
     if target.type == "cuda" and checkpoint.full_precision:
         # By default convolutions round to ten bits there: on the demo that leaves 26 dB, simulated on a CPU.
         torch.backends.cudnn.allow_tf32 = False
@@ -79,6 +82,7 @@ def load(
             field="model",
         )
     rules = None if another else read_rules(folder)
+    _check_compiled(checkpoint, target, compiled=compiled, ours=rules is not None and compat is None)
     free = torch.cuda.mem_get_info(target)[0] if target.type == "cuda" else None
     plan = plan_of(checkpoint, folder, precision, offload, dtype, free_bytes=free, speaks=speaks)
     if rules is None and compat is not None:
@@ -92,10 +96,23 @@ def load(
         if rules is None:
             assert fast_lora is None, "its row takes no LoRAs"
             return loading_21.assemble_21(checkpoint, folder, target, dtype)
-        loaded = assemble(checkpoint, rules, folder, target, dtype, compat=compat is not None, speaks=speaks, plan=plan)
+        exactly = compat is not None
+        loaded = assemble(
+            checkpoint, rules, folder, target, dtype, compat=exactly, speaks=speaks, plan=plan, compiled=compiled
+        )
         if fast_lora is not None:
             loaded.use_fast_lora(fast_lora)
     return loaded
+
+
+def _check_compiled(checkpoint: Checkpoint, device: torch.device, *, compiled: bool, ours: bool) -> None:
+    """Raise UnsupportedParameter where blocks cannot be compiled. ours: whether they run through `FastNetwork`."""
+    if compiled and device.type != "cuda":
+        message = "--compile is for a GPU; on a processor the network's blocks run as they are."
+        raise UnsupportedParameter(message, field="compile")
+    if compiled and not ours:
+        message = f"'{checkpoint.name}', or its compat mode, runs the stock blocks, which are not compiled."
+        raise UnsupportedParameter(message, field="compile")
 
 
 def read_rules(folder: Path) -> Rules:
@@ -121,6 +138,7 @@ def assemble(
     speaks: Speaks = SILENT,
     plan: Plan = EXACT,
     disk: Path | None = None,
+    compiled: bool = False,
 ) -> QwenImageEdit:
     """Read every part of a complete folder and put them together. disk: see `OffloadedBlocks`."""
     vae = _vae(folder, device, dtype)
@@ -132,7 +150,7 @@ def assemble(
         network = PlainNetwork(_transformer(folder, device, dtype))
         weights += tensors_of(network.transformer)
     else:
-        network = _fast_network(folder, device, dtype, plan, disk)
+        network = _fast_network(folder, device, dtype, plan, disk, compiled=compiled)
         away = [] if network.offloaded is None else [network.transformer.transformer_blocks]
         weights += tensors_of(network.transformer, without=[*modulation_layers(network.transformer), *away])
     text_encoder, heads = _text_encoder(
@@ -158,7 +176,9 @@ def assemble(
     )
 
 
-def _fast_network(folder: Path, device: torch.device, dtype: torch.dtype, plan: Plan, disk: Path | None) -> FastNetwork:
+def _fast_network(
+    folder: Path, device: torch.device, dtype: torch.dtype, plan: Plan, disk: Path | None, *, compiled: bool
+) -> FastNetwork:
     transformer = _transformer(folder, HOST, dtype, plan.file)
     kept = frozenset(modulation_layers(transformer))
     if plan.precision == "nf4" or plan.precision in STORAGE:
@@ -173,7 +193,7 @@ def _fast_network(folder: Path, device: torch.device, dtype: torch.dtype, plan: 
         modulation = Modulation(transformer, folder=tables_folder(), fingerprint=fingerprint)
     if away:
         offloaded = OffloadedBlocks(transformer.transformer_blocks, device, disk=_below(disk, "blocks"))
-    return FastNetwork(transformer, modulation, offloaded)
+    return FastNetwork(transformer, modulation, offloaded, compiled_block() if compiled else None)
 
 
 def _below(disk: Path | None, name: str) -> Path | None:

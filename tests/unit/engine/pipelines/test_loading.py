@@ -34,6 +34,13 @@ def test_the_null_pipeline_is_a_checkpoint_like_any_other() -> None:
     assert isinstance(load_pipeline(checkpoint_named("null")), NullPipeline)
 
 
+@pytest.mark.parametrize(("device", "compat"), [("cpu", None), ("cpu", "diffusers")])
+def test_compiling_is_refused_where_it_does_nothing(device: str, compat: str | None) -> None:
+    with pytest.raises(UnsupportedParameter, match="--compile is for a GPU") as refused:
+        load_pipeline(row(shared("plus")), device=device, compat=compat, compiled=True)
+    assert refused.value.field == "compile"
+
+
 def test_the_family_is_read_from_the_folder() -> None:
     assert loading.read_rules(shared("edit")) is FIRST
     assert loading.read_rules(shared("plus")) is PLUS
