@@ -34,7 +34,7 @@ MAX_LORA_SCALE = 4.0
 MAX_LORA_PATH_CHARACTERS = 2_000
 
 MAX_LORA_BYTES = 2 * 10**9
-"""Of one file: rank 64 in every layer of the large network has 0.85 GB in bfloat16 and 1.7 GB in float32."""
+"""Of one file: rank 64 in the attention and MLPs of the large network has 0.85 GB in bfloat16, 1.7 GB in float32."""
 
 
 class Acceleration(StrEnum):

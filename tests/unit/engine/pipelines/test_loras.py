@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 
 from retouch.edit import Acceleration, EditSpec, LoraFile
 from retouch.engine.engine import Engine
-from retouch.engine.pipelines import load_pipeline
+from retouch.engine.pipelines import folders, load_pipeline, loading
 from retouch.engine.pipelines.denoising import FastNetwork
 from retouch.engine.pipelines.lora_file import PEFT_CONFIG
 from retouch.engine.pipelines.low_rank import LoraLinear
-from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
+from retouch.engine.pipelines.memory_plan import Plan
+from retouch.engine.pipelines.qwen_image_edit import PLUS, QwenImageEdit
 from retouch.errors import InvalidLora
 from retouch.images import Pixels
 from tests import tiny_loras
@@ -183,6 +184,26 @@ def test_weights_in_eight_bits_take_loras(style: Callable[..., LoraFile]) -> Non
     change = np.abs(with_style.astype(int) - without).mean()
     against_exact = np.abs(with_style.astype(int) - alone(load(), spec)).mean()
     assert change > 4 * against_exact
+
+
+@pytest.mark.parametrize("offload", ["encoder", "blocks"])
+def test_weights_that_come_to_the_device_for_their_use_take_loras(
+    pipeline: QwenImageEdit, style: Callable[..., LoraFile], tmp_path: Path, offload: str
+) -> None:
+    folder, device = shared("plus-2511"), torch.device("cpu")
+    with folders.quiet(), torch.inference_mode():
+        offloaded = loading.assemble(
+            checkpoint(folder),
+            PLUS,
+            folder,
+            device,
+            torch.float32,
+            compat=False,
+            plan=Plan("bf16", offload, 0),
+            disk=tmp_path / "weights",
+        )
+    for spec in (replace(SPEC, loras=(style(),)), SPEC):
+        np.testing.assert_array_equal(alone(offloaded, spec), alone(pipeline, spec))
 
 
 def test_alphas_beside_a_file_of_pefts_own_count(pipeline: QwenImageEdit, tmp_path: Path) -> None:
