@@ -110,6 +110,7 @@ class World:
     blobs: LocalBlobs
     options: UpstreamOptions
     upstream: Upstream
+    folder: Path
     opened: list[Upstream] = field(default_factory=list)
 
     def open(self, **options: Any) -> Upstream:
@@ -181,7 +182,7 @@ def make_world(kind: Kind, folder: Path, *, key: str = KEY) -> World:
         stub.url if kind.root else stub.base_url,
         pauses_s=(0.01, 0.02),
     )
-    return World(kind, stub, blobs, options, open_upstream(kind.name.partition(" ")[0], options))
+    return World(kind, stub, blobs, options, open_upstream(kind.name.partition(" ")[0], options), folder)
 
 
 @pytest.fixture(params=KINDS.values(), ids=lambda kind: kind.name)

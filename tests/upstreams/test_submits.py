@@ -5,12 +5,16 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from retouch.errors import StorageUnavailable
 from retouch.server.certificates import LOCAL_NAMES, TlsFiles, ensure
+from retouch.storage.local import LocalBlobs
+from retouch.upstreams.bodies import PART_BYTES
 from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.upstream import Accepted, Failed, FaultKind, Finished, SubmitOutcome
 from tests.live_server import free_port
@@ -139,6 +143,30 @@ def test_nothing_is_abandoned_that_is_not_under_way(world: World) -> None:
 def test_a_success_that_cannot_be_read_is_malformed(world: World, answer: Cut | Says) -> None:
     world.stub.script("submit", answer)
     assert kind_of(world.upstream.submit(world.call())) is FaultKind.MALFORMED
+
+
+class FailingBlobs(LocalBlobs):
+    """A store that goes away while a blob is read."""
+
+    fails = True
+
+    def read_parts(self, key: str, part_bytes: int) -> Iterator[bytes]:
+        parts = super().read_parts(key, part_bytes)
+        yield next(parts)
+        if self.fails and part_bytes == PART_BYTES:
+            raise StorageUnavailable("The store of images cannot be read right now.")
+        yield from parts
+
+
+def test_our_own_store_failing_in_the_middle_sends_no_whole_request(world: World) -> None:
+    blobs = FailingBlobs(world.folder, b"s" * 32)
+    upstream = world.open(blobs=blobs, images=ImageMode.INLINE)
+    call = world.call(world.store(large_image()))
+    with pytest.raises(StorageUnavailable):
+        upstream.submit(call)
+    assert world.stub.jobs == {}
+    blobs.fails = False
+    assert isinstance(upstream.submit(call), Accepted | Finished)
 
 
 def test_a_redirect_is_not_followed(world: World) -> None:

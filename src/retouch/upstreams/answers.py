@@ -1,7 +1,8 @@
 """Reads a provider's JSON as it arrives, without ever holding an image in it.
 
 A long string is decoded as base64 into a file while it is read, and stands in the value as a mark; everything else is
-kept, up to a limit. The same for a stream of events, whose `data` lines are JSON. Members have no meaning here.
+kept, up to a limit. The same for a stream of events, whose `data` lines are JSON. Members have no meaning here. A full
+disk is StorageUnavailable.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import IO, Any, Final
 
 import orjson
 import pybase64
+
+from retouch.storage.objects import storage_errors
 
 LONG_BYTES: Final = 64 * 1024
 """A string above this goes to a file. Above the longest prompt that is likely to be repeated to us."""
@@ -63,7 +66,8 @@ class Answer:
         return text.startswith(f"{self._token}:")
 
     def new_file(self) -> tuple[_DecodedFile, bytes]:
-        self._files.append(_DecodedFile(tempfile.NamedTemporaryFile()))  # noqa: SIM115 - closed with the answer
+        with storage_errors("written"):
+            self._files.append(_DecodedFile(tempfile.NamedTemporaryFile()))  # noqa: SIM115 - closed with the answer
         return self._files[-1], f"{self._token}:{len(self._files) - 1}".encode()
 
     def close(self) -> None:
@@ -282,7 +286,8 @@ class _DecodedFile:
         self._size += len(data)
         self._good = self._good and self._size <= MAX_DECODED_BYTES
         if self._good:
-            self._file.write(data)
+            with storage_errors("written"):
+                self._file.write(data)
 
 
 def _unescaped(text: bytes) -> bytes:

@@ -24,6 +24,7 @@ from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.storage.content_encoding import TooLarge, Undecodable, decoded
 from retouch.storage.guard import Resolver, check_host, guarded_client, resolve_by_system
+from retouch.storage.objects import storage_errors
 from retouch.upstreams.answers import Answer
 from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, StoredResult
 
@@ -183,7 +184,8 @@ class Downloads:
             size += len(piece)
             if size > self._max_bytes:
                 raise _Failed(self._too_large(), again=False)
-            file.write(piece)
+            with storage_errors("written"):
+                file.write(piece)
         coding = answer.headers.get("content-encoding", "")
         if coding and coding != "identity":
             self._decode(file, coding)

@@ -206,20 +206,28 @@ class StubProvider:
             name, _, value = header.decode().partition(":")
             headers[name.strip().lower()] = value.strip()
         parts = urlsplit(target)
-        path = parts.path
-        station = self.station(method, path)
-        if path.startswith("/results/"):
+        station = self.station(method, parts.path)
+        if parts.path.startswith("/results/"):
             station = "download" if method == "GET" else "upload"
         with self._lock:
             waiting = self._scripts[station]
             behaviour = waiting.popleft() if waiting else None
-        length = int(headers.get("content-length", "0"))
-        share = {Reset: getattr(behaviour, "at", 1.0)}.get(type(behaviour), 1.0)
-        early = behaviour.early_at if isinstance(behaviour, Says) else None
-        body = reader.read(int(length * (share if early is None else early)))
-        request = Seen(station, method, path, dict(parse_qsl(parts.query)), headers, body, target)
+        share = behaviour.at if isinstance(behaviour, Reset) else 1.0
+        if isinstance(behaviour, Says) and behaviour.early_at is not None:
+            share = behaviour.early_at
+        wanted = int(int(headers.get("content-length", "0")) * share)
+        body = reader.read(wanted)
+        if len(body) < wanted:
+            return False  # it broke off, so there is no request
+        request = Seen(station, method, parts.path, dict(parse_qsl(parts.query)), headers, body, target)
         with self._lock:
             self.seen.append(request)
+        return self._answered(connection, reader, request, behaviour)
+
+    def _answered(
+        self, connection: socket.socket, reader: io.BufferedReader, request: Seen, behaviour: Behaviour | None
+    ) -> bool:
+        """What was asked, or what was scripted instead; whether the connection stays."""
         if isinstance(behaviour, Reset):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             reader.close()
@@ -227,26 +235,21 @@ class StubProvider:
             return False
         if isinstance(behaviour, Says):
             self._send(connection, behaviour)
-            if early is not None:
+            if behaviour.early_at is not None:
                 connection.shutdown(socket.SHUT_WR)
                 connection.settimeout(5)
                 while reader.read1(65536):
                     pass
-            return early is None
+            return behaviour.early_at is None
         works = getattr(behaviour, "works", True)
         with self._lock:
             answer = self._usual(request) if works else Says(500)
-        if isinstance(behaviour, Closes):
-            return False
         if isinstance(behaviour, Silence):
             connection.settimeout(30)
             connection.recv(1)
-            return False
-        if isinstance(behaviour, Cut):
-            self._send(connection, answer, cut=True)
-            return False
-        self._send(connection, answer)
-        return True
+        elif not isinstance(behaviour, Closes):
+            self._send(connection, answer, cut=isinstance(behaviour, Cut))
+        return behaviour is None
 
     def _usual(self, request: Seen) -> Says:
         if request.path.startswith("/results/"):
