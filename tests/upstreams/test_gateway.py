@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from retouch.catalog.normalised import Normalised
 from retouch.catalog.profiles import Sheet
+from retouch.edit import Bucket, EditRequest
 from retouch.jobs.attempts import AttemptState
 from retouch.jobs.job import JobState
 from retouch.upstreams.choice import Circumstances, plan
@@ -445,3 +447,48 @@ def test_a_caller_without_a_stored_key_is_led_to_the_next_target(make: MakeWorld
         job = world.finished(world.edit().id)
     assert job.state is JobState.SUCCEEDED
     assert (world.submits("lumenfall"), world.submits("fal")) == (0, 1)
+
+
+@pytest.mark.parametrize(("on_missing", "state"), [("complete", JobState.SUCCEEDED), ("fail", JobState.FAILED)])
+def test_too_few_images_are_made_up_for_or_fail_as_the_operator_says(
+    make: MakeWorld, on_missing: str, state: JobState
+) -> None:
+    settings = GatewaySettings(deadline_s=20.0, on_missing=on_missing)  # type: ignore[arg-type]
+    world = make("fal", settings=settings)
+    stub = world.stub("fal")
+    usual = stub.answer
+
+    def two_at_most(request: object) -> Says:
+        answer = usual(request)
+        for job in stub.jobs.values():
+            job.images = min(job.images, 2)
+        return answer
+
+    stub.answer = two_at_most
+    normaliser = world.providers["fal"].target.normalise
+
+    def natively(request: EditRequest, *given: object, **named: object) -> Normalised:
+        made = normaliser(request, *given, **named)  # type: ignore[misc, arg-type]
+        parameters = {**made.parameters, "num_images": request.num_images}
+        return replace(made, calls=1, images_per_call=request.num_images, parameters=parameters)
+
+    target = replace(world.providers["fal"].target, normalise=natively)  # type: ignore[arg-type]
+    world.routes = replace(world.routes, rules=(RouteRule("*", (target,)),))
+    with world.gateway():
+        job = world.finished(world.edit(num_images=4).id)
+    assert job.state is state
+    charges = [each.charge_microusd for each in world.attempts(job.id)]
+    assert charges == [2 * PRICE_MICROUSD] * (2 if on_missing == "complete" else 1)
+    assert sum(charge or 0 for charge in charges) == world.bill()
+    if job.output is not None:
+        assert [image.seed for image in job.output.images] == [7, 8, 9, 10]
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_and_our_link_stays(make: MakeWorld) -> None:
+    world = make("fal")
+    bucket = Bucket("http://127.0.0.1:9", "pictures", "theirs", "their-secret")
+    with world.gateway():
+        job = world.finished(world.edit(bucket=bucket).id)
+    assert job.output is not None
+    assert [notice.parameter for notice in job.output.notices][-1:] == ["bucket"]
+    assert job.output.images[0].delivered_url is None

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from retouch.catalog import checkpoints_named
-from retouch.settings import ModelSettings, StoreSettings, read
+from retouch.errors import InvalidSetting
+from retouch.settings import HttpSettings, ModelSettings, RoutesSettings, StoreSettings, read
+from retouch.upstreams.routes_file import load_routes
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 
@@ -20,6 +22,8 @@ def examine(model: ModelSettings) -> None:
     """Print the report. Raises RetouchError for a checkpoint or device that does not exist."""
     checkpoints = checkpoints_named(model.model, accept_research_licence=True)
     for line in (*machine(), *devices(model.device)):
+        sys.stdout.write(f"{line}\n")
+    for line in providers():
         sys.stdout.write(f"{line}\n")
     for checkpoint in checkpoints:
         if checkpoint.block_cache:
@@ -41,6 +45,20 @@ def machine() -> Iterator[str]:
     writable = "" if os.access(existing, os.W_OK) else ", not writable"
     yield f"data folder {data}: {shutil.disk_usage(existing).free / 1e9:.1f} GB free{writable}"
     yield f"{os.cpu_count()} processors"
+
+
+def providers() -> Iterator[str]:
+    """What RETOUCH_ROUTES leads to, if it is set; nothing is contacted."""
+    path = read(RoutesSettings).routes
+    if path is None:
+        return
+    try:
+        file = load_routes(path, public_url=read(HttpSettings).public_url)
+    except InvalidSetting as error:
+        yield f"routes file {path} is wrong: {error.message}"
+        return
+    models = len(dict.fromkeys(rule.model for rule in file.rules))
+    yield f"routes file {path}: {models} models are led, to {', '.join(file.upstreams) or 'nobody'}"
 
 
 def devices(device: str) -> Iterator[str]:

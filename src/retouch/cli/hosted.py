@@ -18,6 +18,7 @@ from retouch.jobs.job import utc_now
 from retouch.service import Service
 from retouch.settings import HttpSettings, NetworkSettings, StoreSettings
 from retouch.storage.blobs import Blobs
+from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.upstreams.delivery import Delivery
 from retouch.upstreams.dispatch import Dispatcher
@@ -36,6 +37,7 @@ class Hosted:
     blobs: Blobs
     delivery: Delivery
     keys: UpstreamKeys
+    caller_buckets: CallerBuckets
 
     def gateway(self, service: Service) -> Gateway:
         """The gateway of this process, not started yet."""
@@ -47,6 +49,7 @@ class Hosted:
             delivery=self.delivery,
             account_name=Keys(self.database).name_of,
             clock=utc_now,
+            caller_buckets=self.caller_buckets,
         )
         return Gateway(f"gateway-{worker_name()}", parts, service.wakeups)
 
@@ -79,6 +82,6 @@ def open_hosted(  # noqa: PLR0917 - what it is made of
         routes.on_change(lambda file: file.lead(catalog))
         delivery = Delivery(blobs, Fetcher(network.allow_private))
         dispatch = Dispatcher(routes, database, delivery.sizes_of, utc_now)
-        yield Hosted(routes, dispatch, database, blobs, delivery, keys)
+        yield Hosted(routes, dispatch, database, blobs, delivery, keys, CallerBuckets(network.allow_private))
     finally:
         routes.close()

@@ -21,13 +21,16 @@ from retouch.database import Database
 from retouch.edit import EditOutput, EditRequest, Notice, OutputImage, Usage, seed_of_image
 from retouch.errors import (
     AllProvidersExhausted,
+    ForbiddenAddress,
     GenerationTimeout,
     InternalError,
     LeaseLost,
     RetouchError,
+    StorageUnavailable,
     Unavailable,
     UnknownJob,
     UpstreamOutcomeUnknown,
+    UpstreamResultLost,
 )
 from retouch.jobs import breakers
 from retouch.jobs.attempts import OPEN, Attempt, AttemptState
@@ -35,6 +38,7 @@ from retouch.jobs.breakers import BreakerState
 from retouch.jobs.job import Clock, Job, Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
+from retouch.storage.caller_bucket import CallerBuckets
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.call_run import CallRun, CallTools, Made, Next, Spot, Verdict
 from retouch.upstreams.choice import Plan, plan
@@ -67,6 +71,7 @@ class Parts:
     delivery: Delivery
     account_name: Callable[[str], str]
     clock: Clock
+    caller_buckets: CallerBuckets = field(default_factory=CallerBuckets)
     pace: Pace = field(default_factory=Pace)
     slots: Slots = field(default_factory=Slots)
 
@@ -221,8 +226,17 @@ class EditRun:
                 else:
                     verdicts = self._race(tools, (target, connection), backup, missing, chosen)
             made += [each for each in verdicts if isinstance(each, Made)]
+            self._refuse_too_few(tools, verdicts)
             if any(isinstance(each, Next) for each in verdicts) or not verdicts:
                 left = [each for each in left if each is not target]
+
+    def _refuse_too_few(self, tools: CallTools, verdicts: Sequence[Verdict]) -> None:
+        """Raise when a provider has made fewer images than it was asked for and the operator does not want the rest."""
+        for each in verdicts:
+            if tools.settings.on_missing == "fail" and isinstance(each, Made) and len(each.images) < each.spot.images:
+                raise UpstreamResultLost(
+                    f"'{each.attempt.target}' made {len(each.images)} of {each.spot.images} images."
+                )
 
     def _backup(self, chosen: Plan, left: Sequence[Target]) -> tuple[Target, Connection] | None:
         """Who is asked as well when the first target takes long: only where what has not begun is cancelled free."""
@@ -421,13 +435,33 @@ class EditRun:
                     seed_of_image(each.result.seed if each.result.seed is not None else each.spot.seed, offset),
                     image.unsafe,
                 )
-        images = tuple(outputs[index] for index in sorted(outputs))
+        images = self._put_into_bucket(tuple(outputs[index] for index in sorted(outputs)))
         usage = Usage(len(images), sum(image.width * image.height for image in images), steps=0, device_ms=0)
         charges = {each.attempt.id: each.charge_microusd for each in made}
         parts.service.finish(self.lease, self._output(made, images, time.monotonic() - began), usage, charges=charges)
         for key in raw:  # not before: until then another server may have to go on from it
             parts.blobs.delete(key)
         logger.info("job finished", job=self.id, target=made[0].attempt.target, charge_microusd=sum(charges.values()))
+
+    def _put_into_bucket(self, images: tuple[OutputImage, ...]) -> tuple[OutputImage, ...]:
+        """Each with its link in the caller's bucket, where one was given; what cannot be put there keeps ours."""
+        bucket = self._parts.service.bucket_of(self.lease)
+        if bucket is None:
+            return images
+        put: list[OutputImage] = []
+        for number, image in enumerate(images, 1):
+            suffix = image.blob.rpartition(".")[2]
+            name = f"{self.id}.{suffix}" if number == 1 else f"{self.id}-{number}.{suffix}"
+            try:
+                data = self._parts.blobs.get(image.blob).data
+                link = self._parts.caller_buckets.put(bucket, name, data, image.media_type)
+                put.append(replace(image, delivered_url=link))
+            except (ForbiddenAddress, StorageUnavailable) as error:
+                logger.warning("an image was not put into its caller's bucket", job=self.id, reason=error.code)
+                detail = f"The image is not in the bucket: {error.message} Its link leads to this server."
+                self._notices.append(Notice("bucket", "ignored", detail))
+                put.append(image)
+        return tuple(put)
 
     def _output(self, made: Sequence[Made], images: tuple[OutputImage, ...], stage_out_s: float) -> EditOutput:
         first = made[0]

@@ -104,7 +104,8 @@ class GatewaySettings:
 
     deadline_s: of one edit, from its first attempt. on_unknown: what happens when nobody can say whether a submit was
     taken. keep_unknown_hold: book what such a submit would have cost, instead of nothing. pay_again: a result that is
-    no image may be made again elsewhere. max_in_flight: edits of this process at all upstreams together.
+    no image may be made again elsewhere. on_missing: whether the rest is asked for when fewer images came than were
+    asked for. max_in_flight: edits of this process at all upstreams together.
     """
 
     public_url: str | None = None
@@ -112,6 +113,7 @@ class GatewaySettings:
     on_unknown: Literal["fail", "repeat"] = "fail"
     keep_unknown_hold: bool = False
     pay_again: bool = False
+    on_missing: Literal["complete", "fail"] = "complete"
     max_in_flight: int = 64
 
 

@@ -221,12 +221,14 @@ def _gateway(table: Table, public_url: str | None) -> GatewaySettings:
     if url is not None and not url.startswith(("http://", "https://")):
         table.problem("public_url", "'public_url' must begin with http:// or https://.")
     on_unknown = table.word("on_unknown", ("fail", "repeat"), plain.on_unknown)
+    on_missing = table.word("on_missing", ("complete", "fail"), plain.on_missing)
     made = GatewaySettings(
         public_url=None if url is None else url.rstrip("/"),
         deadline_s=table.number("deadline_s", plain.deadline_s, least=1) or plain.deadline_s,
         on_unknown="repeat" if on_unknown == "repeat" else "fail",
         keep_unknown_hold=table.switch("keep_unknown_hold"),
         pay_again=table.switch("pay_again"),
+        on_missing="fail" if on_missing == "fail" else "complete",
         max_in_flight=table.count("max_in_flight", plain.max_in_flight) or plain.max_in_flight,
     )
     table.end()
