@@ -104,7 +104,7 @@ class HttpSettings(_Component):
 
 
 class StoreSettings(_Component):
-    """Where jobs, keys and pictures are kept."""
+    """Where jobs, keys and images are kept."""
 
     data: Path = Field(default_factory=default_data_folder, description="folder for the database and all files")
     database: str | None = Field(None, description="postgresql://… or sqlite:///…; default: a file in the data folder")

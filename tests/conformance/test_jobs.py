@@ -160,7 +160,7 @@ def test_a_job_that_comes_back_does_not_turn_the_clock_back(world: Deployment, s
     assert world.submit(BEN).fair_tag == leases[4].job.fair_tag > 0
 
 
-def test_four_pictures_take_four_turns(world: Deployment, strict_turns: None) -> None:
+def test_four_images_take_four_turns(world: Deployment, strict_turns: None) -> None:
     for _ in range(2):
         world.service.submit(ANNE, an_edit("anne", num_images=4), DELIVERY)
     for _ in range(5):

@@ -199,7 +199,7 @@ def test_an_edit_cancelled_between_steps_leaves_no_trace_in_the_others() -> None
 
 
 @pytest.mark.parametrize("name", ["edit", "plus"])
-def test_bad_words_and_pictures_end_one_edit_with_the_field_named(name: str) -> None:
+def test_bad_words_and_images_end_one_edit_with_the_field_named(name: str) -> None:
     engine = Engine(load(name))
     fields = {
         engine.add(spec("word " * 200), [WIDE]): "prompt",

@@ -135,7 +135,7 @@ def test_an_old_worker_that_comes_back_changes_nothing(bench: Deployment) -> Non
     assert bench.job(job.id) == done
 
 
-def test_a_worker_that_wakes_up_with_a_stored_picture_may_not_finish(bench: Deployment) -> None:
+def test_a_worker_that_wakes_up_with_a_stored_image_may_not_finish(bench: Deployment) -> None:
     job = bench.submit(steps=2)
     with gated_worker(bench, "uploaded") as worker:
         worker.wait_at_station()

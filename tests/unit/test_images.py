@@ -1,4 +1,4 @@
-"""Pictures of every kind come out upright, in sRGB and whole; what is no picture is refused by name."""
+"""Images of every kind come out upright, in sRGB and whole; what is no image is refused by name."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_readable_formats_are_the_tested_ones() -> None:
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_camera_says(file_format: str, orientation: int) -> None:
+def test_an_image_is_turned_as_its_camera_says(file_format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = (
@@ -103,7 +103,7 @@ def test_a_picture_is_turned_as_its_camera_says(file_format: str, orientation: i
     assert difference(images.decode(data), upright) < 5
 
 
-def test_a_broken_exif_block_does_not_spoil_the_picture() -> None:
+def test_a_broken_exif_block_does_not_spoil_the_image() -> None:
     data = saved(photo(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff\xff\xff\xff\xff")
     assert images.probe(data).width == 48
     assert images.decode(data).shape == (32, 48, 3)
@@ -259,7 +259,7 @@ def test_a_profile_that_does_not_fit_is_left_aside(profile: bytes) -> None:
     assert images.decode(saved(Image.new("RGB", (4, 4), RED), "PNG", icc_profile=profile))[0, 0].tolist() == list(RED)
 
 
-def test_a_profile_of_colours_on_a_grey_picture_is_left_aside() -> None:
+def test_a_profile_of_colours_on_a_grey_image_is_left_aside() -> None:
     assert (
         images.decode(saved(Image.new("L", (4, 4), 77), "PNG", icc_profile=swapping_profile()))[0, 0].tolist()
         == [77] * 3
@@ -310,7 +310,7 @@ FOREIGN = [
 
 @pytest.mark.parametrize(("data", "said"), FOREIGN)
 @pytest.mark.parametrize("read", [images.probe, images.decode, images.decode_mask])
-def test_what_is_no_readable_picture_is_refused_by_name(read, data: bytes, said: str) -> None:
+def test_what_is_no_readable_image_is_refused_by_name(read, data: bytes, said: str) -> None:
     with pytest.raises(UnsupportedImageFormat) as caught:
         read(data, field="images[2]")
     assert caught.value.field == "images[2]"
@@ -338,7 +338,7 @@ def test_zero_bytes_are_an_empty_image(read) -> None:
 
 @pytest.mark.parametrize(("file_format", "name", "options"), READABLE)
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
-def test_a_picture_that_is_cut_off_is_refused(file_format: str, name: str, options: dict, part: float) -> None:
+def test_an_image_that_is_cut_off_is_refused(file_format: str, name: str, options: dict, part: float) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     data = saved(noise, file_format, **options)
     with pytest.raises(InvalidImage, match=r"images\[1\].*damaged or cut off") as caught:
@@ -561,7 +561,7 @@ def bombs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", bombs())
 @pytest.mark.parametrize("read", [images.probe, images.decode, images.decode_mask])
-def test_a_picture_with_too_many_pixels_is_refused(read, kind: str) -> None:
+def test_an_image_with_too_many_pixels_is_refused(read, kind: str) -> None:
     with pytest.raises(ImageTooLarge) as caught:
         read(bombs()[kind], field="images[1]")
     assert caught.value.field == "images[1]"
@@ -600,12 +600,12 @@ def test_a_limit_of_the_caller_is_kept_to_the_pixel() -> None:
         images.probe(data, max_pixels=48 * 32 - 1)
 
 
-def test_a_picture_of_the_largest_size_is_read_without_a_warning() -> None:
+def test_an_image_of_the_largest_size_is_read_without_a_warning() -> None:
     assert images.probe(png_of(10_000, 10_000, 8, 2, b"")).width == 10_000
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "BMP"])
-def test_a_header_is_read_without_the_picture_behind_it(file_format: str) -> None:
+def test_a_header_is_read_without_the_image_behind_it(file_format: str) -> None:
     data = saved(Image.fromarray(random_pixels(400, 300)), file_format)
     cut = data[: len(data) // 2]
     assert images.probe(cut).width == 400
@@ -613,7 +613,7 @@ def test_a_header_is_read_without_the_picture_behind_it(file_format: str) -> Non
         images.decode(cut)
 
 
-def test_pictures_can_be_decoded_on_many_threads() -> None:
+def test_images_can_be_decoded_on_many_threads() -> None:
     files = [
         saved(photo(40 + n, 30 + n), file_format, **options) for n, (file_format, _, options) in enumerate(READABLE)
     ] * 6
@@ -643,7 +643,7 @@ def test_a_deep_mask_is_scaled() -> None:
     assert images.decode_mask(png_of(2, 1, 16, 0, deep_rows(np.array([[0, 65535]])))).tolist() == [[0, 255]]
 
 
-def test_a_mask_is_turned_like_its_picture() -> None:
+def test_a_mask_is_turned_like_its_image() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     mask = Image.new("L", (2, 1), 0)
@@ -721,7 +721,7 @@ def test_a_png_holds_three_chunks_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("file_format", OutputFormat)
-def test_nothing_but_the_picture_is_written(file_format: OutputFormat) -> None:
+def test_nothing_but_the_image_is_written(file_format: OutputFormat) -> None:
     exif = Image.Exif()
     exif[0x010E] = "SECRET-PLACE"
     source = saved(photo(), "JPEG", exif=exif, comment=b"SECRET-COMMENT", icc_profile=swapping_profile())

@@ -59,15 +59,22 @@ class Recorder:
         file = code.co_filename.removeprefix(SOURCES)
         if self._walk is None and f"{file}:{code.co_name}" == self._begin:
             self._walk = {}
-        if self._walk is not None and self._threads.match(threading.current_thread().name) and _is_call(frame):
+        if self._walk is None or file in self._walk:
+            return
+        if self._threads.match(threading.current_thread().name) and _is_call(frame):
             self._walk[file] = None
 
 
 def _is_call(frame: FrameType) -> bool:
-    """Whether a function begins here, called by ours or by what runs ours; not a coroutine that goes on."""
+    """Whether a function begins here that no library calls back; not a coroutine that goes on."""
     if frame.f_code.co_code[frame.f_lasti + 1] != 0:  # the argument of RESUME: 0 where a function begins
         return False
-    return frame.f_back is None or CALLBACKS.search(frame.f_back.f_code.co_filename) is None
+    caller = frame.f_back
+    while caller is not None:
+        if CALLBACKS.search(caller.f_code.co_filename):
+            return False
+        caller = caller.f_back
+    return True
 
 
 @contextmanager

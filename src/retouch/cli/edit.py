@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from retouch import sizes
-from retouch.catalog import MODELS, Checkpoint, Model, Route, checkpoint_named
+from retouch.catalog import MODELS, Route, checkpoint_named
 from retouch.cli.loras import fast_lora_file, lora_of_argument, own_lora, with_fast_lora
 from retouch.cli.memory import bound_kernel_cache
 from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
@@ -52,11 +52,11 @@ def edit(  # noqa: PLR0917 - one settings class for each component
     acceleration: Acceleration,
     named_loras: Sequence[str] = (),
 ) -> None:
-    """Write the edited picture to `out` and print its seed. Raises RetouchError, and then writes nothing."""
-    *pictures, instruction = arguments
-    if not pictures:
+    """Write the edited image to `out` and print its seed. Raises RetouchError, and then writes nothing."""
+    *images, instruction = arguments
+    if not images:
         raise InvalidSetting(
-            'Give at least one picture and then the instruction: retouch edit photo.jpg "make it grayscale".'
+            'Give at least one image and then the instruction: retouch edit photo.jpg "make it grayscale".'
         )
     check_words(instruction)
     output_format = format_of(out)
@@ -69,7 +69,7 @@ def edit(  # noqa: PLR0917 - one settings class for each component
     asked = EditRequest(
         model=checkpoint.name,
         prompt=instruction,
-        images=tuple(ImageInput(blob=name, field=name) for name in pictures),
+        images=tuple(ImageInput(blob=name, field=name) for name in images),
         size=sizes.parse(size=size),
         seed=seed,
         steps=steps,
@@ -78,10 +78,11 @@ def edit(  # noqa: PLR0917 - one settings class for each component
         output_format=output_format,
         loras=tuple(lora_of_argument(name) for name in named_loras),
     )
-    request, notices = Route(_any_model(checkpoint), checkpoint).complete(asked)
+    widest = replace(MODELS[0], id=checkpoint.name)  # the limits of the widest public row, under the checkpoint's name
+    request, notices = Route(widest, checkpoint).complete(asked)
     console = Console(stderr=True)
     staged = stage_in(
-        request, checkpoint, lambda image: read_picture(image.blob or ""), partial(own_lora, store, network)
+        request, checkpoint, lambda image: read_image(image.blob or ""), partial(own_lora, store, network)
     )
     for notice in (*notices, *staged.notices):
         console.print(notice.detail, style="dim", highlight=False)
@@ -110,16 +111,16 @@ def edit(  # noqa: PLR0917 - one settings class for each component
     ):
         console.print(notice.detail, style="dim", highlight=False)
     finished = run(Engine(loaded()), staged, console)
-    picture = finish_image(finished.pixels, staged)
-    _, remarks = checks.check_outputs(request, [picture], job="edit")
+    image = finish_image(finished.pixels, staged)
+    _, remarks = checks.check_outputs(request, [image], job="edit")
     for notice in (*finished.notices, *remarks):
         console.print(notice.detail, style="dim", highlight=False)
-    write_picture(out, marks.encode(picture, request.output_format, request.output_quality))
-    sys.stdout.write(f"{out}  {picture.shape[1]}x{picture.shape[0]}  seed {request.seed}\n")
+    write_image(out, marks.encode(image, request.output_format, request.output_quality))
+    sys.stdout.write(f"{out}  {image.shape[1]}x{image.shape[0]}  seed {request.seed}\n")
 
 
 def run(engine: Engine, staged: Staged, console: Console) -> Finished:
-    """Drive the engine to the one picture, with a progress bar. Raises what the edit failed with."""
+    """Drive the engine to the one image, with a progress bar. Raises what the edit failed with."""
     [spec] = staged.specs
     columns = (
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
@@ -154,7 +155,7 @@ def judge(pipeline: Pipeline, prompt: str) -> float:
 
 
 def format_of(out: Path) -> OutputFormat:
-    """The picture format a file name asks for; raises NotOneOf."""
+    """The image format a file name asks for; raises NotOneOf."""
     name = FORMATS.get(out.suffix.lower())
     if name is None:
         raise NotOneOf("out", out.name, tuple(FORMATS))
@@ -182,20 +183,15 @@ def check_place(out: Path) -> None:
         raise InvalidSetting(f"The file '{out}' cannot be written: permission denied.")
 
 
-def read_picture(name: str) -> bytes:
+def read_image(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise InvalidSetting(f"The picture '{name}' cannot be read: {error.strerror}.") from None
+        raise InvalidSetting(f"The image '{name}' cannot be read: {error.strerror}.") from None
 
 
-def write_picture(out: Path, data: bytes) -> None:
+def write_image(out: Path, data: bytes) -> None:
     try:
         out.write_bytes(data)
     except OSError as error:
         raise InvalidSetting(f"The file '{out}' cannot be written: {error.strerror}.") from None
-
-
-def _any_model(checkpoint: Checkpoint) -> Model:
-    """Limits of the command line: the widest public row, under the checkpoint's name."""
-    return replace(MODELS[0], id=checkpoint.name)

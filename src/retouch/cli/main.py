@@ -36,7 +36,7 @@ EVERY_OPTION = "Every option is also a variable: --public-url is RETOUCH_PUBLIC_
 
 app = typer.Typer(
     name="retouch",
-    help="Edit pictures by instruction: a server for Qwen-Image-Edit that speaks the protocols of the hosted services.",
+    help="Edit images by instruction: a server for Qwen-Image-Edit that speaks the protocols of the hosted services.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -129,10 +129,10 @@ def edit(
     loras: Any,
     *,
     arguments: Annotated[
-        list[str], typer.Argument(metavar="IN… INSTRUCTION", help="One or more pictures, then what to do with them.")
+        list[str], typer.Argument(metavar="IN… INSTRUCTION", help="One or more images, then what to do with them.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write: .png, .jpg, .webp, .avif or .gif.")],
-    seed: Annotated[int | None, typer.Option(help="Same seed, same picture. [default: a random one]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same image. [default: a random one]")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoise steps. [default: the model's own]")] = None,
     size: Annotated[
         str | None,
@@ -149,7 +149,7 @@ def edit(
         typer.Option(metavar="PATH[=SCALE]", help="LoRA to apply: a file, a hub repository or a link; repeatable."),
     ] = None,
 ) -> None:
-    """Edit pictures here and now, with no server and no database."""
+    """Edit images here and now, with no server and no database."""
     from retouch.cli.edit import edit as edit_once
 
     edit_once(

@@ -1,4 +1,4 @@
-"""Bytes of picture files to RGB pixels and back.
+"""Bytes of image files to RGB pixels and back.
 
 Formats, limits, orientation, colour and metadata are settled here, so that everything behind it sees only
 upright `Pixels`. It does not fetch, store, or decide sizes.

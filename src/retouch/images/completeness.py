@@ -1,4 +1,4 @@
-"""Whether a picture file is whole, told from its structure: nothing is decoded and little of it is in memory.
+"""Whether an image file is whole, told from its structure: nothing is decoded and little of it is in memory.
 
 For files that are passed on as they came. `decoding.py` judges the pixels of those that are worked on.
 """

@@ -1,4 +1,4 @@
-"""Picture files to pixels: limits first, then upright, first frame, sRGB, on white.
+"""Image files to pixels: limits first, then upright, first frame, sRGB, on white.
 
 `probe` reads headers only and is cheap enough for every upload; `decode` and `decode_mask` do the work.
 Nothing here trusts a file: its size is known before anything of that size is allocated.
@@ -35,14 +35,14 @@ _MOSTLY: Final = 0.9  # share of a drawn mask that is black or white; the rest a
 
 _SCALES: Final = ((8, 2.0), (4, 1.75), (2, 1.5))
 """By what a JPEG may be decoded smaller, and how much larger than needed it must still be. At the needed size the
-result is 47 to 54 dB from what the whole picture gives, see benchmarks/LOG.md."""
+result is 47 to 54 dB from what the whole image gives, see benchmarks/LOG.md."""
 
 # Pillow's own guard is a warning up to twice its limit and an error above. Both become our ImageTooLarge;
-# the limit is ours so that a legal picture never meets the warning.
+# the limit is ours so that a legal image never meets the warning.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
-# Pillow tells of damaged EXIF and TIFF tags by warnings. A picture that decodes is fine, one that does not
+# Pillow tells of damaged EXIF and TIFF tags by warnings. An image that decodes is fine, one that does not
 # is refused below; a caller's file must not write into the server's log either way.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -77,7 +77,7 @@ class ImageHeader:
 
 
 def probe(data: bytes, *, field: str = "images[0]", max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Read the header of `data` without decoding the picture.
+    """Read the header of `data` without decoding the image.
 
     Raises InvalidImage (empty or broken header), UnsupportedImageFormat or ImageTooLarge, all naming `field`.
     """
@@ -200,7 +200,7 @@ def _size_of(data: bytes, name: str) -> tuple[int, int]:
 def _shrink(image: Image.Image, at_least: tuple[float, float]) -> None:
     """Let libjpeg leave out the finest details where a resize would drop them: a fraction of the work.
 
-    Only by what divides both sides: then the smaller picture covers exactly what the file shows.
+    Only by what divides both sides: then the smaller image covers exactly what the file shows.
     """
     width, height = image.size
     wide, high = at_least[::-1] if _orientation(image) in _SIDEWAYS else at_least
@@ -238,9 +238,9 @@ def _too_large(field: str, max_pixels: int, size: tuple[int, int] | None = None)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; a broken EXIF block is not worth refusing a good picture for.
+    """The EXIF orientation, 1 to 8; a broken EXIF block is not worth refusing a good image for.
 
-    Asked through the parent class, because PNG's own method decodes the whole picture to look behind it.
+    Asked through the parent class, because PNG's own method decodes the whole image to look behind it.
     """
     try:
         value = Image.Image.getexif(image).get(_ORIENTATION, 1)

@@ -42,7 +42,7 @@ def encode(
     *,
     xmp: bytes | None = None,
 ) -> bytes:
-    """The picture file of `pixels`, uint8 (height, width, 3).
+    """The image file of `pixels`, uint8 (height, width, 3).
 
     format: png, jpeg, webp, avif or gif; an `edit.OutputFormat` is such a word. quality: 0 to 100, for jpeg,
     webp and avif; png is lossless and gif has its palette. xmp: a packet to embed; gif has no place for it that others
@@ -54,7 +54,7 @@ def encode(
     height, width = pixels.shape[:2]
     if max(width, height) > MAX_SIDES[format]:
         raise ImageTooLarge(
-            f"A picture of {width} × {height} pixels does not fit in {format}: "
+            f"An image of {width} × {height} pixels does not fit in {format}: "
             f"its longest side may be {MAX_SIDES[format]}.",
             field="output_format",
             max_width=MAX_SIDES[format],

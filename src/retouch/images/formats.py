@@ -85,7 +85,9 @@ def describe(data: bytes) -> str:
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<"):
         return "SVG" if b"<svg" in start else "a web page or XML"
-    return "text" if _is_text(data[:512]) else "an unknown format"
+    start = data[:512]
+    is_text = b"\x00" not in start and all(byte >= 32 or byte in b"\t\r\n\f" for byte in start)
+    return "text" if is_text else "an unknown format"
 
 
 def declared_size(name: str, data: bytes) -> tuple[int, int] | None:
@@ -125,10 +127,6 @@ def _brands(data: bytes) -> set[bytes]:
         return set()
     end = min(int.from_bytes(data[:4], "big"), 256)
     return {data[8:12], *(data[at : at + 4] for at in range(16, end, 4))}
-
-
-def _is_text(start: bytes) -> bool:
-    return b"\x00" not in start and all(byte >= 32 or byte in b"\t\r\n\f" for byte in start)
 
 
 def plain_png(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The two arrays that stand for a picture, changing their size, and laying one over another. No file formats here."""
+"""The two arrays that stand for an image, changing their size, and laying one over another. No file formats here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-"""A picture: (height, width, 3) uint8, sRGB, C-contiguous."""
+"""An image: (height, width, 3) uint8, sRGB, C-contiguous."""
 
 Mask: TypeAlias = npt.NDArray[np.uint8]
 """Where to edit: (height, width) uint8, 255 = edit here, 0 = keep, between = blend."""
@@ -57,7 +57,7 @@ def composite(edited: Pixels, source: Pixels, mask: Mask) -> Pixels:
 
 
 def cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """The middle of a picture in the shape of `size`, which is (width, height), as large as it fits, resized to it."""
+    """The middle of an image in the shape of `size`, which is (width, height), as large as it fits, resized to it."""
     height, width = pixels.shape[:2]
     shape = size[0] / size[1]
     inner = (min(width, max(1, round(height * shape))), min(height, max(1, round(width / shape))))

@@ -30,7 +30,7 @@ async def history(
     pending: asyncio.Future[tuple[JobEvent, ...] | None] | None = None
     try:
         while True:
-            pending = pending or asyncio.ensure_future(_next(changes))
+            pending = pending or asyncio.ensure_future(anext(changes, None))
             done, _ = await asyncio.wait((pending,), timeout=pause_s)
             if not done:
                 yield ()
@@ -42,10 +42,6 @@ async def history(
     finally:
         if pending is not None:
             pending.cancel()
-
-
-async def _next(changes: AsyncIterator[tuple[JobEvent, ...]]) -> tuple[JobEvent, ...] | None:
-    return await anext(changes, None)
 
 
 def has_ended(events: Sequence[JobEvent]) -> bool:

@@ -17,9 +17,7 @@ MAX_BYTES = 20_000
 
 
 def read_upstream_options(value: object) -> dict[str, Mapping[str, Any]]:
-    """The options as a face has found them: an object, the text of one, or None. Raises InvalidRequest naming them."""
-    if value is None:
-        return {}
+    """The options of a call that has some: an object, or the text of one. Raises InvalidRequest naming them."""
     if isinstance(value, str):
         try:
             value = orjson.loads(value)

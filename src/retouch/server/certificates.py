@@ -90,7 +90,7 @@ def ensure(files: TlsFiles, names: Iterable[str], now: datetime | None = None) -
     A new authority is made only when the old one may not sign for these names or ends; clients must then be
     given the new one, which is logged.
     """
-    now, wanted = now or datetime.now(UTC), _general_names(names)
+    now, wanted = now or datetime.now(UTC), tuple(map(_general_name, names))
     files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _one_at_a_time(files.folder):
         authority = _read(files.authority, files.authority_key)
@@ -124,10 +124,6 @@ def renew_daily(
             context().load_cert_chain(ensure(files, names).server)
         except OSError:
             logger.exception("the certificate could not be looked after; another try follows in a day")
-
-
-def _general_names(names: Iterable[str]) -> tuple[x509.GeneralName, ...]:
-    return tuple(_general_name(name) for name in names)
 
 
 def _general_name(name: str) -> x509.GeneralName:

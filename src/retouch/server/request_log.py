@@ -43,7 +43,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = _request_id(scope)
+        given = Headers(scope=scope).get(ID_HEADER, "")  # the caller's own id, when it is a harmless one
+        request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         # A route may put a better id there, such as its job's; `FaceMount` adds the header names of its face.
         state["request_id"] = request_id
@@ -87,12 +88,6 @@ class FaceMount:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})[self.HEADERS] = self._request_id_headers
         await self._app(scope, receive, send)
-
-
-def _request_id(scope: Scope) -> str:
-    """The caller's own id when it is a harmless one, else a new one."""
-    given = Headers(scope=scope).get(ID_HEADER, "")
-    return given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 async def _answer_internal_error(send: Send) -> None:

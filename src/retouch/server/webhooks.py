@@ -1,7 +1,7 @@
 """Sends the webhooks that ended jobs owe, with retries that survive restarts.
 
 Which jobs owe one, and when it is tried again, is kept in the database (`jobs/outbox.py`); what it says is the
-face's matter. Every address is judged when the connection is made, as those of pictures are.
+face's matter. Every address is judged when the connection is made, as those of images are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BUSY_S = 60.0
 
 
 class Webhooks:
-    """The sender of one server process; several may share a database. allow_private: as for pictures."""
+    """The sender of one server process; several may share a database. allow_private: as for images."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ def emulate(
 
 
 def _fitted(pixels: Pixels, size: tuple[int, int] | None) -> Pixels:
-    """Resized; of a picture in another shape the middle is taken, for nothing is to be stretched."""
+    """Resized; of an image in another shape the middle is taken, for nothing is to be stretched."""
     if size is None:
         return pixels
     if shapes_differ(pixels.shape[1] / pixels.shape[0], size[0] / size[1]):

@@ -41,12 +41,12 @@ from retouch.jobs.job import Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
-from retouch.worker.device_time import DeviceTime
 from retouch.worker.leased import LeasedJob, LeasedJobs
 from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.policy import JobPolicy
 from retouch.worker.priority import work_in_the_background
 from retouch.worker.settings import WorkerSettings
+from retouch.worker.shared_device import DeviceTime
 from retouch.worker.staging import FindLora, ReadInput, finish_image, stage_in
 
 logger = structlog.get_logger(__name__)

@@ -54,7 +54,7 @@ def test_the_version_is_printed(retouch: Retouch) -> None:
     assert (code, out.split()[0]) == (0, "retouch")
 
 
-def test_an_edit_writes_the_picture_and_tells_its_seed(retouch: Retouch, photo: Path, tmp_path: Path) -> None:
+def test_an_edit_writes_the_image_and_tells_its_seed(retouch: Retouch, photo: Path, tmp_path: Path) -> None:
     out_file = tmp_path / "out.png"
     code, out, _ = retouch("edit", str(photo), "make it grey", "-o", str(out_file), "--model", "null", "--seed", "7")
     assert code == 0

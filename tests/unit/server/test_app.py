@@ -12,7 +12,7 @@ from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputIm
 from retouch.protocols import authentication
 from retouch.protocols.dependencies import AppDependencies
 from retouch.server.request_log import RequestLog
-from retouch.worker.device_time import BUSY, WAITED
+from retouch.worker.shared_device import BUSY, WAITED
 
 
 async def test_health_is_ok_as_soon_as_the_process_is_up(client: httpx2.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""From a request to specs and pixels, and from the engine's picture to the one that is delivered."""
+"""From a request to specs and pixels, and from the engine's image to the one that is delivered."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_seeds_count_up_within_the_range_their_request_came_from(seed: int, inde
     assert seed_of_image(seed, index) == expected
 
 
-def test_each_picture_has_a_spec_of_its_own_that_differs_in_the_seed_only() -> None:
+def test_each_image_has_a_spec_of_its_own_that_differs_in_the_seed_only() -> None:
     one = staged("wide", num_images=3, seed=41)
     assert [spec.seed for spec in one.specs] == [41, 42, 43]
     assert len({(spec.prompt, spec.width, spec.height, spec.steps) for spec in one.specs}) == 1
@@ -73,7 +73,7 @@ def shape(one: Staged) -> float:
     return width / height
 
 
-def test_the_shape_follows_the_last_picture_or_the_masked_or_the_chosen_one() -> None:
+def test_the_shape_follows_the_last_image_or_the_masked_or_the_chosen_one() -> None:
     assert shape(staged("wide", "tall")) < 1
     assert shape(staged("wide", "tall", mask="mask")) > 1
     assert shape(staged("wide", "tall", size=SizeRequest(reference_image=0))) > 1
@@ -88,7 +88,7 @@ def test_an_error_names_the_input_it_is_about() -> None:
     assert error.value.field == "mask"
 
 
-def test_without_a_mask_the_picture_is_only_brought_to_its_size() -> None:
+def test_without_a_mask_the_image_is_only_brought_to_its_size() -> None:
     one = staged("wide", size=SizeRequest(width=100, height=50))
     made = np.full((64, 112, 3), 9, dtype=np.uint8)
     finished = finish_image(made, one)
@@ -96,7 +96,7 @@ def test_without_a_mask_the_picture_is_only_brought_to_its_size() -> None:
     assert (finished == 9).all()
 
 
-def test_a_mask_of_grey_blends_the_picture_with_its_source() -> None:
+def test_a_mask_of_grey_blends_the_image_with_its_source() -> None:
     grey = images.encode(np.full((64, 128, 3), 128, dtype=np.uint8), "png")
     FILES["grey"] = grey
     one = staged("wide", mask="grey", size=SizeRequest(width=128, height=64))

@@ -18,8 +18,8 @@ from retouch.errors import EditTimeout, InternalError, LeaseLost, UnsupportedPar
 from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease
 from retouch.storage.blob_keys import read_key
-from retouch.worker.device_time import BUSY, WAITED
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
+from retouch.worker.shared_device import BUSY, WAITED
 from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline, png
 from tests.waiting import until
 
@@ -28,7 +28,7 @@ HASTY = WorkerSettings(
 )
 
 
-def test_a_job_ends_with_its_picture_its_timings_and_its_usage(bench: Deployment) -> None:
+def test_a_job_ends_with_its_image_its_timings_and_its_usage(bench: Deployment) -> None:
     job = bench.submit(steps=3, size=SizeRequest(width=96, height=80))
     with bench.worker():
         done = bench.finished(job.id)
@@ -88,7 +88,7 @@ def test_the_same_request_and_seed_give_the_same_bytes(bench: Deployment) -> Non
     assert first == second
 
 
-def test_several_pictures_have_seeds_that_count_up(bench: Deployment) -> None:
+def test_several_images_have_seeds_that_count_up(bench: Deployment) -> None:
     job = bench.submit(num_images=3, seed=2**31 - 2, steps=2)
     with bench.worker():
         done = bench.finished(job.id)
@@ -328,7 +328,7 @@ def lease_of(bench: Deployment, job_id: str) -> Lease:
     return Lease(job, "worker-a", job.attempt)
 
 
-def test_a_picture_waits_for_a_store_that_is_away(bench: Deployment) -> None:
+def test_an_image_waits_for_a_store_that_is_away(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=1)
     files, aside = bench.folder / "files", bench.folder / "aside"

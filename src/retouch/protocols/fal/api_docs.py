@@ -166,7 +166,8 @@ def document(endpoints: tuple[Endpoint, ...], face: str) -> dict[str, Any]:
     paths: dict[str, Any] = {}
     schemas: dict[str, Any] = dict(_SHARED_SCHEMAS)
     for endpoint in endpoints:
-        name = _schema_name(endpoint)
+        words = endpoint.id.removeprefix("fal-ai/").replace("/", "-").split("-")
+        name = "".join(word.capitalize() for word in words)
         schemas[f"{name}Input"] = input_schema(endpoint)
         schemas[f"{name}Output"] = output_schema(endpoint)
         paths |= _paths(endpoint, name)
@@ -282,11 +283,6 @@ def _paths(endpoint: Endpoint, name: str) -> dict[str, Any]:
             "put": {"parameters": [request_id], "responses": {"202": answer("Cancelled", "It is being stopped.")}}
         },
     }
-
-
-def _schema_name(endpoint: Endpoint) -> str:
-    words = endpoint.id.removeprefix("fal-ai/").replace("/", "-").split("-")
-    return "".join(word.capitalize() for word in words)
 
 
 def _object(required: tuple[str, ...], **properties: dict[str, Any]) -> dict[str, Any]:

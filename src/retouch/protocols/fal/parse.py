@@ -94,7 +94,7 @@ def parse_query(endpoint: Endpoint, query: Sequence[tuple[str, str]]) -> dict[st
 
 def parse_edit(endpoint: Endpoint, body: Mapping[str, Any]) -> ParsedEdit:
     """The edit that a body asks for; raises InvalidBody with every problem, InvalidRequest for an impossible size."""
-    options = read_upstream_options(body.get(NAME))
+    options = body.get(NAME)
     values: Mapping[str, Any] = check_body(endpoint, {name: value for name, value in body.items() if name != NAME})
     images, acceleration = values["images"], values.get("acceleration")
     request = EditRequest(
@@ -112,7 +112,7 @@ def parse_edit(endpoint: Endpoint, body: Mapping[str, Any]) -> ParsedEdit:
         enable_safety_checker=values.get("enable_safety_checker", True),
         enable_prompt_expansion=values.get("enable_prompt_expansion", False),
         loras=values.get("loras", ()),
-        upstream_options=options,
+        upstream_options={} if options is None else read_upstream_options(options),
     )
     return ParsedEdit(request, (images,) if isinstance(images, str) else tuple(images), bool(values.get("inline")))
 

@@ -58,14 +58,13 @@ class _Inbox:
         """Take a message of `size` bytes; whether an older one had to go."""
         self.waiting.append((message, size))
         dropped = False
-        while len(self.waiting) > 1 and self._too_full():
+        while len(self.waiting) > 1 and (
+            len(self.waiting) > self.most or sum(size for _, size in self.waiting) > self.max_bytes
+        ):
             self.waiting.popleft()
             dropped = True
         self.came.set()
         return dropped
-
-    def _too_full(self) -> bool:
-        return len(self.waiting) > self.most or sum(size for _, size in self.waiting) > self.max_bytes
 
     def close(self) -> None:
         self.closed = True

@@ -121,6 +121,7 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
     refuse_what_is_not_offered(fields)
     output_format, output_quality = read_output(fields)
     count = fields.integer("num_images", "n")
+    _, options = fields.take(NAME)
     request = EditRequest(
         model="",
         prompt=prompt,
@@ -138,7 +139,7 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
         enable_prompt_expansion=read_expansion(fields),
         strict=read_strict(fields, size_policy),
         loras=read_loras(fields),
-        upstream_options=read_upstream_options(fields.take(NAME)[1]),
+        upstream_options={} if options is None else read_upstream_options(options),
     )
     stream, partial_images = read_stream(fields, output_format)
     quality = fields.word("quality", (*_QUALITIES, "auto"))

@@ -211,7 +211,7 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
         enable_safety_checker=reader.read(_boolean, "enable_safety_checker") is not False,
         enable_prompt_expansion=bool(reader.read(_boolean, "enable_prompt_expansion")),
         loras=reader.read(parse_loras, "loras") or (),
-        upstream_options=read_upstream_options(reader.read(_any, NAME)),
+        upstream_options=reader.read(lambda _, options: read_upstream_options(options), NAME) or {},
     )
     base64 = bool(reader.read(_boolean, "enable_base64_output"))
     reader.read(_boolean, "enable_sync_mode")  # which operation was called says it
