@@ -258,7 +258,7 @@ class ImageTooLarge(InvalidImage):
 
 
 class InvalidLora(InvalidRequest):
-    """A file that is no LoRA, too large, missing, or made for another network; context `max_bytes`."""
+    """A LoRA that cannot be had, is none, is too large, or was made for another network; context `max_bytes`."""
 
     code = "invalid_lora"
 

@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 from retouch.edit import MAX_LORA_BYTES, Lora, LoraFile
 from retouch.engine.pipelines.hub import HUB_FILE, choose_weights
-from retouch.errors import ImageTooLarge, InvalidLora, RetouchError
+from retouch.errors import ImageTooLarge, ImageUnreachable, InvalidLora, RetouchError
 
 KEPT_BYTES = 20 * 10**9
 """Of all files that were fetched."""
@@ -87,7 +87,7 @@ class LoraFinder:
     def find(self, lora: Lora, place: str) -> LoraFile:
         """The file of a LoRA. place: its canonical field, such as `loras[0]`.
 
-        Raises InvalidLora, ImageUnreachable, ForbiddenAddress and UnknownFile, with `field`.
+        Raises InvalidLora and UnknownFile, with `field`.
         """
         name, field = lora.path[:200], f"{place}.path"
         try:
@@ -98,6 +98,8 @@ class LoraFinder:
             raise InvalidLora(
                 f"The LoRA '{name}' is too large; {limit}.", field=field, max_bytes=MAX_LORA_BYTES
             ) from error
+        except ImageUnreachable as error:  # or a forbidden address; both speak of images in the faces' words
+            raise InvalidLora(f"The LoRA '{name}' could not be fetched: {error.message}", field=field) from error
         except RetouchError as error:
             error.field = field
             raise

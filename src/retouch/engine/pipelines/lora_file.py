@@ -58,7 +58,9 @@ def read_lora(given: LoraFile, layers: Mapping[str, Shape]) -> dict[str, LowRank
     pairs = _pairs(given, weights)
     _check_fit(given, layers, pairs)
     strength = _strength(given, config)
-    return {name: LowRank(down, up, strength(name, down.shape[0])) for name, (down, up) in pairs.items()}
+    return {  # cloned, because they may be mapped from a file that somebody changes
+        name: LowRank(down.clone(), up.clone(), strength(name, down.shape[0])) for name, (down, up) in pairs.items()
+    }
 
 
 def check_bytes(given: LoraFile, max_bytes: int) -> None:

@@ -158,6 +158,16 @@ def test_a_file_is_read_once_whatever_it_is_called_and_again_when_it_changes(
     assert pipeline.loras.load([given(first.file)])[0].digest != loaded.digest
 
 
+def test_what_was_read_stays_as_it_is_whatever_becomes_of_the_file(pipeline: QwenImageEdit, tmp_path: Path) -> None:
+    made = tiny_loras.matrices(pipeline.network.transformer, tiny_loras.EVERYWHERE, seed=30)
+    file = tiny_loras.write(tmp_path / "style.safetensors", made)
+    [loaded] = pipeline.loras.load([given(file)])
+    before = {name: part.down.clone() for name, part in loaded.layers.items()}
+    with file.open("r+b") as opened:
+        opened.write(bytes(file.stat().st_size))
+    assert all(torch.equal(part.down, before[name]) for name, part in loaded.layers.items())
+
+
 def test_what_is_kept_has_a_bound_and_the_least_recent_goes_first(style: Callable[..., LoraFile]) -> None:
     loras = load().loras
     files = [style(seed=seed) for seed in range(1, 5)]
