@@ -88,6 +88,7 @@ const en = {
     num_images: "Each has the next seed.",
     output_format: "",
     num_inference_steps: "Empty is the model's own number.",
+    loras: "Applied together: a link to a safetensors file, a repository of the hub, or a file in the server's folder.",
   } as Record<string, string>,
   complaints: {
     number: "This must be a number.",
