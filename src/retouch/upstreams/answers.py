@@ -29,7 +29,7 @@ MAX_TEXT_BYTES: Final = 4 * 1024 * 1024
 MAX_DECODED_BYTES: Final = 50 * 1024 * 1024
 """Of one image, as `storage/fetch.py` has it for links."""
 
-_START_BYTES: Final = 4096
+_LINE_BYTES: Final = 4096
 _DATA_URI: Final = re.compile(rb"data:[^,]{0,200},")
 
 
@@ -38,14 +38,11 @@ class Unreadable(Exception):
 
 
 class Answer:
-    """What was read. value: the JSON, or the list of a stream's events; None when it is none. start: its first bytes,
-    without long strings. Files live until `close`.
-    """
+    """What was read. value: the JSON, or the list of a stream's events, else None. Close it: it holds files."""
 
     def __init__(self, hide: Callable[[bytes], bytes]) -> None:
         self.value: Any = None
         self.hide = hide
-        self.start = b""
         self._token = secrets.token_hex(8)
         self._files: list[_DecodedFile] = []
 
@@ -96,16 +93,13 @@ class AnswerReader:
         """All was read."""
         if self._whole is not None:
             self._answer.value = self._whole.value()
-            self._answer.start = self._whole.start
         elif self._events is not None:
             self._answer.value = self._events.end()
         return self._answer
 
     def broken(self) -> Answer:
-        """It broke off, or grew too long: what came is good for a message only. The events before stay."""
-        if self._whole is not None:
-            self._answer.start = self._whole.start
-        elif self._events is not None:
+        """It broke off, or grew too long: only the events before it are good for anything."""
+        if self._events is not None:
             self._answer.value = self._events.end()
         return self._answer
 
@@ -120,10 +114,6 @@ class _Document:
         self._escaped = False
         self._long: _DecodedFile | None = None
         self._mark = b""
-
-    @property
-    def start(self) -> bytes:
-        return self._answer.hide(bytes(self._text[:_START_BYTES]))
 
     def value(self) -> Any:
         try:
@@ -224,7 +214,7 @@ class _Events:
             return
         line = self._line + part
         if not line.startswith(b"data:"):
-            self._line = line[:_START_BYTES]
+            self._line = line[:_LINE_BYTES]
             return
         self._document = self._document or _Document(self._answer)
         self._in_data = True

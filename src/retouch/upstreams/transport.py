@@ -35,7 +35,6 @@ ANSWER_S: Final = 30.0
 WRITE_S: Final = 30.0
 """How long a provider may go without reading."""
 
-KEPT_TEXT_BYTES: Final = 2048
 MAX_PROVIDER_WORDS: Final = 300
 
 _SHORTEST_HIDDEN: Final = 6
@@ -63,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer. value: its JSON, None when it was none or broke off. text: its start, fit to be kept.
+    """The answer. value: its JSON, None when it was none or broke off. Nothing else of a body is ever kept.
 
     answer: holds long base64 members of `value`; close it (the kinds do, through `Transport.ask`).
     """
@@ -71,7 +70,6 @@ class Reply:
     status: int
     headers: httpx2.Headers
     value: Any
-    text: str
     answer: Answer
 
     @property
@@ -209,10 +207,7 @@ class Transport:
             answer = reader.end()
         except (Unreadable, httpx2.HTTPError):
             answer = reader.broken()
-        return Reply(response.status_code, response.headers, answer.value, self._text(answer.start), answer)
-
-    def _text(self, start: bytes) -> str:
-        return _DATA_URI.sub("data:…", start[:KEPT_TEXT_BYTES].decode(errors="replace"))
+        return Reply(response.status_code, response.headers, answer.value, answer)
 
     def _hide(self, text: bytes) -> bytes:
         """An answer without keys, which providers like to repeat."""
