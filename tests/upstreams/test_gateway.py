@@ -18,7 +18,7 @@ from retouch.jobs.job import JobState
 from retouch.upstreams.choice import Circumstances, plan
 from retouch.upstreams.routes import GatewaySettings, RouteRule
 from tests.harness import ANNE, HandClock
-from tests.upstreams.gateway_world import GatewayWorld, code_of
+from tests.upstreams.gateway_world import TIMES, GatewayWorld, code_of
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Closes, Reset, Says, Silence
 from tests.waiting import until
 
@@ -492,3 +492,21 @@ def test_a_bucket_that_cannot_be_reached_is_told_and_our_link_stays(make: MakeWo
     assert job.output is not None
     assert [notice.parameter for notice in job.output.notices][-1:] == ["bucket"]
     assert job.output.images[0].delivered_url is None
+
+
+@pytest.mark.parametrize("kind", ["fal", "openai"])
+def test_a_stop_does_not_wait_for_a_provider_that_never_answers(make: MakeWorld, kind: str) -> None:
+    world = make(kind, answer_s=30.0)
+    world.stub(kind).script("submit", Silence())
+    gateway = world.new_gateway(times=replace(TIMES, stop_s=0.2))
+    gateway.start()
+    job = world.edit()
+    until(lambda: world.submits(kind) == 1)
+    gateway.stop()
+    assert gateway.busy == 0
+    assert world.state(job.id) is JobState.QUEUED, "another server goes on with it"
+    assert world.states(job.id) == [AttemptState.UNKNOWN]
+    with world.gateway():
+        done = world.finished(job.id)
+    assert world.submits(kind) == 1
+    assert (code_of(done) if done.failure else "found") == ("found" if kind == "fal" else "upstream_outcome_unknown")

@@ -168,10 +168,13 @@ class CallRun:
         self.hang_up()
         self._tools.signals.wake()
 
-    def hang_up(self) -> None:
-        """Do not wait for an answer that is the image itself. A job that gets a name is cancelled by that instead."""
+    def hang_up(self, *, anyway: bool = False) -> None:
+        """Do not wait for an answer that is the image itself. A job that gets a name is cancelled by that instead.
+
+        anyway: nor for a name, because this process ends.
+        """
         attempt_id = self._submitting
-        if attempt_id is not None and not self._traits.named:
+        if attempt_id is not None and (anyway or not self._traits.named):
             self._upstream.abandon(attempt_id)
 
     def run(self) -> Verdict:

@@ -102,10 +102,14 @@ class EditRun:
         """Cancelled, Stopping or Lost."""
         self.signals.set(what)
         if what is Cancelled:
-            with self._lock:
-                calls = list(self._calls)
-            for call in calls:
-                call.hang_up()
+            self.hang_up()
+
+    def hang_up(self, *, anyway: bool = False) -> None:
+        """See `CallRun.hang_up`."""
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.hang_up(anyway=anyway)
 
     def run(self) -> None:
         service, lease = self._parts.service, self.lease

@@ -30,6 +30,9 @@ logger = structlog.get_logger(__name__)
 QUEUES = (HOSTED.name,)
 DEVICE = "hosted providers"
 
+HANG_UP_S = 2.0
+"""How long a stop waits for those who have just been told to hang up."""
+
 
 class WebhookVerdict(Enum):
     TAKEN = "taken"
@@ -84,13 +87,17 @@ class Gateway:
         leasing.join(2 * self._times.poll_s + 1)
         for run in self._all():
             run.signal(Stopping)
-        until = time.monotonic() + self._times.stop_s
-        with self._changed:
-            while self._runs and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
+        self._wait_for_runs(self._times.stop_s)
+        for run in self._all():  # a thread that waits for an answer would keep the process from ending
+            run.hang_up(anyway=True)
+        self._wait_for_runs(HANG_UP_S)
         self._stopped.set()
         keeping.join(2 * self._times.round_s + 1)
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _wait_for_runs(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._runs, seconds)
 
     @property
     def busy(self) -> int:
