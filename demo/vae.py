@@ -16,11 +16,11 @@ from itertools import product
 import numpy as np
 import torch
 from diffusers import AutoencoderKLQwenImage
-from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageResidualBlock, QwenImageRMS_norm
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import QwenImageResidualBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retouch.engine.pipelines.vae import fold
+from retouch.engine.pipelines.vae import ChannelNorm, fold
 
 Z_DIM = 48
 BASE_DIM = 16
@@ -180,8 +180,8 @@ def folded_decoder(codec: Codec) -> nn.Module:
     decoder.mid_block.attentions = nn.ModuleList([nn.Identity()])
     for module in list(decoder.modules()):
         for name, child in module.named_children():
-            if isinstance(child, QwenImageRMS_norm):
-                setattr(module, name, _Norm(child.gamma))
+            if isinstance(child, ChannelNorm):
+                setattr(module, name, _Norm(nn.Parameter(child.factor / math.sqrt(len(child.factor)))))
         if isinstance(module, QwenImageResidualBlock):
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)

@@ -15,7 +15,7 @@ does not wait behind long ones that were there before, and a long one waits for 
 start moves the clock to the job's tag, and at least by a DRIFT-th of its cost, because the tags of quick jobs lie
 behind the clock. All of it counts predicted time, none of it the time of day. Where the constants come from:
 `docs/decisions/0009-the-order-of-edits.md`, and of three quarters in
-`docs/decisions/0012-head-starts-up-to-three-quarters.md`.
+`docs/decisions/0014-head-starts-up-to-three-quarters.md`.
 
 *Positions.* Counting the smaller places costs as much as there are. So the line of a queue is cut into blocks,
 ranges of places with a maintained count of at most BLOCK_SIZE waiting jobs, and the sum of their costs: a position is

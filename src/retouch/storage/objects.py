@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from obstore import Attributes
     from obstore.store import ObjectStore
 
-_DISK_FULL: Final = re.compile(r"os error (?:28|27|122)\b")  # ENOSPC, EFBIG, EDQUOT
+_DISK_FULL: Final = re.compile(
+    r"(?:os error |Errno )(?:28|27|122)\b"
+)  # ENOSPC, EFBIG, EDQUOT; obstore's words, Python's
 _DELETE_BATCH: Final = 1000  # S3's limit for one bulk delete
 
 

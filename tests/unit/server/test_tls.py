@@ -17,7 +17,7 @@ from retouch.server.certificates import (
     SERVER_LIFE,
     TlsFiles,
     _certificate_text,
-    _general_names,
+    _general_name,
     _key_text,
     _make_server,
     _read,
@@ -47,7 +47,7 @@ def sign(files: TlsFiles, names: tuple[str, ...], now: datetime = NOW) -> None:
     """Put a server certificate of the test's own making in place, signed by the authority."""
     authority = _read(files.authority, files.authority_key)
     assert authority is not None
-    made, key = _make_server(authority, _general_names(names), now)
+    made, key = _make_server(authority, tuple(map(_general_name, names)), now)
     files.server.write_bytes(_key_text(key) + _certificate_text(made))
 
 
