@@ -35,7 +35,8 @@ class RuleReader:
         self._broken = broken
 
     def rules(self, table: Table) -> Iterator[RouteRule]:
-        """One rule for each of our models that a route is for."""
+        """One rule for each of our models that a route is for. One that leads nowhere is a mistake."""
+        before = len(self._problems.found)
         ids = self._model_ids(table)
         when = table.table("when")
         conditions = _conditions(when) if when else Conditions()
@@ -47,6 +48,7 @@ class RuleReader:
             self._problems.add(table.place, "the route has no 'targets'.")
         written = [self._target(each, weighted=weighted) for each in table.tables("targets")]
         table.end()
+        leads = False
         for model_id in ids:
             targets = []
             for each in written:
@@ -55,8 +57,12 @@ class RuleReader:
                 elif each is not None:
                     targets += self._hosted(each, model_id, options, strict=strict, wide=len(ids) > 1)
             if targets:
+                leads = True
                 rule = RouteRule(model_id, tuple(targets), conditions, strict=strict, hedge_after_s=hedge_after_s)
                 yield replace(rule, policy="weighted") if weighted else rule
+        if not leads and all(each is not None for each in written) and len(self._problems.found) == before:
+            reason = "none of its targets has a model like ours; name their 'model', or set 'models' at the upstream."
+            table.problem("targets", reason if written else "'targets' is empty, so the route leads nowhere.")
 
     def _model_ids(self, table: Table) -> list[str]:
         pattern = table.text("model")

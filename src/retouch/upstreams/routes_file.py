@@ -178,15 +178,7 @@ class _FileReader:
         if url is None:
             self._problems.add(table.place, f"the kind '{kind.name}' needs a base_url, such as https://HOST:PORT.")
             return None
-        try:
-            parts = urlsplit(url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            good = False
-        if not good or not url.isascii() or not url.isprintable() or " " in url:
-            table.problem("base_url", "'base_url' must be http(s)://HOST[:PORT][/PATH].")
-        elif parts.username is not None or parts.query or parts.fragment:
-            table.problem("base_url", "'base_url' must hold no key, query or fragment; a key has its own line.")
+        _check_address(table, "base_url", url)
         return url.rstrip("/")
 
     def _models(self, table: Table, kind: Kind) -> dict[str, ServedModel]:
@@ -218,8 +210,8 @@ def _is_text(value: object) -> bool:
 def _gateway(table: Table, public_url: str | None) -> GatewaySettings:
     plain = GatewaySettings()
     url = table.text("public_url", public_url)
-    if url is not None and not url.startswith(("http://", "https://")):
-        table.problem("public_url", "'public_url' must begin with http:// or https://.")
+    if url is not None:
+        _check_address(table, "public_url", url)
     on_unknown = table.word("on_unknown", ("fail", "repeat"), plain.on_unknown)
     on_missing = table.word("on_missing", ("complete", "fail"), plain.on_missing)
     made = GatewaySettings(
@@ -233,6 +225,19 @@ def _gateway(table: Table, public_url: str | None) -> GatewaySettings:
     )
     table.end()
     return made
+
+
+def _check_address(table: Table, name: str, url: str) -> None:
+    """Tell when `url` is not an address that paths can be put behind."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not url.isascii() or not url.isprintable() or " " in url:
+        table.problem(name, f"'{name}' must be http(s)://HOST[:PORT][/PATH].")
+    elif parts.username is not None or parts.query or parts.fragment:
+        table.problem(name, f"'{name}' must hold no key, query or fragment; a key has its own line.")
 
 
 def _price(table: Table) -> Sheet:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from retouch.errors import InvalidSetting
 from retouch.upstreams.toml_lines import Place, TomlLines
+
+MOST: Final = 1_000_000_000
+"""No number of a routes file means anything beyond; as seconds it is within what a date can hold."""
 
 
 class InvalidRoutesFile(InvalidSetting):
@@ -84,9 +87,10 @@ class Table:
         return None if checked is None else int(checked)
 
     def _at_least(self, name: str, value: float | None, least: float, default: float | None) -> float | None:
-        if value is None or value >= least:
+        if value is None or least <= value <= MOST:
             return value
-        self.problem(name, f"'{name}' must be at least {least:g}, not {value:g}.")
+        bound = f"at most {MOST:,}" if value > MOST else f"at least {least:g}"
+        self.problem(name, f"'{name}' must be {bound}, not {str(value)[:30]}.")
         return default
 
     def texts(self, name: str) -> tuple[str, ...]:

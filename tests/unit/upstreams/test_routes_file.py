@@ -180,6 +180,25 @@ WRONG = {
     "an unknown table": (FAL + TO_FAL + "[gatewy]\ndeadline_s = 3\n", 9, "did you mean 'gateway'"),
     "an unknown key of the gateway": ("[gateway]\ndeadline = 3\n" + FAL + TO_FAL, 2, "did you mean 'deadline_s'"),
     "a number out of range": ("[gateway]\ndeadline_s = 0\n" + FAL + TO_FAL, 2, "at least 1"),
+    "a deadline that never comes": ("[gateway]\ndeadline_s = inf\n" + FAL + TO_FAL, 2, "at most 1,000,000,000"),
+    "a deadline beyond every date": ("[gateway]\ndeadline_s = 1e300\n" + FAL + TO_FAL, 2, "at most 1,000,000,000"),
+    "a price without end": (FAL + "price = { per_image_usd = inf }\n" + TO_FAL, 5, "at most 1,000,000,000"),
+    "a count of fifty digits": (FAL + f"max_in_flight = {'9' * 50}\n" + TO_FAL, 5, "at most 1,000,000,000"),
+    "a public address with a password": (
+        '[gateway]\npublic_url = "https://user:pw@edit.example.com"\n' + FAL + TO_FAL,
+        2,
+        "no key, query or fragment",
+    ),
+    "a public address with a query": (
+        '[gateway]\npublic_url = "https://edit.example.com/?a=1"\n' + FAL + TO_FAL,
+        2,
+        "no key, query or fragment",
+    ),
+    "a public address without a host": (
+        '[gateway]\npublic_url = "https://"\n' + FAL + TO_FAL,
+        2,
+        "http(s)://HOST",
+    ),
     "a word out of its list": ('[gateway]\non_unknown = "retry"\n' + FAL + TO_FAL, 2, "fail, repeat"),
     "a value of the wrong type": (FAL + "max_in_flight = 'many'\n" + TO_FAL, 5, "a whole number"),
     "true for a number": (FAL + "max_in_flight = true\n" + TO_FAL, 5, "a whole number"),
@@ -236,6 +255,15 @@ WRONG = {
     ),
     "a target without a name": (FAL + TO_FAL.replace('to = "fal"', "weight = 1"), 8, "no 'to'"),
     "a route without targets": (FAL + '[[routes]]\nmodel = "*"\n', 5, "no 'targets'"),
+    "a route with an empty list of targets": (FAL + '[[routes]]\nmodel = "*"\ntargets = []\n', 7, "'targets' is empty"),
+    "targets that serve none of the route's models": (
+        FAL
+        + '[upstreams.oa]\nkind = "openai"\nkey = "env:FAL_KEY"\n'
+        + TO_FAL
+        + '[[routes]]\nmodel = "*"\ntargets = [{ to = "oa" }]\n',
+        14,
+        "none of its targets",
+    ),
     "a route without a model": (FAL + TO_FAL.replace('model = "*"\n', ""), 6, "no 'model'"),
     "no route at all": (FAL, 1, "no [[routes]]"),
     "a name that is taken": (FAL.replace("upstreams.fal]", "upstreams.local]") + TO_FAL, 2, "cannot name an upstream"),
