@@ -94,6 +94,16 @@ def test_every_face_serves_a_hosted_edit_and_the_process_is_light(tmp_path: Path
         assert "Edits go to hosted providers." in server.log()
 
 
+def test_every_face_tells_the_cost_that_the_ledger_has(tmp_path: Path) -> None:
+    with gateway_server(tmp_path, {"fal": FalStub()}) as server:
+        body = {"model": "qwen-image-edit", "prompt": "x", "images": [data_uri()]}
+        assert call(server, "/v1/images/edits", body)["metadata"]["cost"] == 0.03
+        answer = call(server, "/v2/qwen-image-edit/runsync", {"input": {"prompt": "x", "image": data_uri()}})
+        assert answer["output"]["cost"] == 0.03
+        page = server.get("/metrics")[1].decode()
+        assert 'retouch_upstream_cost_usd_total{target="fal/fal-ai/qwen-image-edit"} 0.06' in page
+
+
 def test_what_nobody_can_say_is_a_502_that_no_sdk_repeats(tmp_path: Path) -> None:
     stub = OpenAIStub()
     stub.script("submit", Closes())

@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 
 from retouch.accounts.keys import Account
+from retouch.catalog import HOSTED
+from retouch.edit import Usage
 from retouch.errors import UnknownFile, UnknownJob
 from retouch.jobs.job import Job, JobState
 from retouch.protocols.dependencies import AppDependencies
@@ -54,8 +56,14 @@ def output_object(dependencies: AppDependencies, job: Job, origin: str) -> dict[
         return None
     links = [image.delivered_url or output_link(dependencies, job, image, origin) for image in images]
     assert job.usage is not None, "a succeeded job has its usage"
-    price = dependencies.catalog.route(job.request.model).model.price
-    return dump.dump_output(job, links, price.dollars(job.usage.images, job.usage.pixels), file)
+    return dump.dump_output(job, links, _cost(dependencies, job, job.usage), file)
+
+
+def _cost(dependencies: AppDependencies, job: Job, usage: Usage) -> float:
+    """Dollars, as the ledger has them: by our own row, or what the providers of a hosted edit have charged."""
+    if job.queue == HOSTED.name:
+        return usage.price_microusd / 1_000_000
+    return dependencies.catalog.route(job.request.model).model.price.dollars(usage.images, usage.pixels)
 
 
 def webhook_message(dependencies: AppDependencies, job: Job, now: datetime) -> WebhookMessage:  # noqa: ARG001
