@@ -55,7 +55,7 @@ def an_attempt(job_id: str = "job", **changes: object) -> Attempt:
 def planned(database: Database, **changes: object) -> Attempt:
     new = an_attempt(**changes)
     with database.transaction() as connection:
-        attempts.plan(connection, new)
+        attempts.write(connection, new)
     return new
 
 
@@ -228,7 +228,7 @@ def ended(database: Database, clock: HandClock, *, good: bool) -> bool:
     """An attempt comes to its end; whether that opened or closed the breaker."""
     new = an_attempt(planned_at=clock.now, counts="good" if good else "bad")
     with database.transaction() as connection:
-        attempts.plan(connection, new)
+        attempts.write(connection, new)
         attempts.move(connection, new.id, AttemptState.SENDING, clock.now)
         to = AttemptState.DONE if good else AttemptState.REFUSED
         attempts.move(connection, new.id, to, clock.now, **NEEDS.get(to, {}))

@@ -83,7 +83,7 @@ def test_killed_before_the_first_byte_the_edit_is_sent_by_the_next_gateway(world
     with gateway_process(world, "first", "planned") as process:
         until(FileGate(world.folder, "first").reached)
         kill(process)
-    assert world.states(job.id) == [AttemptState.PLANNED]
+    assert world.states(job.id) == []
     rescue(world, job.id)
     with world.gateway():
         done = world.finished(job.id)
@@ -110,6 +110,28 @@ def test_killed_between_sending_and_the_answer_it_is_looked_up_and_never_sent_ag
     else:
         assert code_of(done) == "upstream_outcome_unknown"
         assert (attempt.state, attempt.charge_microusd) == (AttemptState.UNKNOWN, 0)
+
+
+def test_images_without_a_seed_are_found_after_a_death_by_the_seed_that_was_drawn(
+    database_url: str, tmp_path: Path
+) -> None:
+    world = GatewayWorld(tmp_path, database_url, "fal", settings=SETTINGS)
+    stub = world.stub("fal")
+    stub.script("submit", Silence())
+    job = world.edit(num_images=2, seed=None)
+    with gateway_process(world, "first") as process:
+        until(lambda: world.submits("fal") == 1)
+        kill(process)
+    rescue(world, job.id)
+    with world.gateway():
+        done = world.finished(job.id)
+    (attempt,) = world.attempts(job.id)
+    assert world.submits("fal") == 1
+    assert (attempt.state, attempt.images, attempt.seed) == (AttemptState.DONE, 2, stub.at("submit")[0].json["seed"])
+    assert done.output is not None
+    assert [image.seed for image in done.output.images] == [attempt.seed, attempt.seed + 1]
+    assert world.bill() == 2 * PRICE_MICROUSD
+    world.close()
 
 
 def test_killed_while_the_provider_works_the_edit_is_collected_by_the_next_gateway(

@@ -2,7 +2,7 @@
 
     python -m tests.upstreams.gateway_process DATABASE_URL DATA_FOLDER NAME STATION LEASE_S KIND=URL…
 
-STATION is `planned` (the row is written, nothing is sent) or `-`; other stations are held by the stub's scripts. The
+STATION is `planned` (nothing is written or sent yet) or `-`; other stations are held by the stub's scripts. The
 gate is `FileGate(DATA_FOLDER, NAME)`.
 """
 
@@ -40,9 +40,9 @@ def main(database_url: str, data: Path, name: str, station: str, lease_s: float,
     if station == "planned":
         plain = AttemptBook.send
 
-        def gated(self: AttemptBook, lease: Lease, attempt: Attempt) -> Attempt | None:
+        def gated(self: AttemptBook, lease: Lease, new: Attempt) -> Attempt:
             gate.arrive()
-            return plain(self, lease, attempt)
+            return plain(self, lease, new)
 
         AttemptBook.send = gated  # type: ignore[method-assign]
     urls: dict[str, Any] = {kind: Elsewhere(url) for kind, _, url in (stub.partition("=") for stub in stubs)}

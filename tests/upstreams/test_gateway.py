@@ -109,6 +109,22 @@ def test_a_lost_submit_is_found_in_the_history_and_collected(make: MakeWorld) ->
     assert (attempt.state, attempt.charge_microusd) == (AttemptState.DONE, PRICE_MICROUSD)
 
 
+def test_images_without_a_seed_are_one_call_and_with_one_a_call_each(make: MakeWorld) -> None:
+    world = make("fal")
+    with world.gateway():
+        drawn = world.finished(world.edit(num_images=3, seed=None).id)
+        given = world.finished(world.edit(num_images=3, seed=7).id)
+    (attempt,) = world.attempts(drawn.id)
+    first, *others = world.stub("fal").at("submit")
+    assert (first.json["num_images"], first.json["seed"]) == (3, attempt.seed)
+    assert drawn.output is not None
+    assert [image.seed for image in drawn.output.images] == [attempt.seed, attempt.seed + 1, attempt.seed + 2]
+    assert drawn.request.seed is None
+    assert sorted(each.json["seed"] for each in others) == [7, 8, 9]
+    assert sorted(each.seed for each in world.attempts(given.id)) == [7, 8, 9]
+    assert world.bill() == 6 * PRICE_MICROUSD
+
+
 def test_an_unknown_outcome_is_repeated_where_the_operator_wants_it_and_both_are_booked(make: MakeWorld) -> None:
     world = make("openai", settings=GatewaySettings(deadline_s=10.0, on_unknown="repeat"))
     world.stub("openai").script("submit", Closes())

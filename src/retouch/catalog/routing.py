@@ -55,11 +55,12 @@ class Route:
         """Check `request` and fill its open fields; image_count as for `check`.
 
         Returns the request with seed, steps, guidance_scale, negative_prompt and acceleration set to what
-        will run, and a notice for each parameter that will not be used as written. Raises InvalidRequest.
+        will run, and a notice for each parameter that will not be used as written. A hosted one stays as it is: what
+        is open there is the provider's, and its seed is drawn for each call. Raises InvalidRequest.
         """
         self.check(request, image_count=image_count)
-        if self.checkpoint is HOSTED:  # what is open here is the provider's to choose
-            return replace(request, seed=random_seed() if request.seed is None else request.seed), ()
+        if self.checkpoint is HOSTED:
+            return request, ()
         guidance, negative = self._guidance(request), request.negative_prompt
         completed = replace(
             request,

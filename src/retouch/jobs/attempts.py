@@ -29,7 +29,7 @@ from retouch.jobs.tables import attempt, attempt_tally
 
 
 class AttemptState(StrEnum):
-    PLANNED = "planned"  #: the row is written, nothing is sent
+    PLANNED = "planned"  #: the row is written, nothing is sent; the gateway writes its rows when they are `sending`
     SENDING = "sending"  #: bytes may be on their way
     ACCEPTED = "accepted"  #: the provider has it and named it; `ticket`
     DONE = "done"  #: the provider has made the images; `result`
@@ -90,9 +90,12 @@ class Attempt:
     settled_at: datetime | None = None
 
 
-def plan(connection: Connection, new: Attempt) -> None:
-    """Write a planned attempt."""
-    connection.execute(insert(attempt), {**asdict(new), "state": AttemptState.PLANNED.value})
+def write(connection: Connection, new: Attempt) -> None:
+    """Write a new attempt, planned or, when its bytes leave as soon as this is committed, already `sending`."""
+    connection.execute(_WRITE, {**asdict(new), "state": new.state.value})
+
+
+_WRITE = insert(attempt)
 
 
 def move(connection: Connection, attempt_id: str, to: AttemptState, now: datetime, **values: Any) -> Attempt | None:

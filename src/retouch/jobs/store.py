@@ -304,6 +304,12 @@ def held(connection: Connection, lease: Lease) -> Job:
     return job_of(_or_lost(row, lease))
 
 
+def check_held(connection: Connection, lease: Lease) -> None:
+    """LeaseLost when it does not stand; the row is locked and not read."""
+    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.claim}
+    _or_lost(connection.execute(_HELD, fence).one_or_none(), lease)
+
+
 def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
     """Move the end of the lease; True when the owner wants it cancelled."""
     return bool(_fenced(connection, lease, {"lease_until": until}).cancel_requested)
@@ -375,16 +381,14 @@ def end_attempt(
     return state
 
 
-_FENCED: ReturningUpdate[Any] = (
-    update(job)
-    .where(
-        job.c.id == bindparam("of_job"),
-        RUNNING,
-        job.c.worker == bindparam("by_worker"),
-        job.c.claims == bindparam("of_claim"),
-    )
-    .returning(job)
+_FENCE = (
+    job.c.id == bindparam("of_job"),
+    RUNNING,
+    job.c.worker == bindparam("by_worker"),
+    job.c.claims == bindparam("of_claim"),
 )
+_HELD = select(job.c.id).where(*_FENCE).with_for_update()
+_FENCED: ReturningUpdate[Any] = update(job).where(*_FENCE).returning(job)
 """Changes a leased row, if the lease still stands, to the values it is executed with.
 
 The fence: a worker that was silent for too long does not know that it has lost its job. Whatever it writes later

@@ -8,7 +8,7 @@ something about a target, in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import structlog
@@ -32,17 +32,16 @@ class AttemptBook:
         self._database = database
         self._clock = clock
 
-    def plan(self, lease: Lease, new: Attempt) -> None:
-        """Write the row, nothing is sent yet. LeaseLost."""
-        with self._database.transaction(durability="eventual") as connection:
-            store.held(connection, lease)
-            attempts.plan(connection, new)
+    def send(self, lease: Lease, new: Attempt) -> Attempt:
+        """Write the row as `sending`: its bytes leave when this has returned, and it survives a power cut by then.
 
-    def send(self, lease: Lease, attempt: Attempt) -> Attempt | None:
-        """Bytes will leave when this has returned; survives a power cut by then. LeaseLost; None when it has ended."""
+        In one commit, for nothing happens between planning an attempt and sending it. LeaseLost.
+        """
+        sending = replace(new, state=AttemptState.SENDING, sent_at=self._clock())
         with self._database.transaction() as connection:
-            store.held(connection, lease)
-            return attempts.move(connection, attempt.id, AttemptState.SENDING, self._clock())
+            store.check_held(connection, lease)
+            attempts.write(connection, sending)
+        return sending
 
     def accept(self, attempt: Attempt, ticket: Ticket) -> Attempt | None:
         """The provider has it; None when the attempt has ended for us."""
@@ -51,10 +50,14 @@ class AttemptBook:
             return attempts.move(connection, attempt.id, AttemptState.ACCEPTED, self._clock(), ticket=kept)
 
     def done(self, attempt: Attempt, result: Result, charge_microusd: int | None) -> Attempt | None:
-        """The provider has made the images. charge_microusd: as far as it is known before they are here."""
+        """The provider has made the images. charge_microusd: as far as it is known before they are here.
+
+        Of an attempt with a ticket it need not survive a power cut: `accepted` does, and its job is asked for again.
+        """
         now, kept = self._clock(), result_to_json(result)
         values = {"result": kept, "counts": "good", "charge_microusd": charge_microusd}
-        with self._database.transaction() as connection:
+        named = attempt.ticket is not None
+        with self._database.transaction(durability="eventual" if named else "immediate") as connection:
             moved = attempts.move(connection, attempt.id, AttemptState.DONE, now, **values)
             sent_at = attempt.sent_at or now
             if breakers.record_success(connection, attempt.target, attempt.key, sent_at, now):

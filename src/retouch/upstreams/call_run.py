@@ -183,24 +183,27 @@ class CallRun:
         repeats = 0
         while True:
             self._check()
-            attempt = attempt or self._plan()
-            step = self._drive(attempt)
+            step = self._begin() if attempt is None else self._go_on(attempt)
             if not isinstance(step, _Again):
                 return step
             pause_s = self._pause_s(step.fault, repeats)
             if repeats == MOST_REPEATS or pause_s is None:
                 return self._exhausted(step)
             repeats += 1
-            kept = step.attempt.state in (AttemptState.SENDING, AttemptState.PLANNED)
-            attempt = step.attempt if kept else None
+            attempt = step.attempt if step.attempt.state is AttemptState.SENDING else None
             self._pause(pause_s)
 
     # --- stations
 
-    def _plan(self) -> Attempt:
+    def _begin(self) -> _Step:
+        sending = self._tools.book.send(self._tools.lease, self._planned())
+        logger.info("submit", job=sending.job_id, target=sending.target, attempt=sending.id)
+        return self._submitted(sending, self._submit(sending))
+
+    def _planned(self) -> Attempt:
         tools, job = self._tools, self._tools.lease.job
         hold = self._price(self.spot.images, None, 0.0)
-        new = Attempt(
+        return Attempt(
             id=str(uuid.uuid4()),
             job_id=job.id,
             account_id=job.account_id,
@@ -215,18 +218,9 @@ class CallRun:
             unknown_microusd=hold if tools.settings.keep_unknown_hold else 0,
             planned_at=tools.clock(),
         )
-        tools.book.plan(tools.lease, new)
-        return new
 
-    def _drive(self, attempt: Attempt) -> _Step:
-        """Go on from the state the row is in."""
-        if attempt.state is AttemptState.PLANNED:
-            self._check()
-            sending = self._tools.book.send(self._tools.lease, attempt)
-            if sending is None:
-                raise Dropped
-            logger.info("submit", job=attempt.job_id, target=attempt.target, attempt=attempt.id)
-            return self._submitted(sending, self._submit(sending))
+    def _go_on(self, attempt: Attempt) -> _Step:
+        """Go on from the state the row is in. One of which nothing was sent is never seen here."""
         if attempt.state is AttemptState.SENDING:
             if self._traits.idempotent:
                 return self._submitted(attempt, self._submit(attempt))

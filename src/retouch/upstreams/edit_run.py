@@ -146,7 +146,8 @@ class EditRun:
 
     def _make(self) -> None:
         job = self.lease.job
-        known = self._book.of_job(job.id)
+        # Rows are written under a lease only: the first one finds none.
+        known = () if self.lease.claim == 1 else self._book.of_job(job.id)
         tools = self._tools(known)
         made = self._resume(tools, known)
         tried = {each.target for each in known if each.state is AttemptState.REFUSED or _given_up(each)}
@@ -307,7 +308,7 @@ class EditRun:
         request = self.lease.job.request
         calls: list[CallRun] = []
         for images in missing:
-            seed = seed_of_image(request.seed or 0, images.start)
+            seed = None if request.seed is None else seed_of_image(request.seed, images.start)
             part = replace(request, num_images=len(images), seed=seed)
             normalised = self._normalised(at[0], part, chosen)
             for index in range(normalised.calls):
@@ -334,8 +335,10 @@ class EditRun:
     ) -> CallRun:
         target, connection = at
         if normalised is None:
-            part = replace(self.lease.job.request, num_images=spot.images, seed=spot.seed, strict=False)
-            normalised = self._normalised(target, part, None)
+            request = self.lease.job.request
+            seed = None if request.seed is None else spot.seed  # with one given, a call of several would become many
+            part = replace(request, num_images=spot.images, seed=seed, strict=False)
+            normalised = replace(self._normalised(target, part, None), seed=spot.seed)
         call = CallRun(tools, target, connection, normalised, spot, attempt)
         with self._lock:
             self._calls.append(call)
