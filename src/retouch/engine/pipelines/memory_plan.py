@@ -40,9 +40,13 @@ BYTES_PER_WEIGHT = {"fp8": 1.0, "int8": 1.0, "nf4": 0.5 + 1 / 64 + 4 / 64 / 256}
 BLOCKS_HELD = 2
 """Of those that are offloaded: the one in use and the next."""
 
+AUTOENCODER_BYTES = 3_240_000_000
+"""What the autoencoder's work takes at the most, in bfloat16: for two megapixels. It is 1.6 GB for one, and 1.9 GB for
+four, see `tiling.py`. Counted, for an attention kernel that keeps no scores."""
+
 ROOM_BYTES = 4 * 10**9
-"""For one edit of a megapixel: its state, a block's work, the decoder's 1.4 GB, an offloaded encoder's largest layer,
-its embeddings of 1.1 GB. Estimated, not measured on a GPU."""
+"""For one edit: its state, then either a block's work, or the autoencoder's, or an offloaded encoder's largest layer
+with its embeddings of 1.1 GB. Estimated for a megapixel, not measured on a GPU."""
 
 KEPT_BYTES = 850 * 2**20
 """Of encodings and tables that a model keeps on the device besides its weights, at most."""

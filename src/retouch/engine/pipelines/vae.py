@@ -15,8 +15,18 @@ from diffusers import AutoencoderKLQwenImage
 from diffusers.models.autoencoders import autoencoder_kl_qwenimage as stock
 from torch import nn
 
+from retouch.engine.pipelines import tiling
+from retouch.engine.pipelines.tiling import CELL, Tiling
+
 LEAST_SQUARE = 1e-24
 """What a cell without any signal counts as, as in the stock layer."""
+
+
+ATTENDS_WHOLE = Tiling().above // CELL**2
+"""Cells of the largest image whose cells attend to each other in one call."""
+
+SCORES = 2**28
+"""In one call for a larger one: as many as an image of a megapixel has."""
 
 
 class ImageCodec(Protocol):
@@ -30,10 +40,13 @@ class ImageCodec(Protocol):
 
 
 class FoldedVae(nn.Module):
-    """A stock autoencoder after folding. Takes it over: the argument is changed in place."""
+    """A stock autoencoder after folding. Takes it over: the argument is changed in place. Large images go in tiles."""
 
-    def __init__(self, vae: AutoencoderKLQwenImage) -> None:
+    def __init__(self, vae: AutoencoderKLQwenImage, tiles: Tiling | None = None) -> None:
         super().__init__()
+        self.tiles = tiles or Tiling()
+        # No checkpoint has attention where an image is still large; one that had would look at more than a tile.
+        self.encodes_in_tiles = not vae.config.attn_scales
         self.encoder = fold(vae.encoder)
         self.decoder = fold(vae.decoder)
         self.quant_conv = fold(vae.quant_conv)
@@ -42,12 +55,18 @@ class FoldedVae(nn.Module):
         self.channels = vae.config.z_dim
 
     def encode(self, signal: torch.Tensor) -> torch.Tensor:
-        moments = self.quant_conv(self.encoder(signal.to(self._weight)))
+        signal = signal.to(self._weight)
+        in_tiles = self.encodes_in_tiles and self.tiles.applies(*signal.shape[-2:])
+        encoded = tiling.encode(self.encoder, signal, self.tiles) if in_tiles else self.encoder(signal)
+        moments = self.quant_conv(encoded)
         return ((moments[:, : self.channels].float() - self.mean) / self.std).to(moments.dtype)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         raw = (latents.float() * self.std + self.mean).to(self._weight)
-        signal: torch.Tensor = self.decoder(self.post_quant_conv(raw))
+        cells = self.post_quant_conv(raw)
+        height, width = (CELL * side for side in cells.shape[-2:])
+        in_tiles = self.tiles.applies(height, width)
+        signal: torch.Tensor = tiling.decode(self.decoder, cells, self.tiles) if in_tiles else self.decoder(cells)
         # infinity, clamped, would pass for white
         return torch.clamp(signal.masked_fill(signal.isinf(), torch.nan), min=-1.0, max=1.0)
 
@@ -164,7 +183,15 @@ class SpatialAttention(nn.Module):
         batch, channels, height, width = cells.shape
         qkv = self.to_qkv(self.norm(cells)).reshape(batch, 1, channels * 3, -1).transpose(2, 3).contiguous()
         query, key, value = qkv.chunk(3, dim=-1)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        mixed = mixed.squeeze(1).transpose(1, 2).reshape(batch, channels, height, width)
+        mixed = self._attend(query, key, value).squeeze(1).transpose(1, 2).reshape(batch, channels, height, width)
         attended: torch.Tensor = self.proj(mixed)
         return attended + cells
+
+    @staticmethod
+    def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Of a large image in parts: torch's plain kernel holds a score for each pair of cells."""
+        cells = query.shape[2]
+        if cells <= ATTENDS_WHOLE:
+            return F.scaled_dot_product_attention(query, key, value)
+        parts = query.split(SCORES // cells, dim=2)
+        return torch.cat([F.scaled_dot_product_attention(part, key, value) for part in parts], dim=2)
