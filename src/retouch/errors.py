@@ -387,7 +387,11 @@ class SafetyUnavailable(EditFailed):
 
 
 class AllProvidersExhausted(EditFailed):
-    """No target is left; context `attempts` has one text per target tried: its name, the cause, the time it took."""
+    """No target is left; context `attempts` has one text per target tried: its name, the cause, the time it took.
+
+    `may_be_owed`: whether one of them may have made an image that is charged, so that the same request again may be
+    paid for twice.
+    """
 
     code = "all_providers_exhausted"
     retryable = True

@@ -187,6 +187,17 @@ def test_all_targets_failing_names_each_with_its_cause_and_time(make: MakeWorld)
     assert job.failure is not None
     for words in ("fal/fal-ai/qwen-image-edit-plus: unreachable", "openai/gpt-image-1: server", " s"):
         assert words in job.failure.message
+    assert job.failure.context["may_be_owed"], "a paid provider that fails by itself may charge"
+
+
+def test_targets_that_took_nothing_owe_nothing(make: MakeWorld) -> None:
+    world = make("fal")
+    world.stub("fal").script("submit", Says.json(401, {"detail": "No such key."}))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+    assert job.failure is not None
+    assert job.failure.context["may_be_owed"] is False
+    assert "may charge" not in job.failure.message
 
 
 def test_an_edit_that_never_ends_is_cancelled_there_at_the_deadline(make: MakeWorld) -> None:

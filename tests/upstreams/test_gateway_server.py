@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from retouch import images
@@ -116,6 +117,17 @@ def test_what_nobody_can_say_is_a_502_that_no_sdk_repeats(tmp_path: Path) -> Non
             assert error.code == 502
             assert error.headers["x-should-retry"] == "false"
             assert json.loads(error.read())["error"]["code"] == "upstream_outcome_unknown"
+    assert len(stub.at("submit")) == 1
+
+
+def test_an_edit_that_may_be_charged_is_not_repeated_by_an_sdk(tmp_path: Path) -> None:
+    stub = FalStub()
+    stub.script("result", *[Says.json(200, {"images": []})] * 30)
+    with gateway_server(tmp_path, {"fal": stub}) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
+        with pytest.raises(openai.InternalServerError, match="may charge for it") as raised:
+            client.images.edit(model="qwen-image-edit-plus", prompt="x", image=("a.png", png(), "image/png"))
+        assert raised.value.code == "all_providers_exhausted"
     assert len(stub.at("submit")) == 1
 
 

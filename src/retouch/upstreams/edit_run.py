@@ -416,7 +416,11 @@ class EditRun:
         tried = tuple(f"{each.target}: {each.cause}, {_took(each):.1f} s: {each.detail}" for each in rows)
         short = "; ".join(f"{each.target}: {each.cause} after {_took(each):.1f} s" for each in rows)
         left_out = "".join(f" {name} was left out: {reason}" for name, reason in chosen.left_out.items())
-        return AllProvidersExhausted(f"No provider could make the edit. {short}.{left_out}", attempts=tried)
+        owed = any(each.charge_microusd or each.state is AttemptState.UNKNOWN for each in rows)
+        hint = " One of them may charge for it, so the same edit again may be paid for twice." if owed else ""
+        return AllProvidersExhausted(
+            f"No provider could make the edit. {short}.{left_out}{hint}", attempts=tried, may_be_owed=owed
+        )
 
     def _finish(self, made: Sequence[Made]) -> None:
         """Make the files the caller gets, then record the end; what was stored goes when that is refused."""

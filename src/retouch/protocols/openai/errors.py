@@ -136,8 +136,9 @@ def dump_error(failure: Failure, *, transient: bool = False) -> ErrorAnswer:
             "categories": [] if category is None else [category],
         }
     headers: dict[str, str] = {}
-    if row.should_retry is not None and not transient:
-        headers["x-should-retry"] = "true" if row.should_retry else "false"
+    should_retry = False if failure.context.get("may_be_owed") else row.should_retry
+    if should_retry is not None and not transient:
+        headers["x-should-retry"] = "true" if should_retry else "false"
     if row.retry_after_s is not None:
         wanted = failure.context.get("retry_after_s")
         seconds = row.retry_after_s if not isinstance(wanted, int | float) else int(wanted)
