@@ -40,6 +40,9 @@ from retouch.upstreams.upstream import (
 
 BASE_URL: Final = "https://dashscope-intl.aliyuncs.com"
 
+POLLS_PER_SECOND: Final = 15.0
+"""Of all jobs of a key. The page of asynchronous tasks allows an account 20 requests a second, cancels included."""
+
 _CALL: Final = "/api/v1/services/aigc/multimodal-generation/generation"
 _TASK: Final = "/api/v1/services/aigc/image-generation/generation"
 _WITH_TASKS: Final = ("qwen-image-3",)
@@ -73,7 +76,11 @@ class DashScopeUpstream:
         self._upload_for = lru_cache(64)(lambda model: once(partial(self._upload, model)))
         self._workspace = {"X-DashScope-WorkSpace": options.workspace} if options.workspace else {}
         self.traits = Traits(
-            paid=options.paid is not False, named=False, server_errors_charged=False, result_life_s=24 * 3600.0
+            paid=options.paid is not False,
+            named=False,
+            server_errors_charged=False,
+            polls_per_second=POLLS_PER_SECOND,
+            result_life_s=24 * 3600.0,
         )
 
     def submit(self, call: Call) -> SubmitOutcome:
