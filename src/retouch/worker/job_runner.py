@@ -368,10 +368,11 @@ class JobRunner:
 
     def drop_lost(self, job: LeasedJob) -> None:
         """Drop a job that is another worker's by now, or was ended elsewhere; the service hears nothing of it."""
-        job.close()
+        if not job.close():
+            return  # another thread is ending it, which ends its lease as well: a renewal may hear of that first
         self._drop_edits(job)
-        if self.leased.remove(job):
-            logger.warning("lease lost; the edit is dropped", job=job.id)
+        self.leased.remove(job)
+        logger.warning("lease lost; the edit is dropped", job=job.id)
 
     def _fail(self, job: LeasedJob, failure: Failure) -> None:
         if job.close():

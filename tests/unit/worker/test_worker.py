@@ -228,6 +228,34 @@ def test_a_lost_lease_drops_the_edit_and_stores_nothing(bench: Deployment) -> No
         bench.service.renew(replace(taken, worker="worker-a"), 60.0)
 
 
+def test_a_job_that_has_just_ended_is_not_called_lost(bench: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row is final before its thread is back to say so, and the heartbeat's renewal is refused in between."""
+    finish, renew, refused = bench.service.finish, bench.service.renew, []
+
+    def finish_and_wait(*given: object, **named: object) -> object:
+        ended = finish(*given, **named)
+        bench.gate.arrive()
+        return ended
+
+    def renew_and_note(lease: Lease, lease_s: float) -> bool:
+        try:
+            return renew(lease, lease_s)
+        except LeaseLost:
+            refused.append(lease)
+            raise
+
+    monkeypatch.setattr(bench.service, "finish", finish_and_wait)
+    monkeypatch.setattr(bench.service, "renew", renew_and_note)
+    job = bench.submit(steps=1)
+    with capture_logs() as log, bench.worker(settings=HASTY):
+        bench.gate.wait_for_arrival()
+        until(lambda: len(refused) == 2)  # the first one has been heard by then
+        bench.gate.open()
+        until(lambda: any(line["event"] == "job finished" for line in log))
+    assert bench.state(job.id) is JobState.SUCCEEDED
+    assert not [line for line in log if "lost" in line["event"]]
+
+
 def test_a_worker_may_lease_again_what_it_lost_without_noticing(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=1)
