@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from retouch.server.certificates import LOCAL_NAMES, TlsFiles, ensure
 from retouch.storage.local import LocalBlobs
 from retouch.upstreams.bodies import PART_BYTES
 from retouch.upstreams.inputs import ImageMode
+from retouch.upstreams.transport import ANSWER_S
 from retouch.upstreams.upstream import Accepted, Failed, FaultKind, Finished, SubmitOutcome
 from tests.live_server import free_port
 from tests.upstreams.conftest import KEY, World
@@ -131,6 +133,13 @@ def test_silence_after_the_last_byte_leaves_the_outcome_unknown(world: World) ->
     until(lambda: upstream.abandon("silent"))
     thread.join(10)
     assert kind_of(outcomes[0]) is FaultKind.NO_ANSWER
+
+
+def test_a_silent_queue_is_waited_for_no_longer_than_the_edit_has(queue_world: World) -> None:
+    queue_world.stub.script("submit", Silence())
+    began = time.monotonic()
+    assert kind_of(queue_world.upstream.submit(queue_world.call(seconds=1))) is FaultKind.NO_ANSWER
+    assert time.monotonic() - began < ANSWER_S / 2, "what is usual is far longer"
 
 
 def test_nothing_is_abandoned_that_is_not_under_way(world: World) -> None:

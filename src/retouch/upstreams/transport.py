@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
@@ -45,7 +46,7 @@ _DATA_URI: Final = re.compile(r"data:[a-zA-Z0-9.+/;=-]*;base64,[A-Za-z0-9+/=_\\-
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is sent. path: below the upstream's base, with a leading slash. ends_in_s: for all of it, answer
-    included; None takes what is usual for the upstream.
+    included; None takes what is usual for the upstream. until: it ends then at the latest, but is given a second.
 
     authorized: False leaves the key out. attempt: names the exchange, so that `Transport.abandon` can end it.
     """
@@ -56,6 +57,7 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     ends_in_s: float | None = None
+    until: datetime | None = None
     authorized: bool = True
     attempt: str | None = None
 
@@ -154,6 +156,8 @@ class Transport:
 
     def _send(self, request: Request) -> Reply | Fault:
         ends_in_s = self._answer_s if request.ends_in_s is None else request.ends_in_s
+        if request.until is not None:
+            ends_in_s = min(ends_in_s, max((request.until - datetime.now(UTC)).total_seconds(), 1.0))
         exchange = Exchange(time.monotonic() + ends_in_s, WRITE_S)
         length = 0 if request.body is None else request.body.length
         with self._named(request.attempt, exchange), self._connections.running(exchange):

@@ -101,6 +101,7 @@ class DashScopeUpstream:
             JsonBody(document, self._blobs),
             headers=headers,
             ends_in_s=None if as_task else max(left_s, 1.0),
+            until=call.deadline,
             attempt=call.attempt_id,
         )
         with self._transport.ask(request) as reply:

@@ -91,7 +91,9 @@ class FalUpstream:
             return Failed(refused.fault)
         endpoint = call.normalised.endpoint
         query = {"fal_webhook": call.webhook_url} if call.webhook_url else {}
-        request = Request("POST", f"/{endpoint}", body, query, self._headers(call), attempt=call.attempt_id)
+        request = Request(
+            "POST", f"/{endpoint}", body, query, self._headers(call), until=call.deadline, attempt=call.attempt_id
+        )
         with self._queue.ask(request) as reply:
             if isinstance(reply, Fault):
                 return Failed(reply)

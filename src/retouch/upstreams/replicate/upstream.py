@@ -80,7 +80,9 @@ class ReplicateUpstream:
             return Failed(refused.fault)
         left_s = math.ceil((call.deadline - datetime.now(UTC)).total_seconds())
         headers = {"Cancel-After": f"{max(left_s, _LEAST_CANCEL_AFTER_S)}s"}
-        with self._transport.ask(Request("POST", path, body, headers=headers, attempt=call.attempt_id)) as reply:
+        with self._transport.ask(
+            Request("POST", path, body, headers=headers, until=call.deadline, attempt=call.attempt_id)
+        ) as reply:
             if isinstance(reply, Fault):
                 return Failed(reply)
             if not reply.ok:

@@ -79,7 +79,9 @@ class RunPodUpstream:
             )
             return Failed(Fault(FaultKind.INVALID, message, 413, "body_too_large", charged=False))
         endpoint = call.normalised.endpoint
-        with self._transport.ask(Request("POST", f"/{endpoint}/run", body, attempt=call.attempt_id)) as reply:
+        with self._transport.ask(
+            Request("POST", f"/{endpoint}/run", body, until=call.deadline, attempt=call.attempt_id)
+        ) as reply:
             if isinstance(reply, Fault):
                 return Failed(reply)
             if not reply.ok:
