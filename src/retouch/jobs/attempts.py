@@ -22,7 +22,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from retouch.database import insert_into
 from retouch.jobs.tables import attempt, attempt_tally
@@ -103,23 +104,36 @@ def move(connection: Connection, attempt_id: str, to: AttemptState, now: datetim
 
     A row whose job has ended is final, but for what LATE allows.
     """
-    sources = and_(attempt.c.state.in_([state.value for state in FROM[to]]), attempt.c.settled_at.is_(None))
-    if to in LATE:
-        sources = or_(sources, and_(attempt.c.state == AttemptState.UNKNOWN.value, attempt.c.settled_at.is_not(None)))
-    before = connection.execute(
-        select(attempt).where(attempt.c.id == attempt_id, sources).with_for_update()
-    ).one_or_none()
-    if before is None:
-        return None
     stamp = {AttemptState.SENDING: "sent_at", AttemptState.ACCEPTED: "accepted_at"}.get(to, "ended_at")
     changed = {"state": to.value, "ended_at": None, stamp: now, **values}
-    after = _of(
-        connection.execute(update(attempt).where(attempt.c.id == attempt_id).values(**changed).returning(attempt)).one()
-    )
-    if before.settled_at is not None:
-        assert after.charge_microusd is not None, "a late answer says what is owed"
-        _count(connection, before.target, before.state, -1, -before.charge_microusd)
-        _count(connection, after.target, after.state, 1, after.charge_microusd)
+    row = connection.execute(_MOVE[to], {"of_attempt": attempt_id, **changed}).one_or_none()
+    if row is not None:
+        return _of(row)
+    return _move_late(connection, attempt_id, changed) if to in LATE else None
+
+
+_OF_ATTEMPT = attempt.c.id == bindparam("of_attempt")
+_CHANGE: ReturningUpdate[Any] = update(attempt).where(_OF_ATTEMPT).returning(attempt)
+_MOVE: Mapping[AttemptState, ReturningUpdate[Any]] = {
+    to: _CHANGE.where(attempt.c.state.in_([state.value for state in sources]), attempt.c.settled_at.is_(None))
+    for to, sources in FROM.items()
+}
+_LATE = (
+    select(attempt)
+    .where(_OF_ATTEMPT, attempt.c.state == AttemptState.UNKNOWN.value, attempt.c.settled_at.is_not(None))
+    .with_for_update()
+)
+
+
+def _move_late(connection: Connection, attempt_id: str, changed: Mapping[str, Any]) -> Attempt | None:
+    """What was unknown at its job's end is known now; the sums follow."""
+    before = connection.execute(_LATE, {"of_attempt": attempt_id}).one_or_none()
+    if before is None:
+        return None
+    after = _of(connection.execute(_CHANGE, {"of_attempt": attempt_id, **changed}).one())
+    assert after.charge_microusd is not None, "a late answer says what is owed"
+    _count(connection, before.target, before.state, -1, -before.charge_microusd)
+    _count(connection, after.target, after.state, 1, after.charge_microusd)
     return after
 
 
@@ -145,14 +159,18 @@ def of_job(connection: Connection, job_id: str) -> tuple[Attempt, ...]:
     return tuple(_of(row) for row in connection.execute(query))
 
 
+_UNSETTLED = (
+    select(attempt).where(attempt.c.job_id == bindparam("of_job"), attempt.c.settled_at.is_(None)).with_for_update()
+)
+_SETTLE = update(attempt).where(_OF_ATTEMPT)
+
+
 def settle_job(connection: Connection, job_id: str, now: datetime) -> None:
     """In the transaction that ends a job: every hold of its attempts becomes what is owed, or nothing.
 
     What is still open then was lost sight of: nothing was sent of a planned one, the others are unknown.
     """
-    rows = connection.execute(
-        select(attempt).where(attempt.c.job_id == job_id, attempt.c.settled_at.is_(None)).with_for_update()
-    ).all()
+    rows = connection.execute(_UNSETTLED, {"of_job": job_id}).all()
     for each in map(_of, rows):
         state, charge = each.state, each.charge_microusd
         if state is AttemptState.PLANNED:
@@ -162,7 +180,7 @@ def settle_job(connection: Connection, job_id: str, now: datetime) -> None:
         if charge is None:
             charge = {AttemptState.UNKNOWN: each.unknown_microusd, AttemptState.DONE: each.hold_microusd}.get(state, 0)
         ended = {"state": state.value, "charge_microusd": charge, "settled_at": now, "ended_at": each.ended_at or now}
-        connection.execute(update(attempt).where(attempt.c.id == each.id).values(**ended))
+        connection.execute(_SETTLE, {"of_attempt": each.id, **ended})
         _count(connection, each.target, state.value, 1, charge)
 
 

@@ -25,6 +25,8 @@ Resolver: TypeAlias = Callable[[str, int], Sequence[str]]
 """(host, port) to numeric addresses, best first; raises OSError for a name that is not known."""
 
 CONNECT_TIMEOUT_S: Final = 5.0
+READ_BYTES: Final = 256 * 1024
+"""Most that is taken from a connection at once: more than the pool's 64 KB, for an image may have megabytes."""
 
 
 def resolve_by_system(host: str, port: int) -> Sequence[str]:
@@ -136,7 +138,7 @@ class _TimedStream(httpcore2.NetworkStream):
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadline.cut(timeout))
+        return self._stream.read(max(max_bytes, READ_BYTES), self._deadline.cut(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._deadline.cut(timeout))

@@ -51,7 +51,7 @@ class LocalBlobs(StoredObjects):
         self._folder = folder
         self._secret = secret
         self._syncing = ThreadPoolExecutor(16, thread_name_prefix="sync")
-        self._synced_hour: Path | None = None
+        self._synced_hours: dict[Path, Path] = {}  # the last one of each folder whose own name is on the disk
 
     def _read(self, key: str) -> bytes:
         """Without the store's own threads, whose turn costs more than the file on a busy machine."""
@@ -86,7 +86,7 @@ class LocalBlobs(StoredObjects):
             if file.parent not in hours:
                 hours.append(file.parent)
         places += hours  # they hold the files' names
-        places += {hour.parent for hour in hours if hour != self._synced_hour}  # and the name of a new hour
+        places += {hour.parent for hour in hours if self._synced_hours.get(hour.parent) != hour}  # a new hour's name
         if not places:
             return
         with storage_errors("written"):
@@ -95,7 +95,7 @@ class LocalBlobs(StoredObjects):
             _fsync(places[0])
             for other in others:
                 other.result()
-        self._synced_hour = hours[-1]
+        self._synced_hours |= {hour.parent: hour for hour in hours}
 
     def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
         read_key(key)

@@ -49,15 +49,18 @@ class AttemptBook:
         with self._database.transaction() as connection:
             return attempts.move(connection, attempt.id, AttemptState.ACCEPTED, self._clock(), ticket=kept)
 
-    def done(self, attempt: Attempt, result: Result, charge_microusd: int | None) -> Attempt | None:
+    def done(
+        self, attempt: Attempt, result: Result, charge_microusd: int | None, *, ends_now: bool = False
+    ) -> Attempt | None:
         """The provider has made the images. charge_microusd: as far as it is known before they are here.
 
-        Of an attempt with a ticket it need not survive a power cut: `accepted` does, and its job is asked for again.
+        ends_now: the job's end is written next, and goes to the disk with this. An attempt with a ticket need not
+        survive a power cut before that either: `accepted` does, and its job is asked for again.
         """
         now, kept = self._clock(), result_to_json(result)
         values = {"result": kept, "counts": "good", "charge_microusd": charge_microusd}
-        named = attempt.ticket is not None
-        with self._database.transaction(durability="eventual" if named else "immediate") as connection:
+        later = ends_now or attempt.ticket is not None
+        with self._database.transaction(durability="eventual" if later else "immediate") as connection:
             moved = attempts.move(connection, attempt.id, AttemptState.DONE, now, **values)
             sent_at = attempt.sent_at or now
             if breakers.record_success(connection, attempt.target, attempt.key, sent_at, now):

@@ -24,6 +24,7 @@ from retouch.jobs.attempts import Attempt, AttemptState
 from retouch.jobs.job import Clock, Lease
 from retouch.secret import redact
 from retouch.upstreams.attempt_book import AttemptBook, Judgement, lost_sight, result_of, ticket_of
+from retouch.upstreams.delivery import goes_as_it_came
 from retouch.upstreams.failure_rules import COUNTS, Phase, Rule, failure_of, rule_of
 from retouch.upstreams.pace import Pace
 from retouch.upstreams.routes import Connection, GatewaySettings, Target
@@ -280,7 +281,7 @@ class CallRun:
         return self._judge(Phase.POLL, attempt, fault)
 
     def _finished(self, attempt: Attempt, result: Result, ticket: Ticket | None) -> _Step:
-        done = self._tools.book.done(attempt, result, result.cost_microusd)
+        done = self._tools.book.done(attempt, result, result.cost_microusd, ends_now=self._ends_now(result))
         if done is None or done.settled_at is not None:  # the job has ended meanwhile; what it cost is known now
             raise Dropped
         return self._take(done, result, ticket)
@@ -467,6 +468,15 @@ class CallRun:
             links=self._tools.links,
             webhook_url=None if public_url is None else f"{public_url}/upstreams/webhooks/{attempt.id}",
             deadline=self._tools.deadline,
+        )
+
+    def _ends_now(self, result: Result) -> bool:
+        """Whether the job has all its images with this answer, and nothing is left to do with them."""
+        job = self._tools.lease.job
+        whole = job.delivery.retention_s is None and len(result.images) >= self.spot.images == job.request.num_images
+        emulation = self._normalised.emulation
+        return whole and all(
+            image.stored is not None and goes_as_it_came(image.stored, emulation) for image in result.images
         )
 
     def _body_hash(self) -> str:

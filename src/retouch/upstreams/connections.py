@@ -28,8 +28,14 @@ KEEP_S: Final = 5.0
 SEND_BUFFER_BYTES: Final = 256 * 1024
 """Of the kernel. What lies in it counts as sent, so that a large one makes of a broken upload an unknown outcome."""
 
+READ_BYTES: Final = 256 * 1024
+"""Most that is taken from a connection at once: more than the pool's 64 KB, for an answer may have megabytes."""
+
 _LOOK_EVERY_S: Final = 0.25
 """How often a wait looks up whether it is still wanted."""
+
+
+_Selector: Final = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
 
 @dataclass(slots=True)
@@ -112,7 +118,8 @@ class _Watched(httpcore2.NetworkStream):
         exchange: Exchange = self._current.exchange
         while True:
             try:
-                return self._stream.read(max_bytes, max(min(_LOOK_EVERY_S, exchange.left_s), 0.001))
+                patience = max(min(_LOOK_EVERY_S, exchange.left_s), 0.001)
+                return self._stream.read(max(max_bytes, READ_BYTES), patience)
             except httpcore2.ReadTimeout:
                 if exchange.stop.is_set():
                     raise httpcore2.ReadError("given up") from None
@@ -146,7 +153,7 @@ def _write(sock: socket.socket, buffer: bytes, exchange: Exchange, until: float)
     """Send all of `buffer`. Raises WriteError when an answer or the end of the connection came first."""
     left = memoryview(buffer)
     sock.settimeout(0)
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:  # one for each chunk: of the kinds there are, the one that is cheapest to make
         selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
         while left:
             ready = selector.select(_LOOK_EVERY_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retouch import images
-from retouch.catalog.normalised import ImageSizes, Normalised
+from retouch.catalog.normalised import Emulation, ImageSizes, Normalised
 from retouch.catalog.normaliser import needs_sizes
 from retouch.edit import EditRequest, ImageInput
 from retouch.errors import InvalidImage, UnknownFile, UpstreamBadImage
@@ -14,6 +14,13 @@ from retouch.upstreams.upstream import StoredResult
 
 HEAD_BYTES = 256 * 1024
 """An image's size is told in its first bytes, nearly always."""
+
+
+def goes_as_it_came(came: StoredResult, emulation: Emulation) -> bool:
+    """Whether nothing is left to do with an image: the provider's bytes are the file that the caller wants."""
+    wanted = emulation.output_format
+    same_size = emulation.size in (None, (came.width, came.height))
+    return emulation.mask is None and same_size and (wanted is None or wanted.media_type == came.media_type)
 
 
 class Delivery:
@@ -39,9 +46,7 @@ class Delivery:
         input, StorageUnavailable.
         """
         emulation = normalised.emulation
-        size, wanted = (came.width, came.height), emulation.output_format
-        as_it_came = emulation.mask is None and emulation.size in (None, size)
-        if ttl_s is None and as_it_came and (wanted is None or wanted.media_type == came.media_type):
+        if ttl_s is None and goes_as_it_came(came, emulation):
             return came
         inputs = None
         if emulation.mask is not None:

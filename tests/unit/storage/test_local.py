@@ -220,3 +220,20 @@ def test_a_store_that_refuses_is_told_without_its_paths(blobs: LocalBlobs, tmp_p
     assert str(tmp_path) not in caught.value.message
     assert caught.value.retryable
     os.unlink(tmp_path / "files")
+
+
+def test_a_folder_is_flushed_for_a_new_hour_only_whichever_others_are_written_between(
+    blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[int] = []
+    plain = os.fsync
+
+    def counting(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counting)
+    for folder in ("uploads", "outputs", "uploads", "outputs"):
+        blobs.put(b"image", "image/png", folder=folder)
+    folders = [(tmp_path / "files" / folder).stat().st_ino for folder in ("uploads", "outputs")]
+    assert [flushed.count(each) for each in folders] == [1, 1]
