@@ -532,9 +532,20 @@ class Service:
         seconds: Mapping[str, float] | None = None,
         checks: Mapping[str, int] | None = None,
         problem: str | None = None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         """A worker is alive, see `LiveWorker`. Every few seconds."""
-        alive = LiveWorker(worker, tuple(queues), device, state, self._clock(), seconds or {}, checks or {}, problem)
+        alive = LiveWorker(
+            worker,
+            tuple(queues),
+            device,
+            state,
+            self._clock(),
+            seconds=seconds or {},
+            checks=checks or {},
+            problem=problem,
+            facts=facts or {},
+        )
         with self._database.transaction(durability="eventual") as connection:
             liveness.beat(connection, alive)
 

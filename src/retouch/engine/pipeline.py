@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,10 @@ class Pipeline(Protocol):
     @property
     def device_name(self) -> str:
         """What the device is called, equal for devices that are equally fast."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """How it was loaded, for `/metrics`: `attention`, torch's kernel; `precision`; `offload`. May be empty."""
 
     @property
     def state_memory(self) -> StateMemory | None:

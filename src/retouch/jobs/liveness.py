@@ -30,7 +30,7 @@ class LiveWorker:
 
     state: `loading`, `ready`, or `failed` for a model that cannot run beside others that do. seconds: spent by stage
     since it started. checks: safety checks since then by `stage verdict`. problem: why it cannot get
-    ready, in a sentence.
+    ready, in a sentence. facts: its device's name and how its model was loaded, see `Pipeline.facts`.
     """
 
     name: str
@@ -41,6 +41,7 @@ class LiveWorker:
     seconds: Mapping[str, float] = field(default_factory=dict)
     checks: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 class JobTimes(NamedTuple):
@@ -62,10 +63,11 @@ class QueueStatistics:
 
 def beat(connection: Connection, alive: LiveWorker) -> None:
     """Note that a worker is alive."""
-    facts = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
-    facts |= {"seconds": dict(alive.seconds), "checks": dict(alive.checks), "problem": alive.problem}
-    row = insert_into(connection, worker).values(name=alive.name, **facts)
-    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=facts))
+    told = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
+    told |= {"seconds": dict(alive.seconds), "checks": dict(alive.checks), "problem": alive.problem}
+    told["facts"] = dict(alive.facts)
+    row = insert_into(connection, worker).values(name=alive.name, **told)
+    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=told))
 
 
 def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:
@@ -73,7 +75,15 @@ def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:
     rows = connection.execute(query)
     return tuple(
         LiveWorker(
-            row.name, tuple(row.queues), row.device, row.state, row.seen_at, row.seconds, row.checks, row.problem
+            row.name,
+            tuple(row.queues),
+            row.device,
+            row.state,
+            row.seen_at,
+            seconds=row.seconds,
+            checks=row.checks,
+            problem=row.problem,
+            facts=row.facts,
         )
         for row in rows
     )

@@ -235,6 +235,7 @@ worker = Table(  # which workers say they are alive
     Column("seconds", Json, nullable=False, server_default=text("'{}'")),  # by stage, since it started
     Column("checks", Json, nullable=False, server_default=text("'{}'")),  # by stage and verdict, since it started
     Column("problem", Text),  # why it cannot get ready
+    Column("facts", Json, nullable=False, server_default=text("'{}'")),  # how its model was loaded
     CheckConstraint("state IN ('loading', 'ready', 'failed')", name="state"),
 )
 

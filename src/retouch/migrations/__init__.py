@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect, text
 
 from retouch.errors import DatabaseUnavailable
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest step; kept here so that an up-to-date database starts without loading Alembic."""
 
 

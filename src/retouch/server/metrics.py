@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -62,6 +62,7 @@ class _JobTable(Collector):
         yield from _jobs(statistics)
         yield from _times(statistics)
         yield _workers(statistics)
+        yield _facts(statistics)
         yield _seconds(statistics)
         yield _device(statistics)
         yield from _safety(statistics)
@@ -196,3 +197,14 @@ def _workers(statistics: QueueStatistics) -> Metric:
         for queue in worker.queues:
             workers.add_metric([worker.name, queue, worker.device, worker.state], 1)
     return workers
+
+
+def _facts(statistics: QueueStatistics) -> Metric:
+    """Of workers whose model is loaded."""
+    facts = InfoMetricFamily(
+        "retouch_worker", "The device of a worker, and how its model was loaded.", labels=["worker", "queue"]
+    )
+    for worker in statistics.workers:
+        if worker.facts:
+            facts.add_metric([worker.name, worker.queues[0]], dict(worker.facts))
+    return facts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -57,6 +57,7 @@ class Heartbeat:
     runner: JobRunner
     settings: HeartbeatSettings
     device_name: str = ""  # set once the model is loaded; names the row of measured costs
+    facts: Mapping[str, str] = field(default_factory=dict)  # likewise, see `LiveWorker`
     _progress: str | None = None
     _failure: str | None = None
     _kept_cost: Cost | None = None
@@ -118,6 +119,7 @@ class Heartbeat:
                 seconds={**self.runner.seconds, "safety": tally.seconds, **self.runner.device_time.seconds()},
                 checks=tally.checks,
                 problem=self._failure or (self._progress if state == "loading" else None),
+                facts=self.facts,
             )
             self._beat_at, self._beat_state = now, state
         jobs = self.runner.leased.all()

@@ -202,6 +202,7 @@ class Worker:
             if self._warm_up is not None:
                 self._warm_up(engine, pipeline, self._runner.costs, self._heartbeat.tell)
         self._heartbeat.device_name = pipeline.device_name
+        self._heartbeat.facts = {"device": pipeline.device_name, **pipeline.facts}
         return engine
 
     def _tick(self, engine: Engine) -> None:

@@ -37,12 +37,19 @@ async def test_metrics_count_jobs_and_workers(client: httpx2.AsyncClient, depend
     jobs = [dependencies.service.submit(ANONYMOUS, request, Delivery("fal", "x")).job for _ in range(3)]
     dependencies.service.cancel(ANONYMOUS, jobs[0].id)
     dependencies.service.beat(
-        "w", ("null",), "cpu", "ready", seconds={"denoise": 1.5, "inference": 2.0, BUSY: 3.0, WAITED: 0.5}
+        "w",
+        ("null",),
+        "cpu",
+        "ready",
+        seconds={"denoise": 1.5, "inference": 2.0, BUSY: 3.0, WAITED: 0.5},
+        facts={"device": "H200", "attention": "flash_attention", "precision": "fp8", "offload": "none"},
     )
     text = (await client.get("/metrics")).text
     assert 'retouch_jobs{queue="null",state="queued"} 2.0' in text
     assert 'retouch_jobs_ended_total{queue="null",state="cancelled"} 1.0' in text
     assert 'retouch_worker_up{device="cpu",queue="null",state="ready",worker="w"} 1.0' in text
+    loaded = 'attention="flash_attention",device="H200",offload="none",precision="fp8"'
+    assert f'retouch_worker_info{{{loaded},queue="null",worker="w"}} 1.0' in text
     assert 'retouch_stage_seconds_total{queue="null",stage="denoise",worker="w"} 1.5' in text
     assert 'stage="device' not in text
     assert 'retouch_device_seconds_total{queue="null",state="busy",worker="w"} 3.0' in text

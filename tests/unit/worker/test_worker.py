@@ -55,6 +55,15 @@ def test_a_worker_tells_what_its_jobs_have_cost(bench: Deployment) -> None:
         until(lambda: told() == pytest.approx(spent))
 
 
+def test_a_worker_tells_how_its_model_was_loaded_once_it_is(bench: Deployment) -> None:
+    pipeline = NullPipeline()
+    pipeline.facts = {"precision": "fp8"}
+    with bench.worker(pipeline):
+        until(lambda: [each.state for each in bench.service.statistics().workers] == ["ready"])
+        [worker] = bench.service.statistics().workers
+    assert worker.facts == {"device": "null", "precision": "fp8"}
+
+
 def test_a_worker_tells_how_long_its_device_was_busy_and_waited_for_images(bench: Deployment) -> None:
     fetched = bench.gate
 

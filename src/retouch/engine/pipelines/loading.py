@@ -69,7 +69,8 @@ def load(
     """See `load_pipeline`."""
     target = choose_device(device)
     dtype = dtype_on(target, checkpoint)
-    logger.info("attention by torch's %s", kernel_of(target, dtype))
+    kernel = kernel_of(target, dtype)
+    logger.info("attention by torch's %s", kernel)
     if target.type == "cuda" and checkpoint.full_precision:
         # By default convolutions round to ten bits there: on the demo that leaves 26 dB, simulated on a CPU.
         torch.backends.cudnn.allow_tf32 = False
@@ -92,14 +93,19 @@ def load(
     if plan.offload != "none" and speaks.rewrites:
         logger.info("no resident rewriter: the text encoder would be brought to the device for every word")
         speaks = replace(speaks, rewrites=False)
+    word = "fp32" if plan.precision == "bf16" and dtype == torch.float32 else plan.precision
+    facts = {"attention": kernel, "precision": word, "offload": plan.offload}
     with quiet(), torch.inference_mode():
         if rules is None:
             assert fast_lora is None, "its row takes no LoRAs"
-            return loading_21.assemble_21(checkpoint, folder, target, dtype)
+            another_loaded = loading_21.assemble_21(checkpoint, folder, target, dtype)
+            another_loaded.facts = facts
+            return another_loaded
         exactly = compat is not None
         loaded = assemble(
             checkpoint, rules, folder, target, dtype, compat=exactly, speaks=speaks, plan=plan, compiled=compiled
         )
+        loaded.facts = facts
         if fast_lora is not None:
             loaded.use_fast_lora(fast_lora)
     return loaded

@@ -5,7 +5,8 @@ For measuring and testing everything around an engine, without torch. It says no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class NullPipeline:
     shared_step_tokens = 4096
     language_model = None
     device_name = "null"
+    facts: Mapping[str, str] = MappingProxyType({})
     state_memory = None
 
     def check_prompt(self, prompt: str) -> None:

@@ -8,7 +8,7 @@ stock one. It answers in red, green, blue and opacity; what shows through is whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -136,6 +136,7 @@ class QwenImage21:
         self.device = device
         self.dtype = dtype
         self.weights = weights
+        self.facts: Mapping[str, str] = {}  # told by who loads it
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
 
     @property

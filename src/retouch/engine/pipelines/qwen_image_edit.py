@@ -7,7 +7,7 @@ neither of which changes a result. Does not load weights (`loading.py`) and take
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -131,6 +131,7 @@ class QwenImageEdit:
         self.weights = weights
         self.loras = Loras(network, device, exact=compat)
         self.fast_lora: FastLoraNetwork | None = None
+        self.facts: Mapping[str, str] = {}  # told by who loads it
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
 
     def use_fast_lora(self, file: LoraFile) -> None:

@@ -57,6 +57,7 @@ def test_another_folder_may_stand_in_for_the_source() -> None:
     folder = shared("plus")
     pipeline = load_pipeline(replace(row(folder), source="nobody/nothing"), device="cpu", folder=folder)
     np.testing.assert_array_equal(edited(pipeline), edited(load_pipeline(row(folder), device="cpu")))
+    assert pipeline.facts == {"attention": "flash_attention", "precision": "fp32", "offload": "none"}
 
 
 def test_a_folder_as_the_hub_publishes_it_gives_the_same_picture(tmp_path: Path) -> None:
