@@ -107,13 +107,13 @@ class DashScopeUpstream:
         with self._transport.ask(request) as reply:
             if isinstance(reply, Fault):
                 return Failed(reply)
+            output = reply.members.get("output")
+            number = output.get("task_id") if isinstance(output, dict) else None
+            if as_task and reply.ok and is_id(number):
+                return Accepted(_ticket(number))  # also beside a code: a task that has a name may be charged
             if not reply.ok or reply.members.get("code"):
                 return Failed(fault_of_answer(reply))
-            output = reply.members.get("output")
-            if not as_task:
-                return self._finished(reply, output)
-            number = output.get("task_id") if isinstance(output, dict) else None
-            return Accepted(_ticket(number)) if is_id(number) else Failed(malformed(reply, "task_id"))
+            return Failed(malformed(reply, "task_id")) if as_task else self._finished(reply, output)
 
     def poll(self, ticket: Ticket) -> PollOutcome:
         with self._transport.ask(Request("GET", ticket.urls["status"], headers=self._workspace)) as reply:
@@ -123,7 +123,7 @@ class DashScopeUpstream:
             state = output.get("task_status") if isinstance(output, dict) else None
             if not reply.ok or state is None:
                 return Unreadable(fault_of_answer(reply) if not reply.ok else malformed(reply, "task_status"))
-            if state in _WAITING:
+            if isinstance(state, str) and state in _WAITING:
                 return Pending(_WAITING[state])
             return self._finished(reply, output) if state == "SUCCEEDED" else Failed(_end_of(state, output))
 
@@ -169,7 +169,8 @@ class DashScopeUpstream:
         for choice in choices if isinstance(choices, list) else ():
             message = choice.get("message") if isinstance(choice, dict) else None
             content = message.get("content") if isinstance(message, dict) else None
-            found += [part.get("image") for part in content or () if isinstance(part, dict)]
+            parts = content if isinstance(content, list) else ()
+            found += [part.get("image") for part in parts if isinstance(part, dict)]
         images = self._downloads.taken(reply.answer, found)
         if isinstance(images, Fault):
             return Failed(images)

@@ -66,7 +66,8 @@ def _sentence(detail: Any, first: Mapping[str, Any], members: Mapping[str, Any])
     if isinstance(detail, str):
         return detail
     message = str(first.get("msg") or members.get("message") or "")
-    place = ".".join(str(step) for step in first.get("loc") or () if step != "body")
+    steps = first.get("loc")
+    place = ".".join(str(step) for step in steps if step != "body") if isinstance(steps, list) else ""
     return f"{place}: {message}" if place and message else message
 
 

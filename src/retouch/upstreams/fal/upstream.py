@@ -215,7 +215,7 @@ class FalUpstream:
     def _finished(self, reply: Reply, ticket: Ticket) -> PollOutcome:
         members = reply.members
         entries = members.get("images")
-        links = [entry.get("url") for entry in entries or () if isinstance(entry, dict)] if entries else []
+        links = [entry.get("url") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         verdicts = members.get("has_nsfw_concepts")
         images = self._downloads.taken(reply.answer, links, verdicts if isinstance(verdicts, list) else ())
         if isinstance(images, Fault):

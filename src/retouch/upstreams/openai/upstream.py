@@ -113,10 +113,11 @@ class OpenAIUpstream:
         entries = reply.members.get("data")
         members: Mapping[str, Any] = reply.members
         if isinstance(reply.value, list):
-            for event in reply.value:
-                if isinstance(event, dict) and (event.get("type") == "error" or event.get("error")):
+            events = [event for event in reply.value if isinstance(event, dict)]
+            for event in events:
+                if event.get("type") == "error" or event.get("error"):
                     return Failed(fault_of_event(event))
-            entries = [event for event in reply.value if str(event.get("type", "")).endswith(".completed")]
+            entries = [event for event in events if str(event.get("type", "")).endswith(".completed")]
             members = entries[-1] if entries else {}
         found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
         images = self._downloads.taken(

@@ -145,7 +145,7 @@ class ReplicateUpstream:
 
     def _outcome(self, ticket: Ticket, reply: Reply) -> PollOutcome:
         state, members = reply.members.get("status"), reply.members
-        if state in _WAITING:
+        if isinstance(state, str) and state in _WAITING:
             logs = members.get("logs")
             lines = [said(line, "") for line in logs.splitlines()] if isinstance(logs, str) else []
             return Pending(_WAITING[state], logs=self._logs.fresh(ticket.id, lines))

@@ -135,7 +135,7 @@ class RunPodUpstream:
 
     def _outcome(self, reply: Reply) -> PollOutcome:
         state, output = reply.members.get("status"), reply.members.get("output")
-        if state in _WAITING:
+        if isinstance(state, str) and state in _WAITING:
             step, steps = _progress(output)
             return Pending(_WAITING[state], step=step, steps=steps)
         if state == "COMPLETED":
@@ -192,7 +192,11 @@ def _error_text(error: object) -> str:
     return str(told.get("error_message") or "") if isinstance(told, dict) else text
 
 
-def _images_of(output: object) -> list[object]:
+_DEEPEST: Final = 4
+"""Objects within objects that are looked into for an image."""
+
+
+def _images_of(output: object, deep: int = 0) -> list[object]:
     """The links or base64 of an output, by whichever of the names that endpoints use comes first."""
     if isinstance(output, str):
         return [output]
@@ -202,7 +206,7 @@ def _images_of(output: object) -> list[object]:
     for name in _IMAGE_MEMBERS:
         value = members.get(name)
         if value:
-            return _images_of(value)
+            return _images_of(value, deep + 1) if deep < _DEEPEST else []
     return []
 
 
