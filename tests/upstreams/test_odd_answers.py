@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ def test_an_answer_of_any_shape_is_an_outcome(kind: str, station: str, status: i
             outcome = outcome or world.upstream.submit(call)
             assert isinstance(outcome, Accepted | Failed | Finished | Pending | Unreadable), answer
     finally:
+        world.close()
+
+
+def test_a_history_of_any_shape_names_nothing(tmp_path: Path) -> None:
+    for kind in QUEUED:
+        world = make_world(KINDS[kind], tmp_path / kind)
+        for member in ("items", "results", "next", "next_cursor"):
+            for value in ODD:
+                world.stub.script("history", Says.json(200, {member: value}))
+                assert world.upstream.find(world.call(), datetime.now(UTC)) is None
         world.close()
 
 

@@ -40,7 +40,7 @@ class WebhookKeys:
         try:
             signature = bytes.fromhex(named.get("x-fal-webhook-signature", ""))
             age_s = abs(self._clock() - int(parts[2]))
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if not all(parts) or age_s > MAX_AGE_S:
             return None

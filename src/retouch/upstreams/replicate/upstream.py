@@ -107,7 +107,8 @@ class ReplicateUpstream:
         for _ in range(_HISTORY_PAGES):
             with self._transport.ask(Request("GET", path)) as reply:
                 page = reply.members if isinstance(reply, Reply) and reply.ok else {}
-            for entry in page.get("results") or ():
+            entries = page.get("results")
+            for entry in entries if isinstance(entries, list) else ():
                 if not isinstance(entry, dict) or _created_before(entry, since - _CLOCKS_DIFFER):
                     return None
                 if is_id(entry.get("id")) and self._inputs.asked(entry.get("input"), call):

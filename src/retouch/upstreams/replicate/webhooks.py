@@ -32,7 +32,7 @@ class WebhookSecret:
         number, moment = named.get("webhook-id", ""), named.get("webhook-timestamp", "")
         try:
             fresh = abs(self._clock() - int(moment)) <= MAX_AGE_S
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
         told = [
             part.removeprefix("v1,") for part in named.get("webhook-signature", "").split() if part.startswith("v1,")
@@ -45,8 +45,8 @@ class WebhookSecret:
     def _signed(self, told: list[str], message: bytes, secret: bytes) -> bool:
         if not secret:
             return False
-        wanted = base64.b64encode(hmac.new(secret, message, hashlib.sha256).digest()).decode()
-        return any(hmac.compare_digest(signature, wanted) for signature in told)
+        wanted = base64.b64encode(hmac.new(secret, message, hashlib.sha256).digest())
+        return any(hmac.compare_digest(signature.encode(), wanted) for signature in told)
 
     def _current(self) -> bytes:
         with self._lock:
