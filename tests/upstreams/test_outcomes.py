@@ -23,7 +23,7 @@ from retouch.upstreams.upstream import (
     Unreadable,
 )
 from tests.upstreams.conftest import KINDS, World, make_world
-from tests.upstreams.stubs.server import Closes, Cut, Says
+from tests.upstreams.stubs.server import Closes, Cut, Says, png
 
 K = FaultKind
 
@@ -342,6 +342,20 @@ COSTS = {"runpod": 30_000, "lumenfall": 30_000, "litellm": 30_000}
 
 def test_the_cost_that_a_provider_tells_is_taken_and_no_other_is_made_up(world: World) -> None:
     assert world.finished().result.cost_microusd == COSTS.get(world.kind.name)
+
+
+@pytest.mark.parametrize("told", [-5, True, 1.5, "7", 2**63, None])
+def test_a_seed_that_cannot_be_one_is_not_reported(told: object, tmp_path: Path) -> None:
+    world = make_world(KINDS["fal"], tmp_path)
+    world.stub.plan = ("done",)
+    ticket = accepted(world)
+    world.stub.files["made"] = png()
+    link = f"{world.stub.url}/results/made"
+    world.stub.script("result", Says.json(200, {"images": [{"url": link}], "seed": told}))
+    outcome = world.upstream.poll(ticket)
+    world.close()
+    assert isinstance(outcome, Finished), outcome
+    assert outcome.result.seed is None
 
 
 def test_units_that_a_provider_counts_are_priced(tmp_path: Path) -> None:

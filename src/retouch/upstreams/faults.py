@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 
+from retouch.edit import MAX_SEED
 from retouch.upstreams.transport import Reply, said
 from retouch.upstreams.upstream import Fault, FaultKind
 
@@ -113,3 +114,8 @@ def retry_after(reply: Reply) -> float | None:
 def is_id(number: object) -> TypeGuard[str]:
     """Whether a provider's name of a job can stand in a path as one step."""
     return isinstance(number, str) and _ID.fullmatch(number) is not None
+
+
+def seed_of(told: object) -> int | None:
+    """A seed that a provider tells, where it can be one of ours; None when it is anything else."""
+    return told if type(told) is int and 0 <= told <= MAX_SEED else None

@@ -15,7 +15,7 @@ from typing import Any, Final
 from retouch.upstreams.bodies import BlobBody, Body, JsonBody, StoredImage
 from retouch.upstreams.fal.errors import fault_of_result, fault_of_submit
 from retouch.upstreams.fal.webhooks import WebhookKeys
-from retouch.upstreams.faults import is_id, malformed
+from retouch.upstreams.faults import is_id, malformed, seed_of
 from retouch.upstreams.inputs import CannotSend, ImageMode, Inputs, Upload
 from retouch.upstreams.log_lines import LogLines
 from retouch.upstreams.options import UpstreamOptions
@@ -227,7 +227,7 @@ class FalUpstream:
             Result(
                 tuple(images),
                 cost_microusd=self._cost(reply, ticket),
-                seed=members["seed"] if isinstance(members.get("seed"), int) else None,
+                seed=seed_of(members.get("seed")),
                 prompt=members["prompt"] if isinstance(members.get("prompt"), str) else None,
                 timings={k: float(v) for k, v in timings.items() if isinstance(v, int | float)}
                 if isinstance(timings, dict)

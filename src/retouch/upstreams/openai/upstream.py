@@ -15,7 +15,7 @@ import httpx2
 from retouch.errors import InvalidSetting
 from retouch.upstreams.answers import Answer
 from retouch.upstreams.bodies import FilePart, FormBody
-from retouch.upstreams.faults import malformed
+from retouch.upstreams.faults import malformed, seed_of
 from retouch.upstreams.inputs import CannotSend, Inputs, parameters_of
 from retouch.upstreams.openai.errors import fault_of_answer, fault_of_event
 from retouch.upstreams.openai.flavours import FLAVOURS
@@ -134,7 +134,7 @@ class OpenAIUpstream:
             Result(
                 tuple(images),
                 cost_microusd=self._cost(reply, members),
-                seed=seed if isinstance(seed, int) else None,
+                seed=seed_of(seed),
                 prompt=prompt if isinstance(prompt, str) and prompt else None,
             )
         )

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from retouch.upstreams.bodies import JsonBody
-from retouch.upstreams.faults import Told, fault_of, is_id, kind_of_text, malformed
+from retouch.upstreams.faults import Told, fault_of, is_id, kind_of_text, malformed, seed_of
 from retouch.upstreams.inputs import CannotSend, Inputs
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.transport import Reply, Request, said
@@ -166,7 +166,7 @@ class RunPodUpstream:
             Result(
                 tuple(images),
                 cost_microusd=round(cost * 1e6) if isinstance(cost, int | float) and 0 <= cost < 1e6 else None,
-                seed=seed if isinstance(seed, int) and seed >= 0 else None,
+                seed=seed_of(seed),
                 timings={name: ms / 1000 for name, ms in times.items() if isinstance(ms, int | float)},
             )
         )
