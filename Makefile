@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
-# Most tests wait for a server or a lease, so two share a core well; one file stays in one process.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+# Most tests wait for a server or a lease, so two share a core well; one file stays in one process. Files with few tests
+# are the long ones, which would all come last if they were reordered.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: serve test check fix golden bench docs playground screenshots
 .DEFAULT_GOAL := serve
