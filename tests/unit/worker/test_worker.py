@@ -182,9 +182,10 @@ def test_a_cancel_stops_a_running_edit_within_one_step(bench: Deployment) -> Non
 
 def test_a_cancel_reaches_a_job_that_waits_for_the_device(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
-    first, second = bench.submit(steps=1), bench.submit(steps=1)
+    first = bench.submit(steps=1)
     with bench.worker(pipeline, settings=HASTY):
         bench.gate.wait_for_arrival()
+        second = bench.submit(steps=1)  # not before, as either may be staged first
         until(lambda: bench.state(second.id) is JobState.RUNNING)
         bench.service.cancel(ANNE, second.id)
         assert bench.finished(second.id).state is JobState.CANCELLED
