@@ -98,6 +98,11 @@ class SharedDevice:
             self._changed.wait_for(lambda: self._to_start == 0)
             return self._running > 0
 
+    def none_runs(self) -> bool:
+        """Whether it is known of every model that it cannot run edits."""
+        with self._changed:
+            return self._to_start == 0 and self._running == 0
+
     @contextmanager
     def turn(self, seat: Seat, timeout_s: float | None = None) -> Iterator[bool]:
         """The device for the block; False, and not the device, when it was not there within `timeout_s`."""

@@ -73,6 +73,7 @@ class Worker:
         self._settings = settings
         self._lifecycle = Lifecycle()
         self._crash: BaseException | None = None
+        self._refusal: RetouchError | None = None
         self._device = shared or SharedDevice()
         self._seat = self._device.seat(self._busy)
         self._runner = JobRunner(
@@ -107,6 +108,8 @@ class Worker:
         self._runner.close(storing_s=max(0.0, self._settings.stop_s - (time.monotonic() - began)))
         # Only now, so that the leases of images that were being stored did not run out meanwhile.
         self._lifecycle.advance(Phase.STOPPED)
+        if self._crash is None and self._device.none_runs():
+            self._crash = self._refusal  # the worker of another model was faster to end them all
         if self._crash is not None:
             raise self._crash
 
@@ -168,6 +171,7 @@ class Worker:
             engine = self._start_engine()
         except RetouchError as error:
             self._heartbeat.report_problem(error.message)
+            self._refusal = error
             self._device.started(running=False)
             if isinstance(error, Unavailable) or not self._device.others_run():
                 raise
