@@ -8,18 +8,22 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 import httpx2
 import obstore
+import structlog
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from retouch.edit import Bucket
-from retouch.errors import StorageUnavailable
+from retouch.edit import Bucket, Notice, OutputImage
+from retouch.errors import ForbiddenAddress, StorageUnavailable
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.guard import Resolver, guarded_client, resolve_by_system
+
+logger = structlog.get_logger(__name__)
 
 TIMEOUT_S: Final = 20.0
 """For all tries together: a worker has few threads that store images, and a slow bucket must not hold up others."""
@@ -37,6 +41,19 @@ class CallerBuckets:
     def __init__(self, allow_private: Sequence[str] = (), *, resolver: Resolver = resolve_by_system) -> None:
         self._opened = OpenedAddresses.parse(allow_private)
         self._resolver = resolver
+
+    def deliver(
+        self, bucket: Bucket, job_id: str, number: int, image: OutputImage, data: bytes
+    ) -> tuple[OutputImage, tuple[Notice, ...]]:
+        """Image `number` of a job, from 1 on, with its link there; one that cannot be put there keeps ours and says so."""
+        suffix = image.blob.rpartition(".")[2]
+        name = f"{job_id}.{suffix}" if number == 1 else f"{job_id}-{number}.{suffix}"
+        try:
+            return replace(image, delivered_url=self.put(bucket, name, data, image.media_type)), ()
+        except (ForbiddenAddress, StorageUnavailable) as error:
+            logger.warning("an image was not put into its caller's bucket", job=job_id, reason=error.code)
+            detail = f"The image is not in the bucket: {error.message} Its link leads to this server."
+            return image, (Notice("bucket", "ignored", detail),)
 
     def put(self, bucket: Bucket, name: str, data: bytes, media_type: str) -> str:
         """Store the file as `prefix/name` and return a link that reads it without a key for `LINK_LIFE`.

@@ -21,12 +21,10 @@ from retouch.database import Database
 from retouch.edit import EditOutput, EditRequest, Notice, OutputImage, Usage, seed_of_image
 from retouch.errors import (
     AllProvidersExhausted,
-    ForbiddenAddress,
     GenerationTimeout,
     InternalError,
     LeaseLost,
     RetouchError,
-    StorageUnavailable,
     Unavailable,
     UnknownJob,
     UpstreamOutcomeUnknown,
@@ -461,17 +459,10 @@ class EditRun:
             return images
         put: list[OutputImage] = []
         for number, image in enumerate(images, 1):
-            suffix = image.blob.rpartition(".")[2]
-            name = f"{self.id}.{suffix}" if number == 1 else f"{self.id}-{number}.{suffix}"
-            try:
-                data = self._parts.blobs.get(image.blob).data
-                link = self._parts.caller_buckets.put(bucket, name, data, image.media_type)
-                put.append(replace(image, delivered_url=link))
-            except (ForbiddenAddress, StorageUnavailable) as error:
-                logger.warning("an image was not put into its caller's bucket", job=self.id, reason=error.code)
-                detail = f"The image is not in the bucket: {error.message} Its link leads to this server."
-                self._notices.append(Notice("bucket", "ignored", detail))
-                put.append(image)
+            data = self._parts.blobs.get(image.blob).data
+            delivered, notices = self._parts.caller_buckets.deliver(bucket, self.id, number, image, data)
+            put.append(delivered)
+            self._notices += notices
         return tuple(put)
 
     def _output(self, made: Sequence[Made], images: tuple[OutputImage, ...], stage_out_s: float) -> EditOutput:

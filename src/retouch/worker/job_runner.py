@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ import numpy as np
 import structlog
 
 from retouch.catalog import Checkpoint
-from retouch.edit import Bucket, Expansion, Notice, OutputImage
+from retouch.edit import Expansion, Notice, OutputImage
 from retouch.engine.cost import STAGES, CostLearner, work_of, work_of_spec
 from retouch.engine.device_errors import DeviceLost, is_device_loss
 from retouch.engine.engine import Engine, StepReport
@@ -26,12 +25,10 @@ from retouch.engine.rewrite import PromptExpander
 from retouch.errors import (
     ContentRefused,
     Failure,
-    ForbiddenAddress,
     InternalError,
     LeaseLost,
     RetouchError,
     SafetyUnavailable,
-    StorageUnavailable,
     Unavailable,
     UnknownJob,
 )
@@ -309,7 +306,7 @@ class JobRunner:
                 height, width = shown.shape[:2]
                 outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed, flagged))
                 if bucket is not None:
-                    outputs[-1], trouble = self._deliver(bucket, job, outputs, data)
+                    outputs[-1], trouble = self._caller_buckets.deliver(bucket, job.id, len(outputs), outputs[-1], data)
                     notices += trouble
             if any(flags):
                 logs = [notice.detail for notice in found]
@@ -331,20 +328,6 @@ class JobRunner:
             for name, seconds in output.timings.items():
                 self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         logger.info("job finished", job=job.id, **{name: round(value, 4) for name, value in output.timings.items()})
-
-    def _deliver(
-        self, bucket: Bucket, job: LeasedJob, outputs: list[OutputImage], data: bytes
-    ) -> tuple[OutputImage, tuple[Notice, ...]]:
-        """The last image with its link in the caller's bucket; one that cannot be put there keeps ours, and says so."""
-        image, number = outputs[-1], len(outputs)
-        suffix = image.blob.rpartition(".")[2]
-        name = f"{job.id}.{suffix}" if number == 1 else f"{job.id}-{number}.{suffix}"
-        try:
-            return replace(image, delivered_url=self._caller_buckets.put(bucket, name, data, image.media_type)), ()
-        except (ForbiddenAddress, StorageUnavailable) as error:
-            logger.warning("an image was not put into its caller's bucket", job=job.id, reason=error.code)
-            detail = f"The image is not in the bucket: {error.message} Its link leads to this server."
-            return image, (Notice("bucket", "ignored", detail),)
 
     def _retry_while_unavailable(self, call: Callable[[], T]) -> T:
         """Repeat `call` while what it needs is away, for `outage_s`; a finished image is worth it."""
