@@ -21,8 +21,8 @@ from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, Result, St
 
 logger = structlog.get_logger(__name__)
 
-Judgement = Literal["good", "bad", "at_once"] | None
-"""What an end says of its target: nothing, that it works, that it fails, or that nothing sent there can succeed."""
+Judgement = Literal["bad", "at_once"] | None
+"""What an end says of its target: nothing, that it fails, or that nothing sent there can succeed."""
 
 
 class AttemptBook:
@@ -71,7 +71,7 @@ class AttemptBook:
         self, attempt: Attempt, to: AttemptState, fault: Fault, charge_microusd: int | None, judgement: Judgement
     ) -> None:
         """It ended without images: refused, unknown or abandoned."""
-        counts: Counts | None = None if judgement is None else "good" if judgement == "good" else "bad"
+        counts: Counts | None = None if judgement is None else "bad"
         values = {"counts": counts, "charge_microusd": charge_microusd, **_cause(fault)}
         now = self._clock()
         with self._database.transaction() as connection:

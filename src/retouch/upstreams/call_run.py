@@ -298,11 +298,8 @@ class CallRun:
             if isinstance(got, Fault):
                 return self._spoilt(attempt, result, got)
             made.append(MadeImage(got, image.unsafe))
-        seconds = 0.0 if attempt.ended_at is None or attempt.sent_at is None else _seconds(attempt)
-        charge = result.cost_microusd
-        if charge is None:
-            pixels = sum(each.stored.width * each.stored.height for each in made)
-            charge = self._price(len(result.images), pixels, seconds)
+        pixels = sum(each.stored.width * each.stored.height for each in made)
+        charge = self._charge(attempt, result, pixels)
         return Made(attempt, self.spot, self._normalised, tuple(made), charge, result)
 
     def _collect(self, image: RemoteImage, index: int, ticket: Ticket | None) -> StoredResult | Fault:
@@ -367,10 +364,7 @@ class CallRun:
         """It was made, and cannot be delivered."""
         rule = self._rule(Phase.RESULT, fault)
         self._report(attempt, fault, rule)
-        charge = result.cost_microusd
-        if charge is None:
-            charge = self._price(len(result.images), None, _seconds(attempt))
-        self._tools.book.spoil(attempt, fault, charge)
+        self._tools.book.spoil(attempt, fault, self._charge(attempt, result))
         if rule.has("S"):
             return _Again(rule, fault, replace(attempt, state=AttemptState.DONE))
         if rule.has("N"):
@@ -429,10 +423,7 @@ class CallRun:
         """Stop it there on its owner's wish, or because another attempt was faster."""
         outcome = self._stop_there(attempt, ticket)
         if isinstance(outcome, Finished):
-            charge = outcome.result.cost_microusd
-            if charge is None:
-                charge = self._price(len(outcome.result.images), None, _seconds(attempt))
-            self._tools.book.done(attempt, outcome.result, charge)
+            self._tools.book.done(attempt, outcome.result, self._charge(attempt, outcome.result))
         raise Dropped if self._dropped else Cancelled
 
     def _stop_there(self, attempt: Attempt, ticket: Ticket) -> PollOutcome | None:
@@ -485,6 +476,12 @@ class CallRun:
         images = [[image.blob, image.url] for image in normalised.images.images]
         asked = [normalised.endpoint, dict(normalised.parameters), images, self.spot.seed]
         return hashlib.sha256(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+    def _charge(self, attempt: Attempt, result: Result, pixels: int | None = None) -> int:
+        """What the provider says it costs, else by the target's sheet."""
+        if result.cost_microusd is not None:
+            return result.cost_microusd
+        return self._price(len(result.images), pixels, _seconds(attempt))
 
     def _price(self, images: int, pixels: int | None, seconds: float) -> int:
         """By the target's sheet; pixels None: as many as were asked for, a megapixel each where none were."""
