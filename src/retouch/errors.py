@@ -41,7 +41,7 @@
     │   ├── ContentRefused          the safety checker said no
     │   ├── SafetyUnavailable       the safety checker failed; the same request may succeed
     │   ├── AllProvidersExhausted   no hosted provider that takes the edit could make it
-    │   ├── UpstreamOutcomeUnknown  nobody can say whether a provider has taken, and charged, the edit
+    │   ├── UpstreamOutcomeUnknown  it cannot be known whether a provider has taken, and charged, the edit
     │   ├── UpstreamResultLost      a provider made the image, and it can no longer be had
     │   ├── UpstreamBadImage        what a provider delivered is no image
     │   ├── GenerationTimeout       a provider did not end in the time there was

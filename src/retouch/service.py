@@ -118,7 +118,7 @@ class Dispatch(Protocol):
     """Decides where an edit of a model is made that may run here or go to a hosted provider."""
 
     def __call__(self, account: Account, request: EditRequest, local_wait_s: Callable[[], float] | None) -> bool:
-        """Whether it goes to a provider. Raises InvalidRequest when nobody takes it.
+        """Whether it goes to a provider. Raises InvalidRequest when no target takes it.
 
         local_wait_s: how long it would wait here; raises InvalidRequest when it cannot run here, None when nothing can.
         """

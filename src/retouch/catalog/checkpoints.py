@@ -93,7 +93,7 @@ HOSTED = Checkpoint(
     steps=30,
     guidance_scale=4.0,
 )
-"""Stands for the weights of a hosted provider, which nobody knows: the gateway's queue, and sizes to guess by."""
+"""Stands for the weights of a hosted provider, which are not known: the gateway's queue, and sizes to guess by."""
 
 NULL_SIZES = replace(DEMO_SIZES, default_area=256 * 256, max_area=2048 * 2048)
 

@@ -246,7 +246,7 @@ MODELS: tuple[Model, ...] = (
 
 
 LOCAL_PREFIX = "local/"
-"""Before an id: this server's own workers and nobody else, where edits may also go to hosted providers."""
+"""Before an id: this server's own workers only, where edits may also go to hosted providers."""
 
 
 def model_named(model_id: str) -> Model | None:

@@ -364,7 +364,7 @@ def _expansion(draft: _Draft) -> None:
 
 
 def _loras(draft: _Draft) -> None:
-    """Only those that somebody else can fetch: a link, or a repository of the hub."""
+    """Only those that a provider can fetch: a link, or a repository of the hub."""
     loras, profile = draft.request.loras, draft.profile
     if not loras:
         return

@@ -151,7 +151,7 @@ class Profile:
     always: sent whatever is asked, because the provider's default differs. accelerations: ours to the provider's value.
     seed_stable: the same seed gives the same image. seed_never_zero: it takes 0 for no seed. counts_seeds: the images
     of one request have the seeds from the one given up, as ours have. checks_mask: what comes back is composited all
-    the same. serves: our public ids it is asked for when nobody names a model; like: the row of
+    the same. serves: our public ids it is asked for when no model is named; like: the row of
     ours it resembles. unverified: facts of this row that no page of the provider says.
     """
 

@@ -1,4 +1,4 @@
-"""What size a hosted model is asked for, and what is left to do to what comes: `sizes.py` for somebody else's model.
+"""What size a hosted model is asked for, and what is left to do to what comes: `sizes.py` for a provider's model.
 
 The decision of what the caller gets is `sizes.resolve`'s, so that it is the same wherever an edit runs. Here it is
 fitted to what the provider can be told: a size, one of a few words, or nothing. Pure arithmetic.

@@ -6,7 +6,7 @@
        │           └──► unknown ──► accepted, done, refused
        └───────────────────────────────► abandoned
 
-`sending` is committed before the first byte leaves and `accepted` right after the answer, so that whoever finds a row
+`sending` is committed before the first byte leaves and `accepted` right after the answer, so that who finds a row
 in one of them knows that the provider may be at work: such an edit is looked up, never submitted again. The database
 refuses a second open row for the same image. What a fault means, and whom to ask next, is not known here.
 
@@ -35,7 +35,7 @@ class AttemptState(StrEnum):
     ACCEPTED = "accepted"  #: the provider has it and named it; `ticket`
     DONE = "done"  #: the provider has made the images; `result`
     REFUSED = "refused"  #: it was not taken, or ended there without an image; `cause`
-    UNKNOWN = "unknown"  #: nobody can say whether it was taken, or is charged
+    UNKNOWN = "unknown"  #: it cannot be known whether it was taken, or is charged
     ABANDONED = "abandoned"  #: given up by us: cancelled, or out of time
 
 
@@ -61,7 +61,7 @@ Counts: TypeAlias = Literal["good", "bad"]
 class Attempt:
     """One row. image, images: index of the first image it makes, and how many. lane: 1 for a hedge.
 
-    Money in whole millionths of a US dollar: hold, the most it can cost; unknown, what is booked if nobody learns how
+    Money in whole millionths of a US dollar: hold, the most it can cost; unknown, what is booked if it never shows how
     it ended; charge, what it did cost. ticket, result: as the upstream gave them, as JSON. cause: a fault's kind.
     """
 

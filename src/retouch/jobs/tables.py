@@ -254,7 +254,7 @@ attempt = Table(  # one row per submit to a hosted provider; outlives the job it
     Column("body_hash", Text, nullable=False),
     Column("seed", Number, nullable=False),
     Column("hold_microusd", Number, nullable=False),  # what it costs at most, as far as is known before
-    Column("unknown_microusd", Number, nullable=False),  # what is booked when nobody learns how it ended
+    Column("unknown_microusd", Number, nullable=False),  # what is booked when its end is never known
     Column("charge_microusd", Number),
     Column("ticket", Json),
     Column("result", Json),
@@ -278,7 +278,7 @@ attempt = Table(  # one row per submit to a hosted provider; outlives the job it
 )
 Index("ix_attempt_job", attempt.c.job_id)
 Index("ix_attempt_target", attempt.c.target, attempt.c.key, attempt.c.ended_at)
-Index(  # an edit that is under way at a provider cannot be submitted once more, whoever tries
+Index(  # an edit that is under way at a provider cannot be submitted once more, by any server
     "ix_attempt_open",
     attempt.c.job_id,
     attempt.c.image,

@@ -1,6 +1,6 @@
 """`POST /upstreams/webhooks/ATTEMPT`: hosted providers say that a job has changed.
 
-The address is given to the provider with the submit and carries an id that nobody can guess. What comes is never taken
+The address is given to the provider with the submit and carries an id that cannot be guessed. What comes is never taken
 as a result: it makes the next look come sooner, and names a job whose submit was never answered.
 """
 
@@ -28,7 +28,7 @@ def upstream_webhook_routes(gateway: Gateway) -> APIRouter:
                 return _answer(413, "too large")
         headers = {name.lower(): value for name, value in request.headers.items()}
         verdict = await run_in_threadpool(gateway.webhook, attempt_id, headers, bytes(body))
-        status = {WebhookVerdict.TAKEN: 200, WebhookVerdict.FORGED: 401, WebhookVerdict.NOBODYS: 404}[verdict]
+        status = {WebhookVerdict.TAKEN: 200, WebhookVerdict.FORGED: 401, WebhookVerdict.UNKNOWN: 404}[verdict]
         return _answer(status, verdict.value)
 
     return router

@@ -45,7 +45,7 @@ class CallerBuckets:
     def deliver(
         self, bucket: Bucket, job_id: str, number: int, image: OutputImage, data: bytes
     ) -> tuple[OutputImage, tuple[Notice, ...]]:
-        """Image `number` of a job, from 1 on, with its link there; one that cannot be put there keeps ours and says so."""
+        """Image `number` of a job, from 1 on, with its link there, or with ours and a notice."""
         suffix = image.blob.rpartition(".")[2]
         name = f"{job_id}.{suffix}" if number == 1 else f"{job_id}-{number}.{suffix}"
         try:

@@ -1,7 +1,7 @@
 """Writes down what happens to a submit, each step in a transaction of its own, before or right after it happens.
 
 What is written before bytes leave is fenced by the job's lease: who has lost it does not submit. What a provider has
-answered is written whoever holds the lease by then, for it is true all the same. Breakers learn of every end that says
+answered is written whatever became of the lease, for it is true all the same. Breakers learn of every end that says
 something about a target, in the same transaction.
 """
 

@@ -95,7 +95,7 @@ class JsonBody:
 
 
 def _pieces(value: Any) -> Iterator[bytes | Inline]:
-    """The document's text, cut where images go. A mark that nobody can guess holds each place."""
+    """The document's text, cut where images go. A mark that cannot be guessed holds each place."""
     images: list[Inline] = []
     mark = f"image-{secrets.token_hex(16)}-"
 

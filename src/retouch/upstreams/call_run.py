@@ -179,7 +179,7 @@ class CallRun:
             self._upstream.abandon(attempt_id)
 
     def run(self) -> Verdict:
-        """Raises RetouchError when nobody else is to be asked; Cancelled, Stopping, Lost, Dropped, LeaseLost."""
+        """Raises RetouchError when no other target is to be asked; Cancelled, Stopping, Lost, Dropped, LeaseLost."""
         attempt = self._attempt
         repeats = 0
         while True:
@@ -245,7 +245,7 @@ class CallRun:
         if isinstance(outcome, Accepted):
             accepted = self._tools.book.accept(attempt, outcome.ticket)
             self._tools.tell(f"{self._target.name} has taken the edit.")
-            if accepted is None:  # the job has ended meanwhile, so nobody waits for it there
+            if accepted is None:  # the job has ended meanwhile, so it is not wanted there
                 self._upstream.cancel(outcome.ticket)
                 raise Dropped
             return self._await(accepted, outcome.ticket)
@@ -343,7 +343,7 @@ class CallRun:
         raise failure_of(fault)
 
     def _end(self, attempt: Attempt, fault: Fault, rule: Rule) -> None:
-        """It will not be done by this attempt; where nobody can say whether it is charged, the row says so."""
+        """It will not be done by this attempt; where it is not known whether it is charged, the row says so."""
         uncertain = rule.owed and fault.charged is None and self._traits.paid
         to = AttemptState.UNKNOWN if uncertain else AttemptState.REFUSED
         self._tools.book.end(attempt, to, fault, self._owed(attempt, fault, rule), self._judgement(fault, rule))

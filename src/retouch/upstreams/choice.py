@@ -1,6 +1,6 @@
 """Which targets an edit is offered to, and in which order: one pure decision from a request and what is known just now.
 
-It asks nobody and reads no clock and no database; the breakers' state, the predicted wait and the draw come as values.
+It sends nothing, reads no clock and no database; the breakers' state, the predicted wait and the draw come as values.
 """
 
 from __future__ import annotations

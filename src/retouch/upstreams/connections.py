@@ -1,7 +1,7 @@
 """The connections of one upstream: kept open, watched while they write, and given up when their time is over.
 
 What httpcore2 cannot tell from outside is told here: that the other side has answered before the body was sent (so the
-rest is not sent and the answer is read), that a chunk was never begun, that somebody else wants the exchange stopped.
+rest is not sent and the answer is read), that a chunk was never begun, that another thread wants the exchange stopped.
 Nothing here knows HTTP.
 """
 

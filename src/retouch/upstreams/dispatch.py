@@ -1,6 +1,6 @@
 """Where an edit goes when it is submitted: to a worker here, or to the queue of the gateway.
 
-Which upstream it will be is decided when its turn has come, with the same rules; here only what nobody takes is
+Which upstream it will be is decided when its turn has come, with the same rules; here only what no target takes is
 refused, before anything is stored or sent.
 """
 

@@ -259,7 +259,7 @@ class EditRun:
         missing: Sequence[range],
         chosen: Plan,
     ) -> list[Verdict]:
-        """Ask the backup as well after a while; whoever has made the images first is taken, the other one cancelled."""
+        """Ask the backup as well after a while; the first to have made the images is taken, the other one cancelled."""
         ended: SimpleQueue[tuple[int, list[Verdict] | BaseException]] = SimpleQueue()
 
         def ask(at: tuple[Target, Connection], lane: int) -> None:

@@ -3,7 +3,7 @@
     S  ask the same target again       N  ask the next target
     L  look the submit up, then as the operator chose for an unknown outcome
     U  as the operator chose for an unknown outcome, at once: nothing can be looked up
-    F  fail, nobody else is asked      $  money may be owed
+    F  fail, no other is asked         $  money may be owed
     !  nothing sent with this key can succeed: leave the target alone at once
     *  tell the operator
 
@@ -37,7 +37,7 @@ class Column(StrEnum):
 
     NAMED = "named"  #: paid, and every submit gets an id: what was taken can be asked for
     SYNC = "sync"  #: paid, and the answer is the image: what was taken and not answered is lost
-    FREE = "free"  #: nobody is paid
+    FREE = "free"  #: nothing is paid
     IDEMPOTENT = "idempotent"  #: paid, and the same submit again is the same job
 
 
@@ -140,7 +140,7 @@ _FAILURES: Mapping[FaultKind, type[RetouchError]] = dict.fromkeys(FaultKind, Ups
     FaultKind.TIMED_OUT: GenerationTimeout,
     FaultKind.CANCELLED: GenerationTimeout,
 }
-"""What a caller reads of a fault after which nobody else is asked."""
+"""What a caller reads of a fault after which no other target is asked."""
 
 
 def column_of(traits: Traits) -> Column:

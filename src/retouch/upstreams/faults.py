@@ -59,7 +59,7 @@ def fault_of(reply: Reply, told: Told, *, charged: bool | None, retry_after_s: f
     if reply.status < 500:
         charged = False
     elif kind is FaultKind.PROXY:
-        charged = None  # whoever has answered does not know what became of it
+        charged = None  # what has answered does not know what became of it
     return Fault(
         kind,
         said(told.message, f"The provider answered with status {reply.status}."),

@@ -37,14 +37,14 @@ HANG_UP_S = 2.0
 class WebhookVerdict(Enum):
     TAKEN = "taken"
     FORGED = "forged"
-    NOBODYS = "nobody's"  #: there is no such attempt
+    UNKNOWN = "unknown"  #: there is no such attempt
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayTimes:
     """In seconds. lease_s: of a lease, renewed after a third of it. poll_s: look for jobs this often when no wake-up
     comes. round_s: between two looks for cancels. beat_s: between two beats. stop_s: how long a stop waits for submits
-    whose answer is not there yet, since nobody could tell later whether they were taken.
+    whose answer is not there yet, since it could not be told later whether they were taken.
     """
 
     lease_s: float = 15.0
@@ -207,7 +207,7 @@ class Gateway:
         """
         attempt = self._book.read(attempt_id)
         if attempt is None:
-            return WebhookVerdict.NOBODYS
+            return WebhookVerdict.UNKNOWN
         routes = self._parts.routes()
         target = routes.target(attempt.target)
         connection = None if target is None else routes.connect(target.upstream, attempt.account_id)

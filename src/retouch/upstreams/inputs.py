@@ -118,7 +118,7 @@ def parameters_of(call: Call) -> Mapping[str, Any]:
 
 
 def _not_submitted(fault: Fault) -> Fault:
-    """An upload that nobody answered is no submit of unknown outcome: the submit was never sent."""
+    """An upload without an answer is no submit of unknown outcome: the submit was never sent."""
     if fault.kind in (FaultKind.NO_ANSWER, FaultKind.MALFORMED):
         return replace(fault, kind=FaultKind.INTERRUPTED, charged=False)
     return replace(fault, charged=False)

@@ -1,7 +1,7 @@
 """The routes file of one process as it is now, and the open connections of its upstreams.
 
 A reload takes the new file whole or leaves the old one as it is. Edits under way go on with what they began with, so
-the connections of an old file are closed only when nobody can be using them any more.
+the connections of an old file are closed only when they cannot be in use any more.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from retouch.upstreams.uploads import Uploads
 class UpstreamOptions:
     """One `[upstreams.NAME]`.
 
-    base_url: None takes the provider's own. key: writes it into a header. paid: somebody owes money for a submit; None
+    base_url: None takes the provider's own. key: writes it into a header. paid: a submit costs money; None
     takes what is usual for the kind. metered: it is paid by the second of a machine, failed or not, and not by result.
     ttl_s, execution_s: how long a job may wait and run there, for providers that can be told.
     unit_price: of what the provider counts in its answers, by endpoint, in millionths of a dollar; None: not known.

@@ -102,7 +102,7 @@ class RouteRule:
 class GatewaySettings:
     """public_url: of this server, for links and webhooks that providers are given; without one they get neither.
 
-    deadline_s: of one edit, from its first attempt. on_unknown: what happens when nobody can say whether a submit was
+    deadline_s: of one edit, from its first attempt. on_unknown: what happens when it stays unknown whether a submit was
     taken. keep_unknown_hold: book what such a submit would have cost, instead of nothing. pay_again: a result that is
     no image may be made again elsewhere. on_missing: whether the rest is asked for when fewer images came than were
     asked for. max_in_flight: edits of this process at all upstreams together.

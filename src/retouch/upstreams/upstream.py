@@ -1,6 +1,6 @@
 """What every hosted provider can be asked: submit, poll, cancel, find a lost submit. One folder a provider.
 
-An outcome is a value, never an exception: whether a submit was taken decides whether somebody else may be asked, and a
+An outcome is a value, never an exception: whether a submit was taken decides whether another target may be asked, and a
 flattened error is how a lost answer gets paid for twice. An upstream knows its wire format and nothing of jobs, the
 database, the ledger or other targets; the runner knows those, and no wire format.
 """
@@ -44,7 +44,7 @@ class Fault:
     """One failure at a provider. message: a sentence without keys, data URIs or more than 300 characters of theirs.
 
     status: of HTTP, when there was one. code: the provider's own word. retry_after_s: as it asked for.
-    charged: True or False where its rules say so, None where nobody knows.
+    charged: True or False where its rules say so, None where it is not known.
     """
 
     kind: FaultKind
@@ -167,7 +167,7 @@ class Call:
 class Traits:
     """What is true of every target of a kind; the rules of repeating and of money read these, never its name.
 
-    paid: somebody may owe money for a submit. named: a submit is answered with an id at once, so a lost answer is the
+    paid: a submit may cost money. named: a submit is answered with an id at once, so a lost answer is the
     only unknown. idempotent: a submit repeated with the same attempt id is the same job. has_history: a lost submit can
     be looked up. free_cancel: a job that has not begun is cancelled without charge. cancels: it can be told to stop.
     server_errors_charged: whether its own 5xx may be on the bill. repeats_server_errors: it has tried its own failures

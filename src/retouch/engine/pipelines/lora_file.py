@@ -58,7 +58,7 @@ def read_lora(given: LoraFile, layers: Mapping[str, Shape]) -> dict[str, LowRank
     pairs = _pairs(given, weights)
     _check_fit(given, layers, pairs)
     strength = _strength(given, config)
-    return {  # cloned, because they may be mapped from a file that somebody changes
+    return {  # cloned, because they may be mapped from a file that is changed meanwhile
         name: LowRank(down.clone(), up.clone(), strength(name, down.shape[0])) for name, (down, up) in pairs.items()
     }
 

@@ -9,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Flavour:
-    """One server. base_url: None where an operator must say it. paid: somebody owes money for a submit.
+    """One server. base_url: None where an operator must say it. paid: a submit costs money.
 
     streams: it can answer in events, whose comments keep a long edit's connection open. cost_header, cost_member: where
     an answer tells its cost in US dollars. stops_when_closed: closing the connection stops the work, without charge.

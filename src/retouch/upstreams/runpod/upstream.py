@@ -183,7 +183,7 @@ def _told(reply: Reply) -> Told:
 
 
 def _error_text(error: object) -> str:
-    """A worker's exception comes as JSON in a string, with a traceback that nobody needs to see."""
+    """A worker's exception comes as JSON in a string, with a traceback that is of no use to callers."""
     text = error if isinstance(error, str) else ""
     try:
         told = orjson.loads(text)
