@@ -360,7 +360,7 @@ def _expansion(draft: _Draft) -> None:
     if cell.sent:
         draft.send("enable_prompt_expansion", wanted)
     elif wanted:
-        draft.drop("enable_prompt_expansion", "It does not rewrite prompts, and nobody here has.")
+        draft.drop("enable_prompt_expansion", "It does not rewrite prompts, and this server has not.")
 
 
 def _loras(draft: _Draft) -> None:
