@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from retouch.edit import EditSpec, LoraFile
+from retouch.engine.pipeline import BatchKey, DenoiseState
 from retouch.engine.pipelines.denoising import FastNetwork, Network
 from retouch.engine.pipelines.loras import Loras
-from retouch.engine.state import BatchKey, DenoiseState
 
 BLOCK = ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0")
 BLOCK += ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out")

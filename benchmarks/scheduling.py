@@ -30,8 +30,8 @@ from sqlalchemy import Connection
 
 from retouch.database import Database
 from retouch.edit import Delivery, EditRequest, ImageInput
+from retouch.engine.pipeline import BatchKey
 from retouch.engine.scheduler import IDLE, Action, Place, Scheduler
-from retouch.engine.state import BatchKey
 from retouch.jobs import store
 from retouch.jobs.job import PRIORITY_NORMAL, Job, JobState
 

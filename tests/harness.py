@@ -29,9 +29,8 @@ from retouch.catalog import Catalog, Checkpoint, checkpoint_named
 from retouch.database import Database
 from retouch.edit import Acceleration, Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
 from retouch.engine.engine import Engine
-from retouch.engine.pipeline import Pipeline
+from retouch.engine.pipeline import DenoiseState, Pipeline
 from retouch.engine.pipelines.null import NullPipeline
-from retouch.engine.state import DenoiseState
 from retouch.images import Pixels
 from retouch.jobs import fair_queue, store
 from retouch.jobs.job import Job, JobState, Lease, utc_now

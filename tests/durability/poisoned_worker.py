@@ -14,9 +14,8 @@ from typing import Any
 from retouch.catalog import Checkpoint
 from retouch.cli import worker
 from retouch.cli.main import run
-from retouch.engine.pipeline import Pipeline
+from retouch.engine.pipeline import DenoiseState, Pipeline
 from retouch.engine.pipelines.null import NullPipeline
-from retouch.engine.state import DenoiseState
 from retouch.images import Pixels
 
 ILLEGAL = (

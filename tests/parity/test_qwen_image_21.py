@@ -18,9 +18,9 @@ from PIL import Image
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from retouch.edit import EditSpec
+from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.qwen_image_21 import QwenImage21, over_white
-from retouch.engine.state import DenoiseState
 from tests.tiny_checkpoints import picture
 from tests.tiny_qwen_image_21 import AREA, CHAT_TEMPLATE, row, shared
 

@@ -19,9 +19,8 @@ from typing import Any, TypeVar
 
 from retouch.edit import EditSpec, Notice
 from retouch.engine.device_errors import DeviceLost, is_device_loss
-from retouch.engine.pipeline import Pipeline
+from retouch.engine.pipeline import DenoiseState, Pipeline
 from retouch.engine.scheduler import Action, ActionName, Place, Scheduler
-from retouch.engine.state import DenoiseState
 from retouch.errors import InternalError, OutOfMemory, RetouchError
 from retouch.images import Pixels
 
@@ -251,8 +250,9 @@ class Engine:
         with self._lock:
             for edit_id, state in states.items():
                 if edit_id in self._edits:
-                    self._scheduler.stepped(edit_id, done=state.done)
-                    progressed.append(Progress(edit_id, state.step_index, state.spec.steps))
+                    step, steps = state.step_index, state.spec.steps
+                    self._scheduler.stepped(edit_id, done=step >= steps)
+                    progressed.append(Progress(edit_id, step, steps))
         return StepReport("denoise", progressed=tuple(progressed), seconds=self._step_s)
 
     def _decode(self, edits: Mapping[str, _Edit]) -> StepReport:

@@ -1,17 +1,18 @@
-"""What a model must be able to do: three verbs, and an image of where it stands.
+"""What a model must be able to do: three verbs, an image of where it stands, and the state that they pass on.
 
-`Pipeline` is the engine's only view of a model. It holds no state of any edit.
+`Pipeline` is the engine's only view of a model. It holds no state of any edit: all of that is in a `DenoiseState`, so
+that edits can take turns on one model without knowing of each other. No torch import: tensors are typed as `Any` for
+readers and named with shape and dtype in comments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from retouch.edit import EditSpec
+from retouch.edit import EditSpec, Notice
 from retouch.engine.cost import StateMemory
-from retouch.engine.state import DenoiseState
 from retouch.images import Pixels
 
 
@@ -48,6 +49,43 @@ class LanguageModel(Protocol):
 
     def unsafe_score(self, prompt: str) -> Generator[None, None, float]:
         """How likely it calls the prompt forbidden, 0 to 1. Raises InvalidRequest for a prompt it cannot take."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchKey:
+    """Edits with equal keys may share one denoise step; nothing else does.
+
+    target: rows and columns of target tokens. references: rows and columns of each reference's tokens.
+    guided: whether classifier-free guidance runs a second branch.
+    """
+
+    target: tuple[int, int]
+    references: tuple[tuple[int, int], ...]
+    guided: bool
+
+
+@dataclass(slots=True)
+class DenoiseState:
+    """One edit between prepare and decode. Owned by the engine; pipelines change it in `denoise` only.
+
+    step_index counts finished steps: 0 after prepare, spec.steps when it is ready to decode.
+    """
+
+    spec: EditSpec
+    key: BatchKey
+    sigmas: tuple[float, ...]  # steps + 1 values falling from <= 1 to 0
+    latents: Any  # (1, target tokens, channels) float32, packed 2x2
+    references: Any  # (1, reference tokens, channels) model dtype, all references in order
+    prompt_embeds: Any  # (1, text tokens, width) model dtype
+    negative_embeds: Any | None  # same, or None when not guided
+    step_index: int = 0
+    velocity: Any | None = None  # last predicted velocity, like latents; kept for previews
+    notices: tuple[Notice, ...] = ()  # what the model found worth saying of this edit
+    extras: dict[str, Any] = field(default_factory=dict)  # per-edit caches of the pipeline
+
+    @property
+    def done(self) -> bool:
+        return self.step_index >= self.spec.steps
 
 
 class Pipeline(Protocol):

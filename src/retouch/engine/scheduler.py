@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from retouch.engine.state import BatchKey
+from retouch.engine.pipeline import BatchKey
 
 ActionName: TypeAlias = Literal["prepare", "denoise", "decode", "speak", "idle"]
 

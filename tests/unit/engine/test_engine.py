@@ -10,8 +10,8 @@ import pytest
 
 from retouch.edit import EditSpec
 from retouch.engine.engine import Engine, StepReport
+from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines.null import NullPipeline
-from retouch.engine.state import DenoiseState
 from retouch.errors import InternalError, OutOfMemory, TooLong
 from retouch.images import Pixels
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from retouch.engine.pipeline import BatchKey
 from retouch.engine.scheduler import Action, Scheduler
-from retouch.engine.state import BatchKey
 
 SMALL = BatchKey((16, 16), ((16, 16),), guided=False)
 LARGE = BatchKey((64, 64), ((64, 64),), guided=True)

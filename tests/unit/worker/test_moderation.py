@@ -14,11 +14,11 @@ from PIL import Image
 
 from retouch import images
 from retouch.edit import Delivery, Expansion, ImageInput
+from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.prompt_safety import Judgement, PromptChecker
 from retouch.engine.rewrite import PromptExpander
 from retouch.engine.safety import ImageChecker
-from retouch.engine.state import DenoiseState
 from retouch.errors import Unavailable
 from retouch.images import Pixels
 from retouch.jobs.job import Job, JobState

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from retouch import images
 from retouch.edit import EditSpec, ImageInput, Notice, OutputFormat, SizeRequest
+from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines.null import NullPipeline
-from retouch.engine.state import DenoiseState
 from retouch.errors import EditTimeout, InternalError, LeaseLost, UnsupportedParameter
 from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from retouch.edit import Acceleration, Notice
-from retouch.engine.state import DenoiseState
+from retouch.engine.pipeline import DenoiseState
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
+from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines.block_cache import BlockCache
 from retouch.engine.pipelines.low_rank import LoraLinear, with_layers
 from retouch.engine.pipelines.modulation import Modulation, adapts_modulation, timestep_at
 from retouch.engine.pipelines.offload import OffloadedBlocks
-from retouch.engine.state import DenoiseState
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from retouch.edit import Notice
-from retouch.engine.state import DenoiseState
+from retouch.engine.pipeline import DenoiseState
 
 WARM_UP = 0.2
 """Share of the steps that are whole: in them the shapes and colours of the image are decided."""

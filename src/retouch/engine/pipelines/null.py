@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from retouch.edit import EditSpec
-from retouch.engine.state import BatchKey, DenoiseState
+from retouch.engine.pipeline import BatchKey, DenoiseState
 from retouch.images import Pixels, resize
 
 CELL = 16

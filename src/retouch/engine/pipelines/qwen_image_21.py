@@ -22,6 +22,7 @@ from torch import nn
 from retouch.catalog import Checkpoint
 from retouch.edit import EditSpec
 from retouch.engine.cost import StateMemory, work_of_spec
+from retouch.engine.pipeline import BatchKey, DenoiseState
 from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.device import budget_bytes, check_finite, device_name, wait_for
@@ -30,7 +31,6 @@ from retouch.engine.pipelines.offload import DeviceWeights
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.text_encoding import TextEncoder
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step
-from retouch.engine.state import BatchKey, DenoiseState
 from retouch.images import Pixels
 
 TOKEN = 16

@@ -17,6 +17,7 @@ from PIL import Image
 from retouch.catalog import Checkpoint
 from retouch.edit import Acceleration, EditSpec, LoraFile, Notice
 from retouch.engine.cost import StateMemory, work_of_spec
+from retouch.engine.pipeline import BatchKey, DenoiseState
 from retouch.engine.pipelines import preprocessing
 from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
 from retouch.engine.pipelines.cache import TensorCache, content_key
@@ -30,7 +31,6 @@ from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import SUFFIX_TOKENS, TextEncoder
 from retouch.engine.pipelines.vae import ImageCodec
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
-from retouch.engine.state import BatchKey, DenoiseState
 from retouch.errors import TooManyImages
 from retouch.images import Pixels
 

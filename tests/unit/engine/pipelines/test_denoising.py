@@ -7,8 +7,8 @@ import torch
 from diffusers import QwenImageTransformer2DModel
 
 from retouch.edit import EditSpec
+from retouch.engine.pipeline import BatchKey, DenoiseState
 from retouch.engine.pipelines.denoising import FastNetwork, PlainNetwork
-from retouch.engine.state import BatchKey, DenoiseState
 
 
 def full_size_state(*, guided: bool) -> DenoiseState:
