@@ -36,8 +36,8 @@ from retouch.jobs import fair_queue, store
 from retouch.jobs.job import Job, JobState, Lease, utc_now
 from retouch.jobs.tables import fair_clock, fair_share, job, queue_block
 from retouch.jobs.wakeups import open_wakeups
-from retouch.protocols.authentication import Authenticator
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.http import Authenticator
 from retouch.server.app import create_app
 from retouch.service import Service, ServiceSettings
 from retouch.storage.blobs import Blobs

@@ -36,8 +36,8 @@ from retouch.cli.startup_banner import StartupBanner
 from retouch.database import Database
 from retouch.errors import InvalidSetting
 from retouch.jobs.wakeups import open_wakeups
-from retouch.protocols.authentication import Authenticator
 from retouch.protocols.dependencies import MAX_BODY_BYTES, AppDependencies
+from retouch.protocols.http import Authenticator
 from retouch.server.app import create_app
 from retouch.server.supervisor import Supervisor
 from retouch.server.webhooks import Webhooks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
 from retouch.catalog import Catalog
-from retouch.protocols.authentication import Authenticator
+from retouch.protocols.http import Authenticator
 from retouch.service import Service
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 
 from retouch.accounts.upstream_keys import UpstreamKeys
 from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
-from retouch.protocols.authentication import credential_of
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.http import ID_HEADER, FaceMount, RequestLog, credential_of
 from retouch.protocols.registry import FACES, VENDOR_HOSTS
 from retouch.server.files import file_routes
 from retouch.server.forwarded import ForwardedHeaders
@@ -27,7 +27,6 @@ from retouch.server.housekeeping import Housekeeping
 from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
 from retouch.server.playground import playground_routes
-from retouch.server.request_log import ID_HEADER, FaceMount, RequestLog
 from retouch.server.upstream_keys import upstream_key_routes
 from retouch.server.upstream_webhooks import upstream_webhook_routes
 from retouch.server.webhooks import Webhooks

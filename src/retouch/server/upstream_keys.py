@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from retouch.accounts.keys import Account
 from retouch.accounts.upstream_keys import UpstreamKeys
 from retouch.errors import BodyTooLarge, InvalidRequest, NotFound
-from retouch.protocols.authentication import Authenticator, credential_of
+from retouch.protocols.http import Authenticator, credential_of
 
 MAX_BODY_BYTES = 16 * 1024
 

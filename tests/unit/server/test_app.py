@@ -9,9 +9,9 @@ import pytest
 
 from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputImage, Usage
-from retouch.protocols import authentication
+from retouch.protocols import http
 from retouch.protocols.dependencies import AppDependencies
-from retouch.server.request_log import RequestLog
+from retouch.protocols.http import RequestLog
 from retouch.worker.shared_device import BUSY, WAITED
 
 
@@ -74,7 +74,7 @@ async def test_only_the_operator_reads_what_each_key_has_used(
     assert 'retouch_job_wait_seconds_count{queue="null"} 1.0' in text
     assert 'retouch_job_run_seconds_sum{queue="null"} ' in text
     caller, operator = keys.create("anne"), keys.create("me", operator=True)
-    monkeypatch.setattr(authentication, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
+    monkeypatch.setattr(http, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
     asked = {"nobody": {}, "caller": {"authorization": f"Key {caller}"}, "wrong": {"authorization": "Bearer x"}}
     for who, headers in asked.items():
         answer = await client.get("/metrics", headers=headers)

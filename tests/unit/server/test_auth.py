@@ -10,8 +10,8 @@ import pytest
 from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.database import Database
 from retouch.errors import InvalidKey, InvalidSetting
-from retouch.protocols import authentication
-from retouch.protocols.authentication import Authenticator
+from retouch.protocols import http
+from retouch.protocols.http import Authenticator
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def test_on_loopback_everybody_is_let_in_while_no_key_exists(keys: Keys) -
 
 
 async def test_the_first_key_closes_the_door(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(authentication, "KEYS_CHECK_S", 0.0)
+    monkeypatch.setattr(http, "KEYS_CHECK_S", 0.0)
     door = Authenticator(keys, loopback=True, no_auth=False)
     assert await door.authenticate(None) == ANONYMOUS
     secret = keys.create("anne")

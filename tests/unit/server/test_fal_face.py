@@ -15,10 +15,10 @@ from PIL import Image
 from retouch import images
 from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.jobs.job import JobState
-from retouch.protocols import authentication
-from retouch.protocols.authentication import Authenticator
+from retouch.protocols import http
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import realtime, streaming
+from retouch.protocols.http import Authenticator
 from retouch.server.app import create_app
 
 QUEUE = "/fal/queue/fal-ai/qwen-image-edit"
@@ -152,7 +152,7 @@ async def test_callers_who_cannot_be_told_apart_see_no_list(
     client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operator may let everybody in without a key; then nobody may read what the others have asked for."""
-    monkeypatch.setattr(authentication, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
+    monkeypatch.setattr(http, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
     path = "/fal/api/v1/models/requests/by-endpoint?endpoint_id=fal-ai/qwen-image-edit"
     assert (await client.get(path)).status_code == 200, "this machine's own server, while it has no key"
     door = Authenticator(Keys(dependencies.service._database), loopback=False, no_auth=True)

@@ -9,9 +9,9 @@ import pytest
 
 from retouch.accounts.keys import Keys
 from retouch.errors import DatabaseUnavailable
-from retouch.protocols.authentication import Authenticator
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.vendor_hosts import SERVICES
+from retouch.protocols.http import Authenticator
 from retouch.server.app import create_app
 
 QUEUE = "/fal/queue/fal-ai/qwen-image-edit"

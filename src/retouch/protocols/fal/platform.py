@@ -86,7 +86,7 @@ def error_response(request: Request, answer: Answer) -> Response:
 
 async def list_requests(dependencies: AppDependencies, request: Request) -> Response:
     """`GET /models/requests/by-endpoint`: requests that wait and run are in the list as well, before the others."""
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     if account.id == ANONYMOUS.id and not await dependencies.authenticator.unauthenticated():
         # The operator lets everybody in, and each of them sees what is his by its id only.
         raise InvalidKey("A list of requests needs a key: callers without one are not told apart here.")
@@ -224,7 +224,7 @@ async def delete_payloads(dependencies: AppDependencies, request: Request, reque
     request may use, live until they expire. What it cost stays in the ledger. Deleting again is no error.
     """
     set_request_id(request, request_id)
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     origin = files_origin_of(dependencies, request)
 
     def delete() -> list[str]:

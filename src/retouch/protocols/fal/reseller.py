@@ -20,7 +20,7 @@ from retouch.protocols.fal import dump, routes
 from retouch.protocols.fal.errors import Answer, answer_to_failure, check_method
 from retouch.protocols.fal.headers import REQUEST_ID_HEADER
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
-from retouch.protocols.fal.vendor_hosts import QUEUE_URL, files_origin_of
+from retouch.protocols.fal.vendor_hosts import QUEUE_URL, files_origin_of, queue_url_of
 from retouch.protocols.http import account_of, json_response, origin_of, set_request_id
 from retouch.protocols.outcome import output_urls
 
@@ -47,7 +47,7 @@ def create_usage_face(dependencies: AppDependencies) -> Starlette:
 
 
 async def _queue(dependencies: AppDependencies, request: Request) -> Response:
-    request.scope[QUEUE_URL] = origin_of(dependencies, request)
+    request.scope[QUEUE_URL] = origin_of(dependencies.public_url, request)
     path = f"{OWNER}/{request.path_params['path']}"
     request.path_params["path"] = path
     named = parse_request_path(path)
@@ -62,12 +62,12 @@ async def _queue(dependencies: AppDependencies, request: Request) -> Response:
 
 async def _result(dependencies: AppDependencies, request: Request, named: RequestPath) -> Response:
     """The output, an error, or after a moment the word that it is not there yet."""
-    job = await routes.own_job(dependencies, await account_of(dependencies, request), named)
+    job = await routes.own_job(dependencies, await account_of(dependencies.authenticator, request), named)
     if not job.state.final:
         try:
             job = await dependencies.watch.wait(job.id, timeout_s=HOLD_S)
         except TimeoutError:
-            urls = dump.RequestUrls.under(origin_of(dependencies, request), dump.endpoint_of(job).app, job.id)
+            urls = dump.RequestUrls.under(queue_url_of(dependencies, request), dump.endpoint_of(job).app, job.id)
             return json_response({**dump.dump_status(job, urls, 0, None)[1], "status": "IN_QUEUE"})
     failure = failure_of(job)
     if failure is not None:
@@ -105,7 +105,7 @@ async def _usage(dependencies: AppDependencies, request: Request) -> Response:
     if request.path_params["path"].strip("/") != "token":
         raise UnknownUrl(f"Path {request.url.path[:200]} not found")
     check_method(request.method, request.url.path, "GET")
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     reports = await run_in_threadpool(dependencies.service.usage, account)
     used = sum(report.usage.price_microusd for report in reports) * QUOTA_PER_DOLLAR // 1_000_000
     data = {

@@ -94,7 +94,7 @@ async def run(dependencies: AppDependencies, request: Request) -> Response:
         frames = await streaming.stream(dependencies, request, account, submitted)
         if frames is not None:
             return frames
-    ended = await ended_or_disconnected(dependencies, request, submitted.job.id)
+    ended = await ended_or_disconnected(dependencies.watch, request, submitted.job.id)
     if ended is None:
         await cancel_abandoned(dependencies, account, submitted)
         return error_response(answer_to(EditCancelled("The caller hung up.")))
@@ -115,7 +115,7 @@ async def queue(dependencies: AppDependencies, request: Request) -> Response:
     set_request_id(request, named.request_id)
     if named.action == "cancel":
         check_method(request.method, path, "PUT")
-        account = await account_of(dependencies, request)
+        account = await account_of(dependencies.authenticator, request)
         await own_job(dependencies, account, named)
         # Waiting: ended now. Running: ended at its next step. The body of the call, if any, means nothing.
         await run_in_threadpool(dependencies.service.cancel, account, named.request_id)
@@ -124,7 +124,7 @@ async def queue(dependencies: AppDependencies, request: Request) -> Response:
     if named.action == "status":
         _, code, body = await status_now(dependencies, request, named)
         return json_response(body, code)
-    job = await own_job(dependencies, await account_of(dependencies, request), named)
+    job = await own_job(dependencies, await account_of(dependencies.authenticator, request), named)
     if named.action == "stream":
         urls = dump.RequestUrls.under(queue_url_of(dependencies, request), endpoint_of(job).app, job.id)
         return streaming.status_stream(dependencies, job, urls, logs=wants_logs(request))
@@ -150,7 +150,7 @@ async def status_now(
 
     Polled ten times a second by each waiting caller, so it is a shared, coalesced read.
     """
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     job, position, seconds_left, _ = await dependencies.watch.snapshot(named.request_id)
     check_own(job, account, named)
     logs = None

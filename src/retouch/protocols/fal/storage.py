@@ -25,7 +25,6 @@ from starlette.responses import Response
 from retouch.accounts.keys import Account
 from retouch.accounts.tokens import Token
 from retouch.errors import InvalidKey, UnknownFile, UnknownUrl
-from retouch.protocols.authentication import credential_of
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.dump import notices_header
 from retouch.protocols.fal.errors import BadRequest, check_method
@@ -33,7 +32,7 @@ from retouch.protocols.fal.headers import NOTICES_HEADER, parse_lifecycle
 from retouch.protocols.fal.parse import parse_json
 from retouch.protocols.fal.vendor_hosts import cdn_url_of, files_origin_of
 from retouch.protocols.file_response import file_response
-from retouch.protocols.http import account_of, body_chunks, json_response, read_body
+from retouch.protocols.http import account_of, body_chunks, credential_of, json_response, read_body
 from retouch.storage.blob_keys import part_key
 
 MAX_UPLOAD_BYTES = 128 * 1024 * 1024
@@ -65,7 +64,7 @@ async def rest(dependencies: AppDependencies, request: Request) -> Response:
     if handler is None:
         raise UnknownUrl(f"Path /{path[:200]} not found")
     check_method(request.method, request.url.path, "POST")
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     body = parse_json(await read_body(request, _CHUNK))
     return await handler(dependencies, request, account, body)
 

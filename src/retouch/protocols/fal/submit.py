@@ -52,7 +52,7 @@ async def caller_of(dependencies: AppDependencies, connection: HTTPConnection, e
     """
     text = connection.query_params.get("fal_jwt_token")
     if text is None or "authorization" in connection.headers:
-        return await account_of(dependencies, connection)
+        return await account_of(dependencies.authenticator, connection)
     token = dependencies.tokens.read(text, REALTIME)
     names = {endpoint.id, endpoint.app, endpoint.app.partition("/")[2]}
     if names.isdisjoint(token.claims["apps"]):

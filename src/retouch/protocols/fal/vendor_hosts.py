@@ -42,7 +42,7 @@ def files_origin_of(dependencies: AppDependencies, connection: HTTPConnection) -
     """What links to files begin with, without a trailing slash; raises InvalidRequest."""
     if dependencies.public_url is not None:
         return dependencies.public_url
-    return connection.scope.get(FILES_ORIGIN) or origin_of(dependencies, connection)
+    return connection.scope.get(FILES_ORIGIN) or origin_of(dependencies.public_url, connection)
 
 
 def queue_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
@@ -57,7 +57,7 @@ def cdn_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str
 
 def face_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
     """Where this face is mounted, as the caller sees it; raises InvalidRequest."""
-    return f"{origin_of(dependencies, connection)}{connection.scope.get('root_path', '')}"
+    return f"{origin_of(dependencies.public_url, connection)}{connection.scope.get('root_path', '')}"
 
 
 class ByHost:

@@ -31,12 +31,12 @@ from retouch.edit import EditRequest, Notice
 from retouch.errors import EditTimeout, InvalidRequest, JobFinished, RetouchError, UnknownJob, UnsupportedMode
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.draining import DrainRefusedUploads
 from retouch.protocols.error_handlers import UnexpectedError, add_error_handlers
 from retouch.protocols.events import EventStreamResponse
 from retouch.protocols.failure import MethodNotAllowed, failure_in_wire_names
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
+    DrainRefusedUploads,
     account_of,
     body_chunks,
     ended_or_disconnected,
@@ -141,13 +141,13 @@ class Models:
         self._dependencies = dependencies
 
     async def list(self, request: Request) -> Response:
-        await account_of(self._dependencies, request)
+        await account_of(self._dependencies.authenticator, request)
         catalog = self._dependencies.catalog
         own = [route for route in catalog.routes if "/" not in route.model.id]
         return json_response(dump.dump_models(own, [catalog.targets(route)[0] for route in own]))
 
     async def retrieve(self, request: Request, model_id: str) -> Response:
-        await account_of(self._dependencies, request)
+        await account_of(self._dependencies.authenticator, request)
         catalog = self._dependencies.catalog
         route = route_of(catalog, model_id.strip("/"))
         targets = catalog.targets(route)
@@ -163,7 +163,7 @@ class Edits:
 
     async def edit(self, request: Request) -> Response:
         """Edit the given images by instruction; answers `ImagesResponse`, or events when `stream` is true."""
-        account = await account_of(self._dependencies, request)
+        account = await account_of(self._dependencies.authenticator, request)
         if is_dry_run(request):
             return json_response(await run_in_threadpool(self._estimate, await self._parse(request)))
         accepted = await self._accept(request, account)
@@ -173,7 +173,7 @@ class Edits:
 
     async def refuse_generation(self, request: Request) -> Response:
         """Text to image is not offered; names what is."""
-        await account_of(self._dependencies, request)
+        await account_of(self._dependencies.authenticator, request)
         raise UnsupportedMode(
             "The models here edit images; they make none from text alone. Supported mode: edit, by "
             "POST /v1/images/edits with an 'image'.",
@@ -182,7 +182,7 @@ class Edits:
 
     async def refuse_variation(self, request: Request) -> Response:
         """OpenAI retired this endpoint."""
-        await account_of(self._dependencies, request)
+        await account_of(self._dependencies.authenticator, request)
         raise HTTPException(404)
 
     async def _parse(self, request: Request) -> ParsedEdit:
@@ -192,7 +192,7 @@ class Edits:
         call = parse_call(body, size_policy=request.headers.get("x-param-policy"))
         request.state.call = call
         route = route_of(self._dependencies.catalog, call.model)
-        return ParsedEdit(resolve(call, route), body, route, origin_of(self._dependencies, request))
+        return ParsedEdit(resolve(call, route), body, route, origin_of(self._dependencies.public_url, request))
 
     async def _accept(self, request: Request, account: Account) -> AcceptedEdit:
         """Submit the call, or find the job that it repeats; the caller counts as waiting from then on.
@@ -230,7 +230,7 @@ class Edits:
         """Wait for the job and answer in one piece."""
         call, job_id = accepted.call, accepted.job.id
         try:
-            job = await ended_or_disconnected(self._dependencies, request, job_id, timeout_s=ANSWER_WITHIN_S)
+            job = await ended_or_disconnected(self._dependencies.watch, request, job_id, timeout_s=ANSWER_WITHIN_S)
             if job is None:
                 self._leave(accepted, answered=False)
                 return Response(status_code=CLIENT_DISCONNECTED)

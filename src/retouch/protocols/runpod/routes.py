@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from retouch.errors import JobFinished, RetouchError
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.draining import DrainRefusedUploads
 from retouch.protocols.error_handlers import add_error_handlers
 from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
+    DrainRefusedUploads,
     account_of,
     ended_or_disconnected,
     json_response,
@@ -73,13 +73,15 @@ def create_face(dependencies: AppDependencies) -> ASGIApp:
 
 
 async def _run(dependencies: AppDependencies, request: Request) -> Response:
-    account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
+    account = await account_of(dependencies.authenticator, request)
+    endpoint = endpoint_named(request.path_params["endpoint"])
     job = await submit_request(dependencies, request, account, endpoint, sync=False)
     return json_response(dump.dump_state(job))
 
 
 async def _runsync(dependencies: AppDependencies, request: Request) -> Response:
-    account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
+    account = await account_of(dependencies.authenticator, request)
+    endpoint = endpoint_named(request.path_params["endpoint"])
     wait_s = parse_wait(request.query_params.get("wait"))
     job = await submit_request(dependencies, request, account, endpoint, sync=True)
     return await _held(dependencies, request, job, wait_s)
@@ -100,13 +102,15 @@ async def _stream(streams: Streams, dependencies: AppDependencies, request: Requ
     text = request.query_params.get("wait")
     job = await _own_job(dependencies, request)
     hold_s = HOLD_S if text is None else parse_wait(text)
-    return json_response(await read_stream(dependencies, streams, job, origin_of(dependencies, request), hold_s=hold_s))
+    return json_response(
+        await read_stream(dependencies, streams, job, origin_of(dependencies.public_url, request), hold_s=hold_s)
+    )
 
 
 async def _cancel(dependencies: AppDependencies, request: Request) -> Response:
     """Waits a moment for a running edit to stop. A job that has ended stays as it is."""
     job = await _own_job(dependencies, request)
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     try:
         job = await run_in_threadpool(dependencies.service.cancel, account, job.id)
         if not job.state.final:
@@ -121,19 +125,21 @@ async def _cancel(dependencies: AppDependencies, request: Request) -> Response:
 
 async def _retry(dependencies: AppDependencies, request: Request) -> Response:
     job = await _own_job(dependencies, request)
-    account = await account_of(dependencies, request)
+    account = await account_of(dependencies.authenticator, request)
     return json_response(dump.dump_state(await run_in_threadpool(dependencies.service.retry, account, job.id)))
 
 
 async def _purge_queue(dependencies: AppDependencies, request: Request) -> Response:
-    account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
+    account = await account_of(dependencies.authenticator, request)
+    endpoint = endpoint_named(request.path_params["endpoint"])
     await read_body(request, MAX_EMPTY_BODY_BYTES)
     removed = await run_in_threadpool(dependencies.service.cancel_waiting, account, dump.PROTOCOL, endpoint.id)
     return json_response({"removed": removed, "status": "completed"})
 
 
 async def _health(dependencies: AppDependencies, request: Request) -> Response:
-    account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
+    account = await account_of(dependencies.authenticator, request)
+    endpoint = endpoint_named(request.path_params["endpoint"])
     queue = dependencies.catalog.route(endpoint.model).queue
     load = await run_in_threadpool(dependencies.service.queue_load, account, queue)
     return json_response(dump.dump_health(load))
@@ -141,13 +147,14 @@ async def _health(dependencies: AppDependencies, request: Request) -> Response:
 
 async def _requests(dependencies: AppDependencies, request: Request) -> Response:
     """The newest jobs, newest first, without their outputs. The vendor documents no shape."""
-    account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
+    account = await account_of(dependencies.authenticator, request)
+    endpoint = endpoint_named(request.path_params["endpoint"])
     jobs = await run_in_threadpool(dependencies.service.recent, account, LISTED_REQUESTS)
     return json_response({"requests": [dump.dump_job(job) for job in jobs if is_at(job, endpoint)]})
 
 
 async def _metrics(dependencies: AppDependencies, request: Request) -> Response:
-    await account_of(dependencies, request)
+    await account_of(dependencies.authenticator, request)
     queue = dependencies.catalog.route(endpoint_named(request.path_params["endpoint"]).model).queue
     statistics = await run_in_threadpool(dependencies.service.statistics)
     ready = [each for each in statistics.workers if each.state == "ready" and queue in each.queues]
@@ -156,7 +163,8 @@ async def _metrics(dependencies: AppDependencies, request: Request) -> Response:
 
 async def _own_job(dependencies: AppDependencies, request: Request) -> Job:
     """The job that the path names, if it is the caller's; its body, which says nothing, has been read."""
-    account, endpoint = await account_of(dependencies, request), endpoint_named(request.path_params["endpoint"])
+    account = await account_of(dependencies.authenticator, request)
+    endpoint = endpoint_named(request.path_params["endpoint"])
     await read_body(request, MAX_EMPTY_BODY_BYTES)
     job = await run_in_threadpool(own_job, dependencies, account, endpoint, request.path_params["job"])
     set_request_id(request, request.headers.get("x-request-id", job.id))
@@ -167,7 +175,7 @@ async def _held(dependencies: AppDependencies, request: Request, job: Job, wait_
     """The job object once the job has ended or the wait is over. A caller who hangs up leaves the job running."""
     if not job.state.final:
         try:
-            ended = await ended_or_disconnected(dependencies, request, job.id, timeout_s=wait_s)
+            ended = await ended_or_disconnected(dependencies.watch, request, job.id, timeout_s=wait_s)
         except TimeoutError:
             ended = await run_in_threadpool(dependencies.service.get_any, job.id)
         if ended is None:
@@ -177,7 +185,7 @@ async def _held(dependencies: AppDependencies, request: Request, job: Job, wait_
 
 
 async def _job_response(dependencies: AppDependencies, request: Request, job: Job) -> Response:
-    origin = origin_of(dependencies, request)
+    origin = origin_of(dependencies.public_url, request)
     seconds_left = wait_s = None
     if not job.state.final:
         job, _, seconds_left, wait_s = await dependencies.watch.snapshot(job.id)

@@ -53,7 +53,7 @@ async def submit_request(
     most = min(MAX_RUNSYNC_BYTES if sync else MAX_RUN_BYTES, dependencies.max_body_bytes)
     body = await read_body(request, most)
     key = request.headers.get("idempotency-key") or None
-    call = Call(account, endpoint, body, origin_of(dependencies, request), sync, key)
+    call = Call(account, endpoint, body, origin_of(dependencies.public_url, request), sync, key)
     job = await run_in_threadpool(_submit_body, dependencies, call)
     set_request_id(request, job.id)
     return job
