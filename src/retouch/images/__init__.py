@@ -6,9 +6,8 @@ upright `Pixels`. It does not fetch, store, or decide sizes.
 
 from __future__ import annotations
 
-from retouch.images.decoding import MAX_PIXELS, ImageHeader, decode, decode_mask, probe
+from retouch.images.decoding import MAX_PIXELS, READABLE_FORMATS, ImageHeader, decode, decode_mask, probe
 from retouch.images.encoding import data_uri, encode
-from retouch.images.formats import READABLE_FORMATS
 from retouch.images.pixels import Mask, Pixels, composite, cover, resize
 from retouch.images.provenance import NO_PROVENANCE, XMP_PROVENANCE, ContentCredentials, Provenance
 

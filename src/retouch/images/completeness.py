@@ -11,8 +11,7 @@ import zlib
 from typing import IO, Final
 
 from retouch.errors import ImageTooLarge, InvalidImage
-from retouch.images.decoding import MAX_PIXELS, ImageHeader, probe
-from retouch.images.formats import declared_size, sniff
+from retouch.images.decoding import MAX_PIXELS, ImageHeader, declared_size, probe, sniff
 
 _PIECE: Final = 256 * 1024
 _PNG_HEAD: Final = 8

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import orjson
 import pybase64
 
-from retouch.images.formats import sniff
+from retouch.images.decoding import sniff
 from retouch.storage.blobs import Blobs
 
 PART_BYTES: Final = 3 * 16 * 1024

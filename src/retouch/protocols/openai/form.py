@@ -26,7 +26,7 @@ from retouch.errors import (
     UnsupportedMediaType,
     UnsupportedParameter,
 )
-from retouch.images.formats import sniff
+from retouch.images.decoding import sniff
 
 MAX_PARTS = 400
 """Sixteen images and every parameter fit several times; a buffer sent byte by byte does not."""
