@@ -21,8 +21,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from retouch.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
-from retouch.images.colour import flat_rgb, grey_of
-from retouch.images.pixels import Mask, Pixels, array_of
+from retouch.images.pixels import Mask, Pixels, array_of, flat_rgb, grey_of
 
 READABLE_FORMATS = ("png", "jpeg", "webp", "gif", "avif", "bmp", "tiff")
 """What `decode` reads, by the name that `image/…` uses."""
