@@ -20,7 +20,7 @@ from PIL import Image
 
 from retouch import images
 from retouch.errors import InvalidSetting
-from retouch.images.provenance import SOURCE_TYPE, XMP
+from retouch.images.encoding import SOURCE_TYPE, XMP
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
 SMALL = PIXELS[:48, :64].copy()

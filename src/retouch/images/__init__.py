@@ -7,9 +7,8 @@ upright `Pixels`. It does not fetch, store, or decide sizes.
 from __future__ import annotations
 
 from retouch.images.decoding import MAX_PIXELS, READABLE_FORMATS, ImageHeader, decode, decode_mask, probe
-from retouch.images.encoding import data_uri, encode
+from retouch.images.encoding import NO_PROVENANCE, XMP_PROVENANCE, ContentCredentials, Provenance, data_uri, encode
 from retouch.images.pixels import Mask, Pixels, composite, cover, resize
-from retouch.images.provenance import NO_PROVENANCE, XMP_PROVENANCE, ContentCredentials, Provenance
 
 __all__ = [
     "MAX_PIXELS",
