@@ -24,8 +24,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from obstore.store import LocalStore
 
 from retouch.errors import StorageUnavailable
-from retouch.storage.blob_keys import KEY, read_key
-from retouch.storage.objects import StoredObjects, storage_errors, utc_now
+from retouch.storage.objects import KEY, UTC_CLOCK, StoredObjects, read_key, storage_errors
 
 if TYPE_CHECKING:
     from obstore import Attributes
@@ -40,7 +39,7 @@ _UNIX_SECONDS: Final = re.compile(r"[0-9]{1,11}")
 class LocalBlobs(StoredObjects):
     """`Blobs` in `folder`, which is made if it is not there. `secret` signs the links."""
 
-    def __init__(self, folder: Path, secret: bytes, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, folder: Path, secret: bytes, *, clock: Callable[[], datetime] = UTC_CLOCK) -> None:
         assert len(secret) >= SECRET_BYTES, "a short secret can be guessed"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,8 +20,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from retouch.errors import InvalidRequest, StorageUnavailable
-from retouch.storage.blob_keys import KEY, read_key
-from retouch.storage.objects import StoredObjects, utc_now
+from retouch.storage.objects import KEY, UTC_CLOCK, StoredObjects, read_key
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -44,7 +43,7 @@ class ObjectStoreBlobs(StoredObjects):
     Raises InvalidRequest for a URL that is not understood.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], datetime] = UTC_CLOCK) -> None:
         stores = _open(url)
         super().__init__(stores.working, keeps_media_types=True, clock=clock)
         self._signing_store = stores.signing

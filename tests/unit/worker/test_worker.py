@@ -17,7 +17,7 @@ from retouch.engine.pipelines.null import NullPipeline
 from retouch.errors import EditTimeout, InternalError, LeaseLost, UnsupportedParameter
 from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease
-from retouch.storage.blob_keys import read_key
+from retouch.storage.objects import read_key
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.shared_device import BUSY, WAITED
 from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline, png

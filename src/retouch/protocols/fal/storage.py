@@ -33,7 +33,7 @@ from retouch.protocols.fal.parse import parse_json
 from retouch.protocols.fal.vendor_hosts import cdn_url_of, files_origin_of
 from retouch.protocols.file_response import file_response
 from retouch.protocols.http import account_of, body_chunks, credential_of, json_response, read_body
-from retouch.storage.blob_keys import part_key
+from retouch.storage.objects import part_key
 
 MAX_UPLOAD_BYTES = 128 * 1024 * 1024
 """More than twice the largest image that an edit may have; a reader is sent a file from memory."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retouch.errors import UnknownFile
-from retouch.storage.blob_keys import FOLDERS, KEY, hour_of, new_key, read_key
+from retouch.storage.objects import FOLDERS, KEY, hour_of, new_key, read_key
 
 moments = st.none() | st.datetimes(datetime(2001, 1, 1), datetime(2100, 1, 1)).map(
     lambda moment: moment.replace(tzinfo=UTC)
