@@ -42,11 +42,9 @@ from retouch.jobs import (
     breakers,
     caller_buckets,
     device_costs,
-    events,
     fair_queue,
     history,
     liveness,
-    retention,
     store,
 )
 from retouch.jobs import idempotency as idempotency_keys
@@ -68,7 +66,7 @@ from retouch.jobs.job import (
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
-from retouch.jobs.sweep import Sweeper, SweepSettings, Swept
+from retouch.jobs.sweep import Sweeper, SweepSettings, Swept, files_of
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 
@@ -299,7 +297,7 @@ class Service:
         if not wanted:
             return ()
         with self._database.read() as connection:
-            return events.read(connection, wanted)
+            return store.read_events(connection, wanted)
 
     def recent(self, account: Account, limit: int) -> tuple[Job, ...]:
         """The account's newest jobs, newest first."""
@@ -387,9 +385,8 @@ class Service:
             job = store.find(connection, job_id, lock=True)
             if not job.state.final or job.payload_deleted:
                 return
-            keys = retention.blobs_of(connection, (job,))
+            keys = files_of(connection, (job,))
             store.forget_payload(connection, job)
-            events.forget(connection, job_id)
         self._delete_blobs(keys)
 
     def delete_payload(self, account: Account, job_id: str) -> Job:
@@ -443,14 +440,13 @@ class Service:
 
         seconds_left: until its images are there, as the worker predicts it.
         """
-        new: list[events.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
+        new: list[store.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
         left = {} if seconds_left is None else {"seconds_left": round(seconds_left, 1)}
         if steps:  # a hosted provider may tell none
             new.append(("step", {"step": step, "steps": steps, **left}))
         new += [("preview", {"blob": each.blob, "image": each.image, "step": each.step}) for each in previews]
         with self._database.transaction(durability="eventual") as connection:
-            cancel = store.progress(connection, lease, step=step, steps=steps)
-            events.append(connection, lease.job.id, self._clock(), *new)
+            cancel = store.progress(connection, lease, self._clock(), new, step=step, steps=steps)
         self.wakeups.publish(JOB_TOPIC)
         return cancel
 

@@ -1,18 +1,20 @@
-"""Reads and writes rows of the job table: every state change of a job is one function here.
+"""Reads and writes jobs and their history: every state change of a job is one function here.
 
-Each takes the connection of the transaction it belongs to. A worker's writes are fenced: they touch the row
-only while it is running, by that worker, on that claim; otherwise LeaseLost. What ends a job here also
-writes its webhook. Money and wake-ups are the business of `service.py`; who is next is decided in `fair_queue.py`.
+Each takes the connection of the transaction it belongs to, and appends the event that the change is. A worker's
+writes are fenced: they touch the row only while it is running, by that worker, on that claim; otherwise LeaseLost.
+What ends a job here also writes its webhook. Money and wake-ups are the business of `service.py`; who is next is
+decided in `fair_queue.py`, what has to be moved or deleted is looked for in `sweep.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -35,16 +37,21 @@ from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob, WorkerLost
 from retouch.jobs import attempts, caller_buckets, fair_queue, outbox
-from retouch.jobs.events import append, forget_all
 from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
-from retouch.jobs.job import End, Job, JobState, Lease, state_after_lost_lease
-from retouch.jobs.tables import job, job_tally
+from retouch.jobs.job import End, Job, JobEvent, JobState, Lease, state_after_lost_lease
+from retouch.jobs.tables import job, job_event, job_tally
 
 RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
 """Written out, as `fair_queue.QUEUED` is, for the partial index."""
 
 ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """A job's id: a UUID as text."""
+
+HISTORIES_AT_ONCE = 50
+"""Histories read by one statement: SQLite takes no alternative of more than a thousand."""
+
+NewEvent: TypeAlias = tuple[str, Mapping[str, object]]
+"""Kind and data of an event that is not written yet."""
 
 
 # --- reading
@@ -95,6 +102,17 @@ def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ..
     return tuple(job_of(row) for row in connection.execute(query))
 
 
+def read_events(connection: Connection, after: Mapping[str, int]) -> tuple[JobEvent, ...]:
+    """The events of several jobs, of each those with an id above its own number; oldest first."""
+    found: list[JobEvent] = []
+    jobs = iter(after.items())
+    while some := list(itertools.islice(jobs, HISTORIES_AT_ONCE)):
+        news = or_(*(and_(job_event.c.job_id == job_id, job_event.c.id > seen) for job_id, seen in some))
+        rows = connection.execute(select(job_event).where(news))
+        found += (JobEvent(row.id, row.job_id, row.kind, row.data, row.created_at) for row in rows)
+    return tuple(sorted(found, key=lambda event: event.id))
+
+
 # --- waiting
 
 
@@ -112,7 +130,7 @@ def enqueue(connection: Connection, new: Job, *, weight: int, predicted: Predict
     """Write a queued job of an account of that weight; returns it with its place."""
     new = _with_turn(connection, new, weight, predicted)
     written = replace(new, sequence=connection.execute(_ENQUEUE, _row_of(new)).scalar_one())
-    append(connection, new.id, new.created_at, ("state", {"state": JobState.QUEUED.value}))
+    _append_state(connection, written, new.created_at)
     fair_queue.join(connection, new.queue, turn_of(written))
     return written
 
@@ -130,7 +148,7 @@ def enter_failed(connection: Connection, new: Job) -> Job:
     failure = {"failure": new.failure.to_json(), "finished_at": new.finished_at, "expires_at": new.expires_at}
     sequence = connection.execute(_ENQUEUE.values(**failure), _row_of(new)).scalar_one()
     written = replace(new, sequence=sequence)
-    append(connection, new.id, new.finished_at, _state_event(JobState.FAILED, new.failure))
+    _append_state(connection, written, new.finished_at)
     return _finalize(connection, written, new.finished_at)
 
 
@@ -191,8 +209,8 @@ def retry(
     }
     changed = update(job).where(job.c.id == failed.id).values(**values)
     waiting = job_of(connection.execute(changed.returning(job)).one())
-    forget_all(connection, waiting.id)
-    append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
+    connection.execute(delete(job_event).where(job_event.c.job_id == waiting.id))
+    _append_state(connection, waiting, now)
     fair_queue.join(connection, waiting.queue, turn_of(waiting))
     return waiting
 
@@ -254,7 +272,7 @@ def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_
     claim = {"of_sequence": head.sequence, "by_worker": worker, "until": until, "now": now, "to_run_by": run_by}
     row = connection.execute(_CLAIM, claim).one()
     claimed = job_of(row)
-    append(connection, claimed.id, now, ("state", {"state": JobState.RUNNING.value, "attempt": claimed.attempt}))
+    _append_state(connection, claimed, now, attempt=claimed.attempt)
     fair_queue.start(connection, queue, turn_of(claimed))
     return Lease(claimed, worker, row.claims)
 
@@ -270,9 +288,10 @@ def end_waiting(connection: Connection, waiting: Job, state: JobState, end: End,
     row = connection.execute(_END_WAITING, {**values, "of_job": waiting.id}).one_or_none()
     if row is None:
         raise JobFinished(f"The job '{waiting.id}' is no longer waiting.")
-    append(connection, waiting.id, end.at, _state_event(state, failure))
+    ended = job_of(row)
+    _append_state(connection, ended, end.at)
     fair_queue.give_up(connection, waiting.queue, turn_of(waiting))
-    return _finalize(connection, job_of(row), end.at)
+    return _finalize(connection, ended, end.at)
 
 
 _END_WAITING: ReturningUpdate[Any] = update(job).where(job.c.id == bindparam("of_job"), QUEUED).returning(job)
@@ -300,14 +319,12 @@ def under_way(connection: Connection, queue: str) -> tuple[Under, ...]:
 
 def held(connection: Connection, lease: Lease) -> Job:
     """The leased job as it is now, locked; LeaseLost."""
-    row = connection.execute(select(job).where(_holds(lease)).with_for_update()).one_or_none()
-    return job_of(_or_lost(row, lease))
+    return job_of(_or_lost(connection.execute(_HELD, fence_of(lease)).one_or_none(), lease))
 
 
 def check_held(connection: Connection, lease: Lease) -> None:
     """LeaseLost when it does not stand; the row is locked and not read."""
-    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.claim}
-    _or_lost(connection.execute(_HELD, fence).one_or_none(), lease)
+    _or_lost(connection.execute(_STANDS, fence_of(lease)).one_or_none(), lease)
 
 
 def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
@@ -315,9 +332,13 @@ def renew(connection: Connection, lease: Lease, until: datetime) -> bool:
     return bool(_fenced(connection, lease, {"lease_until": until}).cancel_requested)
 
 
-def progress(connection: Connection, lease: Lease, *, step: int, steps: int) -> bool:
-    """Write how far the edit is; True when the owner wants it cancelled."""
-    return bool(_fenced(connection, lease, {"step": step, "steps": steps}).cancel_requested)
+def progress(
+    connection: Connection, lease: Lease, now: datetime, events: Iterable[NewEvent], *, step: int, steps: int
+) -> bool:
+    """Write how far the edit is and what there is to tell of it; True when the owner wants it cancelled."""
+    row = _fenced(connection, lease, {"step": step, "steps": steps})
+    _append(connection, lease.job.id, now, *events)
+    return bool(row.cancel_requested)
 
 
 def keep_expansion(connection: Connection, lease: Lease, expansion: Expansion) -> Job:
@@ -329,13 +350,13 @@ def keep_expansion(connection: Connection, lease: Lease, expansion: Expansion) -
 def finish(connection: Connection, lease: Lease, output: EditOutput, usage: Usage, end: End) -> Job:
     """running to succeeded, with the notices of the submit in front of the worker's."""
     output = replace(output, notices=(*lease.job.notices, *output.notices))
-    values = _ended(JobState.SUCCEEDED, end) | {"output": output.to_json(), "usage": asdict(usage)}
-    return _end_running(connection, lease, values, change=_FINISH)
+    made = {"output": output.to_json(), "usage": asdict(usage)}
+    return _end_running(connection, lease, _ended(JobState.SUCCEEDED, end) | made, change=_FINISH)
 
 
 def fail(connection: Connection, lease: Lease, failure: Failure, end: End) -> Job:
     """running to failed."""
-    return _end_running(connection, lease, _ended(JobState.FAILED, end, failure), failure)
+    return _end_running(connection, lease, _ended(JobState.FAILED, end, failure))
 
 
 def cancel_running(connection: Connection, lease: Lease, end: End) -> Job:
@@ -361,7 +382,7 @@ def requeue(connection: Connection, lease: Lease, now: datetime, *, costs_attemp
         "step": 0,
     }
     waiting = job_of(_fenced(connection, lease, values, change=_FENCED if costs_attempt else _UNCOUNTED))
-    append(connection, waiting.id, now, ("state", {"state": JobState.QUEUED.value}))
+    _append_state(connection, waiting, now)
     fair_queue.come_back(connection, waiting.queue, turn_of(waiting))
     return waiting
 
@@ -381,48 +402,35 @@ def end_attempt(
     return state
 
 
-_FENCE = (
+FENCE = (
     job.c.id == bindparam("of_job"),
     RUNNING,
     job.c.worker == bindparam("by_worker"),
     job.c.claims == bindparam("of_claim"),
 )
-_HELD = select(job.c.id).where(*_FENCE).with_for_update()
-_FENCED: ReturningUpdate[Any] = update(job).where(*_FENCE).returning(job)
-"""Changes a leased row, if the lease still stands, to the values it is executed with.
+"""Whether a lease still stands: conditions for its row, executed with `fence_of` it.
 
-The fence: a worker that was silent for too long does not know that it has lost its job. Whatever it writes later
-names a claim that is not the row's any more, so it changes nothing, whichever worker runs the job by then.
+A worker that was silent for too long does not know that it has lost its job. Whatever it writes later names a claim
+that is not the row's any more, so it changes nothing, whichever worker runs the job by then.
 """
 
+_HELD = select(job).where(*FENCE).with_for_update()
+_STANDS = select(job.c.id).where(*FENCE).with_for_update()
+_FENCED: ReturningUpdate[Any] = update(job).where(*FENCE).returning(job)
 _FINISH: ReturningUpdate[Any] = _FENCED.values(step=job.c.steps)
 _UNCOUNTED: ReturningUpdate[Any] = _FENCED.values(attempt=job.c.attempt - 1)
 
 
-def _end_running(
-    connection: Connection,
-    lease: Lease,
-    values: Mapping[str, Any],
-    failure: Failure | None = None,
-    *,
-    change: ReturningUpdate[Any] = _FENCED,
-) -> Job:
-    ended = job_of(_fenced(connection, lease, values, change=change))
-    append(connection, ended.id, values["finished_at"], _state_event(ended.state, failure))
-    return _finalize(connection, ended, values["finished_at"])
+def fence_of(lease: Lease) -> dict[str, Any]:
+    return {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.claim}
 
 
 def _fenced(
     connection: Connection, lease: Lease, values: Mapping[str, Any], *, change: ReturningUpdate[Any] = _FENCED
 ) -> Row[Any]:
     """Write `values` to the leased row if the lease still stands; returns the changed row."""
-    fence = {"of_job": lease.job.id, "by_worker": lease.worker, "of_claim": lease.claim}
-    return _or_lost(connection.execute(change, {**values, **fence}).one_or_none(), lease)
-
-
-def _holds(lease: Lease) -> ColumnElement[bool]:
-    """The fence."""
-    return and_(job.c.id == lease.job.id, RUNNING, job.c.worker == lease.worker, job.c.claims == lease.claim)
+    # The fence is part of the UPDATE and not a look before it: between the two the lease could be lost.
+    return _or_lost(connection.execute(change, {**values, **fence_of(lease)}).one_or_none(), lease)
 
 
 def _or_lost(row: Row[Any] | None, lease: Lease) -> Row[Any]:
@@ -431,57 +439,25 @@ def _or_lost(row: Row[Any] | None, lease: Lease) -> Row[Any]:
     return row
 
 
-# --- what sweeping looks for
+def _end_running(
+    connection: Connection, lease: Lease, values: Mapping[str, Any], *, change: ReturningUpdate[Any] = _FENCED
+) -> Job:
+    ended = job_of(_fenced(connection, lease, values, change=change))
+    _append_state(connection, ended, values["finished_at"])
+    return _finalize(connection, ended, values["finished_at"])
 
 
-def expired_leases(connection: Connection, now: datetime, limit: int) -> tuple[Lease, ...]:
-    """Leases that ran out, as the fence sees them."""
-    query = select(job).where(RUNNING, job.c.lease_until < now).order_by(job.c.lease_until).limit(limit)
-    return tuple(_lease_of(row) for row in connection.execute(query))
-
-
-def find_expired(connection: Connection, lease: Lease, now: datetime) -> Job | None:
-    """The leased job, locked, or None when the lease was renewed or ended since it was found."""
-    query = select(job).where(_holds(lease), job.c.lease_until < now).with_for_update()
-    row = connection.execute(query).one_or_none()
-    return None if row is None else job_of(row)
-
-
-def overdue(connection: Connection, now: datetime, run_timeout_s: float, limit: int) -> tuple[Lease, ...]:
-    """Leases of jobs past the server's limit of one run, or past their own deadlines, whatever their workers report."""
-    begun_too_early = job.c.started_at < now - timedelta(seconds=run_timeout_s)
-    past = or_(begun_too_early, job.c.run_by <= now, job.c.end_by <= now)
-    query = select(job).where(RUNNING, past).limit(limit)
-    return tuple(_lease_of(row) for row in connection.execute(query))
-
-
-def too_late_to_start(connection: Connection, now: datetime, limit: int) -> tuple[str, ...]:
-    """Ids of waiting jobs whose time to start has passed."""
-    query = select(job.c.id).where(QUEUED, job.c.start_by <= now).order_by(job.c.start_by).limit(limit)
-    return tuple(connection.execute(query).scalars())
-
-
-def expired(connection: Connection, now: datetime, limit: int) -> tuple[Job, ...]:
-    """Finished jobs whose rows and files may go."""
-    query = select(job).where(job.c.expires_at <= now).order_by(job.c.expires_at).limit(limit)
-    return tuple(job_of(row) for row in connection.execute(query))
+# --- ended
 
 
 def forget_payload(connection: Connection, finished: Job) -> Job:
-    """Blank the request and drop the output; its owner, its times and its price remain."""
+    """Blank the request, drop the output, and the log lines and previews; its owner, times, steps and price remain."""
     blank = replace(finished.request, prompt="", negative_prompt=None, images=(), mask=None)
-    changed = update(job).where(job.c.id == finished.id)
     values = {"request": blank.to_json(), "output": None, "payload_deleted": True}
-    return job_of(connection.execute(changed.values(values).returning(job)).one())
-
-
-def remove(connection: Connection, job_ids: Sequence[str]) -> None:
-    """Delete ended jobs with their events and webhook rows; their usage entries stay.
-
-    Those that another sweep is deleting are left to it.
-    """
-    ended = select(job.c.id).where(job.c.id.in_(job_ids), job.c.finished_at.is_not(None))
-    connection.execute(delete(job).where(job.c.id.in_(ended.with_for_update(skip_locked=True))))
+    row = connection.execute(update(job).where(job.c.id == finished.id).values(values).returning(job)).one()
+    told = job_event.c.kind.in_(("log", "preview"))
+    connection.execute(delete(job_event).where(job_event.c.job_id == finished.id, told))
+    return job_of(row)
 
 
 # --- rows to values
@@ -533,10 +509,6 @@ def job_of(row: Row[Any]) -> Job:
     )
 
 
-def _lease_of(row: Row[Any]) -> Lease:
-    return Lease(job_of(row), row.worker, row.claims)
-
-
 def _ended(state: JobState, end: End, failure: Failure | None = None) -> dict[str, Any]:
     return {
         "state": state.value,
@@ -547,9 +519,22 @@ def _ended(state: JobState, end: End, failure: Failure | None = None) -> dict[st
     }
 
 
-def _state_event(state: JobState, failure: Failure | None) -> tuple[str, dict[str, object]]:
-    data: dict[str, object] = {"state": state.value}
-    return "state", data if failure is None else data | {"code": failure.code}
+# --- what goes with a change
+
+
+def _append_state(connection: Connection, changed: Job, now: datetime, **also: object) -> None:
+    code = {} if changed.failure is None else {"code": changed.failure.code}
+    _append(connection, changed.id, now, ("state", {"state": changed.state.value, **also, **code}))
+
+
+def _append(connection: Connection, job_id: str, now: datetime, *new: NewEvent) -> None:
+    """Add events to a job's history, in order. The caller holds the job's row, so ids grow with time."""
+    rows = [{"job_id": job_id, "kind": kind, "data": dict(data), "created_at": now} for kind, data in new]
+    if rows:
+        connection.execute(_APPEND, rows)
+
+
+_APPEND = insert(job_event)
 
 
 def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:

@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
+from sqlalchemy import Connection, Select, delete, or_, select
 
 from retouch.database import Database
 from retouch.errors import EditTimeout, JobFinished, LeaseLost, StartTimeout, UnknownJob
-from retouch.jobs import fair_queue, retention, store
-from retouch.jobs.job import Clock, Job, JobState, Retention
+from retouch.jobs import fair_queue, idempotency, liveness, store
+from retouch.jobs.fair_queue import QUEUED
+from retouch.jobs.job import Clock, Job, JobState, Lease, Retention
+from retouch.jobs.store import FENCE, RUNNING, fence_of
+from retouch.jobs.tables import job, job_event
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 
 logger = structlog.get_logger(__name__)
@@ -85,7 +90,7 @@ class Sweeper:
             self._wakeups.publish(JOB_TOPIC)
         if long:
             self._wakeups.publish(CANCEL_TOPIC)  # their workers learn at once that they hold them no longer
-        deleted, files = self._delete_expired() if self._time_to_delete() else (0, 0)
+        deleted, files = self._delete_expired()
         swept = Swept(
             requeued=rescued[JobState.QUEUED],
             worker_lost=rescued[JobState.FAILED],
@@ -102,16 +107,18 @@ class Sweeper:
     def _rescue(self) -> Counter[JobState]:
         """Move the jobs whose lease ran out; counts them by the state they are in then."""
         now = self._clock()
-        with self._database.read() as connection:
-            leases = store.expired_leases(connection, now, BATCH)
+        ran_out = job.c.lease_until < now
+        leases = self._leases(select(job).where(RUNNING, ran_out).order_by(job.c.lease_until))
+        still = select(job).where(*FENCE, ran_out).with_for_update()
         rescued: Counter[JobState] = Counter()
         for lease in leases:
             with self._database.transaction() as connection:
-                job = store.find_expired(connection, lease, now)
-                if job is None:  # its worker or another sweep was first
+                row = connection.execute(still, fence_of(lease)).one_or_none()
+                if row is None:  # its worker or another sweep was first
                     continue
-                end = self._life.end(job, now)
-                state = store.end_attempt(connection, lease, job, self._settings.max_attempts, end)
+                lost = store.job_of(row)
+                end = self._life.end(lost, now)
+                state = store.end_attempt(connection, lease, lost, self._settings.max_attempts, end)
             if state is JobState.QUEUED:
                 self._wakeups.publish(queue_topic(lease.job.queue))
             rescued[state] += 1
@@ -120,57 +127,65 @@ class Sweeper:
     def _fail_late_starts(self) -> int:
         now, failed = self._clock(), 0
         failure = StartTimeout("The edit did not start in the time it was given.").failure
+        query = select(job.c.id).where(QUEUED, job.c.start_by <= now).order_by(job.c.start_by).limit(BATCH)
         with self._database.read() as connection:
-            late = store.too_late_to_start(connection, now, BATCH)
+            late = connection.execute(query).scalars().all()
         for job_id in late:
             with suppress(JobFinished, UnknownJob):  # started, cancelled or deleted meanwhile
                 with self._database.transaction() as connection:
-                    job = store.find(connection, job_id, lock=True)
-                    store.end_waiting(connection, job, JobState.FAILED, self._life.end(job, now), failure)
+                    waiting = store.find(connection, job_id, lock=True)
+                    store.end_waiting(connection, waiting, JobState.FAILED, self._life.end(waiting, now), failure)
                 failed += 1
         return failed
 
     def _fail_long_runs(self) -> int:
+        """Past the server's limit of one run, or past their own deadlines, whatever their workers report."""
         now, failed = self._clock(), 0
-        with self._database.read() as connection:
-            leases = store.overdue(connection, now, self._settings.run_timeout_s, BATCH)
-        for lease in leases:
-            failure = self._overdue(lease.job, now).failure
+        limit_s = self._settings.run_timeout_s
+        begun_too_early = job.c.started_at < now - timedelta(seconds=limit_s)
+        past = or_(begun_too_early, job.c.run_by <= now, job.c.end_by <= now)
+        for lease in self._leases(select(job).where(RUNNING, past)):
+            if lease.job.end_by is not None and lease.job.end_by <= now:
+                timeout = EditTimeout("The edit did not end in the time it was given.")
+            else:
+                most_s = limit_s if lease.job.run_timeout_s is None else min(limit_s, lease.job.run_timeout_s)
+                timeout = EditTimeout(f"The edit ran longer than {most_s:g} seconds.")
             with suppress(LeaseLost):  # it ended meanwhile
                 with self._database.transaction() as connection:
-                    store.fail(connection, lease, failure, self._life.end(lease.job, now))
+                    store.fail(connection, lease, timeout.failure, self._life.end(lease.job, now))
                 failed += 1
         return failed
 
-    def _overdue(self, job: Job, now: datetime) -> EditTimeout:
-        if job.end_by is not None and job.end_by <= now:
-            return EditTimeout("The edit did not end in the time it was given.")
-        limit_s = self._settings.run_timeout_s
-        if job.run_timeout_s is not None:
-            limit_s = min(limit_s, job.run_timeout_s)
-        return EditTimeout(f"The edit ran longer than {limit_s:g} seconds.")
-
-    def _time_to_delete(self) -> bool:
-        with self._lock:
-            now = self._clock()
-            if now < self._delete_at:
-                return False
-            self._delete_at = now + timedelta(seconds=self._settings.delete_every_s)
-            return True
+    def _leases(self, query: Select[Any]) -> list[Lease]:
+        """Those of running jobs, at most BATCH, as the fence sees them."""
+        with self._database.read() as connection:
+            rows = connection.execute(query.limit(BATCH))
+            return [Lease(store.job_of(row), row.worker, row.claims) for row in rows]
 
     def _delete_expired(self) -> tuple[int, int]:
-        """How many jobs and files went. Files first, rows second: after a crash in between the row is found again."""
+        """How many jobs and files went; none as long as the last look was not `delete_every_s` ago."""
         now = self._clock()
+        with self._lock:
+            if now < self._delete_at:
+                return 0, 0
+            self._delete_at = now + timedelta(seconds=self._settings.delete_every_s)
+        expired = select(job).where(job.c.expires_at <= now).order_by(job.c.expires_at).limit(BATCH)
         deleted = 0
         while True:
             with self._database.read() as connection:
-                jobs = store.expired(connection, now, BATCH)
-                keys = retention.blobs_of(connection, jobs)
+                ended = [store.job_of(row) for row in connection.execute(expired)]
+                keys = files_of(connection, ended)
+            # Files first, rows second: after a crash in between the row is found again.
             self._delete_blobs(keys)
             with self._database.transaction() as connection:
-                retention.remove(connection, [job.id for job in jobs], now)
-            deleted += len(jobs)
-            if len(jobs) < BATCH:
+                ids = [each.id for each in ended]
+                # Events and webhooks go with the row, usage stays; what another sweep is deleting is left to it.
+                mine = select(job.c.id).where(job.c.id.in_(ids), job.c.finished_at.is_not(None))
+                connection.execute(delete(job).where(job.c.id.in_(mine.with_for_update(skip_locked=True))))
+                idempotency.forget(connection, ids, now)
+                liveness.prune(connection, now)
+            deleted += len(ended)
+            if len(ended) < BATCH:
                 break
         with self._database.read() as connection:
             untidy = fair_queue.untidy(connection)
@@ -180,3 +195,21 @@ class Sweeper:
         with self._database.transaction() as connection:
             fair_queue.forget_idle_shares(connection)
         return deleted, self._sweep_blobs(now)
+
+
+def files_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Keys of the files that belong to these jobs alone: outputs, previews, and images that came in the request.
+
+    A file that the owner uploaded to use it again, or that another job made, is not the job's own; it goes when its own
+    time is over.
+    """
+    jobs = tuple(jobs)
+    keys: list[str] = []
+    for each in jobs:
+        keys += (image.blob for image in each.request.inputs if image.blob is not None and image.owned)
+        keys += (image.blob for image in (each.output.images if each.output else ()))
+    shown = select(job_event.c.data).where(
+        job_event.c.job_id.in_([each.id for each in jobs]), job_event.c.kind == "preview"
+    )
+    previews = (str(data["blob"]) for data in connection.execute(shown).scalars())
+    return tuple(dict.fromkeys([*keys, *previews]))
