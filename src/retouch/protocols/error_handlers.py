@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from retouch.errors import InternalError, InvalidRequest, RetouchError, UnknownUrl
-from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.http import CLIENT_DISCONNECTED
+from retouch.protocols.outcome import MethodNotAllowed
 
 Respond = Callable[[Request, RetouchError], Response]
 

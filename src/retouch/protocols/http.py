@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import orjson
 import structlog
@@ -338,3 +338,38 @@ async def ended_or_disconnected(
     finally:
         ended.cancel()
         gone.cancel()
+
+
+class TrackedResponse(Response):
+    """Sends an answer and then calls `sent`, with whether it left whole to a caller who is still there."""
+
+    def __init__(self, response: Response, sent: Callable[[bool], Awaitable[None]]) -> None:
+        super().__init__(response.body, response.status_code, dict(response.headers))
+        self._sent = sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        delivered = False
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            # Returns when the bytes before it are on their way; only then is it known whether anyone reads them.
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+            gone = await Request(scope, receive).is_disconnected()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            delivered = not gone
+        finally:
+            await self._sent(delivered)
+
+
+class DeliveredOnce(TrackedResponse):
+    """Sends an answer and, once it is delivered, calls `forget` on a thread.
+
+    A caller who went away before the last byte may ask again.
+    """
+
+    def __init__(self, response: Response, forget: Callable[[], None]) -> None:
+        async def sent(delivered: bool) -> None:
+            if delivered:
+                await run_in_threadpool(forget)
+
+        super().__init__(response, sent)

@@ -19,12 +19,12 @@ from retouch.edit import Acceleration, EditOutput, EditRequest, Notice, OutputFo
 from retouch.errors import Failure, InvalidRequest, InvalidType, MissingParameter, RetouchError, UnsupportedParameter
 from retouch.jobs.job import Job, JobState
 from retouch.protocols.events import sse_comment, sse_data
-from retouch.protocols.failure import failure_in_wire_names, notices_in_wire_names
 from retouch.protocols.openai import dump
 from retouch.protocols.openai.dump import DeliveredImage
 from retouch.protocols.openai.errors import ROWS, dump_error
 from retouch.protocols.openai.form import Body, Part, decode_form, decode_json, nest
 from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
+from retouch.protocols.outcome import failure_in_wire_names, notices_in_wire_names
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "openai"
 MOMENT = datetime(2026, 8, 20, 12, 0, tzinfo=UTC)

@@ -13,9 +13,9 @@ from typing import Any
 
 from retouch.edit import Notice, OutputImage
 from retouch.jobs.job import Job, JobEvent, JobState
-from retouch.protocols.failure import dump_notices, failure_of, notices_in_wire_names
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
+from retouch.protocols.outcome import dump_notices, failure_of, notices_in_wire_names
 from retouch.protocols.upstream_options import NAME as UPSTREAM_OPTIONS
 
 STATUS_WORDS: Mapping[JobState, str] = {

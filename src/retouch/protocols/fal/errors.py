@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from retouch.errors import Failure, InvalidRequest, RetouchError
-from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.fal.schemas import Endpoint
+from retouch.protocols.outcome import MethodNotAllowed
 
 DOCUMENTATION = "https://docs.fal.ai/errors/#"
 """Where the vendor explains an error type; its shape makes the link mandatory."""

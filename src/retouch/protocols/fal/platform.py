@@ -25,7 +25,6 @@ from retouch.errors import Failure, InvalidKey, UnknownUrl
 from retouch.jobs.history import Listing, Order
 from retouch.jobs.job import Job, JobState, utc_now
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.failure import failure_of
 from retouch.protocols.fal import dump
 from retouch.protocols.fal.dump import endpoint_of
 from retouch.protocols.fal.errors import Answer, BadRequest, answer_to_failure, check_method
@@ -33,7 +32,7 @@ from retouch.protocols.fal.schemas import ENDPOINTS, endpoint_named
 from retouch.protocols.fal.submit import PROTOCOL
 from retouch.protocols.fal.vendor_hosts import files_origin_of
 from retouch.protocols.http import account_of, json_response, set_request_id
-from retouch.protocols.outcome import job_link
+from retouch.protocols.outcome import failure_of, job_link
 
 MAX_LIMIT, DEFAULT_LIMIT = 100, 50
 MAX_ENDPOINTS = 50

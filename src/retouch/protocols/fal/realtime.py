@@ -22,7 +22,6 @@ from retouch.accounts.keys import Account
 from retouch.errors import RetouchError
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.failure import failure_of
 from retouch.protocols.fal.dump import dump_result, endpoint_of
 from retouch.protocols.fal.errors import Answer, BadRequest, InvalidBody, Problem, answer_to, answer_to_failure
 from retouch.protocols.fal.parse import parse_json
@@ -30,7 +29,7 @@ from retouch.protocols.fal.schemas import Endpoint, endpoint_named
 from retouch.protocols.fal.submit import caller_of, submit_input
 from retouch.protocols.fal.vendor_hosts import files_origin_of
 from retouch.protocols.http import json_response
-from retouch.protocols.outcome import forgotten_on_delivery, output_urls
+from retouch.protocols.outcome import failure_of, forgotten_on_delivery, output_urls
 from retouch.protocols.submit import cancel_abandoned
 from retouch.service import Submitted
 

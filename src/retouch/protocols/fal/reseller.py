@@ -15,14 +15,13 @@ from starlette.responses import Response
 from retouch.errors import UnknownUrl
 from retouch.jobs.job import JobState
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.failure import failure_of
 from retouch.protocols.fal import dump, routes
 from retouch.protocols.fal.errors import Answer, answer_to_failure, check_method
 from retouch.protocols.fal.headers import REQUEST_ID_HEADER
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
 from retouch.protocols.fal.vendor_hosts import QUEUE_URL, files_origin_of, queue_url_of
 from retouch.protocols.http import account_of, json_response, origin_of, set_request_id
-from retouch.protocols.outcome import output_urls
+from retouch.protocols.outcome import failure_of, output_urls
 
 HOLD_S = 2.0
 """How long a result that is not there yet is waited for: some callers poll without a pause."""

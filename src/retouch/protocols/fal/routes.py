@@ -20,7 +20,6 @@ from retouch.errors import EditCancelled, JobNotFinished, RetouchError, UnknownJ
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.error_handlers import add_error_handlers
-from retouch.protocols.failure import failure_of
 from retouch.protocols.fal import api_docs, dump, platform, realtime, storage, streaming
 from retouch.protocols.fal.dump import endpoint_of
 from retouch.protocols.fal.errors import Answer, answer_to, answer_to_failure, check_method
@@ -28,8 +27,8 @@ from retouch.protocols.fal.headers import BILLABLE_UNITS_HEADER, NOTICES_HEADER
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
 from retouch.protocols.fal.submit import PROTOCOL, submit_request
 from retouch.protocols.fal.vendor_hosts import Proxy, files_origin_of, queue_url_of
-from retouch.protocols.http import account_of, ended_or_disconnected, json_response, set_request_id
-from retouch.protocols.outcome import DeliveredOnce, forgotten_on_delivery, output_urls
+from retouch.protocols.http import DeliveredOnce, account_of, ended_or_disconnected, json_response, set_request_id
+from retouch.protocols.outcome import failure_of, forgotten_on_delivery, output_urls
 from retouch.protocols.submit import cancel_abandoned
 
 Handler: TypeAlias = Callable[[AppDependencies, Request], Awaitable[Response]]

@@ -30,11 +30,10 @@ from retouch.protocols.events import (
     sse_comment,
     sse_data,
 )
-from retouch.protocols.failure import failure_of
 from retouch.protocols.fal import dump
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.vendor_hosts import files_origin_of
-from retouch.protocols.outcome import output_urls
+from retouch.protocols.outcome import failure_of, output_urls
 from retouch.protocols.submit import cancel_abandoned
 from retouch.service import Submitted
 

@@ -11,10 +11,9 @@ from retouch.errors import UnknownFile
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.face import WebhookMessage
-from retouch.protocols.failure import failure_of
 from retouch.protocols.fal.dump import FILES_ORIGIN_OPTION, dump_result, endpoint_of
 from retouch.protocols.fal.errors import answer_to_failure
-from retouch.protocols.outcome import output_urls
+from retouch.protocols.outcome import failure_of, output_urls
 
 
 def message(dependencies: AppDependencies, job: Job, now: datetime) -> WebhookMessage:

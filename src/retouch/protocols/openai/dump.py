@@ -16,8 +16,8 @@ from retouch.catalog import HOSTED, Route
 from retouch.catalog.profiles import ServedTarget
 from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
 from retouch.jobs.job import Job
-from retouch.protocols.failure import dump_notices, notices_in_wire_names
 from retouch.protocols.openai.parse import NAMES, PROVIDER, EditCall
+from retouch.protocols.outcome import dump_notices, notices_in_wire_names
 from retouch.sizes import Sizes
 
 PROVIDER_NAME = "Local"

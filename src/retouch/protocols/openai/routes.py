@@ -33,10 +33,10 @@ from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.error_handlers import UnexpectedError, add_error_handlers
 from retouch.protocols.events import EventStreamResponse
-from retouch.protocols.failure import MethodNotAllowed, failure_in_wire_names
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
     DrainRefusedUploads,
+    TrackedResponse,
     account_of,
     body_chunks,
     ended_or_disconnected,
@@ -51,10 +51,11 @@ from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_
 from retouch.protocols.openai.retries import Retries
 from retouch.protocols.openai.streaming import EditStream
 from retouch.protocols.outcome import (
-    TrackedResponse,
+    MethodNotAllowed,
+    failure_in_wire_names,
     forgotten_on_delivery,
+    job_link,
     output_images,
-    output_link,
     raise_for_failure,
 )
 from retouch.protocols.submit import Submission, stored_images, submit
@@ -294,7 +295,7 @@ class Edits:
             if by_url and call.inline:
                 url = f"data:{image.media_type};base64,{base64}"
             elif by_url:
-                url = output_link(dependencies, job, image, accepted.origin)
+                url = job_link(dependencies, job, image.blob, accepted.origin)
             delivered.append(DeliveredImage(base64 if by_value else None, url))
         return delivered
 

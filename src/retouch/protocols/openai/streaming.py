@@ -20,10 +20,10 @@ from retouch.errors import RetouchError
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.events import KEEP_ALIVE_S, history, sse_comment, sse_data
-from retouch.protocols.failure import failure_in_wire_names
 from retouch.protocols.openai.dump import DeliveredImage, dump_completed, dump_partial
 from retouch.protocols.openai.errors import dump_error
 from retouch.protocols.openai.parse import EditCall
+from retouch.protocols.outcome import failure_in_wire_names
 
 PARTIAL_QUALITY = 80
 """Encoder quality of partial images, which are blurred anyway; they have no other use for bytes."""

@@ -17,7 +17,7 @@ import orjson
 from retouch.edit import Notice
 from retouch.errors import UnknownJob
 from retouch.jobs.job import Job, JobState, QueueLoad
-from retouch.protocols.failure import dump_notices, failure_in_wire_names, notices_in_wire_names
+from retouch.protocols.outcome import dump_notices, failure_in_wire_names, notices_in_wire_names
 from retouch.protocols.runpod.errors import TIMED_OUT, sentence_of
 
 PROTOCOL = "runpod"

@@ -14,7 +14,7 @@ from retouch.errors import UnknownFile, UnknownJob
 from retouch.jobs.job import Job, JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.face import WebhookMessage
-from retouch.protocols.outcome import output_images, output_link
+from retouch.protocols.outcome import job_link, output_images
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import Endpoint
 
@@ -54,7 +54,7 @@ def output_object(dependencies: AppDependencies, job: Job, origin: str) -> dict[
         file = dependencies.blobs.get(images[0].blob).data if wanted else None
     except UnknownFile:
         return None
-    links = [image.delivered_url or output_link(dependencies, job, image, origin) for image in images]
+    links = [image.delivered_url or job_link(dependencies, job, image.blob, origin) for image in images]
     assert job.usage is not None, "a succeeded job has its usage"
     return dump.dump_output(job, links, _cost(dependencies, job, job.usage), file)
 

@@ -17,7 +17,6 @@ from retouch.errors import JobFinished, RetouchError
 from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.error_handlers import add_error_handlers
-from retouch.protocols.failure import MethodNotAllowed
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
     DrainRefusedUploads,
@@ -28,6 +27,7 @@ from retouch.protocols.http import (
     read_body,
     set_request_id,
 )
+from retouch.protocols.outcome import MethodNotAllowed
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import endpoint_named
 from retouch.protocols.runpod.errors import dump_error

@@ -17,8 +17,8 @@ from retouch.edit import Delivery, EditRequest
 from retouch.errors import InvalidRequest
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.failure import dump_notices
 from retouch.protocols.http import origin_of, read_body, set_request_id
+from retouch.protocols.outcome import dump_notices
 from retouch.protocols.runpod import dump
 from retouch.protocols.runpod.endpoints import Endpoint
 from retouch.protocols.runpod.parse import Envelope, ParsedInput, parse_envelope, parse_input

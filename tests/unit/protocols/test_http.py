@@ -8,7 +8,7 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message
 
-from retouch.protocols.outcome import DeliveredOnce, TrackedResponse
+from retouch.protocols.http import DeliveredOnce, TrackedResponse
 
 SCOPE = {"type": "http", "method": "POST", "path": "/", "headers": []}
 
