@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retouch.protocols.options import FORWARD_PROXY_ALIASES
+from retouch.protocols import FORWARD_PROXY_ALIASES
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")]

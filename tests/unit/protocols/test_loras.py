@@ -12,7 +12,7 @@ from retouch.errors import InvalidRequest
 from retouch.protocols.fal.errors import InvalidBody, answer_to, answer_to_failure
 from retouch.protocols.fal.parse import parse_edit
 from retouch.protocols.fal.schemas import ENDPOINTS
-from retouch.protocols.loras import parse_loras
+from retouch.protocols.inputs import parse_loras
 from retouch.protocols.openai.form import Part, decode_form, decode_json
 from retouch.protocols.openai.parse import parse_call
 from retouch.protocols.runpod.endpoints import ENDPOINTS as RUNPOD

@@ -15,8 +15,8 @@ from retouch.edit import Notice, OutputImage
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
+from retouch.protocols.inputs import UPSTREAM_OPTIONS
 from retouch.protocols.outcome import dump_notices, failure_of, notices_in_wire_names
-from retouch.protocols.upstream_options import NAME as UPSTREAM_OPTIONS
 
 STATUS_WORDS: Mapping[JobState, str] = {
     JobState.QUEUED: "IN_QUEUE",

@@ -17,7 +17,7 @@ from retouch.edit import Acceleration, EditRequest, OutputFormat, SizeRequest
 from retouch.protocols.fal.errors import InvalidBody, Problem
 from retouch.protocols.fal.schemas import Endpoint, Kind
 from retouch.protocols.fal.validation import check_body
-from retouch.protocols.upstream_options import NAME, read_upstream_options
+from retouch.protocols.inputs import UPSTREAM_OPTIONS, read_upstream_options
 
 QUEUE_WORDS = frozenset({"fal_webhook", "fal_max_queue_length", "fal_jwt_token", "max_buffering"})
 """What a query may hold that is no input."""
@@ -94,8 +94,10 @@ def parse_query(endpoint: Endpoint, query: Sequence[tuple[str, str]]) -> dict[st
 
 def parse_edit(endpoint: Endpoint, body: Mapping[str, Any]) -> ParsedEdit:
     """The edit that a body asks for; raises InvalidBody with every problem, InvalidRequest for an impossible size."""
-    options = body.get(NAME)
-    values: Mapping[str, Any] = check_body(endpoint, {name: value for name, value in body.items() if name != NAME})
+    options = body.get(UPSTREAM_OPTIONS)
+    values: Mapping[str, Any] = check_body(
+        endpoint, {name: value for name, value in body.items() if name != UPSTREAM_OPTIONS}
+    )
     images, acceleration = values["images"], values.get("acceleration")
     request = EditRequest(
         model=endpoint.id,

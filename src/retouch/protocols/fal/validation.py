@@ -17,7 +17,7 @@ from retouch.edit import Lora
 from retouch.errors import InvalidRequest, InvalidType, MissingParameter, OutOfRange
 from retouch.protocols.fal.errors import InvalidBody, Problem
 from retouch.protocols.fal.schemas import DEFAULT_SIDE, Endpoint, Kind, Parameter
-from retouch.protocols.loras import parse_loras
+from retouch.protocols.inputs import parse_loras
 
 Size: TypeAlias = str | tuple[int, int]
 Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Size | tuple[Lora, ...]

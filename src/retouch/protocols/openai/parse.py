@@ -29,9 +29,8 @@ from retouch.errors import (
     UnknownModel,
     UnsupportedParameter,
 )
-from retouch.protocols.loras import parse_loras, parse_scale
+from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, parse_scale, read_upstream_options
 from retouch.protocols.openai.form import Body
-from retouch.protocols.upstream_options import NAME, read_upstream_options
 
 ResponseFormat: TypeAlias = Literal["both", "url", "b64_json"]
 
@@ -194,7 +193,7 @@ def _read_request(fields: Fields, prompt: str, size_policy: str | None) -> EditR
     """The edit itself, without its images; the order of the reads is the order in which faults are found."""
     output_format, output_quality = _read_output(fields)
     count = fields.integer("num_images", "n")
-    _, options = fields.take(NAME)
+    _, options = fields.take(UPSTREAM_OPTIONS)
     negative_prompt = fields.text("negative_prompt")
     size, seed = _read_size(fields), fields.integer("seed")
     expansion = ("enable_prompt_expansion", "enhance_prompt", "prompt_extend")

@@ -17,9 +17,8 @@ import orjson
 from retouch.edit import Bucket, EditRequest, Notice, OutputFormat, SizeRequest
 from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf
 from retouch.protocols.data_uri import decode_data_uri, is_data_uri
-from retouch.protocols.loras import parse_loras
+from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, read_upstream_options
 from retouch.protocols.runpod.endpoints import Endpoint
-from retouch.protocols.upstream_options import NAME, read_upstream_options
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 86_400_000)
 TTL_MS = (10_000, 7 * 86_400_000)
@@ -211,7 +210,7 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
         enable_safety_checker=reader.read(_boolean, "enable_safety_checker") is not False,
         enable_prompt_expansion=bool(reader.read(_boolean, "enable_prompt_expansion")),
         loras=reader.read(parse_loras, "loras") or (),
-        upstream_options=reader.read(lambda _, options: read_upstream_options(options), NAME) or {},
+        upstream_options=reader.read(lambda _, options: read_upstream_options(options), UPSTREAM_OPTIONS) or {},
     )
     base64 = bool(reader.read(_boolean, "enable_base64_output"))
     reader.read(_boolean, "enable_sync_mode")  # which operation was called says it
