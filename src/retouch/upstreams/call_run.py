@@ -26,9 +26,7 @@ from retouch.secret import redact
 from retouch.upstreams.attempt_book import AttemptBook, Judgement, lost_sight, result_of, ticket_of
 from retouch.upstreams.delivery import goes_as_it_came
 from retouch.upstreams.failure_rules import COUNTS, Phase, Rule, failure_of, rule_of
-from retouch.upstreams.pace import Pace
 from retouch.upstreams.routes import Connection, GatewaySettings, Target
-from retouch.upstreams.signals import Cancelled, Dropped, Signals
 from retouch.upstreams.upstream import (
     Accepted,
     Call,
@@ -46,6 +44,7 @@ from retouch.upstreams.upstream import (
     Ticket,
     Unreadable,
 )
+from retouch.upstreams.waits import Cancelled, Dropped, Pace, Signals
 
 logger = structlog.get_logger(__name__)
 

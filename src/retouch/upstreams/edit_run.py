@@ -42,10 +42,8 @@ from retouch.upstreams.call_run import CallRun, CallTools, Made, Next, Spot, Ver
 from retouch.upstreams.choice import Plan, plan
 from retouch.upstreams.delivery import Delivery
 from retouch.upstreams.dispatch import circumstances
-from retouch.upstreams.pace import Pace
 from retouch.upstreams.routes import Connection, Routes, Target
-from retouch.upstreams.signals import Cancelled, Dropped, Lost, Signals, Stopping
-from retouch.upstreams.slots import Slots
+from retouch.upstreams.waits import Cancelled, Dropped, Lost, Pace, Signals, Slots, Stopping
 
 logger = structlog.get_logger(__name__)
 

@@ -23,7 +23,7 @@ from retouch.jobs.job import JobState, Lease
 from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps, queue_topic
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.edit_run import EditRun, Parts
-from retouch.upstreams.signals import Cancelled, Lost, Stopping
+from retouch.upstreams.waits import Cancelled, Lost, Stopping
 
 logger = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from retouch.storage.local import LocalBlobs
 from retouch.upstreams.call_run import POLL_GROWTH
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.pace import Pace
 from retouch.upstreams.registry import open_upstream
+from retouch.upstreams.waits import Pace
 from tests.upstreams.gateway_world import GatewayWorld
 from tests.waiting import until
 

@@ -1,9 +1,15 @@
-"""What the threads of one job are told while they wait: cancelled, the server stops, the lease is lost, news."""
+"""What the threads of the gateway wait for: a word about their job, room at an upstream, their turn to poll.
+
+Kept in this process only. Whether a job may go on at all is for its lease to say.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Cancelled(Exception):
@@ -60,3 +66,41 @@ class Signals:
                 left = ends_at - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     return
+
+
+class Slots:
+    """How many edits of this process are at each upstream at a time. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._used: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def take(self, upstream: str, most: int | None) -> Iterator[bool]:
+        """Whether there was room; the place is held for as long as the block runs."""
+        with self._lock:
+            taken = most is None or self._used[upstream] < most
+            if taken:
+                self._used[upstream] += 1
+        try:
+            yield taken
+        finally:
+            if taken:
+                with self._lock:
+                    self._used[upstream] -= 1
+
+
+class Pace:
+    """Keeps the polls of all jobs of one key together below a provider's rate: moments, evenly spaced. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def turn_s(self, key: str, per_second: float) -> float:
+        """Take the key's next turn; returns how many seconds away it is."""
+        now = time.monotonic()
+        with self._lock:
+            turn = max(now, self._next.get(key, 0.0))
+            self._next[key] = turn + 1.0 / per_second
+        return turn - now
