@@ -28,8 +28,8 @@ from retouch.jobs.job import Job
 from retouch.jobs.tables import attempt
 from retouch.service import Service
 from retouch.storage.fetch import Fetcher
+from retouch.upstreams.choice import Dispatcher
 from retouch.upstreams.delivery import Delivery
-from retouch.upstreams.dispatch import Dispatcher
 from retouch.upstreams.edit_run import Parts
 from retouch.upstreams.gateway import Gateway, GatewayTimes
 from retouch.upstreams.options import UpstreamOptions

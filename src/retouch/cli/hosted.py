@@ -20,8 +20,8 @@ from retouch.settings import HttpSettings, NetworkSettings, StoreSettings
 from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
+from retouch.upstreams.choice import Dispatcher
 from retouch.upstreams.delivery import Delivery
-from retouch.upstreams.dispatch import Dispatcher
 from retouch.upstreams.edit_run import Parts
 from retouch.upstreams.gateway import Gateway
 from retouch.upstreams.loaded_routes import LoadedRoutes

@@ -1,6 +1,7 @@
-"""Which targets an edit is offered to, and in which order: one pure decision from a request and what is known just now.
+"""Where an edit goes: here or to the gateway when it is submitted, and which targets are asked when its turn has come.
 
-It sends nothing, reads no clock and no database; the breakers' state, the predicted wait and the draw come as values.
+Both by `plan`, a pure decision from a request and what is known just now: the breakers' state, the predicted wait and
+the draw come as values. At submit, what no target takes is refused, before anything is stored. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from retouch.accounts.keys import Account
 from retouch.catalog.normalised import ImageSizes
+from retouch.database import Database
 from retouch.edit import EditRequest
-from retouch.errors import InvalidRequest
+from retouch.errors import InvalidRequest, UnknownModel
+from retouch.jobs import breakers
+from retouch.jobs.breakers import BreakerState
 from retouch.upstreams.routes import RouteRule, Routes, Target
 
 
@@ -31,6 +37,29 @@ class Circumstances:
     without_key: Set[str] = frozenset()
     sizes: ImageSizes = field(default_factory=dict)
 
+    @classmethod
+    def now(  # noqa: PLR0917 - what a choice depends on
+        cls,
+        routes: Routes,
+        database: Database,
+        account: tuple[str, str],
+        request: EditRequest,
+        sizes: ImageSizes,
+        moment: datetime,
+        local_wait_s: float | None = None,
+    ) -> Circumstances:
+        """What is known just now of the targets of the route that fits. account: its id and its name."""
+        account_id, name = account
+        rule = routes.rule_for(name, request)
+        targets = [] if rule is None else [target for target in rule.targets if not target.local]
+        connections = {target.name: routes.connect(target.upstream, account_id) for target in targets}
+        keys = {(target, each.fingerprint) for target, each in connections.items() if each is not None}
+        with database.read() as connection:
+            rows = breakers.read(connection, keys).values()
+        opened = {row.target: row.opened_at.timestamp() for row in rows if row.state(moment) is BreakerState.OPEN}
+        without_key = {target.upstream for target in targets if connections[target.name] is None}
+        return cls(name, local_wait_s, opened, without_key, sizes)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -44,10 +73,6 @@ class Plan:
     targets: tuple[Target, ...]
     left_out: Mapping[str, str]
     cut_prompt: bool = False
-
-    def may_move(self) -> bool:
-        """Whether there is a second target at all."""
-        return len(self.targets) > 1
 
 
 def plan(
@@ -63,24 +88,31 @@ def plan(
     if rule is None:
         return None
     left_out: dict[str, str] = {}
-    fitting = [target for target in rule.targets if _fits(target, rule, request, now, left_out)]
-    able, cut_prompt = _able(fitting, request, now.sizes, left_out)
-    ordered = _by_weight(able, draw) if rule.policy == "weighted" else able
-    ordered = _overflowing_last(ordered, now.local_wait_s)
-    closed = [target for target in ordered if target.name not in now.open_since]
-    left_out |= {target.name: "its breaker is open" for target in ordered if target.name in now.open_since}
-    if not closed and ordered:
-        closed = [min(ordered, key=lambda target: now.open_since[target.name])]
+    for target in rule.targets:
+        if not rule.when.fit_target(target, request):
+            left_out[target.name] = "its region or its price is not what the route allows"
+        elif target.upstream in now.without_key:
+            left_out[target.name] = "this account has stored no key for it"
+    fitting = [target for target in rule.targets if target.name not in left_out]
+    targets, cut_prompt = _able(fitting, request, now.sizes, left_out)
+    if rule.policy == "weighted":
+        # Each place is given by weight among those that are left: the smallest of exponential variables with those
+        # rates (Efraimidis and Spirakis, Weighted random sampling with a reservoir, 2006).
+        order = {target: -math.log(1.0 - draw()) / target.weight for target in targets if target.weight > 0}
+        targets = sorted(order, key=order.__getitem__)
+    wait_s = math.inf if now.local_wait_s is None else now.local_wait_s
+
+    def overflows(target: Target) -> bool:
+        """Our own queue goes behind the others when it would take too long, or when nothing serves it."""
+        return target.local and target.overflow_after_s is not None and wait_s > target.overflow_after_s
+
+    targets = sorted(targets, key=overflows)
+    closed = [target for target in targets if target.name not in now.open_since]
+    left_out |= {target.name: "its breaker is open" for target in targets if target.name in now.open_since}
+    if not closed and targets:
+        closed = [min(targets, key=lambda target: now.open_since[target.name])]
         del left_out[closed[0].name]
     return Plan(rule, tuple(closed), left_out, cut_prompt)
-
-
-def _fits(target: Target, rule: RouteRule, request: EditRequest, now: Circumstances, left_out: dict[str, str]) -> bool:
-    if not rule.when.fit_target(target, request):
-        left_out[target.name] = "its region or its price is not what the route allows"
-    elif target.upstream in now.without_key:
-        left_out[target.name] = "this account has stored no key for it"
-    return target.name not in left_out
 
 
 def _able(
@@ -105,20 +137,42 @@ def _able(
     return [], False
 
 
-def _by_weight(targets: list[Target], draw: Callable[[], float]) -> list[Target]:
-    """Each place is given by weight among those that are left: the smallest of exponential variables with those rates.
+class Dispatcher:
+    """`service.Dispatch` by the routes file as it is at the moment: whether an edit goes to the gateway."""
 
-    Source: Efraimidis and Spirakis, Weighted random sampling with a reservoir (2006).
-    """
-    keys = {target: -math.log(1.0 - draw()) / target.weight for target in targets if target.weight > 0}
-    return sorted(keys, key=keys.__getitem__)
+    def __init__(
+        self,
+        routes: Callable[[], Routes],
+        database: Database,
+        sizes_of: Callable[[EditRequest], ImageSizes],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._routes = routes
+        self._database = database
+        self._sizes_of = sizes_of
+        self._clock = clock
 
-
-def _overflowing_last(targets: list[Target], local_wait_s: float | None) -> list[Target]:
-    """Our own queue goes behind the others when it would take too long, or when nothing serves it."""
-    wait = math.inf if local_wait_s is None else local_wait_s
-
-    def overflows(target: Target) -> bool:
-        return target.local and target.overflow_after_s is not None and wait > target.overflow_after_s
-
-    return sorted(targets, key=overflows)
+    def __call__(self, account: Account, request: EditRequest, local_wait_s: Callable[[], float] | None) -> bool:
+        wait_s, here = None, None
+        if local_wait_s is not None:
+            try:
+                wait_s = local_wait_s()
+            except InvalidRequest as error:  # not here; perhaps elsewhere
+                here = error
+        routes, sizes = self._routes(), self._sizes_of(request)
+        if not any(routes.leads(request.model)):
+            raise UnknownModel(f"No route of this server is for the model '{request.model}'.", field="model")
+        known_wait_s = None if wait_s == math.inf else wait_s
+        owner = (account.id, account.name)
+        now = Circumstances.now(routes, self._database, owner, request, sizes, self._clock(), known_wait_s)
+        chosen = plan(routes, request, now)
+        if chosen is None:
+            raise InvalidRequest(f"No route of '{request.model}' fits this edit.", field="model")
+        targets = [target for target in chosen.targets if not (target.local and (here or local_wait_s is None))]
+        if not targets:
+            if here is not None:
+                raise here
+            reasons = " ".join(f"{name}: {reason}" for name, reason in chosen.left_out.items())
+            raise InvalidRequest(f"No target of '{request.model}' takes this edit. {reasons}".strip(), field="model")
+        # Which upstream it will be is decided when its turn has come, with the same rules.
+        return not targets[0].local

@@ -39,9 +39,8 @@ from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.call_run import CallRun, CallTools, Made, Next, Spot, Verdict
-from retouch.upstreams.choice import Plan, plan
+from retouch.upstreams.choice import Circumstances, Plan, plan
 from retouch.upstreams.delivery import Delivery
-from retouch.upstreams.dispatch import circumstances
 from retouch.upstreams.routes import Connection, Routes, Target
 from retouch.upstreams.waits import Cancelled, Dropped, Lost, Pace, Signals, Slots, Stopping
 
@@ -368,7 +367,7 @@ class EditRun:
         job, parts = self.lease.job, self._parts
         account = (job.account_id, parts.account_name(job.account_id))
         sizes = parts.delivery.sizes_of(request)
-        known = circumstances(self._routes, parts.database, account, request, sizes, parts.clock())
+        known = Circumstances.now(self._routes, parts.database, account, request, sizes, parts.clock())
         chosen = plan(self._routes, request, known)
         if chosen is None or not any(not target.local for target in chosen.targets):
             raise AllProvidersExhausted(

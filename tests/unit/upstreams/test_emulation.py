@@ -13,7 +13,7 @@ from retouch.catalog.normalised import Emulation
 from retouch.edit import ImageInput, OutputFormat
 from retouch.errors import InvalidImage
 from retouch.images import Pixels
-from retouch.upstreams.emulation import Inputs, emulate
+from retouch.upstreams.delivery import Originals, emulate
 
 MASK = ImageInput(blob="mask", field="mask")
 RANDOM = np.random.default_rng(11)
@@ -94,7 +94,7 @@ def test_outside_the_mask_every_pixel_is_the_sources_own() -> None:
     source, edited = noise(160, 128), noise(160, 128)
     where = np.zeros((128, 160), bool)
     where[32:96, 40:120] = True
-    inputs = Inputs.read(file_of(source), mask_of(where))
+    inputs = Originals.read(file_of(source), mask_of(where))
     made = images.decode(emulate(file_of(edited), Emulation(mask=MASK, output_format=OutputFormat.PNG), inputs).data)
     assert (made[~where] == source[~where]).all()
     assert (made[where] == edited[where]).all()
@@ -104,7 +104,7 @@ def test_the_source_is_put_back_by_the_same_resampling_at_another_size() -> None
     source, edited = noise(160, 128), noise(320, 256)
     where = np.zeros((128, 160), bool)
     where[:64] = True
-    inputs = Inputs.read(file_of(source), mask_of(where))
+    inputs = Originals.read(file_of(source), mask_of(where))
     made = images.decode(
         emulate(file_of(edited), Emulation(size=(80, 64), mask=MASK, output_format=OutputFormat.PNG), inputs).data
     )
@@ -114,7 +114,7 @@ def test_the_source_is_put_back_by_the_same_resampling_at_another_size() -> None
 
 
 def test_nothing_is_put_back_over_an_image_of_another_shape() -> None:
-    inputs = Inputs.read(file_of(noise(160, 90)), mask_of(np.ones((90, 160), bool)))
+    inputs = Originals.read(file_of(noise(160, 90)), mask_of(np.ones((90, 160), bool)))
     with pytest.raises(InvalidImage, match="another shape") as refused:
         emulate(file_of(noise(96, 96)), Emulation(mask=MASK), inputs)
     assert refused.value.field == "result"
@@ -122,5 +122,5 @@ def test_nothing_is_put_back_over_an_image_of_another_shape() -> None:
 
 def test_a_mask_of_another_size_than_its_source_is_the_callers_fault() -> None:
     with pytest.raises(InvalidImage) as refused:
-        Inputs.read(file_of(noise(64, 64)), mask_of(np.ones((32, 64), bool)))
+        Originals.read(file_of(noise(64, 64)), mask_of(np.ones((32, 64), bool)))
     assert refused.value.field == "mask"
