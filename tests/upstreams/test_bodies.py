@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 
 from retouch.errors import UnknownFile
 from retouch.storage.local import LocalBlobs
-from retouch.upstreams.bodies import PART_BYTES, BlobBody, Body, FilePart, FormBody, Inline, JsonBody, StoredImage
-from retouch.upstreams.inputs import ImageMode
+from retouch.upstreams.inputs import (
+    PART_BYTES,
+    BlobBody,
+    Body,
+    FilePart,
+    FormBody,
+    ImageMode,
+    Inline,
+    JsonBody,
+    StoredImage,
+)
 from retouch.upstreams.upstream import Failed, FaultKind
 from tests.upstreams.conftest import World
 from tests.upstreams.stubs.server import Closes, Says, Seen

@@ -9,8 +9,7 @@ from typing import Final, TypeAlias
 from retouch.errors import InvalidSetting
 from retouch.upstreams.dashscope.upstream import DashScopeUpstream
 from retouch.upstreams.fal.upstream import FalUpstream
-from retouch.upstreams.openai.flavours import FLAVOURS
-from retouch.upstreams.openai.upstream import OpenAIUpstream
+from retouch.upstreams.openai.upstream import FLAVOURS, OpenAIUpstream
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replicate.upstream import ReplicateUpstream
 from retouch.upstreams.retouch.upstream import RetouchUpstream

@@ -6,7 +6,6 @@ known here. It does not know what a body means: a kind's folder does.
 
 from __future__ import annotations
 
-import re
 import ssl
 import threading
 import time
@@ -23,8 +22,8 @@ import httpx2
 from retouch.errors import StorageUnavailable
 from retouch.secret import MASK, redact
 from retouch.upstreams.answers import Answer, AnswerReader, Unreadable
-from retouch.upstreams.bodies import Body
 from retouch.upstreams.connections import Connections, Exchange
+from retouch.upstreams.inputs import Body
 from retouch.upstreams.upstream import Fault, FaultKind
 
 WriteKey: TypeAlias = Callable[[str], str]
@@ -36,11 +35,8 @@ ANSWER_S: Final = 30.0
 WRITE_S: Final = 30.0
 """How long a provider may go without reading."""
 
-MAX_PROVIDER_WORDS: Final = 300
-
 _SHORTEST_HIDDEN: Final = 6
 _USER_AGENT: Final = "Retouch"
-_DATA_URI: Final = re.compile(r"data:[a-zA-Z0-9.+/;=-]*;base64,[A-Za-z0-9+/=_\\-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +225,6 @@ class Transport:
             message = f"The connection to '{host}' ended after {sent} of {length} bytes."
             return Fault(FaultKind.INTERRUPTED, message, charged=False)
         return Fault(FaultKind.NO_ANSWER, f"'{host}' took the request and gave no answer.")
-
-
-def said(words: object, otherwise: str) -> str:
-    """What a provider said, fit for an error: short and without data URIs. `otherwise` when it said nothing."""
-    text = _DATA_URI.sub("data:…", words).strip() if isinstance(words, str) else ""
-    return text[:MAX_PROVIDER_WORDS] or otherwise
 
 
 def _counted(body: Body, exchange: Exchange) -> Iterator[bytes]:

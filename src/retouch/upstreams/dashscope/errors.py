@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from retouch.upstreams.faults import Told, fault_of
-from retouch.upstreams.transport import Reply, said
+from retouch.upstreams.replies import Told, fault_of, said
+from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 
 RATE_RECOVERS_S: Final = 60.0

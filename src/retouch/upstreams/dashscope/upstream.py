@@ -12,13 +12,22 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from retouch.upstreams.bodies import FilePart, FormBody, Inline, JsonBody, StoredImage
 from retouch.upstreams.dashscope.errors import fault_of_answer, fault_of_task
-from retouch.upstreams.faults import is_id, malformed
-from retouch.upstreams.inputs import CannotSend, ImageMode, Inputs, parameters_of
+from retouch.upstreams.inputs import (
+    CannotSend,
+    FilePart,
+    FormBody,
+    ImageMode,
+    Inline,
+    Inputs,
+    JsonBody,
+    StoredImage,
+    once,
+    parameters_of,
+)
 from retouch.upstreams.options import UpstreamOptions
+from retouch.upstreams.replies import is_id, malformed
 from retouch.upstreams.transport import Reply, Request
-from retouch.upstreams.uploads import once
 from retouch.upstreams.upstream import (
     Accepted,
     Call,

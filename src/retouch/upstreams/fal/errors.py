@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from retouch.upstreams.faults import Told, fault_of
+from retouch.upstreams.replies import Told, fault_of
 from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from retouch.upstreams.bodies import BlobBody, Body, JsonBody, StoredImage
 from retouch.upstreams.fal.errors import fault_of_result, fault_of_submit
 from retouch.upstreams.fal.webhooks import WebhookKeys
-from retouch.upstreams.faults import is_id, malformed, seed_of
-from retouch.upstreams.inputs import CannotSend, ImageMode, Inputs, Upload
-from retouch.upstreams.log_lines import LogLines
+from retouch.upstreams.inputs import BlobBody, Body, CannotSend, ImageMode, Inputs, JsonBody, StoredImage, Upload, once
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.transport import Reply, Request, said
-from retouch.upstreams.uploads import once
+from retouch.upstreams.replies import LogLines, is_id, malformed, said, seed_of
+from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
     Call,

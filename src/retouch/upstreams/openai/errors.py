@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from retouch.upstreams.faults import Told, fault_of
+from retouch.upstreams.replies import Told, fault_of
 from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 

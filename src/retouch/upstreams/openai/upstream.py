@@ -7,19 +7,18 @@ is the only cancel there is.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 
 from retouch.errors import InvalidSetting
 from retouch.upstreams.answers import Answer
-from retouch.upstreams.bodies import FilePart, FormBody
-from retouch.upstreams.faults import malformed, seed_of
-from retouch.upstreams.inputs import CannotSend, Inputs, parameters_of
+from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, Inputs, parameters_of
 from retouch.upstreams.openai.errors import fault_of_answer, fault_of_event
-from retouch.upstreams.openai.flavours import FLAVOURS
 from retouch.upstreams.options import UpstreamOptions
+from retouch.upstreams.replies import malformed, seed_of
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Call,
@@ -35,6 +34,33 @@ from retouch.upstreams.upstream import (
     Ticket,
     Traits,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One server. base_url: None where an operator must say it. paid: a submit costs money.
+
+    streams: it can answer in events, whose comments keep a long edit's connection open. cost_header, cost_member: where
+    an answer tells its cost in US dollars. stops_when_closed: closing the connection stops the work, without charge.
+    """
+
+    base_url: str | None = None
+    paid: bool = True
+    streams: bool = False
+    cost_header: str = ""
+    cost_member: tuple[str, str] | None = None
+    stops_when_closed: bool = False
+
+
+FLAVOURS: Final[Mapping[str, Flavour]] = {
+    "openai": Flavour("https://api.openai.com/v1", streams=True),
+    "lumenfall": Flavour("https://api.lumenfall.ai/openai/v1", cost_member=("metadata", "cost")),
+    "deepinfra": Flavour("https://api.deepinfra.com/v1/openai"),
+    "litellm": Flavour(cost_header="x-litellm-response-cost"),
+    "vllm-omni": Flavour(paid=False, stops_when_closed=True),
+    "sglang": Flavour(paid=False),
+}
+"""What differs among the servers of this kind. Names and values of parameters are in the catalogue."""
 
 
 class OpenAIUpstream:

@@ -14,14 +14,11 @@ from typing import Any, Final
 
 import orjson
 
-from retouch.upstreams.bodies import FilePart, FormBody, JsonBody, StoredImage
-from retouch.upstreams.faults import Told, fault_of, is_id, kind_of_text, malformed
-from retouch.upstreams.inputs import CannotSend, ImageMode, Inputs
-from retouch.upstreams.log_lines import LogLines
+from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, ImageMode, Inputs, JsonBody, StoredImage, once
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replicate.webhooks import WebhookSecret
-from retouch.upstreams.transport import Reply, Request, said
-from retouch.upstreams.uploads import once
+from retouch.upstreams.replies import LogLines, Told, fault_of, is_id, kind_of_text, malformed, said
+from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
     Call,

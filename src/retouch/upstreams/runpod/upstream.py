@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import orjson
 
-from retouch.upstreams.bodies import JsonBody
-from retouch.upstreams.faults import Told, fault_of, is_id, kind_of_text, malformed, seed_of
-from retouch.upstreams.inputs import CannotSend, Inputs
+from retouch.upstreams.inputs import CannotSend, Inputs, JsonBody
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.transport import Reply, Request, said
+from retouch.upstreams.replies import Told, fault_of, is_id, kind_of_text, malformed, said, seed_of
+from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
     Call,

@@ -1,19 +1,22 @@
-"""What an HTTP status means where a provider's own code does not say it better.
+"""What every kind reads alike in a provider's reply: the fault behind a status, ids, seeds, log lines that are new.
 
-A kind looks at codes first, for the same status carries different meanings (a refusal as 429, a quota as 400), and
-comes here for the rest.
+A kind looks at the provider's own codes first, for the same status carries different meanings (a refusal as 429, a
+quota as 400), and comes here for the rest.
 """
 
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 
 from retouch.edit import MAX_SEED
-from retouch.upstreams.transport import Reply, said
+from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 
 _KINDS: Final = {
@@ -28,6 +31,11 @@ _KINDS: Final = {
 }
 _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,200}(?<!\.)")
 _FROM_A_PROXY: Final = (502, 503, 504)
+_DATA_URI: Final = re.compile(r"data:[a-zA-Z0-9.+/;=-]*;base64,[A-Za-z0-9+/=_\\-]*")
+
+MAX_PROVIDER_WORDS: Final = 300
+
+_REMEMBERED_JOBS: Final = 4096
 
 REFUSAL_WORDS: Final = re.compile(
     r"nsfw|flagged|content[ _-]?polic|safety (?:system|checker|filter)|moderat|inappropriate|sensitive|prohibited",
@@ -119,3 +127,29 @@ def is_id(number: object) -> TypeGuard[str]:
 def seed_of(told: object) -> int | None:
     """A seed that a provider tells, where it can be one of ours; None when it is anything else."""
     return told if type(told) is int and 0 <= told <= MAX_SEED else None
+
+
+def said(words: object, otherwise: str) -> str:
+    """What a provider said, fit for an error: short and without data URIs. `otherwise` when it said nothing."""
+    text = _DATA_URI.sub("data:…", words).strip() if isinstance(words, str) else ""
+    return text[:MAX_PROVIDER_WORDS] or otherwise
+
+
+class LogLines:
+    """Which of a job's log lines are new: providers tell all of them with every poll. Thread-safe.
+
+    A very old job's may come twice.
+    """
+
+    def __init__(self) -> None:
+        self._told: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def fresh(self, job: str, lines: Sequence[str]) -> tuple[str, ...]:
+        """The lines that were not there the last time."""
+        with self._lock:
+            told = self._told.pop(job, 0)
+            self._told[job] = max(told, len(lines))
+            if len(self._told) > _REMEMBERED_JOBS:
+                self._told.popitem(last=False)
+        return tuple(lines[told:])
