@@ -3,12 +3,15 @@
 `probe` reads headers only and is cheap enough for every upload; `decode` and `decode_mask` do the work.
 Nothing here trusts a file: its format is told by its first bytes, since file names and declared types lie, and its
 size is known before anything of that size is allocated. What is damaged stays damaged; only where a file differs from
-what Pillow takes in something that no pixel depends on is it mended. Colours are converted in `pixels.py`.
+what Pillow takes in something that no pixel depends on is it mended. A file that came as a data URI is taken out of it
+first. Colours are converted in `pixels.py`.
 """
 
 from __future__ import annotations
 
+import binascii
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -16,8 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
+import pybase64
 from PIL import Image, ImageOps, PngImagePlugin
 
 from retouch.errors import ImageTooLarge, InvalidImage, UnsupportedImageFormat
@@ -433,3 +438,70 @@ def _ended_jpeg(data: bytes) -> bytes:
 def _pixels(data: bytes) -> bytes:
     with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
         return image.tobytes()
+
+
+# --- data URIs
+
+_LINE_BREAK: Final = re.compile(rb"[\r\n\t]+( *)")
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+_MANY_BLANKS: Final = 8
+"""So many irregular ones are no accident of layout; a lost `+` stands in every 64 characters on average."""
+
+
+def is_data_uri(text: str) -> bool:
+    return text[:5].lower() == "data:"
+
+
+def decode_data_uri(text: str, *, field: str) -> bytes:
+    """The bytes of a base64 data URI (RFC 2397), as browsers read them; no image is looked for in them.
+
+    Base64 that cannot be meant otherwise is repaired: missing padding, percent escapes, white space from line breaks,
+    the URL-safe alphabet, and a `+` that a form decoder has turned into a space. Everything else is refused, because
+    bytes that were guessed would be another image. Raises InvalidImage with `field`.
+    """
+    head, comma, payload = text.partition(",")
+    if not comma or not head.rstrip().lower().endswith(";base64"):
+        raise InvalidImage(f"The data URI in '{field}' must be base64: 'data:image/png;base64,…'.", field=field)
+    data = unquote_to_bytes(payload) if "%" in payload else payload.encode()
+    data = data.strip(b"\r\n\t")
+    # Indentation behind a line break goes with it where every line has the same; else its blanks may be lost `+`.
+    indentations = set(_LINE_BREAK.findall(data))
+    data = _LINE_BREAK.sub(b"" if len(indentations) == 1 else rb"\1", data).translate(_URL_SAFE)
+    if b" " in data:
+        data = _without_blanks(data, field)
+    if not _has_base64_length(data):
+        raise InvalidImage(f"The data URI in '{field}' is cut off: its base64 ends within a byte.", field=field)
+    data = data.rstrip(b"=")
+    try:
+        return pybase64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidImage(f"The data URI in '{field}' is not valid base64.", field=field) from None
+
+
+def _without_blanks(data: bytes, field: str) -> bytes:
+    """Blanks are a `+` each, or layout; raises InvalidImage where both could be.
+
+    A form decoder turns every `+` into a blank, so where a `+` is left the blanks are layout. So are those before the
+    base64, because no image format's begins with a `+`, and those behind its padding. Else the length may tell; and
+    many at irregular distances are no folded lines, so each was a `+`.
+    """
+    data = data.lstrip(b" ")
+    if data.rstrip(b" ").endswith(b"="):
+        data = data.rstrip(b" ")
+    layout, restored = data.replace(b" ", b""), data.replace(b" ", b"+")
+    if b"+" in data or layout == restored:
+        return layout
+    possible = [candidate for candidate in (layout, restored) if _has_base64_length(candidate)]
+    if len(possible) == 1:
+        return possible[0]
+    *distances, _ = map(len, data.split(b" "))
+    if possible and len(distances) >= _MANY_BLANKS and len(set(distances)) > 1:
+        return restored
+    raise InvalidImage(
+        f"The data URI in '{field}' holds blanks where '+' may have been; write each '+' as %2B in a form.", field=field
+    )
+
+
+def _has_base64_length(data: bytes) -> bool:
+    """Whether the length is one that base64 can have: a multiple of four with its padding, or no remainder of one."""
+    return len(data) % 4 == 0 if data.endswith(b"=") else len(data) % 4 != 1

@@ -18,8 +18,8 @@ from retouch import images
 from retouch.accounts.keys import Account
 from retouch.edit import Bucket, Delivery, EditRequest, ImageInput
 from retouch.errors import ForbiddenAddress, ImageTooLarge, InvalidImage, InvalidRequest, JobFinished, UnknownJob
+from retouch.images.decoding import decode_data_uri, is_data_uri
 from retouch.jobs.job import PRIORITY_NORMAL, Idempotency
-from retouch.protocols.data_uri import decode_data_uri, is_data_uri
 from retouch.protocols.dependencies import AppDependencies
 from retouch.service import Submitted
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs

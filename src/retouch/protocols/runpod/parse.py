@@ -16,7 +16,7 @@ import orjson
 
 from retouch.edit import Bucket, EditRequest, Notice, OutputFormat, SizeRequest
 from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf
-from retouch.protocols.data_uri import decode_data_uri, is_data_uri
+from retouch.images.decoding import decode_data_uri, is_data_uri
 from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, read_upstream_options
 from retouch.protocols.runpod.endpoints import Endpoint
 

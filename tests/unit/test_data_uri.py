@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retouch.errors import InvalidImage
-from retouch.protocols.data_uri import decode_data_uri, is_data_uri
+from retouch.images.decoding import decode_data_uri, is_data_uri
 
 HEAD = "data:image/png;base64,"
 WITH_PLUS = bytes([0xFB, 0xEF, 0xBE]) * 5 + b"ab"
