@@ -20,8 +20,7 @@ import torch
 from diffusers import AutoencoderKLQwenImage
 from PIL import Image
 
-from retouch.engine.pipelines.tiling import CELL, Tiling
-from retouch.engine.pipelines.vae import FoldedVae
+from retouch.engine.pipelines.vae import CELL, FoldedVae, Tiling
 
 WAYS = {"whole": Tiling(above=10**12), "tiles": Tiling(above=0)}
 MARGIN = 6

@@ -1,4 +1,4 @@
-"""What every pipeline asks of its device: its name, memory for running edits, whether it is done, finite numbers."""
+"""What is asked of a device: name, attention kernel, memory for running edits, whether it is done, finite numbers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ import logging
 from pathlib import Path
 
 import torch
+from torch.nn.attention import SDPBackend
 
 from retouch.catalog import Checkpoint
 from retouch.errors import InternalError
 
 logger = logging.getLogger(__name__)
 
+HEAD_WIDTH = 128
+"""Of the attention in the large checkpoints."""
+
 
 def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def kernel_of(device: torch.device, dtype: torch.dtype, head_width: int = HEAD_WIDTH) -> str:
+    """`flash_attention`, `cudnn_attention`, `efficient_attention` or `math`: torch chooses, and it is named here.
+
+    On the newest GPUs that is cuDNN's, which prepares itself anew for each length (tens of milliseconds on the host, by
+    others' notes) and is the fastest at a megapixel; elsewhere it is flash attention.
+    """
+    heads = torch.empty(1, 1, 64, head_width, device=device, dtype=dtype)
+    return SDPBackend(torch._fused_sdp_choice(heads, heads, heads)).name.lower()  # noqa: SLF001 - what torch itself asks
 
 
 def budget_bytes(device: torch.device) -> int | None:
@@ -22,12 +36,15 @@ def budget_bytes(device: torch.device) -> int | None:
 
     None on a CPU whose system does not tell.
     """
-    if device.type != "cuda":
-        available = _available_bytes()
-        return None if available is None else available // 2
-    free, _ = torch.cuda.mem_get_info(device)
-    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return (free + reserved) // 2
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) // 2
+    try:  # what Linux can give without swapping
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found.split()[1]) * 1024 // 2
 
 
 def wait_for(device: torch.device) -> None:
@@ -45,13 +62,3 @@ def check_finite(values: torch.Tensor, checkpoint: Checkpoint) -> None:
         f"The checkpoint '{checkpoint.name}' gave numbers that are no image: its weights are damaged, or do not fit "
         "this device. Nothing is billed."
     )
-
-
-def _available_bytes() -> int | None:
-    """What the system can give without swapping; Linux tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found.split()[1]) * 1024

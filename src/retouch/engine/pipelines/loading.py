@@ -19,8 +19,8 @@ from retouch.catalog import Checkpoint
 from retouch.edit import LoraFile
 from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines import gguf_file, loading_21, memory_plan
-from retouch.engine.pipelines.attention import kernel_of
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork, compiled_block
+from retouch.engine.pipelines.device import kernel_of
 from retouch.engine.pipelines.folders import (
     choose_device,
     class_name_of,

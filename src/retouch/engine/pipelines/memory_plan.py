@@ -42,7 +42,7 @@ BLOCKS_HELD = 2
 
 AUTOENCODER_BYTES = 3_240_000_000
 """What the autoencoder's work takes at the most, in bfloat16: for two megapixels. It is 1.6 GB for one, and 1.9 GB for
-four, see `tiling.py`. Counted, for an attention kernel that keeps no scores."""
+four, see `vae.py`. Counted, for an attention kernel that keeps no scores."""
 
 ROOM_BYTES = 4 * 10**9
 """For one edit: its state, then either a block's work, or the autoencoder's, or an offloaded encoder's largest layer

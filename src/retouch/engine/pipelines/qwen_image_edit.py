@@ -29,17 +29,15 @@ from retouch.engine.pipelines.offload import DeviceWeights
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
 from retouch.engine.pipelines.text_encoding import SUFFIX_TOKENS, TextEncoder
-from retouch.engine.pipelines.vae import ImageCodec
+from retouch.engine.pipelines.vae import CELL, ImageCodec
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
 from retouch.errors import TooManyImages
 from retouch.images import Pixels
 
 logger = logging.getLogger(__name__)
 
-CELL = 8
-"""Pixels per latent cell and side; a token is 2 x 2 cells."""
-
 TOKEN = 2 * CELL
+"""Pixels per token and side."""
 
 NOTHING = " "
 """A prompt without an edit."""

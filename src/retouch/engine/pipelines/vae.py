@@ -1,12 +1,22 @@
-"""Images to latents and back, with the video autoencoder folded to two dimensions.
+"""Images to latents and back, with the video autoencoder folded to two dimensions, and large images done in tiles.
 
 On a single frame every causal 3-D convolution sees zeros in the past, so only the last time slice of its
 kernel counts: a 2-D convolution with that slice gives the same numbers for 40 % of the arithmetic and a
-third of the weights, and has no frame cache to get wrong. Does not resize and does not pack.
+third of the weights, and has no frame cache to get wrong.
+
+Above two megapixels the work at full resolution goes in tiles, so that its memory is bounded. Only the middle block
+looks at the whole image, and it works at an eighth of the resolution, where a large image is small as well: that is
+done for the whole image. The rest is convolutions alone and goes tile by tile, each with as many pixels around it as
+these convolutions reach. A tile's own pixels are then those of the whole image but for rounding; there is no seam.
+
+Does not resize and does not pack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 import torch
@@ -15,11 +25,28 @@ from diffusers import AutoencoderKLQwenImage
 from diffusers.models.autoencoders import autoencoder_kl_qwenimage as stock
 from torch import nn
 
-from retouch.engine.pipelines import tiling
-from retouch.engine.pipelines.tiling import CELL, Tiling
+CELL = 8
+"""Pixels per latent cell and side."""
 
 LEAST_SQUARE = 1e-24
 """What a cell without any signal counts as, as in the stock layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """above: pixels of the largest image that is done whole. side: pixels of a tile at most, a multiple of CELL."""
+
+    above: int = 2 * 1024 * 1024
+    side: int = 1024
+
+    def applies(self, height: int, width: int) -> bool:
+        """Whether an image of so many pixels is done in tiles."""
+        return height * width > self.above
+
+    def spans(self, cells: int) -> Iterator[tuple[int, int]]:
+        """Where the tiles of a side of so many cells begin and end, as even as possible."""
+        count = -(-cells * CELL // self.side)
+        return pairwise(cells * tile // count for tile in range(count + 1))
 
 
 ATTENDS_WHOLE = Tiling().above // CELL**2
@@ -57,7 +84,7 @@ class FoldedVae(nn.Module):
     def encode(self, signal: torch.Tensor) -> torch.Tensor:
         signal = signal.to(self._weight)
         in_tiles = self.encodes_in_tiles and self.tiles.applies(*signal.shape[-2:])
-        encoded = tiling.encode(self.encoder, signal, self.tiles) if in_tiles else self.encoder(signal)
+        encoded = encode_in_tiles(self.encoder, signal, self.tiles) if in_tiles else self.encoder(signal)
         moments = self.quant_conv(encoded)
         return ((moments[:, : self.channels].float() - self.mean) / self.std).to(moments.dtype)
 
@@ -66,7 +93,7 @@ class FoldedVae(nn.Module):
         cells = self.post_quant_conv(raw)
         height, width = (CELL * side for side in cells.shape[-2:])
         in_tiles = self.tiles.applies(height, width)
-        signal: torch.Tensor = tiling.decode(self.decoder, cells, self.tiles) if in_tiles else self.decoder(cells)
+        signal: torch.Tensor = decode_in_tiles(self.decoder, cells, self.tiles) if in_tiles else self.decoder(cells)
         # infinity, clamped, would pass for white
         return torch.clamp(signal.masked_fill(signal.isinf(), torch.nan), min=-1.0, max=1.0)
 
@@ -102,6 +129,9 @@ def _statistics(vae: AutoencoderKLQwenImage, shape: tuple[int, ...]) -> tuple[to
     return mean, std
 
 
+# --- folding
+
+
 def fold(module: nn.Module) -> Any:
     """A module for (batch, channels, height, width) out of a stock one for (batch, channels, time, height, width).
 
@@ -110,7 +140,19 @@ def fold(module: nn.Module) -> Any:
     """
     match module:
         case stock.QwenImageCausalConv3d():
-            return _fold_conv(module)
+            # All padding in time lies before the first frame, so of the slices (past, past, present) of a kernel the
+            # first two meet zeros, and only the last is kept. Padding in height and width is symmetric.
+            left, _, top, *_ = module._padding  # noqa: SLF001 - where the stock class hides it
+            weight = module.weight[:, :, -1].contiguous()
+            height, width = weight.shape[-2:]
+            stride, padding = (module.stride[1], module.stride[2]), (top, left)
+            folded = nn.Conv2d(
+                module.in_channels, module.out_channels, (height, width), stride=stride, padding=padding, device="meta"
+            )
+            folded.weight = nn.Parameter(weight, requires_grad=False)
+            bias = module.bias
+            folded.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+            return folded
         case stock.QwenImageResample():
             # Its other half changes the number of frames; the stock class skips it for the first frame.
             return module.resample
@@ -121,31 +163,6 @@ def fold(module: nn.Module) -> Any:
     for name, child in module.named_children():
         setattr(module, name, fold(child))
     return module
-
-
-def _fold_conv(conv: nn.Conv3d) -> nn.Conv2d:
-    """The last time slice of a causal convolution, with its padding in height and width."""
-    # All padding in time lies before the first frame, so of the slices (past, past, present) of a kernel the first
-    # two meet zeros. Padding in height and width is symmetric.
-    left, _, top, *_ = _padding(conv)
-    weight = conv.weight[:, :, -1].contiguous()
-    folded = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        (weight.shape[-2], weight.shape[-1]),
-        stride=(conv.stride[1], conv.stride[2]),
-        padding=(top, left),
-        device="meta",
-    )
-    folded.weight = nn.Parameter(weight, requires_grad=False)
-    folded.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach(), requires_grad=False)
-    return folded
-
-
-def _padding(conv: Any) -> tuple[int, ...]:
-    """Left, right, top, bottom, past and future of a causal convolution, which the stock class hides there."""
-    padding: tuple[int, ...] = conv._padding  # noqa: SLF001
-    return padding
 
 
 class ChannelNorm(nn.Module):
@@ -183,15 +200,78 @@ class SpatialAttention(nn.Module):
         batch, channels, height, width = cells.shape
         qkv = self.to_qkv(self.norm(cells)).reshape(batch, 1, channels * 3, -1).transpose(2, 3).contiguous()
         query, key, value = qkv.chunk(3, dim=-1)
-        mixed = self._attend(query, key, value).squeeze(1).transpose(1, 2).reshape(batch, channels, height, width)
-        attended: torch.Tensor = self.proj(mixed)
+        if height * width <= ATTENDS_WHOLE:
+            mixed = F.scaled_dot_product_attention(query, key, value)
+        else:  # in parts: torch's plain kernel holds a score for each pair of cells
+            parts = query.split(SCORES // (height * width), dim=2)
+            mixed = torch.cat([F.scaled_dot_product_attention(part, key, value) for part in parts], dim=2)
+        attended: torch.Tensor = self.proj(mixed.squeeze(1).transpose(1, 2).reshape(batch, channels, height, width))
         return attended + cells
 
-    @staticmethod
-    def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Of a large image in parts: torch's plain kernel holds a score for each pair of cells."""
-        cells = query.shape[2]
-        if cells <= ATTENDS_WHOLE:
-            return F.scaled_dot_product_attention(query, key, value)
-        parts = query.split(SCORES // cells, dim=2)
-        return torch.cat([F.scaled_dot_product_attention(part, key, value) for part in parts], dim=2)
+
+# --- tiles
+
+
+def decode_in_tiles(decoder: Any, cells: torch.Tensor, tiling: Tiling) -> torch.Tensor:
+    """What the folded decoder makes of cells, (1, channels, height / 8, width / 8): (1, 3, height, width)."""
+    first, *rest = decoder.up_blocks
+    coarse = first(decoder.mid_block(decoder.conv_in(cells)))
+    before = coarse.shape[-1] // cells.shape[-1]
+    layers = (*rest, decoder.norm_out, decoder.nonlinearity, decoder.conv_out)
+    return _tile_by_tile(layers, coarse, tiling, before=before, after=CELL)
+
+
+def encode_in_tiles(encoder: Any, signal: torch.Tensor, tiling: Tiling) -> torch.Tensor:
+    """What the folded encoder makes of an image, (1, 3, height, width), whose sides are multiples of CELL."""
+    blocks = list(encoder.down_blocks)
+    split = 1 + max(index for index, block in enumerate(blocks) if isinstance(block, nn.Sequential))  # the last halving
+    cells = _tile_by_tile((encoder.conv_in, *blocks[:split]), signal, tiling, before=CELL, after=1)
+    for layer in (*blocks[split:], encoder.mid_block, encoder.norm_out, encoder.nonlinearity, encoder.conv_out):
+        cells = layer(cells)
+    return cells
+
+
+def _tile_by_tile(
+    layers: Sequence[Callable[[torch.Tensor], torch.Tensor]],
+    values: torch.Tensor,
+    tiling: Tiling,
+    *,
+    before: int,
+    after: int,
+) -> torch.Tensor:
+    """The layers' result, tile by tile. before, after: values per cell and side of what goes in and comes out."""
+    halo = -(-reach(layers, CELL // before) // CELL)
+    height, width = (side // before for side in values.shape[-2:])
+    result: torch.Tensor | None = None
+    for top, bottom in tiling.spans(height):
+        for left, right in tiling.spans(width):
+            # The image's own border stays one, where convolutions see zeros.
+            up, down = max(0, top - halo), min(height, bottom + halo)
+            west, east = max(0, left - halo), min(width, right + halo)
+            tile = values[:, :, up * before : down * before, west * before : east * before]
+            for layer in layers:
+                tile = layer(tile)
+            if result is None:
+                result = tile.new_empty((*tile.shape[:2], height * after, width * after))
+            own = tile[:, :, (top - up) * after : (bottom - up) * after, (left - west) * after : (right - west) * after]
+            result[:, :, top * after : bottom * after, left * after : right * after] = own
+    assert result is not None, "an image has pixels"
+    return result
+
+
+def reach(layers: Iterable[Any], pixels: int) -> int:
+    """How many pixels away a value of the input can be from one of the output it takes part in, at most.
+
+    pixels: what one value of the input stands for, a side. Counts every convolution as if they were in one row, so the
+    shortcuts, which have kernels of one, add nothing.
+    """
+    total = 0
+    for module in chain.from_iterable(layer.modules() for layer in layers):
+        if isinstance(module, nn.Upsample):
+            pixels //= 2
+        elif isinstance(module, nn.Conv2d):
+            halves = module.stride[0] == 2
+            # One that halves is padded on one side only.
+            total += (module.kernel_size[0] - 1 if halves else module.kernel_size[0] // 2) * pixels
+            pixels *= module.stride[0]
+    return total

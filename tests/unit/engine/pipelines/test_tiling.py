@@ -14,9 +14,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from retouch.engine.pipelines import memory_plan, tiling, vae
-from retouch.engine.pipelines.tiling import CELL, Tiling
-from retouch.engine.pipelines.vae import FoldedVae
+from retouch.engine.pipelines import memory_plan, vae
+from retouch.engine.pipelines.vae import CELL, FoldedVae, Tiling
 from tests.tiny_checkpoints import build_vae
 
 WHOLE = Tiling(above=10**9)
@@ -84,7 +83,7 @@ def test_nothing_further_away_than_the_reach_is_seen(build: Callable[[], Autoenc
     values[0, :, middle, middle].sum().backward()
     seen = coarse.grad.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
     furthest = max(middle // pixels - int(seen.min()), int(seen.max()) - middle // pixels) * pixels
-    counted = tiling.reach(layers, pixels)
+    counted = vae.reach(layers, pixels)
     assert counted - 2 * pixels <= furthest <= counted + pixels
 
 
