@@ -37,7 +37,7 @@ class Checkpoint:
     max_prompt_tokens: of the instruction, and as many of the negative prompt. seed_matters: whether another
     seed gives another image. faster_steps: steps of `regular` and of `high` where the caller names none, for a
     network whose few steps are nearly as good. block_cache: `regular` and `high` may reuse its blocks over steps,
-    see `engine/pipelines/block_cache.py`. knows: every edit of a network with a closed list; an instruction that
+    see `engine/pipelines/acceleration.py`. knows: every edit of a network with a closed list; an instruction that
     asks for none of them is answered with a notice that names them. takes_loras: whether edits may name LoRAs.
     fast_lora: runs at `high` with steps of its own and without guidance; the operator's, never in this table.
     """

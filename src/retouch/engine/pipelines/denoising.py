@@ -4,7 +4,7 @@
 weights without what is computed in vain: the projections of text and references once per edit, the
 modulation once per timestep, the first block's view of the image once for both guidance branches, references
 and target separated by slices, and of the last block only what is read. A test holds the two together. It may
-reuse blocks over steps, see `block_cache.py`. Neither knows guidance nor the sampler.
+reuse blocks over steps, see `acceleration.py`. Neither knows guidance nor the sampler.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
 
 from retouch.engine.pipeline import DenoiseState
-from retouch.engine.pipelines.block_cache import BlockCache
+from retouch.engine.pipelines.acceleration import BlockCache
 from retouch.engine.pipelines.low_rank import LoraLinear, with_layers
 from retouch.engine.pipelines.modulation import Modulation, adapts_modulation, timestep_at
 from retouch.engine.pipelines.offload import OffloadedBlocks

@@ -19,12 +19,11 @@ from retouch.edit import Acceleration, EditSpec, LoraFile, Notice
 from retouch.engine.cost import StateMemory, work_of_spec
 from retouch.engine.pipeline import BatchKey, DenoiseState
 from retouch.engine.pipelines import preprocessing
-from retouch.engine.pipelines.block_cache import RULES, BlockCache, reuse_notice
+from retouch.engine.pipelines.acceleration import RULES, BlockCache, Region, first_region_step
 from retouch.engine.pipelines.cache import TensorCache, content_key
 from retouch.engine.pipelines.denoising import Network, narrow
 from retouch.engine.pipelines.device import budget_bytes, check_finite, device_name, wait_for
 from retouch.engine.pipelines.loras import Loaded, Loras
-from retouch.engine.pipelines.masking import Region, first_step
 from retouch.engine.pipelines.offload import DeviceWeights
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
 from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
@@ -320,7 +319,9 @@ class QwenImageEdit:
     def _narrows(self, spec: EditSpec) -> bool:
         """Whether some steps are for the masked region alone; `none` computes everything."""
         exact = spec.acceleration is Acceleration.NONE
-        return spec.region is not None and not exact and self.network.skips and spec.steps > first_step(spec.steps)
+        return (
+            spec.region is not None and not exact and self.network.skips and spec.steps > first_region_step(spec.steps)
+        )
 
     def _region(self, spec: EditSpec, inputs: Inputs, noise: torch.Tensor) -> Region:
         assert spec.region is not None, "only a masked edit has a region"
@@ -342,7 +343,7 @@ class QwenImageEdit:
         network: Network = state.extras.get("network", self.network)
         latents = state.latents
         if region is not None and region.open(state):
-            if state.step_index == first_step(state.spec.steps):
+            if state.step_index == first_region_step(state.spec.steps):
                 narrow(state, region.tokens)
                 state.latents = region.settle(latents, sigma)
             latents = state.latents[:, region.tokens]
@@ -360,7 +361,7 @@ class QwenImageEdit:
         state.step_index += 1
         cache = state.extras.get("block_cache")
         if state.done and cache is not None:
-            state.notices = (*state.notices, reuse_notice(state, cache))
+            state.notices = (*state.notices, cache.notice(state))
 
 
 def _fitting(image: Pixels, area: int) -> tuple[int, int]:

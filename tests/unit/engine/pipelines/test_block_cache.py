@@ -12,7 +12,7 @@ from retouch.edit import Acceleration, EditSpec
 from retouch.engine.engine import Engine
 from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines import load_pipeline
-from retouch.engine.pipelines.block_cache import RULES, BlockCache, ReuseRules
+from retouch.engine.pipelines.acceleration import RULES, BlockCache, ReuseRules
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
 from tests.tiny_checkpoints import checkpoint, picture, shared

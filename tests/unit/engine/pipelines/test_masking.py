@@ -11,7 +11,7 @@ import torch
 from retouch.edit import Acceleration, EditSpec
 from retouch.engine.engine import Engine
 from retouch.engine.pipelines import load_pipeline
-from retouch.engine.pipelines.masking import first_step
+from retouch.engine.pipelines.acceleration import first_region_step
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.engine.region import editable_tokens
 from retouch.images import Mask, Pixels
@@ -93,7 +93,7 @@ def test_after_the_warm_up_only_the_region_goes_through_the_network(pipeline: Qw
         pipeline.denoise([state])
     hook.remove()
     steps = [tokens for tokens in seen if tokens != references]
-    warm_up = first_step(STEPS)
+    warm_up = first_region_step(STEPS)
     assert steps == [ROWS * COLUMNS] * warm_up + [sum(CORNER)] * (STEPS - warm_up)
     [notice] = [notice for notice in state.notices if notice.parameter == "mask"]
     assert f"{sum(CORNER)} of {ROWS * COLUMNS} tokens" in notice.detail
