@@ -74,7 +74,7 @@ def share_device(
     names = [checkpoint.name for checkpoint in checkpoints if checkpoint.name != NULL]
     if not names:
         return False, ((precision, offload),) * len(checkpoints)
-    shared = _module("load_plans", names[0]).share(
+    shared = _module("memory_plan", names[0]).share_device(
         checkpoints, device=device, precision=precision, offload=offload, speaks=speaks
     )
     ways = ((precision, offload) if plan is None else (plan.precision, plan.offload) for plan in shared.plans)

@@ -19,7 +19,7 @@ import transformers
 from safetensors import SafetensorError
 
 from retouch.catalog import Checkpoint
-from retouch.engine.pipelines.hub import weights_of
+from retouch.engine.pipelines.hub import first_line, weights_of
 from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
 
 logger = logging.getLogger(__name__)
@@ -116,8 +116,8 @@ def reading(part: str, folder: Path) -> Iterator[None]:
     except NotImplementedError as error:  # the stock classes leave what the file lacks on the meta device
         raise UnknownModel(f"The {part} of '{folder}' cannot be read: weights are missing", field="model") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UnknownModel(f"The {part} of '{folder}' cannot be read: {reason}", field="model") from error
+        message = f"The {part} of '{folder}' cannot be read: {first_line(error)}"
+        raise UnknownModel(message, field="model") from error
     logger.info("loaded the %s in %.1f s", part, time.perf_counter() - started)
 
 

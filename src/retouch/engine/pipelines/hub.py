@@ -61,10 +61,9 @@ def weights_of(name: str, *, silence_s: float = SILENCE_S) -> Path:
     try:
         fetched = Path(snapshot_download(name, allow_patterns=list(WANTED), etag_timeout=silence_s))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise UnknownModel(
             f"The weights of '{name}' are not on this machine and could not be fetched from {constants.ENDPOINT}: "
-            f"{reason.rstrip('.')}.",
+            f"{first_line(error).rstrip('.')}.",
             field="model",
         ) from error
     if not is_whole(fetched):  # what there is comes back from a hub that cannot be reached, too
@@ -104,10 +103,9 @@ def lora_of(name: str, folder: Path, *, max_bytes: int, private: bool = False, s
             )
         return Path(hf_hub_download(repo, chosen, local_dir=folder, token=token, etag_timeout=silence_s))
     except (HTTPError, HFValidationError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise InvalidLora(
             f"The LoRA '{name}' is not on this machine and could not be fetched from {constants.ENDPOINT}: "
-            f"{reason[:200].rstrip('.')}."
+            f"{first_line(error)[:200].rstrip('.')}."
         ) from error
 
 
@@ -180,3 +178,8 @@ def _has_weights(part: Path) -> bool:
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return False
     return all((part / name).exists() for name in named)
+
+
+def first_line(error: Exception) -> str:
+    """What a library says of its error, for a sentence of ours: one line, or the error's name."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

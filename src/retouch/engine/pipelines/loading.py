@@ -1,7 +1,8 @@
 """A folder in the layout of the hub to a pipeline on a device.
 
 Reads `model_index.json` to know which family it is and builds each part with its stock class, sharded
-safetensors included; never runs code or pickles from the folder. Does not compute anything.
+safetensors included; never runs code or pickles from the folder. Computes nothing, and leaves to `memory_plan.py` in
+which precision and with what offloaded a checkpoint is loaded.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
+from diffusers import (
+    AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
+    QwenImage21Transformer2DModel,
+    QwenImageTransformer2DModel,
+)
+from transformers import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLForConditionalGeneration,
+)
 
 from retouch.catalog import Checkpoint
 from retouch.edit import LoraFile
 from retouch.engine.pipeline import SILENT, Speaks
-from retouch.engine.pipelines import gguf_file, loading_21, memory_plan
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork, compiled_block
 from retouch.engine.pipelines.device import kernel_of
 from retouch.engine.pipelines.folders import (
@@ -32,13 +42,12 @@ from retouch.engine.pipelines.folders import (
     whole,
 )
 from retouch.engine.pipelines.hub import PARTS
-from retouch.engine.pipelines.load_plans import EXACT, plan_of
-from retouch.engine.pipelines.memory_plan import Plan
+from retouch.engine.pipelines.memory_plan import EXACT, FOUR_BITS, QWEN_IMAGE_21, Plan, plan_of
 from retouch.engine.pipelines.modulation import Modulation, fingerprint_of, modulation_layers
 from retouch.engine.pipelines.offload import HOST, DeviceWeights, OffloadedBlocks, offload_layers, tensors_of
-from retouch.engine.pipelines.precision import STORAGE, compress
+from retouch.engine.pipelines.precision import STORAGE, compress, read_gguf
 from retouch.engine.pipelines.previews import load_preview
-from retouch.engine.pipelines.qwen_image_21 import QwenImage21
+from retouch.engine.pipelines.qwen_image_21 import OpaqueVae, PromptEncoder, QwenImage21
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
 from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
 from retouch.engine.pipelines.text_encoding import TextEncoder
@@ -52,6 +61,9 @@ FAMILIES: dict[str, Rules] = {"QwenImageEditPipeline": FIRST, "QwenImageEditPlus
 
 UNSUPPORTED_OPTIONS = ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope")
 """Switches of the transformer that other members of the family use."""
+
+PARTS_21 = ("scheduler", "processor", "text_encoder", "vae", "transformer")
+"""Of Qwen-Image-2.1, whose processor holds the tokenizer."""
 
 
 def load(
@@ -75,7 +87,7 @@ def load(
         # By default convolutions round to ten bits there: on the demo that leaves 26 dB, simulated on a CPU.
         torch.backends.cudnn.allow_tf32 = False
     folder = folder or find_folder(checkpoint)
-    another = class_name_of(folder) == loading_21.CLASS_NAME
+    another = class_name_of(folder) == QWEN_IMAGE_21
     if another and not checkpoint.research_only:
         raise UnsupportedParameter(
             f"'{folder}' is a Qwen-Image-2.1, which is for research only: name its folder 'Qwen-Image-2.1' and pass "
@@ -98,9 +110,9 @@ def load(
     with quiet(), torch.inference_mode():
         if rules is None:
             assert fast_lora is None, "its row takes no LoRAs"
-            another_loaded = loading_21.assemble_21(checkpoint, folder, target, dtype)
-            another_loaded.facts = facts
-            return another_loaded
+            whole_21 = assemble_21(checkpoint, folder, target, dtype)
+            whole_21.facts = facts
+            return whole_21
         exactly = compat is not None
         loaded = assemble(
             checkpoint, rules, folder, target, dtype, compat=exactly, speaks=speaks, plan=plan, compiled=compiled
@@ -125,7 +137,7 @@ def read_rules(folder: Path) -> Rules:
     """Which family a folder belongs to; raises UnknownModel or UnsupportedParameter when it is none of ours."""
     name = class_name_of(folder)
     if name not in FAMILIES:
-        names = ", ".join((*FAMILIES, loading_21.CLASS_NAME))
+        names = ", ".join((*FAMILIES, QWEN_IMAGE_21))
         raise UnsupportedParameter(f"'{folder}' is a {name}; this engine runs {names}.", field="model")
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
@@ -147,7 +159,8 @@ def assemble(
     compiled: bool = False,
 ) -> QwenImageEdit:
     """Read every part of a complete folder and put them together. disk: see `OffloadedBlocks`."""
-    vae = _vae(folder, device, dtype)
+    with reading("vae", folder):
+        vae = whole(AutoencoderKLQwenImage, folder / "vae", device, torch_dtype=dtype)
     channels = vae.config.z_dim
     codec = StockVae(vae) if compat else FoldedVae(vae)
     weights = tensors_of(codec)
@@ -206,11 +219,6 @@ def _below(disk: Path | None, name: str) -> Path | None:
     return None if disk is None else disk / name
 
 
-def _vae(folder: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKLQwenImage:
-    with reading("vae", folder):
-        return whole(AutoencoderKLQwenImage, folder / "vae", device, torch_dtype=dtype)
-
-
 def _transformer(
     folder: Path, device: torch.device, dtype: torch.dtype, file: Path | None = None
 ) -> QwenImageTransformer2DModel:
@@ -222,7 +230,7 @@ def _transformer(
                 message = f"'{folder}' uses '{option}', which this engine does not have."
                 raise UnsupportedParameter(message, field="model")
         if file is not None:
-            return gguf_file.read_network(file, folder / "transformer", dtype)
+            return read_gguf(file, folder / "transformer", dtype)
         return whole(QwenImageTransformer2DModel, folder / "transformer", device, torch_dtype=dtype)
 
 
@@ -264,7 +272,7 @@ def _text_encoder(
     disk: Path | None = None,
 ) -> tuple[TextEncoder, LanguageHeads | None]:
     unneeded = "" if speaks.any else "lm_head."
-    storage = "fp8" if plan.precision in memory_plan.FOUR_BITS else plan.precision
+    storage = "fp8" if plan.precision in FOUR_BITS else plan.precision
     with reading("text encoder", folder):
         first = device if plan == EXACT else HOST
         model = whole(
@@ -290,3 +298,45 @@ def _text_encoder(
         return encoder, None
     head = model.lm_head.weight.detach().to(device)
     return encoder, language_heads(head, encoder.tokenizer, whole=speaks.rewrites, answers=speaks.judges)
+
+
+def assemble_21(checkpoint: Checkpoint, folder: Path, device: torch.device, dtype: torch.dtype) -> QwenImage21:
+    """Read every part of a folder of Qwen-Image-2.1, whole and in the network's own dtype.
+
+    Raises UnknownModel, UnsupportedParameter.
+    """
+    missing = [part for part in PARTS_21 if not (folder / part).is_dir()]
+    if missing:
+        raise UnknownModel(f"'{folder}' is not complete: {', '.join(missing)} missing.", field="model")
+    with reading("list of parts", folder):
+        if json_of(folder / "model_index.json").get("sample_sigmas"):
+            raise UnsupportedParameter(
+                f"'{folder}' runs with sigmas of its own, as the Turbo checkpoint does; this engine has none of these.",
+                field="model",
+            )
+    with reading("vae", folder):
+        vae = OpaqueVae(whole(AutoencoderKLQwenImage21, folder / "vae", device, torch_dtype=dtype))
+    with reading("transformer", folder):
+        transformer = whole(QwenImage21Transformer2DModel, folder / "transformer", device, torch_dtype=dtype)
+        if not transformer.config.causal_condition:
+            raise UnsupportedParameter(f"'{folder}' is not causal, and its prefix cannot be kept.", field="model")
+    with reading("text encoder", folder):
+        encoder = whole(
+            Qwen3VLForConditionalGeneration, folder / "text_encoder", device, unneeded="lm_head.", dtype=dtype
+        )
+        text_encoder = PromptEncoder(
+            encoder.model,
+            Qwen2Tokenizer.from_pretrained(folder / "processor"),
+            Qwen2VLImageProcessorPil.from_pretrained(folder / "processor"),
+            max_prompt_tokens=checkpoint.max_prompt_tokens,
+        )
+    return QwenImage21(
+        checkpoint,
+        text_encoder=text_encoder,
+        vae=vae,
+        transformer=transformer,
+        schedule=NoiseSchedule.from_config(json_of(folder / "scheduler" / "scheduler_config.json")),
+        device=device,
+        dtype=dtype,
+        weights=DeviceWeights([t for m in (vae, transformer, encoder.model) for t in tensors_of(m)], device),
+    )

@@ -1,26 +1,44 @@
-"""What a checkpoint needs of a device, told before anything is loaded.
+"""What a checkpoint needs of a device, and so how it is loaded: by itself, or together with others.
 
 Counted on the meta device out of the parts' configurations, so it is exact for any folder and costs no memory. The room
-for one edit's own work is an estimate. Loads nothing and measures no device.
+for one edit's own work is an estimate. Loads nothing (`loading.py`).
 """
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel
+from diffusers import (
+    AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
+    QwenImage21Transformer2DModel,
+    QwenImageTransformer2DModel,
+)
 from torch import nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
+from retouch.catalog import Checkpoint
+from retouch.engine.pipeline import SILENT, Speaks
+from retouch.engine.pipelines.folders import choose_device, class_name_of, dtype_on, find_folder, json_of, reading
 from retouch.engine.pipelines.modulation import modulation_layers
-from retouch.engine.pipelines.precision import compressible
-from retouch.errors import OutOfMemory
+from retouch.engine.pipelines.precision import compressible, gguf_blocks_bytes, gguf_file
+from retouch.errors import OutOfMemory, RetouchError, UnsupportedParameter
+
+logger = logging.getLogger(__name__)
+
+QWEN_IMAGE_21 = "QwenImage21Pipeline"
+"""The class that a folder of Qwen-Image-2.1 names."""
 
 PRECISIONS = ("bf16", "fp8", "int8", "nf4", "gguf")
 """How the large layers are kept; `gguf` in the bits of a file that is named with it."""
@@ -166,7 +184,7 @@ def full_size() -> Parts:
 
 def parts_of(folder: Path) -> Parts:
     """Of a folder in the hub's layout, by its configurations."""
-    configs = {part: json.loads((folder / part / "config.json").read_text()) for part in ("transformer", "vae")}
+    configs = {part: json_of(folder / part / "config.json") for part in ("transformer", "vae")}
     with torch.device("meta"):
         return count(
             QwenImageTransformer2DModel.from_config(configs["transformer"]),
@@ -187,6 +205,9 @@ class Plan:
     def __str__(self) -> str:
         return self.precision + OFFLOADED[self.offload]
 
+
+EXACT = Plan("bf16", "none", 0)
+"""Weights in the dtype that is computed in, all of them on the device."""
 
 OFFLOADED = {"none": "", "encoder": " with the encoder swapped", "blocks": " with the blocks swapped"}
 
@@ -268,3 +289,125 @@ def by_card(candidates: Sequence[Plan]) -> Iterator[str]:
 
 def gigabytes(count: int) -> str:
     return f"{count / 10**9:.1f} GB"
+
+
+# --- as the options say
+
+
+def plan_of(
+    checkpoint: Checkpoint,
+    folder: Path,
+    precision: str,
+    offload: str,
+    dtype: torch.dtype,
+    *,
+    free_bytes: int | None,
+    speaks: Speaks = SILENT,
+) -> Plan:
+    """How to load, as the options say and the device allows.
+
+    free_bytes: of the device; None for a CPU, which has nothing to offload to. Raises UnsupportedParameter, and
+    OutOfMemory with the numbers.
+    """
+    _check_options(checkpoint, precision, offload, dtype, on_cpu=free_bytes is None)
+    word, file = _named(precision, folder)
+    plain = word in ("auto", "bf16") and offload in ("auto", "none")
+    if class_name_of(folder) == QWEN_IMAGE_21 and not plain:
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' is loaded whole in bf16 only, not with --precision {word} --offload {offload}.",
+            field="precision",
+        )
+    if free_bytes is None or checkpoint.full_precision:
+        return replace(EXACT, precision="bf16" if word == "auto" else word, file=file)
+    candidates = _candidates(checkpoint, folder, precision, offload, speaks=speaks)
+    plan = check(checkpoint.name, candidates, free_bytes)
+    logger.info("%s in %s, %s of the device free", checkpoint.name, plan, gigabytes(free_bytes))
+    return replace(plan, bytes=0)
+
+
+def share_device(
+    checkpoints: Sequence[Checkpoint], *, device: str, precision: str, offload: str, speaks: Sequence[Speaks]
+) -> Shared:
+    """How several checkpoints are loaded onto one device. What cannot be read or loaded by itself has no plan.
+
+    Raises UnsupportedParameter for a device that is not there.
+    """
+    target = choose_device(device)
+    if target.type != "cuda":
+        return Shared((None,) * len(checkpoints), swaps=False)
+    candidates: list[tuple[Plan, ...]] = []
+    for checkpoint, each in zip(checkpoints, speaks, strict=True):
+        try:
+            _check_options(checkpoint, precision, offload, dtype_on(target, checkpoint), on_cpu=False)
+            candidates.append(_candidates(checkpoint, find_folder(checkpoint), precision, offload, speaks=each))
+        except RetouchError:  # told when it is loaded
+            candidates.append(())
+    free = torch.cuda.mem_get_info(target)[0]
+    shared = share(candidates, free)
+    logger.info("%s of the device free for %d models: %s", gigabytes(free), len(checkpoints), shared)
+    return shared
+
+
+def _candidates(
+    checkpoint: Checkpoint, folder: Path, precision: str, offload: str, *, speaks: Speaks
+) -> tuple[Plan, ...]:
+    if class_name_of(folder) == QWEN_IMAGE_21:
+        return (plan_of_21(folder),)
+    with reading("configuration", folder):
+        parts = parts_of(folder)
+    if checkpoint.full_precision:
+        return (Plan("auto", "none", parts.device_bytes("bf16", itemsize=4) + ROOM_BYTES),)
+    word, file = _named(precision, folder)
+    given = None if file is None else gguf_blocks_bytes(file)
+    found = plans(parts, word, offload, speaks=speaks.any, blocks_bytes=given)
+    return tuple(replace(plan, file=file) for plan in found)
+
+
+def plan_of_21(folder: Path) -> Plan:
+    """What a Qwen-Image-2.1 needs of a GPU, whole and in bfloat16."""
+    with reading("configuration", folder), torch.device("meta"):
+        encoder = Qwen3VLForConditionalGeneration(Qwen3VLConfig.from_pretrained(folder / "text_encoder"))
+        modules = (
+            encoder.model,
+            QwenImage21Transformer2DModel.from_config(json_of(folder / "transformer" / "config.json")),
+            AutoencoderKLQwenImage21.from_config(json_of(folder / "vae" / "config.json")),
+        )
+    return Plan("bf16", "none", 2 * sum(map(_size, modules)) + ROOM_BYTES)
+
+
+def _named(precision: str, folder: Path) -> tuple[str, Path | None]:
+    """The word of `gguf:FILE`, and the file."""
+    word, _, name = precision.partition(":")
+    if word != "gguf":
+        return word, None
+    file = gguf_file(name, folder)
+    gguf_blocks_bytes(file)  # whether it is one
+    return word, file
+
+
+def _check_options(checkpoint: Checkpoint, precision: str, offload: str, dtype: torch.dtype, *, on_cpu: bool) -> None:
+    precision, colon, _ = precision.partition(":")
+    word = precision if precision == "gguf" else precision + colon  # `fp8:` is not one
+    for option, given, known in (("precision", word, PRECISIONS), ("offload", offload, OFFLOADS)):
+        if given not in ("auto", *known):
+            allowed = ", ".join(("auto", *known))
+            raise UnsupportedParameter(f"There is no {option} '{given}'; there are: {allowed}.", field=option)
+    if checkpoint.full_precision and precision != "auto":
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' runs in float32 only: its numbers span more than '{precision}' tells apart.",
+            field="precision",
+        )
+    if on_cpu and offload not in ("auto", "none"):
+        raise UnsupportedParameter(
+            f"--offload {offload} moves weights between a GPU and the host; on a CPU there is nothing to move.",
+            field="offload",
+        )
+    if dtype == torch.float32 and precision == "bf16":
+        raise UnsupportedParameter(
+            f"'{checkpoint.name}' computes in float32 here, not in bf16; say auto, fp8 or int8.", field="precision"
+        )
+    if offload == "blocks" and precision in FOUR_BITS:
+        raise UnsupportedParameter(
+            f"--offload blocks moves plain weights, not {precision}; with that, say encoder, none or auto.",
+            field="offload",
+        )

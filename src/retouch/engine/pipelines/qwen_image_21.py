@@ -3,7 +3,7 @@
 Text and references are modulated at timestep 0 and do not look at the target, so their keys and values are the same in
 every step: the first step of an edit makes them, and they lie in its state until it is decoded. Its network is the
 stock one. It answers in red, green, blue and opacity; what shows through is white here. Loads no weights
-(`loading_21.py`) and takes no turns (the engine does).
+(`loading.py`) and takes no turns (the engine does).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from retouch.catalog import Checkpoint, checkpoint_named
 from retouch.edit import EditSpec
 from retouch.engine.pipeline import Pipeline
-from retouch.engine.pipelines import folders, load_pipeline, load_plans, loading
+from retouch.engine.pipelines import folders, load_pipeline, loading, memory_plan
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS
 from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
@@ -111,10 +111,10 @@ def test_the_second_architecture_is_loaded_whole() -> None:
     with pytest.raises(UnsupportedParameter, match="whole in bf16 only"):
         load_pipeline(row, device="cpu", precision="fp8")
     with pytest.raises(UnsupportedParameter, match="whole in bf16 only"):
-        load_plans.plan_of(row, Path(row.source or ""), "auto", "encoder", torch.bfloat16, free_bytes=10**12)
+        memory_plan.plan_of(row, Path(row.source or ""), "auto", "encoder", torch.bfloat16, free_bytes=10**12)
     with pytest.raises(OutOfMemory, match="'tiny' does not fit"):
-        load_plans.plan_of(row, Path(row.source or ""), "auto", "auto", torch.bfloat16, free_bytes=10**9)
-    plan = load_plans.plan_of(row, Path(row.source or ""), "auto", "auto", torch.bfloat16, free_bytes=10**10)
+        memory_plan.plan_of(row, Path(row.source or ""), "auto", "auto", torch.bfloat16, free_bytes=10**9)
+    plan = memory_plan.plan_of(row, Path(row.source or ""), "auto", "auto", torch.bfloat16, free_bytes=10**10)
     assert str(plan) == "bf16"
 
 

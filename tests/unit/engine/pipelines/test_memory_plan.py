@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLQwenImage21, QwenImage21Transformer2DModel
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from retouch.engine.pipeline import SILENT
-from retouch.engine.pipelines import folders, load_plans, loading, memory_plan, share_device
+from retouch.engine.pipelines import folders, loading, memory_plan, share_device
 from retouch.engine.pipelines.memory_plan import ROOM_BYTES, Parts, Plan
 from retouch.engine.pipelines.offload import tensors_of
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
@@ -117,21 +117,21 @@ def test_what_does_not_fit_is_refused_with_the_numbers(full: Parts) -> None:
 
 def test_a_folder_is_refused_before_its_weights_are_read() -> None:
     with pytest.raises(OutOfMemory, match="'tiny' does not fit"):
-        load_plans.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**9)
-    assert load_plans.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**10) == load_plans.EXACT
-    small = load_plans.plan_of(TINY, FOLDER, "int8", "blocks", torch.bfloat16, free_bytes=10**10)
+        memory_plan.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**9)
+    assert memory_plan.plan_of(TINY, FOLDER, "auto", "auto", torch.bfloat16, free_bytes=10**10) == memory_plan.EXACT
+    small = memory_plan.plan_of(TINY, FOLDER, "int8", "blocks", torch.bfloat16, free_bytes=10**10)
     assert (small.precision, small.offload) == ("int8", "blocks")
 
 
 def test_what_is_not_there_is_refused() -> None:
     with pytest.raises(UnsupportedParameter, match="no precision 'bf8'; there are: auto, bf16, fp8, int8, nf4, gguf"):
-        load_plans.plan_of(TINY, FOLDER, "bf8", "auto", torch.float32, free_bytes=None)
+        memory_plan.plan_of(TINY, FOLDER, "bf8", "auto", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="no offload 'all'; there are: auto, none, encoder, blocks"):
-        load_plans.plan_of(TINY, FOLDER, "auto", "all", torch.float32, free_bytes=None)
+        memory_plan.plan_of(TINY, FOLDER, "auto", "all", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="computes in float32"):
-        load_plans.plan_of(TINY, FOLDER, "bf16", "auto", torch.float32, free_bytes=None)
+        memory_plan.plan_of(TINY, FOLDER, "bf16", "auto", torch.float32, free_bytes=None)
     with pytest.raises(UnsupportedParameter, match="on a CPU there is nothing to move"):
-        load_plans.plan_of(TINY, FOLDER, "auto", "encoder", torch.float32, free_bytes=None)
+        memory_plan.plan_of(TINY, FOLDER, "auto", "encoder", torch.float32, free_bytes=None)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_model_that_never_fits_takes_nothing_from_the_others(full: Parts) -> N
 
 def test_on_a_cpu_models_share_the_host() -> None:
     rows = [TINY, replace(TINY, name="other")]
-    assert load_plans.share(
+    assert memory_plan.share_device(
         rows, device="cpu", precision="auto", offload="auto", speaks=[SILENT, SILENT]
     ) == memory_plan.Shared((None, None), swaps=False)
     named = share_device(rows, device="cpu", precision="int8", offload="none", speaks=[SILENT, SILENT])

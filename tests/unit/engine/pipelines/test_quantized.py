@@ -12,9 +12,9 @@ import torch
 from diffusers import QwenImageTransformer2DModel
 
 from retouch.edit import EditSpec
-from retouch.engine.pipelines import folders, load_pipeline, load_plans, loading, memory_plan
-from retouch.engine.pipelines.gguf_file import blocks_bytes
+from retouch.engine.pipelines import folders, load_pipeline, loading, memory_plan
 from retouch.engine.pipelines.modulation import modulation_layers
+from retouch.engine.pipelines.precision import gguf_blocks_bytes
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.errors import RetouchError, UnknownModel, UnsupportedParameter
 from tests.tiny_checkpoints import checkpoint, picture, shared
@@ -66,7 +66,9 @@ def test_a_file_holds_what_was_predicted_and_its_modulation_is_dense(tmp_path: P
     assert {layer.weight.dtype for layer in modulation_layers(pipeline.network.transformer)} == {torch.float32}
     held = sum({tensor.data_ptr(): tensor.nbytes for tensor in pipeline.weights.tensors}.values())
     parts = memory_plan.parts_of(FOLDER)
-    assert parts.device_bytes("gguf", itemsize=4, blocks_bytes=blocks_bytes(file)) == pytest.approx(held, rel=0.002)
+    assert parts.device_bytes("gguf", itemsize=4, blocks_bytes=gguf_blocks_bytes(file)) == pytest.approx(
+        held, rel=0.002
+    )
 
 
 def test_the_only_file_of_a_folder_needs_no_name(tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_the_only_file_of_a_folder_needs_no_name(tmp_path: Path) -> None:
         (tmp_path / part.name).symlink_to(part)
 
     def chosen() -> Path | None:
-        return load_plans.plan_of(ROW, tmp_path, "gguf", "auto", torch.float32, free_bytes=None).file
+        return memory_plan.plan_of(ROW, tmp_path, "gguf", "auto", torch.float32, free_bytes=None).file
 
     with pytest.raises(UnknownModel, match="holds 0 GGUF files; name the one you mean"):
         chosen()
@@ -108,7 +110,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
 def test_what_cannot_be_swapped_is_refused() -> None:
     for precision in memory_plan.FOUR_BITS:
         with pytest.raises(UnsupportedParameter, match="--offload blocks moves plain weights"):
-            load_plans.plan_of(ROW, FOLDER, precision, "blocks", torch.bfloat16, free_bytes=10**12)
+            memory_plan.plan_of(ROW, FOLDER, precision, "blocks", torch.bfloat16, free_bytes=10**12)
     assert [plan.offload for plan in memory_plan.plans(memory_plan.full_size(), "nf4")] == ["none", "encoder"]
 
 
@@ -136,7 +138,9 @@ def test_the_files_rows_of_the_docs_are_what_is_counted(bits: str, offload: str)
 
 
 def test_a_quantized_weight_moves_as_one(tmp_path: Path) -> None:
-    plan = load_plans.plan_of(ROW, FOLDER, f"gguf:{write(tmp_path / 'n.gguf')}", "auto", torch.float32, free_bytes=None)
+    plan = memory_plan.plan_of(
+        ROW, FOLDER, f"gguf:{write(tmp_path / 'n.gguf')}", "auto", torch.float32, free_bytes=None
+    )
     with folders.quiet():
         network = loading._transformer(FOLDER, torch.device("cpu"), torch.float32, plan.file)
     before = network.transformer_blocks[0].attn.to_q.weight
