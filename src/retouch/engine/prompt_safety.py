@@ -1,8 +1,8 @@
 """Whether an instruction may be followed: the judgement of a language model, remembered by prompt.
 
 Reads the answers of the guard models Qwen3Guard-Gen and Llama Guard, whose loading and running is
-`engine/pipelines/guards.py`, and asks the loaded checkpoint's own language model. There is no list of words: it knows
-neither synonyms nor what an image shows.
+`engine/pipelines/safety_models.py`, and asks the loaded checkpoint's own language model. There is no list of words: it
+knows neither synonyms nor what an image shows.
 """
 
 from __future__ import annotations

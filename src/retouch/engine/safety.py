@@ -1,7 +1,7 @@
 """Whether an image may be used or delivered: a classifier's score against a threshold, remembered by content.
 
 Also which labels of a third party's classifier mean *unsafe*. Runs beside the device and needs no torch; classifiers
-that do are in `engine/pipelines/image_classifiers.py`. What a refusal means for a job is the worker's to decide.
+that do are in `engine/pipelines/safety_models.py`. What a refusal means for a job is the worker's to decide.
 """
 
 from __future__ import annotations

@@ -88,14 +88,14 @@ def has_gpu(device: str) -> bool:
 
 
 def load_image_classifier(name: str, labels: Sequence[str] = ()) -> ImageClassifier:
-    """An image classifier of transformers by hub id or folder, see `image_classifiers.load`. Raises InvalidSetting."""
-    classifier: ImageClassifier = _module("image_classifiers", name).load(name, labels)
+    """An image classifier of transformers by hub id or folder, see `safety_models.py`. Raises InvalidSetting."""
+    classifier: ImageClassifier = _module("safety_models", name).load_image_classifier(name, labels)
     return classifier
 
 
 def load_guard(name: str, device: str = "auto") -> PromptClassifier:
-    """A guard model by hub id or folder, see `guards.load`. Raises InvalidSetting."""
-    guard: PromptClassifier = _module("guards", name).load(name, device)
+    """A guard model by hub id or folder, see `safety_models.py`. Raises InvalidSetting."""
+    guard: PromptClassifier = _module("safety_models", name).load_guard(name, device)
     return guard
 
 

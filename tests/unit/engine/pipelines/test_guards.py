@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from retouch.engine.pipelines import load_guard
-from retouch.engine.pipelines.guards import GuardModel, conversation
+from retouch.engine.pipelines.safety_models import GuardModel, conversation
 from retouch.engine.prompt_safety import PromptChecker, read_llama_guard, read_qwen_guard
 from retouch.errors import InvalidSetting, SafetyUnavailable
 from tests import tiny_checkpoints

@@ -12,7 +12,7 @@ import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
 from retouch.engine.pipelines import load_image_classifier
-from retouch.engine.pipelines.image_classifiers import NamedClassifier
+from retouch.engine.pipelines.safety_models import NamedClassifier
 from retouch.errors import InvalidSetting
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
