@@ -19,7 +19,7 @@ BODY = {"prompt": "p", "image_url": "https://example.com/a.png", "image_urls": [
 
 
 def minimal(endpoint: Endpoint) -> dict[str, object]:
-    return {p.name: BODY[p.name] for p in endpoint.parameters if p.required}
+    return {p.name: BODY[p.name] for p in endpoint.parameters.values() if p.required}
 
 
 def accepted(endpoint: Endpoint, body: dict[str, object]) -> bool:
@@ -33,7 +33,7 @@ def accepted(endpoint: Endpoint, body: dict[str, object]) -> bool:
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda e: e.id)
 def test_the_text_names_every_parameter(endpoint: Endpoint, golden: bool):
     text = api_docs.describe(endpoint, FACE)
-    for parameter in endpoint.parameters:
+    for parameter in endpoint.parameters.values():
         assert f"**`{parameter.name}`**" in text
     path = GOLDEN / f"{endpoint.id.replace('/', '_')}.llms.txt"
     if golden:

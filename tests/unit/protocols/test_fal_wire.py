@@ -18,9 +18,16 @@ from retouch.errors import Failure, RetouchError
 from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Job, JobEvent, JobState
 from retouch.protocols.fal import dump
 from retouch.protocols.fal.errors import BadRequest, InvalidBody, answer_to, answer_to_failure
-from retouch.protocols.fal.headers import parse_submit_options
-from retouch.protocols.fal.parse import ParsedEdit, parse_edit, parse_json, parse_query, parse_request_path
-from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind, endpoint_named
+from retouch.protocols.fal.parse import (
+    ParsedEdit,
+    endpoint_named,
+    parse_edit,
+    parse_json,
+    parse_query,
+    parse_request_path,
+    parse_submit_options,
+)
+from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
 
 EDIT = ENDPOINTS["fal-ai/qwen-image-edit"]
 PLUS = ENDPOINTS["fal-ai/qwen-image-edit-plus"]
@@ -38,7 +45,7 @@ def problems(endpoint: Endpoint, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def minimal(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
-    picture = {"image_url": LINK} if endpoint.parameter("image_url") else {"image_urls": [LINK]}
+    picture = {"image_url": LINK} if "image_url" in endpoint.parameters else {"image_urls": [LINK]}
     return {"prompt": "make it snow", **picture, **more}
 
 
@@ -97,7 +104,7 @@ def test_the_schemas_are_the_published_ones():
     rows = {
         endpoint.id: [
             (p.name, p.kind.value, p.required, p.default, p.minimum, p.maximum, p.max_length)
-            for p in endpoint.parameters
+            for p in endpoint.parameters.values()
         ]
         for endpoint in ENDPOINTS.values()
     }
@@ -112,14 +119,11 @@ def test_the_schemas_are_the_published_ones():
     assert ("negative_prompt", "string", False, "", None, None, 500) in rows[TWO.id]
     assert ("negative_prompt", "string", False, " ", None, None, 32_000) in rows[EDIT.id]
     assert ("enable_prompt_expansion", "boolean", False, True, None, None, None) in rows[TWO.id]
-    images = TWO.parameter("image_urls")
-    assert images is not None
+    images = TWO.parameters["image_urls"]
     assert (images.min_length, images.max_length) == (1, 6)
-    size = PLUS.parameter("image_size")
-    assert size is not None
+    size = PLUS.parameters["image_size"]
     assert size.default == "square_hd"
-    acceleration = EDIT.parameter("acceleration")
-    assert acceleration is not None
+    acceleration = EDIT.parameters["acceleration"]
     assert (acceleration.default, acceleration.choices) == ("regular", ("none", "regular", "high"))
     assert EDIT.output == PLUS.output == ("images", "timings", "seed", "has_nsfw_concepts", "prompt")
     assert TWO.output == ("images", "seed")
@@ -302,7 +306,7 @@ def test_what_is_no_json_object_is_refused(data: bytes):
 def test_an_edit_survives_being_dumped_and_parsed(data: st.DataObject):
     endpoint = data.draw(st.sampled_from(list(ENDPOINTS.values())))
     body: dict[str, Any] = {}
-    for p in endpoint.parameters:
+    for p in endpoint.parameters.values():
         if p.required or data.draw(st.booleans()):
             body[p.name] = data.draw(_value(p.kind, p))
     edit = parse_edit(endpoint, body)
@@ -316,7 +320,7 @@ def body_of(endpoint: Endpoint, edit: ParsedEdit) -> dict[str, Any]:
     request, size = edit.request, edit.request.size
     values: dict[str, Any] = {
         "prompt": request.prompt,
-        "images": edit.images[0] if endpoint.parameter("image_url") else list(edit.images),
+        "images": edit.images[0] if "image_url" in endpoint.parameters else list(edit.images),
         "negative_prompt": request.negative_prompt,
         "size": None if size.width is None else {"width": size.width, "height": size.height},
         "steps": request.steps,
@@ -330,7 +334,7 @@ def body_of(endpoint: Endpoint, edit: ParsedEdit) -> dict[str, Any]:
         "acceleration": None if request.acceleration is None else request.acceleration.value,
         "loras": [{"path": lora.path, "scale": lora.scale} for lora in request.loras],
     }
-    return {p.name: values[p.canonical] for p in endpoint.parameters if values[p.canonical] is not None}
+    return {p.name: values[p.canonical] for p in endpoint.parameters.values() if values[p.canonical] is not None}
 
 
 def _value(kind: Kind, p: Any) -> st.SearchStrategy[Any]:
@@ -369,7 +373,7 @@ def refusal(endpoint: Endpoint, body: dict[str, Any]) -> int | None:
 )
 def test_whatever_a_field_holds_the_answer_is_an_edit_or_a_422(value: object):
     for endpoint in ENDPOINTS.values():
-        for p in endpoint.parameters:
+        for p in endpoint.parameters.values():
             assert refusal(endpoint, minimal(endpoint, **{p.name: value})) in (None, 422)
 
 

@@ -16,7 +16,8 @@ from retouch.edit import MAX_LORA_SCALE
 from retouch.errors import UnknownUrl
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.errors import check_method
-from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter, endpoint_named
+from retouch.protocols.fal.parse import endpoint_named
+from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter
 from retouch.protocols.fal.vendor_hosts import face_url_of
 from retouch.protocols.http import json_response
 
@@ -47,8 +48,8 @@ async def openapi(dependencies: AppDependencies, request: Request) -> Response:
 def describe(endpoint: Endpoint, face: str) -> str:
     """The endpoint as one page of Markdown. face: the address of this protocol, without a trailing slash."""
     price = endpoint.model.price.per_megapixel_microusd / 1_000_000
-    required = {p.name: _example(p) for p in endpoint.parameters if p.required}
-    everything = {p.name: _example(p) for p in endpoint.parameters if _example(p) is not None}
+    required = {p.name: _example(p) for p in endpoint.parameters.values() if p.required}
+    everything = {p.name: _example(p) for p in endpoint.parameters.values() if _example(p) is not None}
     body = json.dumps(required, indent=2)
     return f"""# {endpoint.title}
 
@@ -63,7 +64,7 @@ def describe(endpoint: Endpoint, face: str) -> str:
 
 ## Input
 
-{"".join(_line(p) for p in endpoint.parameters)}
+{"".join(_line(p) for p in endpoint.parameters.values())}
 **Required parameters**:
 
 ```json
@@ -189,8 +190,8 @@ def input_schema(endpoint: Endpoint) -> dict[str, Any]:
     return {
         "type": "object",
         "additionalProperties": False,
-        "properties": {p.name: _schema(p) for p in endpoint.parameters},
-        "required": [p.name for p in endpoint.parameters if p.required],
+        "properties": {name: _schema(p) for name, p in endpoint.parameters.items()},
+        "required": [p.name for p in endpoint.parameters.values() if p.required],
     }
 
 

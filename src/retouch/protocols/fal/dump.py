@@ -27,6 +27,10 @@ STATUS_WORDS: Mapping[JobState, str] = {
 }
 """There are exactly three words: the clients raise on a fourth, or poll it for ever."""
 
+REQUEST_ID_HEADER = "x-fal-request-id"
+NOTICES_HEADER = "x-retouch-notices"
+BILLABLE_UNITS_HEADER = "x-fal-billable-units"
+
 NOTICES_OPTION = "notices"
 """Where `Delivery.options` keeps which of this protocol's own headers were not honoured."""
 
@@ -184,14 +188,13 @@ def dump_input(job: Job, links: Sequence[str]) -> dict[str, Any]:
     """
     endpoint = endpoint_of(job)
     given = job.delivery.options.get(FIELDS_OPTION, "").split()
-    body = {name: _input(job, endpoint, name, links) for name in given if endpoint.parameter(name) is not None}
+    body = {name: _input(job, endpoint, name, links) for name in given if name in endpoint.parameters}
     options = {UPSTREAM_OPTIONS: job.request.upstream_options} if UPSTREAM_OPTIONS in given else {}
     return body | options
 
 
 def _input(job: Job, endpoint: Endpoint, name: str, links: Sequence[str]) -> Any:
-    parameter, request = endpoint.parameter(name), job.request
-    assert parameter is not None, "asked for parameters of the endpoint only"
+    parameter, request = endpoint.parameters[name], job.request
     match parameter.kind:
         case Kind.LINKS:
             return list(links)

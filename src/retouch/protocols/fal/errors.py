@@ -240,7 +240,7 @@ def _input_type(failure: Failure) -> str:
     if failure.code == "invalid_type":
         return _VALUE_TYPES.get(str(failure.context.get("expected_type")), "value_error")
     if failure.code == "out_of_range":
-        # Which side was broken is in the table-driven check of `validation.py`; a limit found later has one.
+        # Which side was broken is in the table-driven check of `parse.py`; a limit found later has one.
         return "greater_than_equal" if "le" not in failure.context else "less_than_equal"
     if failure.code == "image_too_large" and "max_bytes" in failure.context:
         return "file_too_large"

@@ -6,7 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 from retouch.protocols.face import ClientAddress, Face, Mount, export_lines
-from retouch.protocols.fal.headers import BILLABLE_UNITS_HEADER, NOTICES_HEADER, REQUEST_ID_HEADER
+from retouch.protocols.fal.dump import BILLABLE_UNITS_HEADER, NOTICES_HEADER, REQUEST_ID_HEADER
 from retouch.protocols.fal.reseller import ID_HEADERS, create_usage_face
 from retouch.protocols.fal.reseller import create_face as create_reseller_face
 from retouch.protocols.fal.routes import create_face

@@ -16,8 +16,8 @@ from retouch.errors import UnknownUrl
 from retouch.jobs.job import JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import dump, routes
+from retouch.protocols.fal.dump import REQUEST_ID_HEADER
 from retouch.protocols.fal.errors import Answer, answer_to_failure, check_method
-from retouch.protocols.fal.headers import REQUEST_ID_HEADER
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
 from retouch.protocols.fal.vendor_hosts import QUEUE_URL, files_origin_of, queue_url_of
 from retouch.protocols.http import account_of, json_response, origin_of, set_request_id

@@ -21,9 +21,8 @@ from retouch.jobs.job import Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.error_handlers import add_error_handlers
 from retouch.protocols.fal import api_docs, dump, platform, realtime, storage, streaming
-from retouch.protocols.fal.dump import endpoint_of
+from retouch.protocols.fal.dump import BILLABLE_UNITS_HEADER, NOTICES_HEADER, endpoint_of
 from retouch.protocols.fal.errors import Answer, answer_to, answer_to_failure, check_method
-from retouch.protocols.fal.headers import BILLABLE_UNITS_HEADER, NOTICES_HEADER
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
 from retouch.protocols.fal.submit import PROTOCOL, submit_request
 from retouch.protocols.fal.vendor_hosts import Proxy, files_origin_of, queue_url_of

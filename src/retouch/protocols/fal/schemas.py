@@ -1,12 +1,11 @@
 """The fal endpoints as one table: what may be sent, with which default, within which limits.
 
-The table is read by `validation.py` to check a body, by `errors.py` to name a field as its caller wrote it, and by
+The table is read by `parse.py` to check a body, by `errors.py` to name a field as its caller wrote it, and by
 `api_docs.py` to describe the endpoints. Numbers come from the catalogue's rows. Nothing here reads a request.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from enum import Enum
 
 from retouch.catalog import MODELS, QWEN_SIZES, Limits, Model
 from retouch.edit import MAX_LORA_SCALE, OutputFormat
-from retouch.errors import UnknownModel
 from retouch.sizes import NAMED_SIZES
 
 
@@ -66,7 +64,7 @@ class Parameter:
 class Endpoint:
     """One endpoint id and its schema.
 
-    app: the id without a path behind owner and alias; status, result and cancel live under it.
+    app: the id without a path behind owner and alias; status, result and cancel live under it. parameters: by name.
     output: the keys of the answer, in order. image_keys: the keys of each image in it. keeps_size: an answer
     whose size was not asked for is as large as the last input, not only of its shape.
     """
@@ -75,13 +73,10 @@ class Endpoint:
     app: str
     title: str
     model: Model
-    parameters: tuple[Parameter, ...]
+    parameters: Mapping[str, Parameter]
     output: tuple[str, ...]
     image_keys: tuple[str, ...]
     keeps_size: bool = False
-
-    def parameter(self, name: str) -> Parameter | None:
-        return next((p for p in self.parameters if p.name == name), None)
 
     def location(self, canonical: str) -> tuple[str | int, ...]:
         """Where in the body the canonical field came from: `images[1]` is `("image_urls", 1)`."""
@@ -90,7 +85,7 @@ class Endpoint:
         name, index, below = match.groups()
         if name in ("width", "height", "aspect_ratio", "resolution"):
             name = "size"
-        parameter = next((p for p in self.parameters if p.canonical == name), None)
+        parameter = next((p for p in self.parameters.values() if p.canonical == name), None)
         if parameter is None:
             return () if name == "model" else (name,)
         if parameter.kind in (Kind.LINKS, Kind.LORAS) and index is not None:
@@ -297,7 +292,7 @@ def _endpoint(
         app="/".join(model.id.split("/")[:2]),
         title=model.title,
         model=model,
-        parameters=parameters,
+        parameters={each.name: each for each in parameters},
         output=("images", "seed") if expansion else ("images", "timings", "seed", "has_nsfw_concepts", "prompt"),
         image_keys=FILE_KEYS if expansion else IMAGE_KEYS,
         keeps_size=keeps_size,
@@ -345,13 +340,3 @@ ENDPOINTS: Mapping[str, Endpoint] = {
         ),
     )
 }
-
-
-def endpoint_named(name: str) -> Endpoint:
-    """The endpoint of that id; raises UnknownModel with a suggestion."""
-    endpoint = ENDPOINTS.get(name)
-    if endpoint is not None:
-        return endpoint
-    near = difflib.get_close_matches(name[:100], ENDPOINTS, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(ENDPOINTS)}."
-    raise UnknownModel(f"There is no endpoint '{name[:100]}' here. {hint}", field="model")

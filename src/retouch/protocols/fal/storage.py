@@ -26,10 +26,9 @@ from retouch.accounts.keys import Account
 from retouch.accounts.tokens import Token
 from retouch.errors import InvalidKey, UnknownFile, UnknownUrl
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.fal.dump import notices_header
+from retouch.protocols.fal.dump import NOTICES_HEADER, notices_header
 from retouch.protocols.fal.errors import BadRequest, check_method
-from retouch.protocols.fal.headers import NOTICES_HEADER, parse_lifecycle
-from retouch.protocols.fal.parse import parse_json
+from retouch.protocols.fal.parse import parse_json, parse_lifecycle
 from retouch.protocols.fal.vendor_hosts import cdn_url_of, files_origin_of
 from retouch.protocols.file_response import file_response
 from retouch.protocols.http import account_of, body_chunks, credential_of, json_response, read_body

@@ -16,9 +16,8 @@ from retouch.jobs.job import Idempotency
 from retouch.protocols import submit as shared
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.dump import FIELDS_OPTION, FILES_ORIGIN_OPTION, NOTICES_OPTION, notices_header
-from retouch.protocols.fal.headers import parse_submit_options
-from retouch.protocols.fal.parse import parse_edit, parse_json, parse_query
-from retouch.protocols.fal.schemas import Endpoint, endpoint_named
+from retouch.protocols.fal.parse import endpoint_named, parse_edit, parse_json, parse_query, parse_submit_options
+from retouch.protocols.fal.schemas import Endpoint
 from retouch.protocols.fal.storage import REALTIME, key_of_upload
 from retouch.protocols.fal.vendor_hosts import files_origin_of
 from retouch.protocols.http import account_of, read_body, set_request_id
