@@ -19,7 +19,7 @@ from retouch.edit import EditRequest
 from retouch.engine.cost import TOKEN, Cost, seconds_on, typical_work, work_of
 from retouch.errors import InvalidRequest
 from retouch.jobs import device_costs, fair_queue, liveness, store
-from retouch.jobs.job import Clock, Job, JobState
+from retouch.jobs.job import FINAL_STATES, Clock, Job, JobState
 
 COSTS_FRESH_S = 2.0
 """How long a process goes by what it has read of the devices' costs."""
@@ -116,7 +116,7 @@ class Estimates:
         lines: dict[str, _Line] = {}
         found: dict[str, Snapshot] = {}
         for job in jobs:
-            if job.state.final:
+            if job.state in FINAL_STATES:
                 found[job.id] = Snapshot(job, 0, None)
                 continue
             if job.queue not in lines:

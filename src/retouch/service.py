@@ -54,7 +54,6 @@ from retouch.jobs.job import (
     MAX_DEVICE_LOSSES,
     PRIORITY_NORMAL,
     Clock,
-    End,
     Idempotency,
     Job,
     JobEvent,
@@ -62,10 +61,10 @@ from retouch.jobs.job import (
     Lease,
     Preview,
     QueueLoad,
-    Retention,
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
+from retouch.jobs.store import End, Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept, files_of
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
@@ -302,7 +301,7 @@ class Service:
     def recent(self, account: Account, limit: int) -> tuple[Job, ...]:
         """The account's newest jobs, newest first."""
         with self._database.read() as connection:
-            return store.recent(connection, account.id, limit)
+            return history.recent(connection, account.id, limit)
 
     def history(self, account: Account, listing: history.Listing, *, skip: int, limit: int) -> history.Page:
         """A page of the account's jobs; see `Listing`."""
@@ -364,7 +363,7 @@ class Service:
     def cancel_waiting(self, account: Account, protocol: str, endpoint: str) -> int:
         """Cancel the account's waiting jobs of one endpoint of a face; returns how many. Running ones go on."""
         with self._database.read() as connection:
-            waiting = store.waiting_of(connection, account.id, protocol, endpoint)
+            waiting = history.waiting_of(connection, account.id, protocol, endpoint)
         cancelled = 0
         for begin in range(0, len(waiting), CANCELLED_AT_ONCE):
             now = self._clock()

@@ -1,4 +1,4 @@
-"""Looks through the jobs of one account, a page at a time: what a face shows as the history of a key.
+"""Looks through the jobs of one account: the newest, what waits by one endpoint, and its history a page at a time.
 
 Which of them a face lists, and what it shows of them, is the face's matter.
 """
@@ -15,8 +15,22 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, select
 
 from retouch.jobs import store
+from retouch.jobs.fair_queue import QUEUED
 from retouch.jobs.job import Job, JobState
 from retouch.jobs.tables import job
+
+
+def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ...]:
+    """The account's newest jobs, newest first."""
+    query = select(job).where(job.c.account_id == account_id).order_by(job.c.sequence.desc()).limit(limit)
+    return tuple(store.job_of(row) for row in connection.execute(query))
+
+
+def waiting_of(connection: Connection, account_id: str, protocol: str, endpoint: str) -> list[str]:
+    """Ids of the account's waiting jobs that came by one endpoint of a face, oldest first."""
+    query = select(job.c.id, job.c.delivery).where(job.c.account_id == account_id, QUEUED).order_by(job.c.sequence)
+    asked = {"protocol": protocol, "endpoint": endpoint}
+    return [row.id for row in connection.execute(query) if asked.items() <= row.delivery.items()]
 
 
 class Order(Enum):

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 from retouch.edit import Delivery, EditOutput, EditRequest, Notice, Usage
 from retouch.errors import Failure
@@ -152,30 +153,6 @@ class QueueLoad:
     busy_workers: int
 
 
-class End(NamedTuple):
-    """When a job ends, and when its row and its files may go."""
-
-    at: datetime
-    expires_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How long an ended job is kept, in seconds, when its caller named no time; and how long at the least, so
-    that its caller can still read how it ended. A life that its caller gave the whole job ends both.
-    """
-
-    default_s: float
-    shortest_s: float
-
-    def end(self, job: Job, at: datetime) -> End:
-        """The end of a job that ends at `at`."""
-        wanted_s = job.delivery.retention_s
-        life_s = self.default_s if wanted_s is None else wanted_s
-        expires_at = at + timedelta(seconds=max(life_s, self.shortest_s))
-        return End(at, expires_at if job.end_by is None else max(at, min(expires_at, job.end_by)))
-
-
 def state_after_lost_lease(job: Job, max_attempts: int) -> JobState:
     """Where a running job goes whose worker has gone silent."""
     if job.cancel_requested:
@@ -187,8 +164,8 @@ Clock: TypeAlias = Callable[[], datetime]
 """Tells the time, timezone-aware UTC; a test passes its own."""
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+utc_now: Clock = partial(datetime.now, UTC)
+"""The machine's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -38,7 +38,7 @@ from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, U
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob, WorkerLost
 from retouch.jobs import attempts, caller_buckets, fair_queue, outbox
 from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
-from retouch.jobs.job import End, Job, JobEvent, JobState, Lease, state_after_lost_lease
+from retouch.jobs.job import Job, JobEvent, JobState, Lease, state_after_lost_lease
 from retouch.jobs.tables import job, job_event, job_tally
 
 RUNNING: ColumnElement[bool] = job.c.state == literal_column("'running'")
@@ -94,12 +94,6 @@ def have_ended(connection: Connection, job_ids: Iterable[str]) -> Mapping[str, b
 
 
 _HAVE_ENDED = select(job.c.id, job.c.finished_at.is_not(None)).where(_AMONG)
-
-
-def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ...]:
-    """The account's newest jobs, newest first."""
-    query = select(job).where(job.c.account_id == account_id).order_by(job.c.sequence.desc()).limit(limit)
-    return tuple(job_of(row) for row in connection.execute(query))
 
 
 def read_events(connection: Connection, after: Mapping[str, int]) -> tuple[JobEvent, ...]:
@@ -213,13 +207,6 @@ def retry(
     _append_state(connection, waiting, now)
     fair_queue.join(connection, waiting.queue, turn_of(waiting))
     return waiting
-
-
-def waiting_of(connection: Connection, account_id: str, protocol: str, endpoint: str) -> list[str]:
-    """Ids of the account's waiting jobs that came by one endpoint of a face, oldest first."""
-    query = select(job.c.id, job.c.delivery).where(job.c.account_id == account_id, QUEUED).order_by(job.c.sequence)
-    asked = {"protocol": protocol, "endpoint": endpoint}
-    return [row.id for row in connection.execute(query) if asked.items() <= row.delivery.items()]
 
 
 _CAN_START = (
@@ -447,7 +434,41 @@ def _end_running(
     return _finalize(connection, ended, values["finished_at"])
 
 
-# --- ended
+# --- ends
+
+
+class End(NamedTuple):
+    """When a job ends, and when its row and its files may go."""
+
+    at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long an ended job is kept, in seconds, when its caller named no time; and how long at the least, so
+    that its caller can still read how it ended. A life that its caller gave the whole job ends both.
+    """
+
+    default_s: float
+    shortest_s: float
+
+    def end(self, job: Job, at: datetime) -> End:
+        """The end of a job that ends at `at`."""
+        wanted_s = job.delivery.retention_s
+        life_s = self.default_s if wanted_s is None else wanted_s
+        expires_at = at + timedelta(seconds=max(life_s, self.shortest_s))
+        return End(at, expires_at if job.end_by is None else max(at, min(expires_at, job.end_by)))
+
+
+def _ended(state: JobState, end: End, failure: Failure | None = None) -> dict[str, Any]:
+    return {
+        "state": state.value,
+        "finished_at": end.at,
+        "expires_at": end.expires_at,
+        "lease_until": None,
+        "failure": None if failure is None else failure.to_json(),
+    }
 
 
 def forget_payload(connection: Connection, finished: Job) -> Job:
@@ -509,16 +530,6 @@ def job_of(row: Row[Any]) -> Job:
     )
 
 
-def _ended(state: JobState, end: End, failure: Failure | None = None) -> dict[str, Any]:
-    return {
-        "state": state.value,
-        "finished_at": end.at,
-        "expires_at": end.expires_at,
-        "lease_until": None,
-        "failure": None if failure is None else failure.to_json(),
-    }
-
-
 # --- what goes with a change
 
 
@@ -547,7 +558,8 @@ def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
         attempts.settle_job(connection, ended.id, now)
     counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1, "wait_ms": 0, "run_ms": 0}
     if ended.state is JobState.SUCCEEDED and ended.started_at is not None:
-        counted |= {"wait_ms": _ms(ended.queued_at, ended.started_at), "run_ms": _ms(ended.started_at, now)}
+        joined = ended.retried_at or ended.created_at
+        counted |= {"wait_ms": _ms(joined, ended.started_at), "run_ms": _ms(ended.started_at, now)}
     connection.execute(_tally(connection.dialect.name), counted)
     return ended
 

@@ -21,8 +21,8 @@ from retouch.database import Database
 from retouch.errors import EditTimeout, JobFinished, LeaseLost, StartTimeout, UnknownJob
 from retouch.jobs import fair_queue, idempotency, liveness, store
 from retouch.jobs.fair_queue import QUEUED
-from retouch.jobs.job import Clock, Job, JobState, Lease, Retention
-from retouch.jobs.store import FENCE, RUNNING, fence_of
+from retouch.jobs.job import Clock, Job, JobState, Lease
+from retouch.jobs.store import FENCE, RUNNING, Retention, fence_of
 from retouch.jobs.tables import job, job_event
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 

@@ -9,7 +9,8 @@ import pytest
 
 from retouch.edit import Delivery
 from retouch.jobs.fair_queue import SECOND, cost_of
-from retouch.jobs.job import Job, JobState, Retention, state_after_lost_lease, utc_now
+from retouch.jobs.job import Job, JobState, state_after_lost_lease, utc_now
+from retouch.jobs.store import Retention
 from tests.harness import an_edit
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
