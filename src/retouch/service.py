@@ -1,8 +1,8 @@
 """The one owner of a job's state: each verb is one transaction, and wakes those who wait once it is committed.
 
 It holds no policy: which state follows which is in `jobs/job.py`, who is next in `jobs/fair_queue.py`, what a model
-allows and costs in `catalog/`, what an edit will take in `estimates.py`. It is synchronous and thread-safe; async
-callers use a thread.
+allows and costs in `catalog/`, what an edit takes of a device in `engine/cost.py`, how long it still will in
+`estimates.py`. It is synchronous and thread-safe; async callers use a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -23,7 +23,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import HOSTED, Catalog, Route
 from retouch.database import Database
 from retouch.edit import Bucket, Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
-from retouch.engine.cost import Cost
+from retouch.engine.cost import Cost, QueueCosts
 from retouch.errors import (
     DatabaseUnavailable,
     Failure,
@@ -64,7 +64,7 @@ from retouch.jobs.job import (
     utc_now,
 )
 from retouch.jobs.liveness import LiveWorker, QueueStatistics
-from retouch.jobs.store import End, Retention
+from retouch.jobs.store import End, Predicted, Retention
 from retouch.jobs.sweep import Sweeper, SweepSettings, Swept, files_of
 from retouch.jobs.wakeups import CANCEL_TOPIC, JOB_TOPIC, WakeUps, queue_topic
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
@@ -143,7 +143,8 @@ class Service:
         self._settings = settings = settings or ServiceSettings()
         self._life = Retention(settings.retention_s, settings.shortest_retention_s)
         self._clock = clock
-        self._estimates = Estimates(database, catalog, clock)
+        self._costs = QueueCosts(self._read_costs)
+        self._estimates = Estimates(database, catalog, clock, self._costs)
         self._known_failures: tuple[float, Mapping[str, str | None]] = (0.0, {})
         self._sweeper = Sweeper(
             database,
@@ -181,8 +182,8 @@ class Service:
         route = self._decide(account, request, self._catalog.route(request.model))
         completed, notices = route.complete(request)
         self._refuse_what_never_runs(route)
-        self._estimates.refuse_what_never_fits(route, completed)
-        predicted = self._estimates.predict(route, completed)
+        self._costs.refuse_what_never_fits(completed, route.checkpoint)
+        predicted = Predicted(*self._costs.predict(completed, route.checkpoint))
         now = self._clock()
         wait_s = min(self._settings.max_wait_s, *(inf if each is None else each for each in (start_timeout_s, life_s)))
         if bucket is not None:
@@ -355,7 +356,7 @@ class Service:
             start_by = now + timedelta(seconds=self._settings.max_wait_s)
             start_by = start_by if job.end_by is None else min(start_by, job.end_by)
             route = self._catalog.route(job.request.model, queue=job.queue)
-            predicted = self._estimates.predict(route, job.request)
+            predicted = Predicted(*self._costs.predict(job.request, route.checkpoint))
             job = store.retry(connection, job, weight=account.weight, predicted=predicted, now=now, start_by=start_by)
         self._wake(job.queue)
         return job
@@ -594,7 +595,11 @@ class Service:
 
     def costs(self, queue: str) -> Mapping[str, Cost]:
         """What is known of edits of a queue, by device; may be a few seconds old."""
-        return self._estimates.costs(queue)
+        return self._costs.of_queue(queue)
+
+    def _read_costs(self, queue: str) -> Mapping[str, Mapping[str, Any]]:
+        with self._database.read() as connection:
+            return device_costs.of_queue(connection, queue)
 
     # --- what several verbs do
 
@@ -624,7 +629,7 @@ class Service:
 
         def local_wait_s() -> float:
             here = route.decided(upstream=False)
-            self._estimates.refuse_what_never_fits(here, here.complete(request)[0])
+            self._costs.refuse_what_never_fits(here.complete(request)[0], here.checkpoint)
             return self._estimates.wait_s(here)
 
         return route.decided(upstream=self._dispatch(account, request, local_wait_s))

@@ -200,9 +200,10 @@ class Watch:
     ) -> tuple[tuple[Job, ...], tuple[str, ...], tuple[JobEvent, ...]]:
         """On a thread: the waited jobs that have ended, those that do not exist, and the followed jobs' news."""
         known = self._service.have_ended(waited) if waited else {}
-        ended = self._service.get_many([job_id for job_id, over in known.items() if over])
+        over = [job_id for job_id, ended in known.items() if ended]
+        jobs = tuple(self._service.get_jobs(over).values()) if over else ()
         missing = tuple(job_id for job_id in waited if job_id not in known)
-        return tuple(job for job, *_ in ended.values()), missing, self._service.events_many(followed)
+        return jobs, missing, self._service.events_many(followed)
 
     def _raise_in_all(self, error: RetouchError) -> None:
         for waits in self._waits.values():

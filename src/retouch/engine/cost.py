@@ -1,15 +1,17 @@
 """How many device seconds an edit takes and how much memory it holds, predicted from its sizes and its settings.
 
-`Work` is what can be known before anything runs, `Cost` turns it into seconds, `CostLearner` fits a cost to what a
-device was measured at. The queue orders by these seconds, the worker leases by them, callers are told them. A
-prediction that is wrong delays edits and nothing else: no result depends on it. It knows no tensors and no database.
+`Work` is what can be known before anything runs, `Cost` turns it into seconds, `QueueCosts` predicts an edit by the
+costs of a queue's devices, `CostLearner` fits a cost to what a device was measured at. The queue orders by these
+seconds, the worker leases by them, callers are told them. A prediction that is wrong delays edits and nothing else: no
+result depends on it. It knows no tensors and no database.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, Literal, TypeAlias
@@ -18,6 +20,7 @@ import numpy as np
 
 from retouch.catalog import Checkpoint
 from retouch.edit import Acceleration, EditRequest, EditSpec
+from retouch.errors import InvalidRequest
 from retouch.sizes import resolve
 
 Stage: TypeAlias = Literal["prepare", "denoise", "decode"]
@@ -61,6 +64,12 @@ PULL = 0.001
 
 FAR = 0.2
 """Relative error from which a shape counts less and less (Huber)."""
+
+COSTS_FRESH_S = 2.0
+"""How long a process goes by what it has read of the devices' costs."""
+
+TOLERANCE = 0.9
+"""Share of the memory predicted from areas that an edit needs at the least, whatever its images' shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +211,61 @@ class Cost:
 def seconds_on(costs: Sequence[Cost], work: Work) -> float:
     """Of the whole image, on the average of several kinds of devices; by the prior when none was measured."""
     return sum(cost.seconds(work) for cost in costs) / len(costs) if costs else Cost().seconds(work)
+
+
+ReadCosts: TypeAlias = Callable[[str], Mapping[str, Mapping[str, Any]]]
+"""Of a queue, by device: what `Cost.to_json` gave when it was measured."""
+
+
+class QueueCosts:
+    """What edits of each queue take, as one process has lately read it. Safe from any thread.
+
+    read: asked when that is too old; what it raises is raised.
+    """
+
+    def __init__(self, read: ReadCosts) -> None:
+        self._read = read
+        self._known: dict[str, tuple[float, Mapping[str, Cost]]] = {}  # by queue, with the time they are fresh until
+
+    def of_queue(self, queue: str, read: ReadCosts | None = None) -> Mapping[str, Cost]:
+        """What is known of a queue, by device; at most COSTS_FRESH_S old. read: where it is to be read now."""
+        until, known = self._known.get(queue, (0.0, {}))
+        if time.monotonic() < until:
+            return known
+        known = {device: Cost.from_json(cost) for device, cost in (read or self._read)(queue).items()}
+        self._known[queue] = time.monotonic() + COSTS_FRESH_S, known
+        return known
+
+    def forget(self, queue: str) -> None:
+        """Read a queue anew, which has just been measured."""
+        self._known.pop(queue, None)
+
+    def predict(self, request: EditRequest, checkpoint: Checkpoint) -> tuple[float, float]:
+        """Device seconds, all images together, of an edit whose images have not been looked at, and of a typical."""
+        costs = tuple(self.of_queue(checkpoint.name).values())
+        seconds = request.num_images * seconds_on(costs, work_of(request, checkpoint))
+        return seconds, seconds_on(costs, typical_work(checkpoint))
+
+    def refuse_what_never_fits(self, request: EditRequest, checkpoint: Checkpoint) -> None:
+        """Raise InvalidRequest when no device of the queue has the memory, as far as its areas tell.
+
+        Shapes are not known yet, which is what TOLERANCE leaves room for; the engine refuses by the exact sizes.
+        """
+        work = work_of(request, checkpoint)
+        memories = [cost.memory for cost in self.of_queue(checkpoint.name).values()]
+        if not memories or any(memory is None or memory.budget_bytes is None for memory in memories):
+            return
+        needed, given = max(
+            ((memory.bytes_of(work, checkpoint), memory.budget_bytes or 0) for memory in memories if memory),
+            key=lambda each: each[1] - each[0],
+        )
+        if needed * TOLERANCE > given:
+            raise InvalidRequest(
+                f"An edit of {work.target * TOKEN**2 / 1e6:.1f} megapixels with {len(request.images)} input images "
+                f"needs {needed / 1e9:.2f} GB of device memory between its steps; the largest device here has "
+                f"{given / 1e9:.2f} GB for that. Ask for a smaller size or give fewer images.",
+                field="size",
+            )
 
 
 class CostLearner:
