@@ -13,9 +13,6 @@ import retouch
 PACKAGE = Path(retouch.__file__).parent
 VENDOR = re.compile(r"(?<![a-z])(fal|openai|runpod|lumenfall)(?![a-z])", re.IGNORECASE)
 
-PUBLIC_IDS = re.compile(r"catalog(/models)?\.py")
-"""The table of public model ids, which are the vendors' own words."""
-
 REGISTRIES = ("registry.py", "options.py")
 
 
@@ -39,7 +36,7 @@ def modules() -> Iterator[Path]:
     for path in sorted(PACKAGE.rglob("*.py")):
         place = path.relative_to(PACKAGE)
         in_own_folder = place.parts[0] in ("protocols", "upstreams") and len(place.parts) > 2
-        if not (in_own_folder or place.name in REGISTRIES or PUBLIC_IDS.fullmatch(place.as_posix())):
+        if not (in_own_folder or place.name in REGISTRIES):
             yield path
 
 

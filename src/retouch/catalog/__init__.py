@@ -1,4 +1,4 @@
-"""What callers may ask for (`models`), what can be loaded (`checkpoints`), and which serves which (`routing`).
+"""What callers may ask for (`models.toml`), what can be loaded (`checkpoints`), and which serves which (`routing`).
 
 Nothing here loads anything.
 """
@@ -13,8 +13,8 @@ from retouch.catalog.checkpoints import (
     checkpoint_named,
     checkpoints_named,
 )
-from retouch.catalog.models import MODELS, Checks, Limits, Model, Price, checks_of, model_named
-from retouch.catalog.routing import Catalog, Route
+from retouch.catalog.profiles import Limits
+from retouch.catalog.routing import MODELS, Catalog, Checks, Model, Price, Route, checks_of, model_named
 
 __all__ = [
     "CHECKPOINTS",

@@ -15,7 +15,6 @@ from importlib.resources import files
 from typing import Any, Literal, TypeAlias
 
 from retouch.catalog.checkpoints import K1, QWEN_SIZES
-from retouch.catalog.models import Limits
 from retouch.edit import OutputFormat
 from retouch.sizes import SizeProfile
 
@@ -27,6 +26,15 @@ DEFAULT_LIKE = "qwen-image-edit-plus"
 
 LOCAL = "local"
 """The name of this server's own queue among upstreams, and of its column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A number's range and the value an absent one takes."""
+
+    minimum: float
+    maximum: float
+    default: float
 
 
 class Behaviour(StrEnum):

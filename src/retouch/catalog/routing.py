@@ -1,16 +1,24 @@
-"""Which checkpoint serves a public model id here, and what a request to it comes to. It loads nothing."""
+"""What callers may ask for by a model id, which checkpoint serves it here, and what a request to it comes to.
+
+The public ids are data, in `models.toml`; a row is a `Model`, and a `Route` with the checkpoint behind it. It loads
+nothing and knows no weights.
+"""
 
 from __future__ import annotations
 
 import difflib
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from importlib.resources import files
+from typing import Any
 
 from retouch.catalog.checkpoints import HOSTED, Checkpoint, FastLora
-from retouch.catalog.models import LOCAL_PREFIX, MODELS, Limits, Model
-from retouch.catalog.profiles import LOCAL, ServedTarget, local_profile
-from retouch.edit import Acceleration, EditRequest, Notice, Usage, random_seed
+from retouch.catalog.profiles import LOCAL, Limits, ServedTarget, local_profile
+from retouch.edit import Acceleration, EditRequest, Notice, OutputFormat, Usage, random_seed
 from retouch.errors import (
+    ImageTooLarge,
     InvalidRequest,
     InvalidSetting,
     NotOneOf,
@@ -20,6 +28,114 @@ from retouch.errors import (
     UnknownModel,
     UnsupportedParameter,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an edit costs in whole millionths of a US dollar; a flat part per image and one per megapixel."""
+
+    per_image_microusd: int = 0
+    per_megapixel_microusd: int = 0
+
+    def of(self, images: int, pixels: int) -> int:
+        """Price of `images` images with `pixels` in all; a megapixel is 1,000,000 pixels, rounded half up."""
+        return self.per_image_microusd * images + (self.per_megapixel_microusd * pixels + 500_000) // 1_000_000
+
+    def dollars(self, images: int, pixels: int) -> float:
+        """The same in dollars to eight decimals, as vendors write it; differs from `of` by its rounding only."""
+        flat, by_area = 100 * self.per_image_microusd * images, (self.per_megapixel_microusd * pixels + 5_000) // 10_000
+        return (flat + by_area) / 100_000_000
+
+
+class Checks(StrEnum):
+    """What the safety checker looks at, and what a caller gets whose images are all flagged."""
+
+    OUTPUT = "output"  #: outputs only; a flagged one is delivered in black and marked, as fal's own toolkit does
+    INPUT_AND_OUTPUT = "input+output"  #: an error when an input or every output is flagged
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A public model id: what its callers may send; a row of `models.toml`.
+
+    steps, guidance: limits, or None where the public model has no such parameter.
+    advised_side: least side of an input image, in pixels, that the vendor takes; a smaller one is reported, as
+    nothing here needs more. max_side, max_image_bytes: of an input image and its file. promises_steps: callers
+    have read `steps.default` on the vendor's page, so another number of steps is reported. checkpoints: names of those
+    it means, the best first; where none of them is loaded, the first loaded one serves it. max_loras: 0
+    where the public model has no such parameter.
+    """
+
+    id: str
+    title: str
+    max_images: int
+    max_num_images: int
+    steps: Limits | None
+    guidance: Limits | None
+    price: Price
+    output_formats: tuple[OutputFormat, ...] = tuple(OutputFormat)
+    accelerations: tuple[Acceleration, ...] = tuple(Acceleration)
+    acceleration: Acceleration = Acceleration.REGULAR
+    negative_prompt: str = " "
+    max_prompt_characters: int = 32_000
+    max_negative_prompt_characters: int = 32_000
+    max_seed: int = 2**63 - 1
+    advised_side: int | None = None
+    max_side: int | None = None
+    max_image_bytes: int | None = None
+    aliases: tuple[str, ...] = ()
+    checks: Checks = Checks.INPUT_AND_OUTPUT
+    promises_steps: bool = False
+    checkpoints: tuple[str, ...] = ()
+    max_loras: int = 0
+
+    def check_image(self, width: int, height: int, size_bytes: int, *, field: str) -> tuple[Notice, ...]:
+        """Raise ImageTooLarge when an input image is more than this model takes; a notice when it is small."""
+        seen = f"The image in '{field}' has {width} × {height} pixels"
+        high, most = self.max_side, self.max_image_bytes
+        if high is not None and max(width, height) > high:
+            raise ImageTooLarge(
+                f"{seen}; each side must be at most {high}.", field=field, max_width=high, max_height=high
+            )
+        if most is not None and size_bytes > most:
+            raise ImageTooLarge(
+                f"The image in '{field}' has {size_bytes} bytes; at most {most} are allowed.",
+                field=field,
+                max_bytes=most,
+            )
+        if self.advised_side is not None and min(width, height) < self.advised_side:
+            detail = f"It has {width} × {height} pixels; {self.advised_side} or more a side are advised."
+            return (Notice(field, "converted", detail),)
+        return ()
+
+
+def _model(row: Mapping[str, Any]) -> Model:
+    """A mistake in the table is ours and raises."""
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    values |= {name: Limits(*row[name]) if name in row else None for name in ("steps", "guidance")}
+    values["output_formats"] = tuple(map(OutputFormat, row.get("output_formats", OutputFormat)))
+    values["checks"] = Checks(row.get("checks", Checks.INPUT_AND_OUTPUT))
+    return Model(**values | {"price": Price(**row["price"])})
+
+
+MODELS: tuple[Model, ...] = tuple(
+    map(_model, tomllib.loads(files(__package__).joinpath("models.toml").read_text(encoding="utf-8"))["models"])
+)
+
+LOCAL_PREFIX = "local/"
+"""Before an id: this server's own workers only, where edits may also go to hosted providers."""
+
+
+def model_named(model_id: str) -> Model | None:
+    """The row of a public id or of another name for it, whether or not anything serves it."""
+    plain = model_id.removeprefix(LOCAL_PREFIX)
+    return next((model for model in MODELS if plain == model.id or plain in model.aliases), None)
+
+
+def checks_of(model_id: str) -> Checks:
+    """What is checked for a public id; for one without a row, such as the command line's, everything."""
+    model = model_named(model_id)
+    return Checks.INPUT_AND_OUTPUT if model is None else model.checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +263,13 @@ class Route:
             if request.steps not in (None, fast.steps):
                 yield Notice("steps", "converted", f"The few-step LoRA of 'high' runs {ran}, not {request.steps}.")
         elif request.acceleration not in (None, self._acceleration(request)):
-            yield Notice("acceleration", "converted", self._no_faster_way(request))
+            detail = "There is no faster way here yet: the exact one, 'none', was used."
+            if self.checkpoint.faster_steps is not None:
+                detail = f"It means fewer steps here, and 'steps' was given: exactly {request.steps} ran."
+            yield Notice("acceleration", "converted", detail)
         elif request.acceleration is Acceleration.HIGH and self.checkpoint.block_cache:
             detail = "No few-step LoRA is loaded here, so 'high' reuses blocks over steps, more boldly than 'regular'."
             yield Notice("acceleration", "converted", detail)
-
-    def _no_faster_way(self, request: EditRequest) -> str:
-        if self.checkpoint.faster_steps is not None:
-            return f"It means fewer steps here, and 'steps' was given: exactly {request.steps} ran."
-        return "There is no faster way here yet: the exact one, 'none', was used."
 
     def _check_limits(self, request: EditRequest, image_count: int) -> None:
         model = self.model
@@ -176,17 +290,14 @@ class Route:
             raise NotOneOf("output_format", request.output_format.value, tuple(f.value for f in model.output_formats))
         if request.acceleration is not None and request.acceleration not in model.accelerations:
             raise NotOneOf("acceleration", request.acceleration.value, tuple(a.value for a in model.accelerations))
-        self._check_loras(len(request.loras))
-
-    def _check_loras(self, count: int) -> None:
-        most = self.model.max_loras
-        if count and not most:
-            raise UnsupportedParameter(f"The model '{self.model.id}' takes no LoRAs.", field="loras")
-        if count > most:
+        loras, most = len(request.loras), model.max_loras
+        if loras and not most:
+            raise UnsupportedParameter(f"The model '{model.id}' takes no LoRAs.", field="loras")
+        if loras > most:
             raise InvalidRequest(
-                f"The model '{self.model.id}' takes at most {most} LoRAs, not {count}.", field="loras", max_length=most
+                f"The model '{model.id}' takes at most {most} LoRAs, not {loras}.", field="loras", max_length=most
             )
-        if count and not self.hosted and not self.checkpoint.takes_loras:
+        if loras and not self.hosted and not self.checkpoint.takes_loras:
             raise UnsupportedParameter(f"'{self.checkpoint.name}' takes no LoRAs here.", field="loras")
 
     def price_microusd(self, usage: Usage) -> int:
@@ -236,7 +347,12 @@ class Catalog:
         catalog = cls(routes, others)
         for checkpoint in checkpoints:
             if checkpoint.name not in catalog.queues:
-                raise InvalidSetting(_leads_nowhere(checkpoint, checkpoints[0]))
+                wanted = dict.fromkeys(name for model in MODELS for name in model.checkpoints)
+                raise InvalidSetting(
+                    f"No model id would lead to '{checkpoint.name}': the first checkpoint, '{checkpoints[0].name}', "
+                    f"serves every id without one of its own. Name '{checkpoint.name}' first, or give its folder the "
+                    f"name of one of {', '.join(wanted)}."
+                )
         return catalog
 
     def lead(
@@ -269,14 +385,12 @@ class Catalog:
         """
         plain = model_id.removeprefix(LOCAL_PREFIX)
         if plain != model_id and queue is None and self._leads is not None:
-            return self._only_here(self._route(plain))
+            here = self._route(plain)
+            if here.checkpoint is HOSTED:
+                raise UnknownModel(f"The model '{here.model.id}' is not made here.", field="model")
+            return Route(replace(here.model, id=f"{LOCAL_PREFIX}{here.model.id}", aliases=()), here.checkpoint)
         route = self._led(self._route(plain))
         return route.decided(upstream=True) if queue == HOSTED.name else route
-
-    def _only_here(self, route: Route) -> Route:
-        if route.checkpoint is HOSTED:
-            raise UnknownModel(f"The model '{route.model.id}' is not made here.", field="model")
-        return Route(replace(route.model, id=f"{LOCAL_PREFIX}{route.model.id}", aliases=()), route.checkpoint)
 
     def _led(self, route: Route) -> Route:
         if self._leads is None or route.checkpoint is HOSTED:
@@ -285,9 +399,6 @@ class Catalog:
         if here:
             return replace(route, hosted=upstream)
         return Route(route.model, HOSTED)  # also where no route is for it, which the dispatch says
-
-    def _is_led(self, model_id: str) -> bool:
-        return self._leads is None or any(self._leads(model_id))
 
     def _route(self, model_id: str) -> Route:
         route = self._routes.get(model_id) or self._named.get(model_id) or self._forced.get(model_id)
@@ -302,8 +413,8 @@ class Catalog:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        every = (*self._routes.values(), *self._named.values())
-        return tuple(self._led(route) for route in every if self._is_led(route.model.id))
+        every, leads = (*self._routes.values(), *self._named.values()), self._leads
+        return tuple(self._led(route) for route in every if leads is None or any(leads(route.model.id)))
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -311,11 +422,3 @@ class Catalog:
         led = [*self.routes, *(self._led(route) for route in self._forced.values())]
         hosted = [HOSTED.name] if any(route.hosted for route in led) else []
         return tuple(dict.fromkeys([*(route.queue for route in led), *hosted]))
-
-
-def _leads_nowhere(checkpoint: Checkpoint, first: Checkpoint) -> str:
-    names = dict.fromkeys(name for model in MODELS for name in model.checkpoints)
-    return (
-        f"No model id would lead to '{checkpoint.name}': the first checkpoint, '{first.name}', serves every id without "
-        f"one of its own. Name '{checkpoint.name}' first, or give its folder the name of one of {', '.join(names)}."
-    )

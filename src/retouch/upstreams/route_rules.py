@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from retouch.catalog.models import MODELS, Model
 from retouch.catalog.normaliser import Normaliser
 from retouch.catalog.profiles import LOCAL, hosted
+from retouch.catalog.routing import MODELS, Model
 from retouch.upstreams.routes import Conditions, RouteRule, Target
 from retouch.upstreams.toml_table import Problems, Table, near
 from retouch.upstreams.upstream_settings import ServedModel, UpstreamSettings

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from retouch.catalog.models import MODELS, Model, model_named
 from retouch.catalog.normaliser import Normaliser
 from retouch.catalog.profiles import LOCAL, Kind, ServedTarget, Sheet, hosted, local_profile, sheet_of_dollars
-from retouch.catalog.routing import Catalog
+from retouch.catalog.routing import MODELS, Catalog, Model, model_named
 from retouch.errors import InvalidSetting
 from retouch.upstreams.key_source import FORMS, KeySource, read_key
 from retouch.upstreams.route_rules import RuleReader, public_ids, public_model, target_of

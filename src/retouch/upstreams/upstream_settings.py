@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from retouch.catalog.models import model_named
 from retouch.catalog.profiles import Kind, Profile, Sheet, hosted
+from retouch.catalog.routing import model_named
 from retouch.upstreams.key_source import KeySource
 
 IMAGE_MODES: Final = ("auto", "link", "upload", "inline")

@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from retouch.catalog.models import MODELS
 from retouch.catalog.profiles import Behaviour, Profile, SizeWay, hosted, local_profile
+from retouch.catalog.routing import MODELS
 from retouch.edit import Delivery, EditRequest
 
 PROFILES = tuple(hosted().profiles.values())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retouch.catalog.models import MODELS
+from retouch.catalog.routing import MODELS
 from retouch.cli.main import run
 
 Retouch = Callable[..., tuple[int, str, str]]

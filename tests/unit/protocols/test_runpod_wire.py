@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retouch import errors
-from retouch.catalog.models import Price
+from retouch.catalog.routing import Price
 from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, Notice, OutputFormat, OutputImage, Usage
 from retouch.errors import Failure, InvalidRequest, RetouchError, UnknownJob, UnknownModel
 from retouch.jobs.job import PRIORITY_NORMAL, Job, JobState, QueueLoad

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retouch.catalog import Catalog, checkpoint_named
-from retouch.catalog.models import MODELS, model_named
 from retouch.catalog.normaliser import Normaliser
 from retouch.catalog.profiles import Sheet
+from retouch.catalog.routing import MODELS, model_named
 from retouch.edit import EditRequest, ImageInput
 from retouch.errors import InvalidSetting, UnknownModel
 from retouch.protocols.openai.dump import dump_targets

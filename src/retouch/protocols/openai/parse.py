@@ -18,7 +18,7 @@ import orjson
 
 from retouch import sizes
 from retouch.catalog import Catalog, Route
-from retouch.catalog.models import LOCAL_PREFIX
+from retouch.catalog.routing import LOCAL_PREFIX
 from retouch.edit import Acceleration, Delivery, EditRequest, Lora, Notice, OutputFormat, SizeRequest
 from retouch.errors import (
     InvalidRequest,
