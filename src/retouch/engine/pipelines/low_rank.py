@@ -1,7 +1,7 @@
 """Linear layers with something of low rank added, in a copy of the network that shares every weight with it.
 
 A network with LoRAs is another object beside the one without: the plain one computes what it always did,
-so that edits with and without LoRAs may take turns. Reads no file (`lora_file.py`) and keeps nothing (`loras.py`).
+so that edits with and without LoRAs may take turns. Reads no file and keeps nothing (`loras.py`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from retouch.edit import Acceleration, EditSpec, LoraFile
 from retouch.engine.engine import Engine
 from retouch.engine.pipelines import folders, load_pipeline, loading
 from retouch.engine.pipelines.denoising import FastNetwork
-from retouch.engine.pipelines.lora_file import PEFT_CONFIG
+from retouch.engine.pipelines.loras import PEFT_CONFIG
 from retouch.engine.pipelines.low_rank import LoraLinear
 from retouch.engine.pipelines.memory_plan import Plan
 from retouch.engine.pipelines.qwen_image_edit import PLUS, QwenImageEdit
