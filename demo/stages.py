@@ -26,7 +26,7 @@ from demo.states import EDIT_STATES
 from demo.text_encoder import SentenceBatches, hidden_states, new_text_encoder, prototype_loss
 from demo.vae import Codec, folded_decoder
 from demo.wiring import CHANNELS
-from retouch.engine.pipelines.text_encoding import PREFIX
+from retouch.engine.pipelines.text_encoder import PREFIX
 
 HELD_OUT = 64  # the last images of each bank are never trained on
 DECODER_BATCH, DECODER_PX = 32, 64

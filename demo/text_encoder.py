@@ -24,7 +24,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from demo import held_out
 from demo.instructions import SentenceSampler
 from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
-from retouch.engine.pipelines.text_encoding import PREFIX, SUFFIX
+from retouch.engine.pipelines.text_encoder import PREFIX, SUFFIX
 
 WIDTH = 128
 LAYERS = 3

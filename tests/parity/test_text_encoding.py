@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
-from retouch.engine.pipelines.text_encoding import IMAGE_TOKENS, PREFIX, SUFFIX, TextEncoder
+from retouch.engine.pipelines.text_encoder import IMAGE_TOKENS, PREFIX, SUFFIX, TextEncoder
 from retouch.errors import InvalidRequest, TooLong
 from tests import tiny_checkpoints
 from tests.tiny_checkpoints import picture, shared

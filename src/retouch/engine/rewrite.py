@@ -1,7 +1,7 @@
 """Prompt expansion without a model: what a rewriter is asked, and which of its answers may be used.
 
 An answer that breaks a rule is dropped and the caller's own words are used; it is never repaired by cutting. Who
-answers is not known here: the loaded checkpoint (`engine/pipelines/speaking.py`) or a chat server (`worker/chat.py`).
+answers is not known here: the checkpoint (`engine/pipelines/text_encoder.py`) or a chat server (`worker/chat.py`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from demo.states import TAIL, slots  # noqa: E402
 from demo.text_encoder import IMAGE, PREFIX_TOKENS, SentenceBatches, hidden_states  # noqa: E402
-from retouch.engine.pipelines.text_encoding import PREFIX, SUFFIX  # noqa: E402
+from retouch.engine.pipelines.text_encoder import PREFIX, SUFFIX  # noqa: E402
 
 FOLDER = Path(str(files("retouch") / "demo_model"))
 

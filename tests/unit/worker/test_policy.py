@@ -13,7 +13,7 @@ from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Speaks
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.null import NullPipeline
-from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
+from retouch.engine.pipelines.text_encoder import LanguageHeads, Speaker
 from retouch.engine.prompt_safety import PromptChecker, ResidentClassifier
 from retouch.engine.rewrite import RULES, PromptExpander
 from retouch.errors import InvalidRequest, Unavailable

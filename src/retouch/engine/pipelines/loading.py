@@ -49,8 +49,7 @@ from retouch.engine.pipelines.precision import STORAGE, compress, read_gguf
 from retouch.engine.pipelines.previews import load_preview
 from retouch.engine.pipelines.qwen_image_21 import OpaqueVae, PromptEncoder, QwenImage21
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS, QwenImageEdit, Rules
-from retouch.engine.pipelines.speaking import LanguageHeads, language_heads
-from retouch.engine.pipelines.text_encoding import TextEncoder
+from retouch.engine.pipelines.text_encoder import LanguageHeads, TextEncoder, language_heads
 from retouch.engine.pipelines.vae import FoldedVae, StockVae
 from retouch.engine.sampler import NoiseSchedule
 from retouch.errors import UnknownModel, UnsupportedParameter

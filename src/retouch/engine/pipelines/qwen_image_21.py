@@ -29,7 +29,7 @@ from retouch.engine.pipelines.device import budget_bytes, check_finite, device_n
 from retouch.engine.pipelines.modulation import timestep_at
 from retouch.engine.pipelines.offload import DeviceWeights
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
-from retouch.engine.pipelines.text_encoding import TextEncoder
+from retouch.engine.pipelines.text_encoder import IMAGE_TOKENS, TextEncoder
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step
 from retouch.images import Pixels
 
@@ -41,8 +41,6 @@ SLOT_TOKENS = 4
 
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
 """The template the weights were trained with. Its states are dropped."""
-
-IMAGE_TOKENS = "<|vision_start|><|image_pad|><|vision_end|>"
 
 REFERENCE_CACHE_BYTES = 64 * 2**20
 

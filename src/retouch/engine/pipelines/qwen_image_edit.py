@@ -26,8 +26,7 @@ from retouch.engine.pipelines.device import budget_bytes, check_finite, device_n
 from retouch.engine.pipelines.loras import Loaded, Loras
 from retouch.engine.pipelines.offload import DeviceWeights
 from retouch.engine.pipelines.previews import PreviewMap, fit_preview
-from retouch.engine.pipelines.speaking import LanguageHeads, Speaker
-from retouch.engine.pipelines.text_encoding import SUFFIX_TOKENS, TextEncoder
+from retouch.engine.pipelines.text_encoder import SUFFIX_TOKENS, LanguageHeads, Speaker, TextEncoder
 from retouch.engine.pipelines.vae import CELL, ImageCodec
 from retouch.engine.sampler import NoiseSchedule, clean_estimate, euler_step, step_length
 from retouch.errors import TooManyImages

@@ -14,8 +14,7 @@ from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 from retouch.engine import rewrite
-from retouch.engine.pipelines.speaking import MAX_TOKENS, LanguageHeads, Speaker
-from retouch.engine.pipelines.text_encoding import TextEncoder
+from retouch.engine.pipelines.text_encoder import MAX_TOKENS, LanguageHeads, Speaker, TextEncoder
 from retouch.errors import InvalidRequest, TooLong, Unavailable
 from retouch.images import Pixels
 from tests import tiny_checkpoints
