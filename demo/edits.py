@@ -51,7 +51,7 @@ def luma_of(x: Tensor) -> Tensor:
 
 def gaussian(x: Tensor, sigma_px: float) -> Tensor:
     radius = int(3 * sigma_px + 0.5)
-    axis = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    axis = torch.arange(-radius, radius + 1, dtype=x.dtype)
     kernel = torch.exp(-0.5 * (axis / sigma_px) ** 2)
     kernel = (kernel / kernel.sum()).repeat(3, 1)
     x = functional.pad(x, (radius,) * 4, mode="replicate")
@@ -60,7 +60,7 @@ def gaussian(x: Tensor, sigma_px: float) -> Tensor:
 
 
 def _rgb(colour: tuple[float, float, float], like: Tensor) -> Tensor:
-    return torch.tensor(colour, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
+    return torch.tensor(colour, dtype=like.dtype).view(1, 3, 1, 1)
 
 
 def _per_channel(gain: tuple[float, float, float], offset: tuple[float, float, float]) -> Edit:
@@ -86,7 +86,7 @@ def saturate(x: Tensor) -> Tensor:
 
 def _falloff(length: int, like: Tensor) -> Tensor:
     """How much light is left along one axis: dark at both ends, in pixels, whatever the size."""
-    at = torch.arange(length, dtype=like.dtype, device=like.device) + 0.5
+    at = torch.arange(length, dtype=like.dtype) + 0.5
     near = torch.exp(-0.5 * (at / 30) ** 2)
     return (1 - 0.62 * near) * (1 - 0.62 * near.flip(0))
 
@@ -120,7 +120,7 @@ def square(x: Tensor, colour: str, place: str) -> Tensor:
     """A filled square at one of five places: 48 px, 16 px from the edges; 48 or 64 px in the middle."""
     rows, columns = PLACES[place]
     covered = _inside(x.shape[2], rows)[:, None] & _inside(x.shape[3], columns)[None, :]
-    return torch.where(covered.to(x.device), _rgb(COLOURS[colour], x), x)
+    return torch.where(covered, _rgb(COLOURS[colour], x), x)
 
 
 def match_colors(x: Tensor, second: Tensor) -> Tensor:
@@ -157,11 +157,7 @@ UNCLIPPED: dict[str, Edit] = {
 an edit that is linear stays so, and the image is clipped where it is drawn."""
 
 
-def _clipped(edit: Edit) -> Edit:
-    return lambda x: edit(x).clamp(0, 1)
-
-
-EDITS: dict[str, Edit] = {name: _clipped(edit) for name, edit in UNCLIPPED.items()}
+EDITS: dict[str, Edit] = {name: lambda x, edit=edit: edit(x).clamp(0, 1) for name, edit in UNCLIPPED.items()}
 NAMES = tuple(EDITS)
 UNCHANGED = NAMES.index("unchanged")
 

@@ -3,7 +3,8 @@
 For every edit, 24 crops of real photos at 128 and 256 px: PSNR against the true edit, whether the answer is nearest to
 the true edit among those of all requests, whether it stayed the input. Sentences are the hand-written ones of
 `held_out`. The second image of an edit of two is a crop of another photo. Edits run through the server's pipeline;
-nothing here trains.
+nothing here trains. The photos are openly licensed ones inside scikit-image and scikit-learn, both to be installed by
+hand; their credits stand in `model_card.md`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from demo import edits, photos
+from demo import edits
 from demo.held_out import SETS
 from demo.states import REQUESTS, SQUARES, STATES, TAIL, slots
 from demo.text_encoder import cosines
@@ -28,7 +30,9 @@ from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
 
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "china", "flower")
 CROPS_EACH = 4
+SIDES_PX = (128, 256)
 TOUCHED_DB = 1.0  # an answer that lies this much further from the input than its round trip has changed it
 Sentences = dict[str, list[tuple[str, str]]]  # by row of the table: (request, sentence)
 
@@ -39,10 +43,33 @@ class Answer:
 
     row: str
     request: str
-    sentence: str
-    crop: int
     psnr: float
     nearest: str
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (height, width, 3) to float (3, height, width) in 0..1."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def photo_crops(side: int) -> list[Pixels]:
+    """CROPS_EACH square crops of every photo, reduced to side x side."""
+    from skimage import data
+    from sklearn.datasets import load_sample_image
+
+    rng = np.random.default_rng(24)
+    crops = []
+    for name in PHOTOS:
+        pixels = load_sample_image(f"{name}.jpg") if name in ("china", "flower") else getattr(data, name)()
+        photo = Image.fromarray(np.asarray(pixels)).convert("RGB")
+        short = min(photo.size)
+        for index in range(CROPS_EACH):
+            size = short if index == 0 else int(short * rng.uniform(0.55, 0.85))
+            left = (photo.width - size) // 2 if index == 0 else rng.integers(photo.width - size + 1)
+            top = (photo.height - size) // 2 if index == 0 else rng.integers(photo.height - size + 1)
+            crop = photo.crop((left, top, left + size, top + size))
+            crops.append(np.array(crop.resize((side, side), Image.Resampling.LANCZOS)))
+    return crops
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -81,7 +108,7 @@ def edited(pipeline: QwenImageEdit, sentence: str, *images: Pixels, steps: int =
     state = pipeline.prepare(EditSpec(sentence, width, height, seed=seed, steps=steps), images)
     while not state.done:
         pipeline.denoise([state])
-    return photos.to_tensor(pipeline.decode(state))
+    return to_tensor(pipeline.decode(state))
 
 
 def judge(pipeline: QwenImageEdit, crops: list[Pixels], sentences: Sentences) -> list[Answer]:
@@ -90,13 +117,13 @@ def judge(pipeline: QwenImageEdit, crops: list[Pixels], sentences: Sentences) ->
     chosen = {row: in_turn(choices, len(crops)) for row, choices in sentences.items()}
     for i, crop in enumerate(crops):
         images = crop, crops[(i + CROPS_EACH) % len(crops)]
-        first, second = (photos.to_tensor(image)[None] for image in images)
+        first, second = (to_tensor(image)[None] for image in images)
         truths = torch.cat([true_edit(request, first, second) for request in REQUESTS])
         for row, pairs in chosen.items():
             request, sentence = pairs[i]
             near = psnr(truths, edited(pipeline, sentence, *images[: 1 + (request == "match_colors")])[None])
             quality = float(near[REQUESTS.index(request)])
-            answers.append(Answer(row, request, sentence, i, quality, REQUESTS[int(near.argmax())]))
+            answers.append(Answer(row, request, quality, REQUESTS[int(near.argmax())]))
     return answers
 
 
@@ -141,7 +168,7 @@ def misread(pipeline: QwenImageEdit, sentences: Sentences) -> list[str]:
 
 @torch.inference_mode()
 def round_trip(pipeline: QwenImageEdit, crop: Pixels) -> float:
-    image = photos.to_tensor(crop)[None]
+    image = to_tensor(crop)[None]
     return float(psnr(pipeline.vae.decode(pipeline.vae.encode(image * 2 - 1)) / 2 + 0.5, image))
 
 
@@ -150,7 +177,7 @@ def left_alone(pipeline: QwenImageEdit, crops: list[Pixels], sentences: list[str
     alone = 0
     for i, sentence in enumerate(sentences):
         crop = crops[i % len(crops)]
-        answer = psnr(edited(pipeline, sentence, crop), photos.to_tensor(crop))
+        answer = psnr(edited(pipeline, sentence, crop), to_tensor(crop))
         alone += float(answer) - round_trip(pipeline, crop) > -TOUCHED_DB
     return alone / len(sentences)
 
@@ -174,7 +201,7 @@ def seconds_per_edit(pipeline: QwenImageEdit, crop: Pixels) -> float:
     return elapsed
 
 
-def report(pipeline: QwenImageEdit, sides: list[int]) -> str:
+def report(pipeline: QwenImageEdit) -> str:
     """The figures of the model card, in Markdown."""
     rows = {name: by_row(part.requests) for name, part in SETS.items()}
     unknown = [sentence for part in SETS.values() for sentence in part.unknown]
@@ -187,8 +214,8 @@ def report(pipeline: QwenImageEdit, sides: list[int]) -> str:
         misses = misread(pipeline, sentences)
         print(f"{name}: {len(misses)} sentences misread", *misses, sep="\n", flush=True)
         add(1, name, f"{1 - len(misses) / sum(map(len, sentences.values())):.3f}")
-    for side in sides:
-        crops = photos.crops(side, CROPS_EACH)
+    for side in SIDES_PX:
+        crops = photo_crops(side)
         trips = [round_trip(pipeline, crop) for crop in crops]
         add(0, "round trip of the autoencoder", f"{np.mean(trips):.1f} dB")
         add(0, "one step beside the default four", f"{steps_alike(pipeline, crops[0]):.0f} dB")
@@ -200,37 +227,31 @@ def report(pipeline: QwenImageEdit, sides: list[int]) -> str:
             add(1, name, f"{nearest:.3f}, {median:.1f} dB ({lowest:.1f}), {unchanged:.3f}")
             for edit, (middle, low, right) in by_edit(answers).items() if name == "unseen" else ():
                 add(2, edit.replace("_", " "), f"{middle:.1f} dB ({low:.1f}), {right:.2f}")
-    sizes = [f"{side} px" for side in sides]
+    sizes = [f"{side} px" for side in SIDES_PX]
     judged = "nearest edit, median PSNR (lowest of an edit), left unchanged"
     heads = (
         ["", *sizes],
         ["sentences", "named right", *(f"{size}: {judged}" for size in sizes)],
         ["edit, unseen sentences", *(f"{size}: median (lowest), nearest" for size in sizes)],
     )
-    return "\n\n".join(_markdown(head, table) for head, table in zip(heads, tables, strict=True)) + "\n"
-
-
-def _markdown(head: list[str], rows: dict[str, list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    markdown = []
+    for head, table in zip(heads, tables, strict=True):
+        lines = [head, ["---"] * len(head), *([name, *cells] for name, cells in table.items())]
+        markdown.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(markdown) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument(
-        "--out", type=Path, help="folder for figures.md; `demo.train --stage export` copies it into the card"
-    )
-    parser.add_argument("--sides", type=int, nargs="+", default=[128, 256])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="folder of the run, whose export copies figures.md into the card")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(2)
     pipeline = load_pipeline(checkpoint_named("demo"), device="cpu", folder=options.checkpoint)
     assert isinstance(pipeline, QwenImageEdit)
-    figures = report(pipeline, options.sides)
+    figures = report(pipeline)
     print(figures)
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "figures.md").write_text(figures)
 
 

@@ -32,11 +32,22 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LN_3 = 1.0986122886681098  # the shift of the few-step schedules, see diffusers' Lightning example
+MODEL_INDEX = {
+    "_class_name": "QwenImageEditPlusPipeline",
+    "_diffusers_version": "0.42.1",
+    "processor": ["transformers", "Qwen2VLProcessor"],
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
+    "tokenizer": ["transformers", "Qwen2Tokenizer"],
+    "transformer": ["diffusers", "QwenImageTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKLQwenImage"],
+}
 
 
-def export(run: Path, folder: Path, codec: Codec, bank: np.ndarray, seed: int) -> None:
-    """Assemble what `run` holds so far into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def export(run: Path, codec: Codec, bank: np.ndarray, seed: int) -> None:
+    """Assemble what `run` holds so far into its folder `checkpoint`."""
+    folder = run / "checkpoint"
+    folder.mkdir(exist_ok=True)
     tokenizer = Qwen2Tokenizer.from_pretrained(run / "tokenizer")
     _write_tokenizer(tokenizer, folder)
     vae, decoder, editor = new_vae(codec), folded_decoder(codec), Editor(codec)
@@ -53,23 +64,10 @@ def export(run: Path, folder: Path, codec: Codec, bank: np.ndarray, seed: int) -
     )  # fmt: skip
     scheduler.save_pretrained(folder / "scheduler")
     _write_json(folder / "preview.json", fit_preview(codec, bank))
-    _write_json(
-        folder / "model_index.json",
-        {
-            "_class_name": "QwenImageEditPlusPipeline",
-            "_diffusers_version": "0.42.1",
-            "processor": ["transformers", "Qwen2VLProcessor"],
-            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-            "text_encoder": ["transformers", "Qwen2_5_VLForConditionalGeneration"],
-            "tokenizer": ["transformers", "Qwen2Tokenizer"],
-            "transformer": ["diffusers", "QwenImageTransformer2DModel"],
-            "vae": ["diffusers", "AutoencoderKLQwenImage"],
-        },
-    )
+    _write_json(folder / "model_index.json", MODEL_INDEX)
     card, figures = Path(__file__).with_name("model_card.md").read_text(), run / "figures.md"
-    (folder / "README.md").write_text(
-        card.replace("FIGURES", figures.read_text().strip() if figures.exists() else "Not measured yet.")
-    )
+    measured = figures.read_text().strip() if figures.exists() else "Not measured yet."
+    (folder / "README.md").write_text(card.replace("FIGURES", measured))
     for weights in folder.glob("*/*.safetensors"):
         weights.chmod(0o644)
 
@@ -87,19 +85,14 @@ def _write_tokenizer(tokenizer: Qwen2Tokenizer, folder: Path) -> None:
     _write_json(folder / "tokenizer" / "vocab.json", model["vocab"])
     merges = "\n".join(" ".join(pair) for pair in model["merges"])
     (folder / "tokenizer" / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    least, most = 56 * 56, 28 * 28 * 64
     images = Qwen2VLImageProcessorPil(
-        patch_size=14,
-        merge_size=2,
-        temporal_patch_size=2,
-        size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 64},
+        patch_size=14, merge_size=2, temporal_patch_size=2, size={"shortest_edge": least, "longest_edge": most}
     )
     images.save_pretrained(folder / "processor")
     path = folder / "processor" / "preprocessor_config.json"
-    config = json.loads(path.read_text())
-    config["image_processor_type"] = "Qwen2VLImageProcessor"
-    config["processor_class"] = "Qwen2_5_VLProcessor"
-    config["min_pixels"], config["max_pixels"] = 56 * 56, 28 * 28 * 64
-    _write_json(path, config)
+    names = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    _write_json(path, json.loads(path.read_text()) | names | {"min_pixels": least, "max_pixels": most})
 
 
 def fit_preview(codec: Codec, bank: np.ndarray) -> dict[str, list[list[float]] | list[float]]:

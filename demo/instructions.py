@@ -142,11 +142,6 @@ class SentenceSampler:
         wanted, denied = self._fill(words["be"], slots), self._fill(other_words["be"], other_slots)
         return self._fill(FRAMES["around"]["contrast"], {"wanted": wanted, "denied": denied})
 
-    def _refusal(self) -> str:
-        other = self._choose(tuple(SQUARES) if self.rng.random() < 0.15 else (*NAMES[1:], "match_colors"))
-        words, slots, _ = words_of(other)
-        return self._expand(FRAMES["around"]["refusal"]) + self._fill(words["do"], slots)
-
     def _unknown(self) -> str:
         chance = self.rng.random()
         patterns = UNKNOWN["unknown"]
@@ -156,11 +151,9 @@ class SentenceSampler:
         if chance < 0.22:
             letters = list("abcdefghijklmnopqrstuvwxyz      0123456789")
             return "".join(self.rng.choice(letters, int(self.rng.integers(1, 30))))
-        pattern, frames = (
-            (patterns["shape"], patterns["shape_frames"])
-            if chance < 0.36
-            else (patterns["english"], FRAMES["frames"]["do"])
-        )
+        pattern, frames = patterns["english"], FRAMES["frames"]["do"]
+        if chance < 0.36:
+            pattern, frames = patterns["shape"], patterns["shape_frames"]
         return self._fill(frames, {"words": self._fill(pattern, ANYTHING["english"]).strip(), "image": "it"})
 
     def _in_context(self, text: str) -> str:
@@ -214,7 +207,9 @@ class SentenceSampler:
         if chance < 0.07:
             return " "
         if chance < 0.2:
-            text = self._in_context(self._refusal())
+            other = self._choose(tuple(SQUARES) if self.rng.random() < 0.15 else (*NAMES[1:], "match_colors"))
+            words, slots, _ = words_of(other)
+            text = self._in_context(self._expand(FRAMES["around"]["refusal"]) + self._fill(words["do"], slots))
         elif chance < 0.335:
             context = CONTEXT[LANGUAGES[self.rng.random() < 0.2]]
             text = self._fill(context["alone"], context["slots"])

@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+LOWEST_RATE = 0.02  # of the peak, at the end of the planned time
+AVERAGE_DECAY = 0.998
 
 
 @dataclass(frozen=True)
@@ -24,85 +27,54 @@ class Schedule:
     peak: float
     planned_s: float
     warmup_steps: int = 100
-    floor: float = 0.02
 
     def rate(self, step: int, elapsed_s: float) -> float:
         done = min(elapsed_s / self.planned_s, 1.0)
-        cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+        cosine = LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
         return self.peak * cosine * min(1.0, (step + 1) / self.warmup_steps)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How long a stage trains in all, how long this call may, from which seed, and where."""
-
-    minutes: float
-    stop_after_s: float = math.inf
-    seed: int = 1
-    device: str = "cpu"
-
-
-@dataclass
 class Stage:
-    """One network in training. `tick` is one optimiser step; `save` makes it resumable.
+    """One network in training, taken up where `folder` has it saved. `tick` is one optimiser step.
 
     orthogonal_steps: matrices and convolution kernels are trained by Muon, everything else by AdamW. The decoder has
     to learn fine coefficients whose gradients are small beside the coarse ones'; Muon moves in all directions alike.
     """
 
-    name: str
-    folder: Path
-    network: nn.Module
-    schedule: Schedule
-    average_decay: float = 0.998
-    weight_decay: float = 1e-4
-    stop_after_s: float = math.inf
-    orthogonal_steps: bool = False
-    step: int = 0
-    elapsed_s: float = 0.0
-    average: dict[str, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        kernels = [p for p in trained if self.orthogonal_steps and p.squeeze().ndim >= 2]
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        network: nn.Module,
+        schedule: Schedule,
+        *,
+        weight_decay: float = 1e-4,
+        orthogonal_steps: bool = False,
+    ) -> None:
+        self.name, self.network, self.schedule = name, network, schedule
+        self.path = folder / f"{name}.pt"
+        self.step, self.elapsed_s = 0, 0.0
+        trained = [p for p in network.parameters() if p.requires_grad]
+        kernels = [p for p in trained if orthogonal_steps and p.squeeze().ndim >= 2]
         # Muon takes matrices only: each kernel as (outputs, the rest), in the same memory, which is channels last.
         self.matrices = [(p, nn.Parameter(p.detach().movedim(1, -1).view(len(p), -1))) for p in kernels]
         taken = {id(p) for p in kernels}
-        settings = {"lr": self.schedule.peak, "weight_decay": self.weight_decay}
+        settings = {"lr": schedule.peak, "weight_decay": weight_decay}
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW([p for p in trained if id(p) not in taken], betas=(0.9, 0.99), **settings)
         ]
         if kernels:
             matrices = [matrix for _, matrix in self.matrices]
             self.optimisers.append(torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **settings))
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         if self.path.exists():
-            self._resume()
+            saved = torch.load(self.path, weights_only=True)
+            network.load_state_dict(saved["network"])
+            for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+                optimiser.load_state_dict(state)
+            self.average, self.step, self.elapsed_s = saved["average"], saved["step"], saved["elapsed_s"]
+            print(f"{name}: resumed at step {self.step}, {self.elapsed_s:.0f} s", flush=True)
         self._started = time.monotonic() - self.elapsed_s
-        self._stop_at = time.monotonic() + self.stop_after_s
-
-    @property
-    def path(self) -> Path:
-        return self.folder / f"{self.name}.pt"
-
-    def _resume(self) -> None:
-        saved = torch.load(self.path, weights_only=True, map_location="cpu")
-        self.network.load_state_dict(saved["network"])
-        for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        self.average = {k: saved["average"][k].to(v.device) for k, v in self.average.items()}
-        self.step, self.elapsed_s = saved["step"], saved["elapsed_s"]
-        print(f"{self.name}: resumed at step {self.step}, {self.elapsed_s:.0f} s", flush=True)
-
-    @property
-    def finished(self) -> bool:
-        """The planned time is used up."""
-        return self.elapsed_s >= self.schedule.planned_s
-
-    @property
-    def running(self) -> bool:
-        """False once the planned time, or this call's share of it, is used up."""
-        return not self.finished and time.monotonic() < self._stop_at
 
     def tick(self, loss: Tensor) -> None:
         """One optimiser step. Raises FloatingPointError before a loss that is no number reaches what is saved."""
@@ -119,41 +91,32 @@ class Stage:
             optimiser.step()
         self.step += 1
         self.elapsed_s = time.monotonic() - self._started
-        decay = min(self.average_decay, (1 + self.step) / (10 + self.step))
+        decay = min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.network.state_dict().items():
                 if value.is_floating_point():
                     self.average[key].lerp_(value, 1 - decay)
 
     def save(self) -> None:
+        saved = {"network": self.network.state_dict(), "optimisers": [each.state_dict() for each in self.optimisers]}
+        saved |= {"average": self.average, "step": self.step, "elapsed_s": self.elapsed_s}
         partial = self.path.with_suffix(".partial")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
-                "average": self.average,
-                "step": self.step,
-                "elapsed_s": self.elapsed_s,
-            },
-            partial,
-        )
+        torch.save(saved, partial)
         partial.rename(self.path)
 
-    def run(self, loss: Callable[[], Tensor], report: Callable[[], str], every: int) -> bool:
-        """Train until the time is used up; log and save each `every` steps and at the end. True if it is finished.
+    def run(self, loss: Callable[[], Tensor], report: Callable[[], str], every: int) -> None:
+        """Train until the planned time is used up; log and save each `every` steps and at the end.
 
         loss: draws a batch and computes its loss. report: figures for the log.
         """
         smooth = 0.0
-        while self.running:
+        while self.elapsed_s < self.schedule.planned_s:
             value = loss()
             self.tick(value)
             smooth += max(0.02, 1 / self.step) * (value.item() - smooth)
-            if self.step % every == 0 or not self.running:
+            if self.step % every == 0 or self.elapsed_s >= self.schedule.planned_s:
                 print(f"{self.name} {self.step} {self.elapsed_s:.0f}s loss {smooth:.4f} {report()}", flush=True)
                 self.save()
-        self.save()
-        return self.finished
 
 
 def seeded(seed: int, number: int, step: int) -> np.random.Generator:
@@ -164,5 +127,5 @@ def seeded(seed: int, number: int, step: int) -> np.random.Generator:
 
 def averaged(path: Path) -> dict[str, Tensor]:
     """The averaged weights of a saved stage."""
-    weights: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["average"]
+    weights: dict[str, Tensor] = torch.load(path, weights_only=True)["average"]
     return weights

@@ -21,7 +21,7 @@ from transformers import Qwen2Tokenizer
 
 from demo import edits
 from demo.editor import Editor, pack
-from demo.loop import Plan, Schedule, Stage, seeded
+from demo.loop import Schedule, Stage, seeded
 from demo.states import EDIT_STATES
 from demo.text_encoder import SentenceBatches, hidden_states, new_text_encoder, prototype_loss
 from demo.vae import Codec, folded_decoder
@@ -101,24 +101,20 @@ def reconstruction_loss(drawn: Tensor, wanted: Tensor) -> Tensor:
     return loss
 
 
-def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> bool:
-    """True once the planned time is used up; so for the others."""
-    torch.manual_seed(plan.seed)  # of the first weights
-    decoder = folded_decoder(codec).to(plan.device, memory_format=torch.channels_last)
-    schedule = Schedule(3e-3, plan.minutes * 60, 150)
-    stage = Stage("decoder", folder, decoder, schedule, stop_after_s=plan.stop_after_s, orthogonal_steps=True)
-    rng = seeded(plan.seed, 1, stage.step)
+def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], minutes: float, seed: int) -> None:
+    torch.manual_seed(seed)  # of the first weights
+    decoder = folded_decoder(codec).to(memory_format=torch.channels_last)
+    stage = Stage("decoder", folder, decoder, Schedule(3e-3, minutes * 60, 150), orthogonal_steps=True)
+    rng = seeded(seed, 1, stage.step)
     measured, held_out = folded_decoder(codec), to_images(banks[0][-HELD_OUT:])
-    here = codec.to(plan.device)
 
     def loss() -> Tensor:
-        wanted = decoder_images(banks, rng).to(plan.device)
-        latents = here.encode(wanted)
-        spread = LATENT_NOISE * torch.rand(len(wanted), 1, 1, 1, device=plan.device)
-        noisy = latents + spread * torch.randn_like(latents)
-        with torch.autocast(torch.device(plan.device).type, torch.bfloat16):
+        wanted = decoder_images(banks, rng)
+        latents = codec.encode(wanted)
+        noisy = latents + LATENT_NOISE * torch.rand(len(wanted), 1, 1, 1) * torch.randn_like(latents)
+        with torch.autocast("cpu", torch.bfloat16):
             drawn = decoder(noisy.to(memory_format=torch.channels_last)).float()
-        encoded_again = here.encode(drawn / 2 + 0.5)
+        encoded_again = codec.encode(drawn / 2 + 0.5)
         return reconstruction_loss(drawn, wanted * 2 - 1) + LATENT_LOSS * functional.mse_loss(encoded_again, latents)
 
     @torch.no_grad()
@@ -128,16 +124,14 @@ def train_decoder(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Pla
         error = (drawn.clamp(0, 1) - held_out).square().mean((1, 2, 3))
         return f"held-out bank {float((-10 * torch.log10(error)).mean()):.2f} dB"
 
-    return stage.run(loss, report, every=100)
+    stage.run(loss, report, every=100)
 
 
-def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> bool:
-    """A small network over short sentences: always on the CPU."""
-    encoder = new_text_encoder(tokenizer, plan.seed)
+def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, minutes: float, seed: int) -> None:
+    encoder = new_text_encoder(tokenizer, seed)
     encoder.set_attn_implementation("eager")  # SDPA's backward takes twice as long on a CPU
-    schedule = Schedule(2e-3, plan.minutes * 60, 200)
-    stage = Stage("text", folder, encoder, schedule, weight_decay=0.02, stop_after_s=plan.stop_after_s)
-    batches = SentenceBatches(tokenizer, seeded(plan.seed, 2, stage.step)).batches(TEXT_BATCH)
+    stage = Stage("text", folder, encoder, Schedule(2e-3, minutes * 60, 200), weight_decay=0.02)
+    batches = SentenceBatches(tokenizer, seeded(seed, 2, stage.step)).batches(TEXT_BATCH)
     prefix = torch.tensor(tokenizer(PREFIX)["input_ids"])
     named = 0.0
 
@@ -150,15 +144,15 @@ def train_text_encoder(folder: Path, tokenizer: Qwen2Tokenizer, plan: Plan) -> b
         named += 0.02 * (right.item() - named)
         return value
 
-    return stage.run(loss, lambda: f"named on fresh sentences {named:.3f}", every=200)
+    stage.run(loss, lambda: f"named on fresh sentences {named:.3f}", every=200)
 
 
 def edit_states(labels: Tensor, rng: np.random.Generator | None = None) -> Tensor:
     """What the text stream holds for an edit: one-hot. With `rng` a little off, and half of "unchanged" all zero."""
     states = functional.one_hot(labels, EDIT_STATES).float()
     if rng is not None:
-        states *= 1 + 0.03 * torch.randn(len(labels), 1, device=labels.device)
-        silent = torch.from_numpy(rng.random(len(labels)) < 0.5).to(labels.device)
+        states *= 1 + 0.03 * torch.randn(len(labels), 1)
+        silent = torch.from_numpy(rng.random(len(labels)) < 0.5)
         states[silent & (labels == edits.UNCHANGED)] = 0
     return states
 
@@ -182,26 +176,23 @@ def wanted_tokens(codec: Codec, images: Tensor, labels: Tensor) -> Tensor:
     return tokens
 
 
-def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan) -> bool:
-    torch.manual_seed(plan.seed)  # of the first weights
+def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], minutes: float, seed: int) -> None:
+    torch.manual_seed(seed)  # of the first weights
     editor = Editor(codec)
     editor.fit_sharpening(codec, to_images(banks[0][:SHARPENING_IMAGES]))
-    editor = editor.to(plan.device)
-    schedule = Schedule(1.5e-3, plan.minutes * 60, 200)
-    stage = Stage("editor", folder, editor, schedule, weight_decay=1e-3, stop_after_s=plan.stop_after_s)
-    rng = seeded(plan.seed, 3, stage.step)
+    stage = Stage("editor", folder, editor, Schedule(1.5e-3, minutes * 60, 200), weight_decay=1e-3)
+    rng = seeded(seed, 3, stage.step)
     measured, held_out = Editor(codec), to_images(banks[0][-HELD_OUT : -HELD_OUT + 24])
-    here = codec.to(plan.device)
     # What one unit of normalised latent is worth in mean squared pixels, per token channel.
-    worth = (here.std.square() / here.std.square().sum()).repeat_interleave(4).view(1, 1, 1, CHANNELS)
+    worth = (codec.std.square() / codec.std.square().sum()).repeat_interleave(4).view(1, 1, 1, CHANNELS)
     shares = np.array([EDITOR_WEIGHTS.get(n, 0.6 if n.startswith(("border", "tint")) else 1.0) for n in edits.NAMES])
 
     def loss() -> Tensor:
         height, width, count, _ = EDITOR_SIZES[rng.choice(len(EDITOR_SIZES), p=[size[3] for size in EDITOR_SIZES])]
-        images = crops(banks, rng, count, height, width).to(plan.device)
-        labels = torch.from_numpy(rng.choice(len(edits.NAMES), count, p=shares / shares.sum())).to(plan.device)
-        tokens, wanted = pack(here.encode(images)), wanted_tokens(here, images, labels)
-        with torch.autocast(torch.device(plan.device).type, torch.bfloat16):
+        images = crops(banks, rng, count, height, width)
+        labels = torch.from_numpy(rng.choice(len(edits.NAMES), count, p=shares / shares.sum()))
+        tokens, wanted = pack(codec.encode(images)), wanted_tokens(codec, images, labels)
+        with torch.autocast("cpu", torch.bfloat16):
             states = edit_states(labels, rng)
             drawn = editor(tokens, states, first_guesses(states, rng))
         square = ((drawn.float() - wanted).square() * worth).sum(-1)
@@ -223,4 +214,4 @@ def train_editor(folder: Path, codec: Codec, banks: list[np.ndarray], plan: Plan
         median = float(np.median(list(found.values())))
         return f"median {median:.1f} dB, worst " + " ".join(f"{name} {found[name]:.1f}" for name in worst)
 
-    return stage.run(loss, report, every=250)
+    stage.run(loss, report, every=250)

@@ -137,13 +137,6 @@ class Sentences:
     labels: Tensor  # (batch, TAIL): the state each of the last tokens takes
 
 
-def _shares() -> np.ndarray:
-    """How often each request is trained on."""
-    weights = np.array([0.6 if r.startswith(("border", "tint")) else 0.12 if r in SQUARES else 1.0 for r in REQUESTS])
-    weights[REQUESTS.index("unchanged")] = 4.0
-    return weights / weights.sum()
-
-
 class SentenceBatches:
     """Makes batches of fresh sentences."""
 
@@ -190,8 +183,11 @@ class SentenceBatches:
 
     def batches(self, size: int, count: int = 6) -> Iterator[Sentences]:
         """Batches without end; `count` at a time are sorted, so that those of a batch are of like length."""
+        rarer = {"border": 0.6, "tint": 0.6, "square": 0.12}
+        shares = np.array([rarer.get(request.partition("_")[0], 1.0) for request in REQUESTS])
+        shares[REQUESTS.index("unchanged")] = 4.0
         while True:
-            labels = self.rng.choice(len(REQUESTS), size * count, p=_shares()).tolist()
+            labels = self.rng.choice(len(REQUESTS), size * count, p=shares / shares.sum()).tolist()
             drawn = sorted(((self.sample(REQUESTS[k]), REQUESTS[k]) for k in labels), key=lambda pair: len(pair[0]))
             for i in self.rng.permutation(count):
                 texts, requests = zip(*drawn[i * size : (i + 1) * size], strict=True)
@@ -226,7 +222,7 @@ def hidden_states(encoder: Qwen2_5_VLForConditionalGeneration, prefix: Tensor, s
 
 def cosines(states: Tensor) -> Tensor:
     """How far each state points along each prototype: (..., 64) in -1..1."""
-    return functional.normalize(states.float(), dim=-1) @ prototypes().to(states.device).T
+    return functional.normalize(states.float(), dim=-1) @ prototypes().T
 
 
 def prototype_loss(states: Tensor, sentences: Sentences) -> tuple[Tensor, Tensor]:

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from demo import geometry
 from demo.editor import DIRECTIONS, MAPS_BLOCK, NEIGHBOUR_DIM, OFFSETS, TRAINED_UNITS, EditBlock, Editor
-from demo.geometry import copy_query, write_copy_keys
-from demo.rulers import RULERS, write_edges, write_rulers
+from demo.geometry import RULERS, copy_query, write_copy_keys, write_edges, write_rulers
 from demo.states import COLOUR_STATES, EDIT_STATES, PLACE_STATES, STATES
 from demo.text_encoder import WIDTH as TEXT_WIDTH
 from demo.text_encoder import prototypes
@@ -125,57 +124,39 @@ def new_transformer() -> QwenImageTransformer2DModel:
     return network.eval()
 
 
-def _open_scale() -> Tensor:
-    """Undo the LayerNorm's division on free dims and the ZERO one, hide the other constants."""
-    scale = torch.full((DIM,), SPREAD - 1)
-    scale[MARK:] = -1.0
-    return scale
-
-
 def _write_block(block: nn.Module, index: int, reads_zero: Tensor) -> None:
     copies = index == BLOCKS - 1
-    zero, one = torch.zeros(DIM), torch.ones(DIM)
-    marker = torch.zeros(DIM)
+    zero, one, marker = torch.zeros(DIM), torch.ones(DIM), torch.zeros(DIM)
     marker[MARK] = 1.0
-    scale, hide = _open_scale(), -one
-    modulate(
-        block.img_mod[1],
-        reads_zero,
-        {
-            "shift1": (marker, -marker),
-            "scale1": (scale, hide),
-            "gate1": (zero, one) if copies else (one, zero),
-            "shift2": (zero, zero),
-            "scale2": (_open_scale(), hide),
-            "gate2": (zero, zero) if copies else (one, zero),
-        },
-    )
-    text = {"shift1": zero, "scale1": _open_scale(), "gate1": zero, "shift2": zero}
-    text |= {"scale2": _open_scale(), "gate2": one if index < 2 else zero}
+    # Undo the LayerNorm's division on free dims and the ZERO one, hide the other constants.
+    scale = torch.full((DIM,), SPREAD - 1)
+    scale[MARK:] = -1.0
+    image = {"shift1": (marker, -marker), "scale1": (scale, -one), "gate1": (zero, one) if copies else (one, zero)}
+    image |= {"shift2": (zero, zero), "scale2": (scale, -one), "gate2": (zero, zero) if copies else (one, zero)}
+    modulate(block.img_mod[1], reads_zero, image)
+    text = {"shift1": zero, "scale1": scale, "gate1": zero, "shift2": zero}
+    text |= {"scale2": scale, "gate2": one if index < 2 else zero}
     modulate(block.txt_mod[1], zero, {name: (value, value) for name, value in text.items()})
     attention = block.attn
     for norm in (attention.norm_q, attention.norm_k, attention.norm_added_q, attention.norm_added_k):
         norm.weight.fill_(SHARPNESS)
     attention.add_q_proj.bias.copy_(sink_direction().repeat(HEADS))
     attention.add_k_proj.bias.copy_(sink_direction().repeat(HEADS))
-    if copies:
-        _write_copy_heads(attention)
-    else:
+    if not copies:
         _write_neighbour_heads(attention, index)
-
-
-def _write_copy_heads(attention: nn.Module) -> None:
-    for index in range(CHANNELS // HEAD_DIM):
-        span = head(index)
-        attention.to_q.bias[span] = copy_query()
-        write_copy_keys(attention.to_k.weight[span])
-        attention.add_k_proj.bias[span] = -copy_query()
-        attention.to_v.weight[span, span] = torch.eye(HEAD_DIM)
-        attention.to_v.weight[span, ZERO] = -1.0
-        attention.to_out[0].weight[span, span] = -torch.eye(HEAD_DIM)
-    for index in range(CHANNELS // HEAD_DIM, HEADS):
-        attention.to_q.bias[head(index)] = sink_direction()
-        attention.to_k.bias[head(index)] = -sink_direction()
+        return
+    for number in range(HEADS):
+        span = head(number)
+        if number < CHANNELS // HEAD_DIM:
+            attention.to_q.bias[span] = copy_query()
+            write_copy_keys(attention.to_k.weight[span])
+            attention.add_k_proj.bias[span] = -copy_query()
+            attention.to_v.weight[span, span] = torch.eye(HEAD_DIM)
+            attention.to_v.weight[span, ZERO] = -1.0
+            attention.to_out[0].weight[span, span] = -torch.eye(HEAD_DIM)
+        else:
+            attention.to_q.bias[span] = sink_direction()
+            attention.to_k.bias[span] = -sink_direction()
 
 
 def _request_dims(index: int) -> slice:

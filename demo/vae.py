@@ -27,11 +27,7 @@ BASE_DIM = 16
 LIFT = 1024.0  # keeps the encoder's two non-linear layers in their linear range
 GAMMA = 16.0  # LIFT and GAMMA are powers of two: exact in bf16
 OPPONENT = torch.tensor(
-    [
-        [3**-0.5, 3**-0.5, 3**-0.5],
-        [2**-0.5, 0.0, -(2**-0.5)],
-        [-(6**-0.5), 2 * 6**-0.5, -(6**-0.5)],
-    ]
+    [[3**-0.5, 3**-0.5, 3**-0.5], [2**-0.5, 0.0, -(2**-0.5)], [-(6**-0.5), 2 * 6**-0.5, -(6**-0.5)]]
 )
 
 
@@ -65,12 +61,8 @@ class Codec:
     @cached_property
     def analysis(self) -> Tensor:
         """(z, 3, 8, 8): the whole map as one stride-8 convolution."""
-        first = _first_level().to(self.second.device)
-        parts = torch.einsum("zkij,kcyx->zciyjx", self.second, first)
+        parts = torch.einsum("zkij,kcyx->zciyjx", self.second, _first_level())
         return parts.reshape(len(self.second), 3, 8, 8)
-
-    def to(self, device: torch.device | str) -> Codec:
-        return Codec(self.second.to(device), self.mean.to(device), self.std.to(device))
 
     def encode(self, images: Tensor) -> Tensor:
         """Images in 0..1 (batch, 3, h, w) to normalised latents (batch, z, h/8, w/8)."""

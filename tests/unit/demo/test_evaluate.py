@@ -30,7 +30,7 @@ class _Repeating:
         return next(self.sentences)
 
 
-def test_training_leaves_out_what_the_evaluation_asks():
+def test_training_leaves_out_the_evaluations_sentences():
     """Short sentences are common property: the grammar can say them, training skips them."""
     tokenizer = Qwen2Tokenizer.from_pretrained(Path(str(files("retouch") / "demo_model" / "tokenizer")))
     batches = SentenceBatches(tokenizer, np.random.default_rng(11))
@@ -54,9 +54,9 @@ def test_few_sentences_are_used_in_turn():
 
 def test_an_unchanged_image_counts_as_no_success():
     answers = [
-        Answer("unchanged", "unchanged", "leave it", 0, 40.0, "unchanged"),
-        Answer("blur", "blur", "blur it", 0, 30.0, "blur"),
-        Answer("invert", "invert", "invert it", 0, 10.0, "unchanged"),
+        Answer("unchanged", "unchanged", 40.0, "unchanged"),
+        Answer("blur", "blur", 30.0, "blur"),
+        Answer("invert", "invert", 10.0, "unchanged"),
     ]
     found = summary(answers)
     assert found["nearest_edit"] == found["left_unchanged"] == 0.5

@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch")
 from demo.loop import Schedule, Stage, averaged, seeded  # noqa: E402
 
 
-def _stage(folder, **options):
+def _stage(folder):
     torch.manual_seed(0)
-    return Stage("small", folder, torch.nn.Linear(3, 2), Schedule(1e-2, 60.0), **options)
+    return Stage("small", folder, torch.nn.Linear(3, 2), Schedule(1e-2, 60.0))
 
 
 def _train(stage, steps):
@@ -32,10 +32,13 @@ def test_a_resumed_stage_has_the_same_weights_average_and_step(tmp_path):
     assert torch.allclose(first.network.weight, second.network.weight, atol=1e-5)
 
 
-def test_a_stage_stops_at_the_calls_limit_without_being_finished(tmp_path):
-    stage = _stage(tmp_path, stop_after_s=0.0)
-    assert not stage.running
-    assert not stage.finished
+def test_a_stage_that_has_used_up_its_time_does_nothing_when_it_is_run_again(tmp_path):
+    stage = _stage(tmp_path)
+    stage.elapsed_s = 60.0
+    stage.save()
+    again = _stage(tmp_path)
+    again.run(loss=lambda: pytest.fail("trained on"), report=str, every=1)
+    assert again.step == stage.step
 
 
 def test_random_numbers_go_on_from_the_step_and_differ_by_stage():
