@@ -15,7 +15,7 @@ from moto.server import ThreadedMotoServer
 
 from retouch.errors import UnknownFile
 from retouch.storage.blobs import Blobs
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from retouch.storage.s3 import ObjectStoreBlobs
 
 BASE_URL = "http://retouch.test:8000"

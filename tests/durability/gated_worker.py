@@ -21,7 +21,7 @@ from typing import Any
 from retouch.cli.logs import set_up_logging
 from retouch.edit import ImageInput
 from retouch.storage.fetch import Fetcher
-from retouch.storage.local import LocalBlobs, link_secret
+from retouch.storage.objects import LocalBlobs, link_secret
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import input_reader
 from tests.harness import Deployment, FileGate, GatedPipeline

@@ -14,7 +14,7 @@ import pytest
 
 from retouch.catalog.normalised import Emulation, ImageField, ImageShape, Normalised
 from retouch.edit import ImageInput
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
 from retouch.upstreams.upstream import Call, Finished, Pending, PollOutcome, Ticket, Unreadable, Upstream

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from retouch.catalog.normalised import Emulation, ImageField, Normalised
 from retouch.edit import ImageInput
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from tests.live_server import clean_environment
 from tests.upstreams.stubs.server import Says, Seen, StubProvider
 

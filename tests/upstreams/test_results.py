@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.answers import LONG_BYTES, MAX_TEXT_BYTES, AnswerReader, Unreadable
 from retouch.upstreams.downloads import Downloads
 from retouch.upstreams.upstream import Failed, Fault, FaultKind, Finished, RemoteImage, StoredResult

@@ -14,7 +14,7 @@ import pytest
 
 from retouch.errors import StorageUnavailable
 from retouch.server.certificates import LOCAL_NAMES, TlsFiles, ensure
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.inputs import PART_BYTES, ImageMode
 from retouch.upstreams.transport import ANSWER_S
 from retouch.upstreams.upstream import Accepted, Failed, FaultKind, Finished, SubmitOutcome

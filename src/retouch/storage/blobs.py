@@ -1,7 +1,7 @@
 """Stored bytes, behind one small interface; a local folder and an object store implement it.
 
-A blob is immutable and named by a key such as `outputs/2026/…/x.png`. This module knows nothing of jobs
-or HTTP; links are absolute URLs that need no key to read.
+A blob is immutable and named by a key such as `outputs/2026…/x.png` (see `objects.py`). This module knows nothing of
+jobs or HTTP; links are absolute URLs that need no key to read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blobs on any obstore store: their keys, and put, get, delete, list, sweep.
+"""Stored blobs: their keys, what a folder and a bucket have in common, and the folder of the data directory.
 
 A key carries everything a store must know about a blob besides its bytes:
 
@@ -8,25 +8,31 @@ A key carries everything a store must know about a blob besides its bytes:
 The expiry (unix seconds) and its hour (UTC) are in the key so that they survive a restart in every store
 and a sweep looks into the hours that have begun instead of at every blob; what never expires lies in the
 hour `keep`. The suffix tells the media type. A put is atomic in every store: readers see the whole blob or none.
-How readers get a link is not decided here; `local.py` and `s3.py` add that.
+Buckets and their links are in `s3.py`; the files of the folder are served by `server/files.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import math
+import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
+from obstore.store import LocalStore
 
 from retouch.errors import StorageUnavailable, UnknownFile
 from retouch.storage.blobs import Blob
@@ -118,7 +124,7 @@ def hour_of(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y%m%d%H")
 
 
-# --- blobs
+# --- what every store does
 
 _DISK_FULL: Final = re.compile(r"(?:os error |Errno )(?:28|27|122)\b")
 """ENOSPC, EFBIG, EDQUOT; obstore's words, Python's."""
@@ -241,7 +247,9 @@ class StoredObjects:
         this_hour = hour_of(now)
         with storage_errors("changed"):
             for folder in FOLDERS:
-                for hour in self._hours(folder):
+                listed = obstore.list_with_delimiter(self._store, f"{folder}/")
+                for prefix in listed["common_prefixes"]:
+                    hour = prefix.rstrip("/").rpartition("/")[2]
                     if hour == KEEP or hour > this_hour:
                         continue
                     keys = list(self._keys_under(f"{folder}/{hour}/"))
@@ -255,10 +263,6 @@ class StoredObjects:
 
     def _forget_hour(self, place: str) -> None:
         """An hour is over and its blobs are deleted; a folder removes what an interrupted write left there."""
-
-    def _hours(self, folder: str) -> list[str]:
-        listed = obstore.list_with_delimiter(self._store, f"{folder}/")
-        return [prefix.rstrip("/").rpartition("/")[2] for prefix in listed["common_prefixes"]]
 
     def _keys_under(self, prefix: str) -> Iterator[str]:
         """Keys in our grammar; whatever else lies in the folder or bucket is not ours to touch."""
@@ -290,3 +294,153 @@ def storage_errors(action: str) -> Iterator[None]:
         else:
             message = f"The store of images cannot be {action} right now."
         raise StorageUnavailable(message) from error
+
+
+# --- the folder of the data directory
+
+SECRET_BYTES: Final = 32
+
+_LINK_PATH: Final = re.compile(rf"/files/({KEY.pattern})")
+_SIGNATURE: Final = re.compile(r"[0-9a-f]{64}")
+_UNIX_SECONDS: Final = re.compile(r"[0-9]{1,11}")
+
+
+class LocalBlobs(StoredObjects):
+    """`Blobs` in `folder`, which is made if it is not there, read through links that we sign ourselves.
+
+    A link names the key, the second it ends and an HMAC over both; `secret` is all it takes to make one. A put returns
+    when the bytes and their name are on the disk, so that no row ever names a file that a power cut took; previews are
+    exempt.
+    """
+
+    def __init__(self, folder: Path, secret: bytes, *, clock: Callable[[], datetime] = UTC_CLOCK) -> None:
+        assert len(secret) >= SECRET_BYTES, "a short secret can be guessed"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            store = LocalStore(folder, automatic_cleanup=True)
+        except OSError as error:
+            raise StorageUnavailable(f"The folder for images cannot be made: {error.strerror}.") from error
+        super().__init__(store, keeps_media_types=False, clock=clock)
+        self._folder = folder
+        self._secret = secret
+        self._syncing = ThreadPoolExecutor(16, thread_name_prefix="sync")
+        self._synced_hours: dict[Path, Path] = {}  # the last one of each folder whose own name is on the disk
+
+    def _read(self, key: str) -> bytes:
+        """Without the store's own threads, whose turn costs more than the file on a busy machine."""
+        return (self._folder / key).read_bytes()
+
+    def _write_file(self, key: str, source: Path, kept: Attributes | None) -> None:  # noqa: ARG002 - see the store
+        """By the system's own copy, which needs no memory, and whole or not at all."""
+        place = self._folder / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(f"{place.name}#{secrets.token_hex(8)}")
+        try:
+            shutil.copyfile(source, draft)
+            draft.replace(place)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _size(self, key: str) -> int:
+        return (self._folder / key).stat().st_size
+
+    def _read_parts(self, key: str, part_bytes: int) -> Iterator[bytes]:
+        with (self._folder / key).open("rb", buffering=0) as file:
+            while part := file.read(part_bytes):
+                yield part
+
+    def sync(self, keys: Iterable[str]) -> None:
+        places = []
+        for key in keys:
+            read_key(key)
+            places.append(self._folder / key)
+        # A power cut takes what is not flushed: of a file its bytes, its name, which the folder of its hour holds, and
+        # once the name of a new hour, which the folder above holds.
+        hours = list(dict.fromkeys(place.parent for place in places))
+        places += hours
+        places += {hour.parent for hour in hours if self._synced_hours.get(hour.parent) != hour}
+        if not places:
+            return
+        with storage_errors("written"):
+            # All at once: a disk that several ask to flush its cache does that once for all of them.
+            others = [self._syncing.submit(_fsync, place) for place in places[1:]]
+            _fsync(places[0])
+            for other in others:
+                other.result()
+        self._synced_hours |= {hour.parent: hour for hour in hours}
+
+    def link(self, key: str, *, ttl_s: float, base_url: str) -> str:
+        read_key(key)
+        expires = math.ceil((self._clock() + timedelta(seconds=ttl_s)).timestamp())
+        query = urlencode({"expires": expires, "signature": self._sign(key, str(expires))})
+        return f"{base_url}/files/{key}?{query}"
+
+    def verify(self, key: str, expires: str, signature: str, now: datetime) -> bool:
+        """Whether a link's `expires` and `signature`, as it has them, allow reading `key` at `now`.
+
+        Anything malformed is False. The comparison takes the same time whatever is wrong.
+        """
+        if not _UNIX_SECONDS.fullmatch(expires) or not _SIGNATURE.fullmatch(signature):
+            return False
+        genuine = hmac.compare_digest(self._sign(key, expires), signature)
+        return genuine and now.timestamp() < int(expires) and KEY.fullmatch(key) is not None
+
+    def key_of_link(self, url: str, *, base_url: str | None = None) -> str | None:  # noqa: ARG002 - see below
+        """The signature alone decides: callers reach this server by many names, and a proxy may change them."""
+        try:
+            parts = urlsplit(url)
+            query = parse_qs(parts.query, strict_parsing=True)
+        except ValueError:
+            return None
+        path = _LINK_PATH.search(parts.path)
+        if path is None or path.end() != len(parts.path) or parts.scheme not in ("http", "https"):
+            return None
+        expires, signature = query.get("expires", []), query.get("signature", [])
+        if len(expires) != 1 or len(signature) != 1:
+            return None
+        genuine = self.verify(path[1], expires[0], signature[0], self._clock())
+        return path[1] if genuine else None
+
+    def _sign(self, key: str, expires: str) -> str:
+        return hmac.new(self._secret, f"{key}\n{expires}".encode(), hashlib.sha256).hexdigest()
+
+    def _forget_hour(self, place: str) -> None:
+        shutil.rmtree(self._folder / place, ignore_errors=True)
+
+
+def _fsync(place: Path) -> None:
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except FileNotFoundError:  # deleted meanwhile
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_secret(path: Path) -> bytes:
+    """The secret kept in `path`, made at first use, readable by its owner only.
+
+    Safe when several processes start at once: the first one's secret wins. Raises StorageUnavailable.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+            try:
+                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secrets.token_bytes(SECRET_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+                with suppress(FileExistsError):
+                    os.link(draft, path)  # appears whole, and never over another process's secret
+            finally:
+                draft.unlink(missing_ok=True)
+        secret = path.read_bytes()
+    except OSError as error:
+        raise StorageUnavailable(f"The secret for links cannot be kept: {error.strerror}.") from error
+    if len(secret) < SECRET_BYTES:
+        raise StorageUnavailable(f"The file '{path.name}' in the data folder is damaged; delete it to make a new one.")
+    return secret

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from retouch.storage.blobs import Blobs
-from retouch.storage.local import LocalBlobs, link_secret
+from retouch.storage.objects import LocalBlobs, link_secret
 from retouch.storage.s3 import ObjectStoreBlobs
 
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from retouch.errors import RetouchError
 from retouch.server.app import answer_error
 from retouch.server.playground import BUILD, content_security_policy, files_origin, playground_routes
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 
 SOURCES = Path(__file__).parents[3] / "playground"
 

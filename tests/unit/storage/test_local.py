@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retouch.errors import StorageUnavailable, UnknownFile
-from retouch.storage.local import LocalBlobs, link_secret
+from retouch.storage.objects import LocalBlobs, link_secret
 from retouch.storage.open import open_blobs
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)

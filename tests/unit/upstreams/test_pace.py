@@ -6,7 +6,7 @@ import itertools
 import time
 from pathlib import Path
 
-from retouch.storage.local import LocalBlobs
+from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.call_run import POLL_GROWTH
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
