@@ -112,29 +112,23 @@ class OpenedAddresses:
     @classmethod
     def parse(cls, texts: Iterable[str]) -> OpenedAddresses:
         """Read `HOST`, `HOST:PORT`, `::1` or `[::1]:PORT`; raises InvalidRequest for anything else."""
-        return cls(frozenset(_entry(text.strip()) for text in texts))
+        entries = set()
+        for text in map(str.strip, texts):
+            match = _ENTRY.fullmatch(text)
+            host = (match["v6"] or match["bare_v6"] or match["name"]) if match else ""
+            port = int(match["port"]) if match and match["port"] else None
+            try:
+                known = bool(host) and (":" not in host or bool(IPv6Address(host)))
+            except ValueError:
+                known = False
+            if not known or not (port is None or 0 < port < 65536):
+                raise InvalidRequest(
+                    f"'{text[:100]}' is not an address to open; write HOST or HOST:PORT, with no scheme and no path.",
+                    field="allow_private",
+                )
+            entries.add((plain_host(host), port))
+        return cls(frozenset(entries))
 
     def include(self, host: str, port: int) -> bool:
         host = plain_host(host)
         return (host, None) in self.entries or (host, port) in self.entries
-
-
-def _entry(text: str) -> tuple[str, int | None]:
-    match = _ENTRY.fullmatch(text)
-    if match is not None:
-        host = match["v6"] or match["bare_v6"] or match["name"]
-        port = int(match["port"]) if match["port"] else None
-        if (":" not in host or _is_ipv6(host)) and (port is None or 0 < port < 65536):
-            return plain_host(host), port
-    raise InvalidRequest(
-        f"'{text[:100]}' is not an address to open; write HOST or HOST:PORT, with no scheme and no path.",
-        field="allow_private",
-    )
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        IPv6Address(host)
-    except ValueError:
-        return False
-    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -63,7 +64,18 @@ class CallerBuckets:
         """
         path = f"{bucket.prefix}/{name}" if bucket.prefix else name
         try:
-            store = _store(bucket)
+            found = _REGION.search(bucket.endpoint_url)
+            store = S3Store(  # used for its signatures only; it contacts nothing
+                bucket.name,
+                config={
+                    "endpoint": bucket.endpoint_url.rstrip("/"),
+                    "region": found[1] if found else "us-east-1",
+                    "access_key_id": bucket.access_key_id,
+                    "secret_access_key": bucket.secret_access_key,
+                    "virtual_hosted_style_request": False,
+                },
+                client_options={"allow_http": bucket.endpoint_url.startswith("http://")},
+            )
             upload = obstore.sign(store, "PUT", path, timedelta(seconds=3 * TIMEOUT_S))
             link = obstore.sign(store, "GET", path, LINK_LIFE)
         except (BaseError, ValueError):  # their messages may repeat the configuration
@@ -73,34 +85,15 @@ class CallerBuckets:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 break
-            status = self._upload(upload, data, media_type, left_s)
+            status = None  # no answer
+            with (
+                suppress(httpx2.HTTPError, httpx2.InvalidURL),
+                guarded_client(self._opened, timeout_s=left_s, resolver=self._resolver) as client,
+            ):
+                status = client.put(upload, content=data, headers={"Content-Type": media_type}).status_code
             if status is not None and 200 <= status < 300:
                 return link
             trouble = "could not be reached" if status is None else f"answered with status {status}"
             if status is not None and status < 500:
                 break
         raise StorageUnavailable(f"The bucket {trouble}.")
-
-    def _upload(self, url: str, data: bytes, media_type: str, timeout_s: float) -> int | None:
-        """The status of one try; None when there was no answer."""
-        try:
-            with guarded_client(self._opened, timeout_s=timeout_s, resolver=self._resolver) as client:
-                return client.put(url, content=data, headers={"Content-Type": media_type}).status_code
-        except (httpx2.HTTPError, httpx2.InvalidURL):
-            return None
-
-
-def _store(bucket: Bucket) -> S3Store:
-    """Used for its signatures only; it contacts nothing."""
-    found = _REGION.search(bucket.endpoint_url)
-    return S3Store(
-        bucket.name,
-        config={
-            "endpoint": bucket.endpoint_url.rstrip("/"),
-            "region": found[1] if found else "us-east-1",
-            "access_key_id": bucket.access_key_id,
-            "secret_access_key": bucket.secret_access_key,
-            "virtual_hosted_style_request": False,
-        },
-        client_options={"allow_http": bucket.endpoint_url.startswith("http://")},
-    )

@@ -1,11 +1,12 @@
 """Downloads a caller's image: one link in, its bytes out, within limits of size, time and redirects.
 
-Where a link may lead is `guard.py`'s to decide. The bytes are not looked at: `images.py` does that.
+Where a link may lead is `guard.py`'s to decide. The bytes are not looked at: `images/` does that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -62,43 +63,36 @@ class Fetcher:
         Raises ForbiddenAddress, ImageUnreachable (no answer, a bad one, too slow) or ImageTooLarge, naming
         `field`. The messages name the host and the status, never anything the other side sent.
         """
-        return self._fetched(url, self._body, field)
+        with _naming(field):
+            return self._follow(url, self._body)
 
     def fetch_to(self, url: str, into: Path, *, field: str) -> None:
         """Write the body behind `url` into a file as it arrives. Raises what `fetch` raises, and OSError."""
-        self._fetched(url, partial(self._write, into), field)
-
-    def _fetched(self, url: str, take: Callable[[httpx2.Response], _Taken], field: str) -> _Taken:
-        try:
-            with guarded_client(self._opened, timeout_s=self._timeout_s, resolver=self._resolver) as client:
-                return self._follow(client, url, take)
-        except (ImageUnreachable, ImageTooLarge) as error:
-            error.field = field
-            raise
+        with _naming(field):
+            self._follow(url, partial(self._write, into))
 
     def check(self, url: str, *, field: str = "images[0]") -> None:
         """Refuse at once what `fetch` would refuse without looking up a name. Raises like `fetch`."""
-        try:
+        with _naming(field):
             self._checked(url)
-        except ImageUnreachable as error:
-            error.field = field
-            raise
 
-    def _follow(self, client: httpx2.Client, url: str, take: Callable[[httpx2.Response], _Taken]) -> _Taken:
-        target = self._checked(url)
-        for _ in range(self._max_redirects + 1):
-            try:
-                with client.stream("GET", target, headers=_HEADERS) as answer:
-                    if answer.status_code not in _REDIRECTS:
-                        return take(answer)
-                    location = answer.headers.get("location", "")
-            except httpx2.TimeoutException:
-                raise _unreachable(target, f"did not answer completely within {self._timeout_s:g} seconds") from None
-            except (httpx2.HTTPError, httpx2.InvalidURL):
-                raise _unreachable(target, "could not be reached, or broke off") from None
-            client.cookies.clear()
-            target = self._checked(location, base=target)
-        raise _unreachable(target, f"redirected more than {self._max_redirects} times")
+    def _follow(self, url: str, take: Callable[[httpx2.Response], _Taken]) -> _Taken:
+        with guarded_client(self._opened, timeout_s=self._timeout_s, resolver=self._resolver) as client:
+            target = self._checked(url)
+            for _ in range(self._max_redirects + 1):
+                try:
+                    with client.stream("GET", target, headers=_HEADERS) as answer:
+                        if answer.status_code not in _REDIRECTS:
+                            return take(answer)
+                        location = answer.headers.get("location", "")
+                except httpx2.TimeoutException:
+                    late = f"did not answer completely within {self._timeout_s:g} seconds"
+                    raise _unreachable(target, late) from None
+                except (httpx2.HTTPError, httpx2.InvalidURL):
+                    raise _unreachable(target, "could not be reached, or broke off") from None
+                client.cookies.clear()  # no host learns what another one set
+                target = self._checked(location, base=target)
+            raise _unreachable(target, f"redirected more than {self._max_redirects} times")
 
     def _checked(self, text: str, base: httpx2.URL | None = None) -> httpx2.URL:
         """`text` as a URL that may be asked for, resolved against the page it stood on."""
@@ -152,6 +146,16 @@ class Fetcher:
         return ImageTooLarge(
             f"The file behind the link has more than the {self._max_bytes} bytes allowed.", max_bytes=self._max_bytes
         )
+
+
+@contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """What is refused inside is refused with the name of `field`."""
+    try:
+        yield
+    except (ImageUnreachable, ImageTooLarge) as error:
+        error.field = field
+        raise
 
 
 def _unreachable(url: httpx2.URL, what: str) -> ImageUnreachable:

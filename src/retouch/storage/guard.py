@@ -57,7 +57,8 @@ def check_host(host: str, port: int, opened: OpenedAddresses) -> None:
     if opened.include(host, port):
         return
     bare = plain_host(host)
-    if is_suspect_name(host) or (_is_numeric(bare) and not is_public(bare)):
+    is_numeric = ":" in bare or bare.replace(".", "").isdigit()
+    if is_suspect_name(host) or (is_numeric and not is_public(bare)):
         raise _forbidden(host)
 
 
@@ -122,6 +123,7 @@ class _GuardedBackend(httpcore2.NetworkBackend):
         for address in addresses:
             patience = self._deadline.cut(CONNECT_TIMEOUT_S)
             try:
+                # By the address that was judged: asked again, the name could lead to another one.
                 stream = self._plain.connect_tcp(address, port, patience, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
@@ -173,10 +175,6 @@ class _GuardedTransport(httpx2.HTTPTransport):
 def _tls() -> ssl.SSLContext:
     """One context for all clients: reading the root certificates takes tens of milliseconds."""
     return httpx2.create_ssl_context(trust_env=False)
-
-
-def _is_numeric(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
 
 
 def _forbidden(host: str) -> ForbiddenAddress:

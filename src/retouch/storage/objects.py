@@ -334,7 +334,7 @@ class LocalBlobs(StoredObjects):
         """By the system's own copy, which needs no memory, and whole or not at all."""
         place = self._folder / key
         place.parent.mkdir(parents=True, exist_ok=True)
-        draft = place.with_name(f"{place.name}#{secrets.token_hex(8)}")
+        draft = place.with_name(f"{place.name}#{secrets.token_hex(8)}")  # no key has a #, so it is never listed
         try:
             shutil.copyfile(source, draft)
             draft.replace(place)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -44,9 +43,8 @@ class ObjectStoreBlobs(StoredObjects):
     """
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] = UTC_CLOCK) -> None:
-        stores = _open(url)
-        super().__init__(stores.working, keeps_media_types=True, clock=clock)
-        self._signing_store = stores.signing
+        store, self._signing_store = _open(url)
+        super().__init__(store, keeps_media_types=True, clock=clock)
 
     def link(self, key: str, *, ttl_s: float, base_url: str) -> str:  # noqa: ARG002 - readers go to the bucket
         """`ttl_s` above MAX_LINK_S is cut to it."""
@@ -71,15 +69,8 @@ class ObjectStoreBlobs(StoredObjects):
             raise StorageUnavailable("The store of images cannot sign a link right now.") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Stores:
+def _open(url: str) -> tuple[Bucket, Bucket]:
     """The same bucket twice: as this server reaches it and as links name it."""
-
-    working: Bucket
-    signing: Bucket
-
-
-def _open(url: str) -> _Stores:
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     prefix = parts.path.strip("/") or None
@@ -89,10 +80,10 @@ def _open(url: str) -> _Stores:
             return _open_s3(parts.netloc, prefix, options)
         if parts.scheme == "gs" and not options:
             store = GCSStore(parts.netloc, prefix=prefix, retry_config=_PATIENCE, client_options=_client())
-            return _Stores(store, store)
+            return store, store
         if parts.scheme == "az" and not options:
             store = AzureStore(parts.netloc, prefix=prefix, retry_config=_PATIENCE, client_options=_client())
-            return _Stores(store, store)
+            return store, store
     except (BaseError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InvalidRequest(f"The storage URL cannot be used: {reason}", field="storage") from error
@@ -102,7 +93,7 @@ def _open(url: str) -> _Stores:
     )
 
 
-def _open_s3(bucket: str, prefix: str | None, options: dict[str, str]) -> _Stores:
+def _open_s3(bucket: str, prefix: str | None, options: dict[str, str]) -> tuple[S3Store, S3Store]:
     unknown = [name for name in options if name not in _S3_OPTIONS]
     if unknown or "@" in bucket or not bucket:
         wrong = f"does not know the option '{unknown[0]}'" if unknown else "needs a bucket and no credentials"
@@ -122,7 +113,7 @@ def _open_s3(bucket: str, prefix: str | None, options: dict[str, str]) -> _Store
 
     working = store(options.get("endpoint"))
     public = options.get("public_endpoint")
-    return _Stores(working, store(public) if public else working)
+    return working, store(public) if public else working
 
 
 def _client(*, allow_http: bool = False) -> ClientConfig:
