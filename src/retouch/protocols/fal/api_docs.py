@@ -17,8 +17,8 @@ from retouch.errors import UnknownUrl
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.errors import check_method
 from retouch.protocols.fal.parse import endpoint_named
+from retouch.protocols.fal.routes import face_url_of
 from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter
-from retouch.protocols.fal.vendor_hosts import face_url_of
 from retouch.protocols.http import json_response
 
 LLMS_SUFFIX = "/llms.txt"

@@ -1,20 +1,81 @@
-"""The record of the fal protocol and of the shape in which resellers pass it on."""
+"""What the fal protocol is to the server: its mounts with their paths, and how its official clients are led here.
+
+Every route takes every method and refuses in fal's own shape; what a path does is in `routes.py` and the modules of the
+other services. The same queue is mounted again in the shape in which resellers pass it on.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
+from starlette import routing
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from retouch.errors import RetouchError
+from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.error_handlers import add_error_handlers
 from retouch.protocols.face import ClientAddress, Face, Mount, export_lines
+from retouch.protocols.fal import api_docs, platform, realtime, reseller, routes, storage
 from retouch.protocols.fal.dump import BILLABLE_UNITS_HEADER, NOTICES_HEADER, REQUEST_ID_HEADER
-from retouch.protocols.fal.reseller import ID_HEADERS, create_usage_face
-from retouch.protocols.fal.reseller import create_face as create_reseller_face
-from retouch.protocols.fal.routes import create_face
-from retouch.protocols.fal.submit import PROTOCOL
-from retouch.protocols.fal.vendor_hosts import SERVICES, ByHost
+from retouch.protocols.fal.errors import Answer, answer_to
+from retouch.protocols.fal.vendor_hosts import SERVICES, ByHost, Proxy
 from retouch.protocols.fal.webhooks import message
 
+Handler: TypeAlias = Callable[[AppDependencies, Request], Awaitable[Response]]
+Respond: TypeAlias = Callable[[Request, Answer], Response]
+
 MOUNT = "/fal"
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""The vendor's clients may use any of them for `run`."""
+
+PATHS: Mapping[str, Handler] = {
+    "/queue/{path:path}": routes.queue,
+    "/run/{path:path}": routes.run,
+    "/rest/{path:path}": storage.rest,
+    "/cdn/{path:path}": storage.cdn,
+    "/models/{path:path}": api_docs.llms,
+    "/openapi.json": api_docs.openapi,
+    "/api/openapi/queue/openapi.json": api_docs.openapi,
+}
+ANY_PATH = "/{path:path}"
+
+
+def create_face(dependencies: AppDependencies) -> Starlette:
+    """The fal protocol as an application to be mounted at `/fal`."""
+    app = create_app(dependencies, PATHS, lambda _, answer: routes.error_response(answer))
+    platform_app = create_app(dependencies, {ANY_PATH: platform.handle}, platform.error_response)
+    app.router.routes += [
+        routing.WebSocketRoute("/run/{path:path}", partial(realtime.handle, dependencies)),
+        routing.Mount("/api/v1", platform_app),
+        *(routing.Route(path, Proxy(app.router), methods=METHODS) for path in ("/proxy", "/proxy/")),
+    ]
+    return app
+
+
+def create_app(dependencies: AppDependencies, paths: Mapping[str, Handler], respond: Respond) -> Starlette:
+    """An application with the error shapes of this face. respond: an error as its caller reads it."""
+    app = Starlette(
+        routes=[routing.Route(path, partial(handler, dependencies), methods=METHODS) for path, handler in paths.items()]
+    )
+    app.router.redirect_slashes = False
+
+    def answer(request: Request, error: RetouchError) -> Response:
+        return respond(request, answer_to(error, getattr(request.state, "endpoint", None)))
+
+    add_error_handlers(app, answer, unknown_url="Path {path} not found")
+    return app
+
+
+def _reseller_app(handler: Handler) -> Callable[[AppDependencies], Starlette]:
+    return lambda dependencies: create_app(dependencies, {ANY_PATH: handler}, reseller.error_response)
+
 
 _PROXY_NOTES = """\
 unset FAL_RUN_HOST FAL_QUEUE_RUN_HOST https_proxy NO_PROXY no_proxy
@@ -45,11 +106,11 @@ def _client_exports(client: ClientAddress) -> str:
 
 
 FACE = Face(
-    name=PROTOCOL,
+    name=routes.PROTOCOL,
     mounts=(
         Mount(MOUNT, create_face, (REQUEST_ID_HEADER,)),
-        Mount("/fal-ai", create_reseller_face, ID_HEADERS),
-        Mount("/api/usage", create_usage_face, ID_HEADERS),
+        Mount("/fal-ai", _reseller_app(reseller.queue), reseller.ID_HEADERS),
+        Mount("/api/usage", _reseller_app(reseller.usage), reseller.ID_HEADERS),
     ),
     webhook=message,
     vendor_hosts={host: MOUNT + service for host, service in SERVICES.items()},

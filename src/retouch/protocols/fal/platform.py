@@ -29,9 +29,8 @@ from retouch.protocols.fal import dump
 from retouch.protocols.fal.dump import endpoint_of
 from retouch.protocols.fal.errors import Answer, BadRequest, answer_to_failure, check_method
 from retouch.protocols.fal.parse import endpoint_named
+from retouch.protocols.fal.routes import PROTOCOL, files_origin_of
 from retouch.protocols.fal.schemas import ENDPOINTS
-from retouch.protocols.fal.submit import PROTOCOL
-from retouch.protocols.fal.vendor_hosts import files_origin_of
 from retouch.protocols.http import account_of, json_response, set_request_id
 from retouch.protocols.outcome import failure_of, job_link
 

@@ -25,9 +25,8 @@ from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.dump import dump_result, endpoint_of
 from retouch.protocols.fal.errors import Answer, BadRequest, InvalidBody, Problem, answer_to, answer_to_failure
 from retouch.protocols.fal.parse import endpoint_named, parse_json
+from retouch.protocols.fal.routes import caller_of, files_origin_of, submit_input
 from retouch.protocols.fal.schemas import Endpoint
-from retouch.protocols.fal.submit import caller_of, submit_input
-from retouch.protocols.fal.vendor_hosts import files_origin_of
 from retouch.protocols.http import json_response
 from retouch.protocols.outcome import failure_of, forgotten_on_delivery, output_urls
 from retouch.protocols.submit import cancel_abandoned

@@ -7,7 +7,6 @@ and a failure never is. It adds no way to submit or to pay.
 
 from __future__ import annotations
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +18,7 @@ from retouch.protocols.fal import dump, routes
 from retouch.protocols.fal.dump import REQUEST_ID_HEADER
 from retouch.protocols.fal.errors import Answer, answer_to_failure, check_method
 from retouch.protocols.fal.parse import RequestPath, parse_request_path
-from retouch.protocols.fal.vendor_hosts import QUEUE_URL, files_origin_of, queue_url_of
+from retouch.protocols.fal.vendor_hosts import QUEUE_URL
 from retouch.protocols.http import account_of, json_response, origin_of, set_request_id
 from retouch.protocols.outcome import failure_of, output_urls
 
@@ -35,17 +34,7 @@ QUOTA_PER_DOLLAR = 500_000
 ID_HEADERS = (REQUEST_ID_HEADER, "x-oneapi-request-id")
 
 
-def create_face(dependencies: AppDependencies) -> Starlette:
-    """The reseller shape as an application to be mounted at `/fal-ai`."""
-    return routes.create_app([routes.route(dependencies, "/{path:path}", _queue)], _respond)
-
-
-def create_usage_face(dependencies: AppDependencies) -> Starlette:
-    """What a key has used, as an application to be mounted at `/api/usage`."""
-    return routes.create_app([routes.route(dependencies, "/{path:path}", _usage)], _respond)
-
-
-async def _queue(dependencies: AppDependencies, request: Request) -> Response:
+async def queue(dependencies: AppDependencies, request: Request) -> Response:
     request.scope[QUEUE_URL] = origin_of(dependencies.public_url, request)
     path = f"{OWNER}/{request.path_params['path']}"
     request.path_params["path"] = path
@@ -66,11 +55,11 @@ async def _result(dependencies: AppDependencies, request: Request, named: Reques
         try:
             job = await dependencies.watch.wait(job.id, timeout_s=HOLD_S)
         except TimeoutError:
-            urls = dump.RequestUrls.under(queue_url_of(dependencies, request), dump.endpoint_of(job).app, job.id)
+            urls = routes.urls_of(dependencies, request, job)
             return json_response({**dump.dump_status(job, urls, 0, None)[1], "status": "IN_QUEUE"})
     failure = failure_of(job)
     if failure is not None:
-        return _respond(request, answer_to_failure(failure, dump.endpoint_of(job)))
+        return error_response(request, answer_to_failure(failure, dump.endpoint_of(job)))
     return await routes.result_response(dependencies, request, job)
 
 
@@ -78,7 +67,7 @@ async def _status(dependencies: AppDependencies, request: Request, named: Reques
     """fal's status, and the images beside it once they are there: some callers look no further."""
     job, status, body = await routes.status_now(dependencies, request, named)
     if job.state is JobState.SUCCEEDED and not job.payload_deleted:
-        urls = await run_in_threadpool(output_urls, dependencies, job, files_origin_of(dependencies, request))
+        urls = await run_in_threadpool(output_urls, dependencies, job, routes.files_origin_of(dependencies, request))
         result = dump.dump_result(job, urls)
         body |= {name: result[name] for name in ("images", "notices") if name in result}
     return json_response(body, status)
@@ -88,7 +77,7 @@ def _is_bearer(request: Request) -> bool:
     return request.headers.get("authorization", "").strip().lower().startswith("bearer ")
 
 
-def _respond(request: Request, answer: Answer) -> Response:
+def error_response(request: Request, answer: Answer) -> Response:
     """fal's body with an `error` beside it: a sentence for a failed edit, else an object as gateways send it."""
     if not _is_bearer(request) and "authorization" in request.headers:
         return routes.error_response(answer)
@@ -99,7 +88,7 @@ def _respond(request: Request, answer: Answer) -> Response:
     return json_response({**answer.body, "error": error}, answer.status, answer.headers)
 
 
-async def _usage(dependencies: AppDependencies, request: Request) -> Response:
+async def usage(dependencies: AppDependencies, request: Request) -> Response:
     """`GET /token/`: this server sets no limit, so the quota is unlimited and what counts is what was used."""
     if request.path_params["path"].strip("/") != "token":
         raise UnknownUrl(f"Path {request.url.path[:200]} not found")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.dump import NOTICES_HEADER, notices_header
 from retouch.protocols.fal.errors import BadRequest, check_method
 from retouch.protocols.fal.parse import parse_json, parse_lifecycle
-from retouch.protocols.fal.vendor_hosts import cdn_url_of, files_origin_of
+from retouch.protocols.fal.routes import READ, REALTIME, face_url_of, files_origin_of
+from retouch.protocols.fal.vendor_hosts import CDN_URL
 from retouch.protocols.file_response import file_response
 from retouch.protocols.http import account_of, body_chunks, credential_of, json_response, read_body
 from retouch.storage.objects import part_key
@@ -41,9 +41,8 @@ MAX_PARTS = 10_000
 WRITE_S = 3600.0
 """How long an upload may take from its announcement to its last byte."""
 
-REALTIME = "realtime"
-WRITE, READ, BEGIN = "upload", "file", "cdn"
-"""Purposes of tokens: to open a stream or socket; to write one file, to read one, to begin any upload."""
+WRITE, BEGIN = "upload", "cdn"
+"""Further purposes of tokens: to write one file; to begin any upload."""
 
 CDN_TOKEN_S = 600.0
 """The vendor's client asks for another one when this is over."""
@@ -88,7 +87,7 @@ async def _cdn_token(
     body = {
         "token": dependencies.tokens.issue(account, BEGIN, CDN_TOKEN_S),
         "token_type": "Bearer",
-        "base_url": cdn_url_of(dependencies, request),
+        "base_url": _cdn_url_of(dependencies, request),
         "expires_at": ends.isoformat(timespec="seconds"),
     }
     return json_response(body)
@@ -103,7 +102,7 @@ async def _initiate(
         raise BadRequest("'content_type' and 'file_name' must be strings.")
     upload, headers = await _begin(dependencies, request, account, content_type, name)
     answer = {
-        "upload_url": f"{cdn_url_of(dependencies, request)}/uploads/{upload.write_token}",
+        "upload_url": f"{_cdn_url_of(dependencies, request)}/uploads/{upload.write_token}",
         "file_url": upload.link,
     }
     return json_response(answer, headers=headers)
@@ -178,7 +177,7 @@ async def _begin_parts(dependencies: AppDependencies, request: Request) -> Respo
     check_method(request.method, request.url.path, "POST")
     account = await _cdn_account(dependencies, request)
     upload, headers = await _begin(dependencies, request, account, _content_type(request), _name(request))
-    address = f"{cdn_url_of(dependencies, request)}/files/m/{upload.read_token}"
+    address = f"{_cdn_url_of(dependencies, request)}/files/m/{upload.read_token}"
     return json_response({"access_url": address, "uploadId": upload.write_token}, headers=headers)
 
 
@@ -232,6 +231,11 @@ def _name(request: Request) -> str:
     return request.headers.get("x-fal-file-name") or _DEFAULT_FILE["file_name"]
 
 
+def _cdn_url_of(dependencies: AppDependencies, request: Request) -> str:
+    """What the addresses of uploads begin with; raises InvalidRequest."""
+    return request.scope.get(CDN_URL) or f"{face_url_of(dependencies, request)}/cdn"
+
+
 # --- what an upload is
 
 
@@ -243,19 +247,6 @@ class Upload:
     link: str
     write_token: str
     read_token: str
-
-
-def key_of_upload(dependencies: AppDependencies, url: str) -> str | None:
-    """The key behind the address of an upload in parts; None for any other link."""
-    path = _READ_PATH.search(url.partition("?")[0])
-    if path is None:
-        return None
-    with contextlib.suppress(UnknownFile):
-        return str(_right(dependencies, path[1], READ).claims["key"])
-    return None
-
-
-_READ_PATH = re.compile(r"/files/m/([A-Za-z0-9_.-]{1,4096})$")
 
 
 def _right(dependencies: AppDependencies, text: str, purpose: str) -> Token:

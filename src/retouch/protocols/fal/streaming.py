@@ -14,7 +14,6 @@ from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import Response
 
 from retouch import images
@@ -32,7 +31,6 @@ from retouch.protocols.events import (
 )
 from retouch.protocols.fal import dump
 from retouch.protocols.fal.errors import answer_to_failure
-from retouch.protocols.fal.vendor_hosts import files_origin_of
 from retouch.protocols.outcome import failure_of, output_urls
 from retouch.protocols.submit import cancel_abandoned
 from retouch.service import Submitted
@@ -88,10 +86,8 @@ async def _statuses(
             yield data
 
 
-async def stream(
-    dependencies: AppDependencies, request: Request, account: Account, submitted: Submitted
-) -> Response | None:
-    """An edit with its images as they get clearer; the last event is the output object.
+async def stream(dependencies: AppDependencies, account: Account, submitted: Submitted, origin: str) -> Response | None:
+    """An edit with its images as they get clearer; the last event is the output object. origin: of links to files.
 
     A caller who hangs up cancels the edit. None for an edit that failed before it showed anything.
     """
@@ -106,7 +102,7 @@ async def stream(
             break
     if failure_of(await run_in_threadpool(dependencies.service.get_any, job_id)) is not None:
         return None
-    frames = _edit_frames(dependencies, submitted.job, first, batches, files_origin_of(dependencies, request))
+    frames = _edit_frames(dependencies, submitted.job, first, batches, origin)
     response = EventStreamResponse(frames)
     response.background = BackgroundTask(cancel_abandoned, dependencies, account, submitted)
     return response

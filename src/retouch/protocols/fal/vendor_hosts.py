@@ -1,4 +1,4 @@
-"""The vendor's host names as paths of this face, and the addresses a caller knows this server's services by.
+"""The vendor's host names as paths of this face.
 
 A caller who maps `queue.fal.run` and its siblings to this server needs no other change: answers name the same hosts.
 The proxy path leads there too. No name is resolved and nothing is sent to any of these hosts.
@@ -11,12 +11,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal.errors import BadRequest
-from retouch.protocols.http import origin_of
 
 SERVICES: Mapping[str, str] = {
     "fal.run": "/run",
@@ -38,28 +35,6 @@ QUEUE_URL, FILES_ORIGIN, CDN_URL = "fal.queue_url", "fal.files_origin", "fal.cdn
 """Keys of the ASGI scope under which `ByHost` keeps the addresses of a caller who used one of the vendor's names."""
 
 
-def files_origin_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
-    """What links to files begin with, without a trailing slash; raises InvalidRequest."""
-    if dependencies.public_url is not None:
-        return dependencies.public_url
-    return connection.scope.get(FILES_ORIGIN) or origin_of(dependencies.public_url, connection)
-
-
-def queue_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
-    """What the three addresses of a request begin with; raises InvalidRequest."""
-    return connection.scope.get(QUEUE_URL) or f"{face_url_of(dependencies, connection)}/queue"
-
-
-def cdn_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
-    """What the addresses of uploads begin with; raises InvalidRequest."""
-    return connection.scope.get(CDN_URL) or f"{face_url_of(dependencies, connection)}/cdn"
-
-
-def face_url_of(dependencies: AppDependencies, connection: HTTPConnection) -> str:
-    """Where this face is mounted, as the caller sees it; raises InvalidRequest."""
-    return f"{origin_of(dependencies.public_url, connection)}{connection.scope.get('root_path', '')}"
-
-
 class ByHost:
     """Sends requests for one of the vendor's hosts to the face mounted at `mount`; all others pass through.
 
@@ -75,26 +50,17 @@ class ByHost:
             name, _, port = Headers(scope=scope).get("host", "").lower().partition(":")
             service = SERVICES.get(name.rstrip("."))
             if service is not None:
-                scope = {**scope, **_known_as(scope["scheme"], f":{port}" if port else "")}
-                if service != "/cdn" or not _is_stored_file(scope):
-                    scope = _at(scope, self._mount + service + scope["path"])
+                scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
+                suffix = f":{port}" if port else ""
+                media = f"{scheme}://v3.fal.media{suffix}"
+                # Such a caller is given the vendor's names, so that they come back here.
+                scope = {**scope, QUEUE_URL: f"{scheme}://queue.fal.run{suffix}", CDN_URL: media, FILES_ORIGIN: media}
+                path: str = scope["path"]
+                reads = scope.get("method") in ("GET", "HEAD", "OPTIONS")
+                stored_file = reads and path.startswith("/files/") and not path.startswith("/files/m/")
+                if service != "/cdn" or not stored_file:
+                    scope = _at(scope, self._mount + service + path)
         await self._app(scope, receive, send)
-
-
-def _known_as(scheme: str, port: str) -> dict[str, str]:
-    """The addresses such a caller is given: the vendor's names, so that they come back here."""
-    scheme = {"ws": "http", "wss": "https"}.get(scheme, scheme)
-    return {
-        QUEUE_URL: f"{scheme}://queue.fal.run{port}",
-        CDN_URL: f"{scheme}://v3.fal.media{port}",
-        FILES_ORIGIN: f"{scheme}://v3.fal.media{port}",
-    }
-
-
-def _is_stored_file(scope: Scope) -> bool:
-    path: str = scope["path"]
-    reads = scope.get("method") in ("GET", "HEAD", "OPTIONS")
-    return reads and path.startswith("/files/") and not path.startswith("/files/m/")
 
 
 def _at(scope: Scope, path: str, query: bytes | None = None) -> dict[str, Any]:

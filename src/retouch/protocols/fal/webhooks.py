@@ -18,7 +18,19 @@ from retouch.protocols.outcome import failure_of, output_urls
 
 def message(dependencies: AppDependencies, job: Job, now: datetime) -> WebhookMessage:
     """The message about an ended job; the signature names the moment, so each attempt makes its own."""
-    body = orjson.dumps(_body(dependencies, job))
+    content: dict[str, object] = {"request_id": job.id, "gateway_request_id": job.id}
+    failure = failure_of(job)
+    if failure is not None:
+        answer = answer_to_failure(failure, endpoint_of(job))
+        error = f"Invalid status code: {answer.status}"
+        content |= {"status": "ERROR", "error": error, "payload": answer.body}
+    else:
+        try:
+            urls = output_urls(dependencies, job, job.delivery.options[FILES_ORIGIN_OPTION])
+            content |= {"status": "OK", "payload": dump_result(job, urls)}
+        except UnknownFile as gone:
+            content |= {"status": "OK", "payload": None, "payload_error": gone.message}
+    body = orjson.dumps(content)
     timestamp = str(int(now.timestamp()))
     signed = "\n".join((job.id, job.account_id, timestamp, hashlib.sha256(body).hexdigest()))
     headers = {
@@ -29,16 +41,3 @@ def message(dependencies: AppDependencies, job: Job, now: datetime) -> WebhookMe
         "X-Fal-Webhook-Signature": dependencies.signer.sign(signed.encode()).hex(),
     }
     return WebhookMessage(body, headers)
-
-
-def _body(dependencies: AppDependencies, job: Job) -> dict[str, object]:
-    ids = {"request_id": job.id, "gateway_request_id": job.id}
-    failure = failure_of(job)
-    if failure is not None:
-        answer = answer_to_failure(failure, endpoint_of(job))
-        return {**ids, "status": "ERROR", "error": f"Invalid status code: {answer.status}", "payload": answer.body}
-    try:
-        payload = dump_result(job, output_urls(dependencies, job, job.delivery.options[FILES_ORIGIN_OPTION]))
-    except UnknownFile as error:
-        return {**ids, "status": "OK", "payload": None, "payload_error": error.message}
-    return {**ids, "status": "OK", "payload": payload}
