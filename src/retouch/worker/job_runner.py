@@ -129,13 +129,12 @@ class JobRunner:
                 return
 
     def _give_back_untouched(self, job: LeasedJob) -> bool:
-        untouched = not self._begun(job) and job.close()
-        if untouched:
-            self._give_back(job)
-        return untouched
-
-    def _begun(self, job: LeasedJob) -> bool:
-        return self.engine is not None and any(self.engine.begun(edit_id) for edit_id in job.edit_ids)
+        # In this order: the engine forgets an edit that it has decoded, whose steps were counted before that.
+        begun = self.engine is not None and any(self.engine.begun(edit_id) for edit_id in job.edit_ids)
+        if begun or job.step > 0 or not job.close():
+            return False
+        self._give_back(job)
+        return True
 
     def dispatch(self, report: StepReport) -> None:
         """Pass on what one tick of the engine did; called by the engine's thread, so nothing here may wait."""

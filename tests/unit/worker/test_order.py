@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from retouch.edit import SizeRequest
 from retouch.engine.cost import Cost, StateMemory
 from retouch.errors import InvalidRequest
 from retouch.jobs import device_costs
+from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import JobState
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from tests.harness import BEN, Deployment, GatedPipeline
@@ -81,6 +83,34 @@ def test_a_job_that_has_not_begun_is_left_to_others_when_it_would_wait_long(benc
         bench.gate.open()
         assert bench.finished(first.id).state is JobState.SUCCEEDED
         assert bench.finished(second.id).attempt == 1
+
+
+def test_a_job_whose_image_is_being_stored_is_not_given_back_for_one_before_it(
+    bench: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, head, looks = bench.blobs.put, bench.service.head, []
+
+    def put_slowly(*given: Any, folder: str, **named: Any) -> str:
+        if folder == "outputs":
+            bench.gate.arrive()
+        return put(*given, folder=folder, **named)
+
+    def head_and_note(queue: str) -> Place | None:
+        looks.append(queue)
+        return head(queue)
+
+    monkeypatch.setattr(bench.blobs, "put", put_slowly)
+    monkeypatch.setattr(bench.service, "head", head_and_note)
+    made = bench.submit(steps=40)
+    with bench.worker(settings=replace(HASTY, most_leased=1)):
+        bench.gate.wait_for_arrival()
+        short = bench.submit(BEN, steps=1)
+        looks.clear()
+        until(lambda: len(looks) >= 3)  # the second one was followed by all that is done about a place
+        assert bench.state(made.id) is JobState.RUNNING
+        bench.gate.open()
+        assert bench.finished(made.id).attempt == 1
+        assert bench.finished(short.id).state is JobState.SUCCEEDED
 
 
 def test_an_edit_that_can_never_fit_is_refused_at_submit_with_the_figures(bench: Deployment) -> None:
