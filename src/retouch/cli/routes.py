@@ -10,9 +10,8 @@ from retouch.catalog.normaliser import Normaliser
 from retouch.catalog.profiles import Behaviour, Profile, hosted
 from retouch.errors import InvalidSetting
 from retouch.settings import HttpSettings, RoutesSettings
-from retouch.upstreams.route_rules import public_ids, public_model
 from retouch.upstreams.routes import Conditions, RouteRule, Target
-from retouch.upstreams.routes_file import RoutesFile, load_routes
+from retouch.upstreams.routes_file import RoutesFile, load_routes, public_ids, public_model
 from retouch.upstreams.upstream_settings import UpstreamSettings
 
 USUAL_FILE = Path("retouch.toml")

@@ -18,7 +18,6 @@ from retouch.accounts.upstream_keys import UpstreamKeys
 from retouch.errors import InvalidSetting
 from retouch.secret import Secret
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
-from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
 from retouch.upstreams.routes import Connection, Routes
@@ -100,7 +99,7 @@ class LoadedRoutes:
             blobs=self._blobs,
             key=lambda scheme: "" if secret is None else f"{scheme} {secret.open()}",
             base_url=settings.base_url,
-            images=ImageMode(settings.images),
+            images=settings.images,
             paid=paid,
             metered=price is not None and price.per_second_microusd > 0,
             ttl_s=settings.ttl_s,

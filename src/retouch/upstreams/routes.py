@@ -1,7 +1,7 @@
 """Where an edit may go: the values of a loaded routes file, and which route fits a request.
 
 Values and a search. `routes_file.py` reads them from `retouch.toml`; which of a route's targets is asked, and when
-another one is, is decided in `choice.py` and `runner.py`.
+another one is, is decided in `choice.py` and `edit_run.py`.
 """
 
 from __future__ import annotations

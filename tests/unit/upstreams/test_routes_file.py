@@ -21,7 +21,7 @@ from retouch.protocols.openai.dump import dump_targets
 from retouch.protocols.openai.parse import route_of
 from retouch.upstreams.choice import Circumstances, plan
 from retouch.upstreams.routes_file import InvalidRoutesFile, RoutesFile, load_routes
-from retouch.upstreams.toml_lines import TomlLines
+from retouch.upstreams.toml_tables import TomlLines
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "lead-edits-to-hosted-providers.md"
 EXAMPLES = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)

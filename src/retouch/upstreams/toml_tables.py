@@ -1,17 +1,30 @@
-"""Takes the tables of a parsed TOML file apart by name and type, and keeps every mistake with its line."""
+"""Takes the tables of a parsed TOML file apart by name and type, and keeps every mistake with its line.
+
+On which line a value stands the standard library's parser does not tell. The file has been parsed already when that is
+asked, so it is known to be TOML: only headers, keys and brackets are followed.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from retouch.errors import InvalidSetting
-from retouch.upstreams.toml_lines import Place, TomlLines
+
+Place: TypeAlias = tuple[str | int, ...]
+"""Keys and indexes from the root, such as ("routes", 1, "targets", 0, "to")."""
 
 MOST: Final = 1_000_000_000
 """No number of a routes file means anything beyond; as seconds it is within what a date can hold."""
+
+_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_HEADER = re.compile(r"\s*(\[\[?)(.*?)\]\]?\s*(?:#.*)?$")
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"|\'[^\']*\'')
 
 
 class InvalidRoutesFile(InvalidSetting):
@@ -23,14 +36,14 @@ class InvalidRoutesFile(InvalidSetting):
 
 
 class Problems:
-    """The mistakes of one file."""
+    """The mistakes of one file. lines: where its values stand."""
 
     def __init__(self, lines: TomlLines) -> None:
         self.found: list[tuple[int, str]] = []
-        self._lines = lines
+        self.lines = lines
 
     def add(self, place: Place, reason: str) -> None:
-        self.found.append((self._lines.line_of(place), reason))
+        self.found.append((self.lines.line_of(place), reason))
 
 
 class Table:
@@ -125,3 +138,113 @@ def near(word: str, known: Iterable[str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(word, names, n=1)
     return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(names)}."
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A header, or a key with its value. line: from 1. text: of all its lines."""
+
+    place: Place
+    line: int
+    text: str
+
+
+class TomlLines:
+    """Answers `line_of` for one file's text."""
+
+    def __init__(self, text: str) -> None:
+        self._statements = tuple(_statements(text))
+
+    def line_of(self, place: Place) -> int:
+        """The line, counted from 1, of the nearest that is written out: a key, what holds it, or the first line."""
+        for length in range(len(place), 0, -1):
+            for statement in self._statements:
+                if statement.place == place[:length]:
+                    return statement.line + _lines_before(statement.text, place[length:])
+        return 1
+
+
+def _statements(text: str) -> Iterator[_Statement]:
+    table: Place = ()
+    counts: dict[Place, int] = {}
+    lines = text.split("\n")
+    at = 0
+    while at < len(lines):
+        line, begin = lines[at], at
+        at += 1
+        header = _HEADER.match(line)
+        if header:
+            names = _parts(f"{header[2]} = 0")
+            table = ()
+            for index, name in enumerate(names):
+                table = (*table, name)
+                if header[1] == "[[" and index == len(names) - 1:
+                    counts[table] = counts.get(table, -1) + 1
+                if table in counts:  # an array of tables so far: its last member is meant
+                    table = (*table, counts[table])
+            yield _Statement(table, begin + 1, line)
+            continue
+        key = _KEY.match(line)
+        if key:
+            value = line
+            while at < len(lines) and not _is_whole(value):
+                value += "\n" + lines[at]
+                at += 1
+            yield _Statement((*table, *_parts(f"{key[1]} = 0")), begin + 1, value)
+
+
+def _is_whole(statement: str) -> bool:
+    try:
+        tomllib.loads(statement)
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
+def _parts(statement: str) -> tuple[str, ...]:
+    """The names of a dotted key, in order."""
+    value: Any = tomllib.loads(statement)
+    names: list[str] = []
+    while isinstance(value, Mapping):
+        name, value = next(iter(value.items()))
+        names.append(name)
+    return tuple(names)
+
+
+def _lines_before(text: str, rest: Place) -> int:
+    """How many lines of a statement stand before a member inside its value."""
+    begin = text.find("=") + 1
+    for part in rest:
+        if isinstance(part, int):
+            found = _member(text, begin, part)
+        else:
+            match = re.compile(rf"""["']?{re.escape(part)}["']?\s*=""").search(text, begin)
+            found = match.start() if match else None
+        if found is None:
+            break
+        begin = found
+    return text.count("\n", 0, begin)
+
+
+def _member(text: str, begin: int, index: int) -> int | None:
+    """Where the member with this index begins, in an array that opens at or behind `begin`."""
+    # The same length, with the inside of strings and comments blanked, so that brackets in them do not count.
+    plain = _STRING.sub(lambda match: '"' + "_" * (len(match[0]) - 2) + '"', text)
+    plain = re.sub(r"#[^\n]*", lambda match: " " * len(match[0]), plain)
+    opened = plain.find("[", begin)
+    if opened < 0:
+        return None
+    depth, count = 0, 0
+    for at in range(opened, len(plain)):
+        character = plain[at]
+        depth += character in "[{"
+        depth -= character in "]}"
+        starts = depth == (2 if character in "[{" else 1) and not character.isspace() and character not in "[],}"
+        if character == "{" and depth == 2 and count == index:
+            return at
+        if starts and character != "{" and count == index:
+            return at
+        count += character == "," and depth == 1
+        if depth == 0:
+            return None
+    return None
