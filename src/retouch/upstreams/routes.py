@@ -75,6 +75,16 @@ class Conditions:
             and (not self.keys or any(fnmatchcase(account, key) for key in self.keys))
         )
 
+    def cover(self, other: Conditions) -> bool:
+        """Whether every request that `other` fits is one that these fit: a route with `other` behind is never reached.
+
+        Not sure of globs that say the same in other words; False then.
+        """
+        limits = ((self.max_images, other.max_images), (self.max_pixels, other.max_pixels))
+        return all(mine is None or (theirs is not None and theirs <= mine) for mine, theirs in limits) and (
+            not self.keys or (bool(other.keys) and set(other.keys) <= set(self.keys))
+        )
+
     def fit_target(self, target: Target, request: EditRequest) -> bool:
         if target.local:
             return True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -258,11 +258,13 @@ class _RuleReader:
         self._problems = problems
         self._upstreams = upstreams
         self._broken = broken
+        self._earlier: list[tuple[RouteRule, int]] = []  # with the line of each
 
     def rules(self, table: Table) -> list[RouteRule]:
         """One rule for each of our models that a route is for. One that leads nowhere is a mistake."""
         before = len(self._problems.found)
-        ids = self._model_ids(table)
+        pattern = table.text("model")
+        ids = self._model_ids(table, pattern)
         when = table.table("when")
         conditions = _conditions(when) if when else Conditions()
         weighted = table.word("policy", ("ordered", "weighted"), "ordered") == "weighted"
@@ -287,10 +289,29 @@ class _RuleReader:
         if not made and all(each is not None for each in written) and len(self._problems.found) == before:
             reason = "none of its targets has a model like ours; name their 'model', or set 'models' at the upstream."
             table.problem("targets", reason if written else "'targets' is empty, so the route leads nowhere.")
+        hosted_targets = max((sum(not target.local for target in rule.targets) for rule in made), default=2)
+        if hedge_after_s is not None and hosted_targets < 2 and None not in written:
+            reason = (
+                "'hedge_after_s' asks a second upstream when the first one takes long; this route has fewer than two."
+            )
+            table.problem("hedge_after_s", reason)
+        self._tell_if_hidden(table, pattern, made)
         return made
 
-    def _model_ids(self, table: Table) -> list[str]:
-        pattern = table.text("model")
+    def _tell_if_hidden(self, table: Table, pattern: str | None, rules: Sequence[RouteRule]) -> None:
+        """A route whose every edit is taken by one before it would be read as if it did something."""
+        lines: set[int | None] = set()
+        for rule in rules:
+            before = (line for each, line in self._earlier if each.model == rule.model and each.when.cover(rule.when))
+            lines.add(next(before, None))
+        self._earlier += [(rule, self._problems.lines.line_of(table.place)) for rule in rules]
+        if lines and None not in lines:
+            told = ", ".join(str(line) for line in sorted(filter(None, lines)))
+            where = f"the routes in lines {told} take" if len(lines) > 1 else f"the route in line {told} takes"
+            reason = f"no edit reaches the route for '{pattern}': {where} all that it is for."
+            table.problem("model", f"{reason} Move it up, or give what stands before it a 'when'.")
+
+    def _model_ids(self, table: Table, pattern: str | None) -> list[str]:
         if pattern is None:
             self._problems.add(table.place, "the route has no 'model'; \"*\" is all of them.")
             return []

@@ -264,6 +264,28 @@ WRONG = {
         14,
         "none of its targets",
     ),
+    "a route behind one that takes everything": (
+        FAL + TO_FAL + '[[routes]]\nmodel = "qwen-image-edit"\ntargets = [{ to = "local" }]\n',
+        10,
+        "no edit reaches the route for 'qwen-image-edit': the route in line 6 takes",
+    ),
+    "a route behind one with the same conditions": (
+        FAL + 2 * '[[routes]]\nmodel = "qwen-image-edit"\nwhen = { keys = ["a", "b"] }\ntargets = [{ to = "fal" }]\n',
+        10,
+        "no edit reaches the route for 'qwen-image-edit': the route in line 5 takes",
+    ),
+    "a route for many behind one for each": (
+        FAL
+        + "".join(f'[[routes]]\nmodel = "{model.id}"\ntargets = [{{ to = "fal" }}]\n' for model in MODELS[:2])
+        + f'[[routes]]\nmodel = "{MODELS[0].id}*"\ntargets = [{{ to = "local" }}]\n',
+        12,
+        "no edit reaches the route for 'qwen-image-edit*': the routes in lines 5, 8 take",
+    ),
+    "a hedge with one target": (
+        FAL + '[[routes]]\nmodel = "*"\nhedge_after_s = 5\ntargets = [{ to = "local" }, { to = "fal" }]\n',
+        7,
+        "fewer than two",
+    ),
     "a route without a model": (FAL + TO_FAL.replace('model = "*"\n', ""), 6, "no 'model'"),
     "no route at all": (FAL, 1, "no [[routes]]"),
     "a name that is taken": (FAL.replace("upstreams.fal]", "upstreams.local]") + TO_FAL, 2, "cannot name an upstream"),
@@ -282,6 +304,21 @@ def test_a_mistake_is_told_with_its_line_and_reason(mistake: str, tmp_path: Path
     text, line, reason = WRONG[mistake]
     found = problems(tmp_path, text)
     assert [at for at, said in found if reason in said] == [line], found
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        ("keys = ['studio']", ""),
+        ("keys = ['studio']", "keys = ['studio', 'web-*']"),
+        ("max_images = 1", "max_images = 2"),
+        ("max_images = 1", "keys = ['studio']"),
+        ("max_pixels = 4096", "max_images = 1"),
+    ],
+)
+def test_a_route_behind_a_narrower_one_is_reached(when: tuple[str, str], tmp_path: Path) -> None:
+    routes = [f'[[routes]]\nmodel = "qwen-image-edit"\nwhen = {{ {w} }}\ntargets = [{{ to = "fal" }}]\n' for w in when]
+    assert len(load(tmp_path, FAL + "".join(routes)).rules) == 2
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
