@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from math import inf
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -185,7 +184,7 @@ class Service:
         self._costs.refuse_what_never_fits(completed, route.checkpoint)
         predicted = Predicted(*self._costs.predict(completed, route.checkpoint))
         now = self._clock()
-        wait_s = min(self._settings.max_wait_s, *(inf if each is None else each for each in (start_timeout_s, life_s)))
+        wait_s = min(each for each in (self._settings.max_wait_s, start_timeout_s, life_s) if each is not None)
         if bucket is not None:
             delivery = replace(delivery, into_bucket=True)
         job = Job(
@@ -196,13 +195,9 @@ class Service:
             state=JobState.QUEUED,
             request=completed,
             delivery=delivery,
-            sequence=0,
-            priority=priority,
-            attempt=0,
-            cancel_requested=False,
-            step=0,
-            steps=(completed.steps or 0) * completed.num_images,
             created_at=now,
+            priority=priority,
+            steps=(completed.steps or 0) * completed.num_images,
             start_by=now + timedelta(seconds=wait_s),
             notices=notices,
             run_timeout_s=run_timeout_s,
@@ -212,7 +207,7 @@ class Service:
             if idempotency is not None:
                 known = idempotency_keys.remember(connection, account.id, idempotency, job.id, now)
                 if known != job.id:
-                    self._database.sync()  # its first caller may still wait for this
+                    self._database.sync()  # the first caller may still wait for this, and we promise its job as well
                     first = store.find(connection, known)
                     return Submitted(first, first.notices, replayed=True)
             self._refuse_when_full(connection, job, max_queue_length)
@@ -220,7 +215,8 @@ class Service:
             if bucket is not None:
                 caller_buckets.keep(connection, job.id, bucket)
         self._wake(job.queue)
-        # While a worker begins. Accepted is what the disk holds, and files before the row that names them.
+        # A worker may begin while we wait for the disk. Accepted is what it holds, and files come before the row that
+        # names them: after a power cut a row without its files would be a job that cannot run.
         self._blobs.sync(image.blob for image in completed.inputs if image.owned and image.blob is not None)
         self._database.sync()
         return Submitted(job, notices, replayed=False)
@@ -237,12 +233,6 @@ class Service:
             state=JobState.FAILED,
             request=request,
             delivery=delivery,
-            sequence=0,
-            priority=PRIORITY_NORMAL,
-            attempt=0,
-            cancel_requested=False,
-            step=0,
-            steps=0,
             created_at=now,
             finished_at=now,
             failure=failure,
@@ -467,7 +457,7 @@ class Service:
         price = self._catalog.route(model).price_microusd(usage) if charges is None else sum(charges.values())
         priced = replace(usage, price_microusd=price)
         with self._ending(lease) as (connection, end):
-            for attempt_id, charge in (charges or {}).items():
+            for attempt_id, charge in (charges or {}).items():  # before the end, which settles what is not booked
                 attempts.book(connection, attempt_id, charge)
             job = store.finish(connection, lease, output, priced, end)
             entry = ledger.UsageEntry(job.id, job.account_id, job.key_id, model, priced, end.at)

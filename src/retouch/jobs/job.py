@@ -52,9 +52,9 @@ FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLE
 class Job:
     """One row of the job table. Times are timezone-aware UTC.
 
-    sequence: order of submission, unique. priority: smaller first. fair_tag, fair_cost, cost, quick: its turn within
-    the priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the anonymous account.
-    attempt: 0 while it never ran. notices: what the submit answered about parameters.
+    sequence: order of submission, unique; 0 before it is written. priority: smaller first. fair_tag, fair_cost, cost,
+    quick: its turn within the priority (fair_queue.py). key_id: which of the account's keys submitted it; empty for the
+    anonymous account. attempt: 0 while it never ran. notices: what the submit answered about parameters.
     cancel_requested: the owner wants it stopped while it is running. step, steps: progress of the edit
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
@@ -68,13 +68,13 @@ class Job:
     state: JobState
     request: EditRequest
     delivery: Delivery
-    sequence: int
-    priority: int
-    attempt: int
-    cancel_requested: bool
-    step: int
-    steps: int
     created_at: datetime
+    sequence: int = 0
+    priority: int = PRIORITY_NORMAL
+    attempt: int = 0
+    cancel_requested: bool = False
+    step: int = 0
+    steps: int = 0
     started_at: datetime | None = None
     finished_at: datetime | None = None
     start_by: datetime | None = None
