@@ -7,7 +7,7 @@ is dropped with a notice, or refused by its name when the request is strict; not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NoReturn
 
@@ -85,9 +85,9 @@ def normalise(
     """
     if request.loras and profile.lora is not None:
         profile = hosted().profiles[profile.lora]
-    draft = _Draft(request, profile, sizes, cut_prompt)
-    for name in _ORDER:
-        _STEPS[name](draft)
+    draft = _Draft(request, profile, [sizes.get(image.field) for image in request.images], cut_prompt)
+    for step in _STEPS.values():
+        step(draft)
     draft.parameters |= {name: value for name, value in profile.always.items() if name not in draft.parameters}
     return draft.finish(_options(draft, options or {}))
 
@@ -107,24 +107,23 @@ def _is_open(name: str, request: EditRequest, profile: Profile, made: Normalised
     return name in profile.always or name not in made.parameters
 
 
+@dataclass(eq=False, slots=True)
 class _Draft:
     """A call while it is put together."""
 
-    def __init__(self, request: EditRequest, profile: Profile, sizes: ImageSizes, cut_prompt: bool) -> None:
-        self.request = request
-        self.profile = profile
-        self.cut_prompt = cut_prompt
-        self.parameters: dict[str, Any] = {}
-        self.notices: list[Notice] = []
-        self.image_sizes = [sizes.get(image.field) for image in request.images]
-        self.images: ImageField | None = None
-        self.mask: ImageField | None = None
-        self.composited = False
-        self.size = TargetSize(None, None, None)
-        self.seed = 0
-        self.seed_field: str | None = None
-        self.calls = 1
-        self.images_per_call = 1
+    request: EditRequest
+    profile: Profile
+    image_sizes: Sequence[tuple[int, int] | None]
+    cut_prompt: bool
+    parameters: dict[str, Any] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+    images: ImageField | None = None
+    mask: ImageField | None = None
+    composited: bool = False
+    size: TargetSize = field(init=False)
+    seed: int = 0
+    calls: int = 1
+    images_per_call: int = 1
 
     def cell(self, name: str) -> Cell:
         return self.profile.cells[name]
@@ -401,9 +400,7 @@ _STEPS: Final[Mapping[str, Callable[[_Draft], None]]] = {
     "enable_prompt_expansion": _expansion,
     "loras": _loras,
 }
-
-_ORDER: Final = tuple(_STEPS)
-"""Size before mask, because of the shape, and both before the output's format."""
+"""In their order: size before mask, because of the shape, and both before the output's format."""
 
 
 def _options(draft: _Draft, of_route: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def _bound(prefix: str = "") -> tuple[BindParameter[int], BindParameter[int], Bi
 _FLOW = (fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id, fair_share.c.quick)
 _here = tuple_(*_bound())
 _PLACE = (job.c.priority, job.c.fair_tag, job.c.sequence)
-_block_lower = tuple_(queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
-_block_upper = tuple_(queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
+_LOWER = (queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
+_UPPER = (queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
 
 
 class Share(NamedTuple):
@@ -317,11 +317,13 @@ def _add(connection: Connection, queue: str, turn: Turn, jobs: int) -> None:
         # block while this one waited for its row; the bounds it has now lead to the right one.
         if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
             line = insert_into(connection, queue_block).values(
-                queue=queue, waiting=0, cost=0, **lower_bound(FIRST), **upper_bound(LAST)
+                queue=queue, waiting=0, cost=0, **_limit("lower", FIRST), **_limit("upper", LAST)
             )
             connection.execute(line.on_conflict_do_nothing())
     block = _Block.of(row)
-    if block.waiting > BLOCK_SIZE:
+    if (
+        block.waiting > BLOCK_SIZE
+    ):  # at once, while this transaction holds the row and nothing else can be counted in it
         _cut(connection, queue, block)
 
 
@@ -341,7 +343,12 @@ def _cut(connection: Connection, queue: str, block: _Block) -> None:
     # The front half keeps the row. A writer waiting for it then finds its place outside and looks again; one that
     # looked before the cut can reach the back half only through that row.
     _write(connection, block._replace(upper=cut, waiting=front, cost=cost))
-    rest = {"waiting": len(rows) - front, "cost": block.cost - cost, **lower_bound(cut), **upper_bound(block.upper)}
+    rest = {
+        "waiting": len(rows) - front,
+        "cost": block.cost - cost,
+        **_limit("lower", cut),
+        **_limit("upper", block.upper),
+    }
     connection.execute(insert(queue_block).values(queue=queue, **rest))
 
 
@@ -367,17 +374,12 @@ def _waiting_between(
 
 def _write(connection: Connection, block: _Block) -> None:
     changed = update(queue_block).where(queue_block.c.id == block.id)
-    connection.execute(changed.values(waiting=block.waiting, cost=block.cost, **upper_bound(block.upper)))
+    connection.execute(changed.values(waiting=block.waiting, cost=block.cost, **_limit("upper", block.upper)))
 
 
 def _flow(queue: str, turn: Turn) -> dict[str, Any]:
     """The row of `fair_share` a job belongs to."""
-    return {
-        "queue": queue,
-        "priority": turn.place.priority,
-        "account_id": turn.account_id,
-        "quick": turn.quick,
-    }
+    return {"queue": queue, "priority": turn.place.priority, "account_id": turn.account_id, "quick": turn.quick}
 
 
 def _leave_share(connection: Connection, queue: str, turn: Turn, *, given_back: int = 0) -> None:
@@ -397,47 +399,29 @@ _LEAVE_SHARE = (
 )
 
 
-def lower_bound(place: Place) -> dict[str, int]:
-    return dict(zip(("lower_priority", "lower_tag", "lower_sequence"), place, strict=True))
+def _limit(name: str, place: Place) -> dict[str, int]:
+    """name: lower or upper."""
+    return {f"{name}_priority": place.priority, f"{name}_tag": place.fair_tag, f"{name}_sequence": place.sequence}
 
 
-def upper_bound(place: Place) -> dict[str, int]:
-    return dict(zip(("upper_priority", "upper_tag", "upper_sequence"), place, strict=True))
-
-
-_BLOCK_COLUMNS = (
-    queue_block.c.id,
-    queue_block.c.lower_priority,
-    queue_block.c.lower_tag,
-    queue_block.c.lower_sequence,
-    queue_block.c.upper_priority,
-    queue_block.c.upper_tag,
-    queue_block.c.upper_sequence,
-    queue_block.c.waiting,
-    queue_block.c.cost,
-)
-
-_BLOCKS = (
-    select(*_BLOCK_COLUMNS)
-    .where(queue_block.c.queue == bindparam("of_queue"))
-    .order_by(queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
-)
+_BLOCK = (queue_block.c.id, *_LOWER, *_UPPER, queue_block.c.waiting, queue_block.c.cost)
+_BLOCKS = select(*_BLOCK).where(queue_block.c.queue == bindparam("of_queue")).order_by(*_LOWER)
 
 _OWN = (  # the last block that begins at or before a place: the one that holds it
-    select(*_BLOCK_COLUMNS)
-    .where(queue_block.c.queue == bindparam("of_queue"), _block_lower <= _here)
-    .order_by(queue_block.c.lower_priority.desc(), queue_block.c.lower_tag.desc(), queue_block.c.lower_sequence.desc())
+    select(*_BLOCK)
+    .where(queue_block.c.queue == bindparam("of_queue"), tuple_(*_LOWER) <= _here)
+    .order_by(*(each.desc() for each in _LOWER))
     .limit(1)
 )
 
 _ADD = (  # no row comes back when the block was cut or joined while this waited for it
     update(queue_block)
-    .where(queue_block.c.id == select(_OWN.subquery("own").c.id).scalar_subquery(), _here < _block_upper)
+    .where(queue_block.c.id == select(_OWN.subquery("own").c.id).scalar_subquery(), _here < tuple_(*_UPPER))
     .values(
         waiting=queue_block.c.waiting + bindparam("jobs", type_=Integer),
         cost=queue_block.c.cost + bindparam("cost", type_=BigInteger),
     )
-    .returning(*_BLOCK_COLUMNS)
+    .returning(*_BLOCK)
 )
 
 
@@ -449,7 +433,7 @@ def _before(*, one_turn: bool) -> Select[Any]:
     """
     queue = bindparam("of_queue", type_=String())
     blocks = select(func.sum(queue_block.c.waiting).label("jobs"), func.sum(queue_block.c.cost).label("cost")).where(
-        queue_block.c.queue == queue, _block_lower < tuple_(*_bound("from_"))
+        queue_block.c.queue == queue, tuple_(*_LOWER) < tuple_(*_bound("from_"))
     )
     parts = _waiting_between(queue, _bound("from_"), _bound(), one_turn=one_turn)
     counts = (select(func.count(), func.sum(job.c.cost)).where(*part) for part in parts)
