@@ -272,7 +272,11 @@ def read(component: type[_Settings], **options: object) -> _Settings:
     try:
         return component(**given)
     except ValidationError as error:
-        raise InvalidSetting(_sentence(error, given)) from None
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        shown = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise InvalidSetting(f"{shown} is {first['input']!r}: {reason[0].lower()}{reason[1:]}.") from None
 
 
 def refuse_unknown_variables(environment: Mapping[str, str]) -> None:
@@ -295,11 +299,3 @@ def _describes_a_service(name: str, value: str) -> bool:
     if name.endswith("_NAME"):
         return value.startswith("/") and value.count("/") == 2
     return name.endswith("_PORT") and _SERVICE_ADDRESS.fullmatch(value) is not None
-
-
-def _sentence(error: ValidationError, given: Mapping[str, object]) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "?"
-    shown = f"--{name.replace('_', '-')}" if name in given else PREFIX + name.upper()
-    reason = str(first["msg"]).removeprefix("Value error, ")
-    return f"{shown} is {first['input']!r}: {reason[0].lower()}{reason[1:]}."

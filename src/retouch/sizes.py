@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,7 +90,7 @@ def parse(  # noqa: PLR0917 - six words a caller may say, all optional
     if reference_image is not None and reference_image < 0:
         raise OutOfRange("reference_image", reference_image, minimum=0)
     size, aspect_ratio, resolution = _clean(size), _clean(aspect_ratio), _clean(resolution)
-    exact = _exact(size) if size else _from_sides(width, height)
+    exact = _exact(size, width, height)
     if exact is not None:
         words = size or f"{width}x{height}"
         return SizeRequest(width=exact[0], height=exact[1], reference_image=reference_image, words=words)
@@ -139,14 +138,16 @@ def resolve(
         whose = "The shape" if request.aspect_ratio else "The input's shape"
         detail = f"{whose} {ratio:.4g}:1 is not one this model makes; {shape:.4g}:1 was used."
         notices.append(Notice("aspect_ratio", "clamped", detail))
-    area = profile.default_area if request.pixels is None else _nearest(request.pixels, profile.tiers)
-    if request.pixels not in (None, area):
+    area, pixels = profile.default_area, request.pixels
+    if pixels is not None:  # the nearest tier; of two as near the smaller
+        area = min(profile.tiers, key=lambda tier: (round(abs(math.log(pixels / tier)) / _TIE), tier))
+    if pixels not in (None, area):
         if strict:
             raise _refused("resolution", request.words, profile)
-        detail = f"{request.pixels} pixels is not a scale of this model; the nearest, {area}, was used."
+        detail = f"{pixels} pixels is not a scale of this model; the nearest, {area}, was used."
         notices.append(Notice("resolution", "converted", detail))
     canvas = _dimensions(area, shape, profile, profile.max_area)
-    if reference is not None and request.pixels is None and _area_of(reference) > _NOTICEABLE * _area_of(canvas):
+    if reference is not None and pixels is None and _area_of(reference) > _NOTICEABLE * _area_of(canvas):
         detail = (
             f"The image has {reference[0]}x{reference[1]} pixels and the answer {canvas[0]}x{canvas[1]}, the size this "
             "model works at."
@@ -228,11 +229,6 @@ def _nearest_shape(ratio: float, profile: SizeProfile) -> float:
     return min(max(ratio, 1 / profile.max_ratio), profile.max_ratio)
 
 
-def _nearest(area: int, tiers: Iterable[int]) -> int:
-    """The nearest tier; of two as near the smaller."""
-    return min(tiers, key=lambda tier: (round(abs(math.log(area / tier)) / _TIE), tier))
-
-
 def _same_shape(shape: float, ratio: float) -> bool:
     return abs(math.log(shape / ratio)) <= _TIE
 
@@ -250,19 +246,15 @@ def _clean(word: str | None) -> str | None:
     return None if word in _ABSENT else word
 
 
-def _exact(size: str) -> tuple[int, int] | None:
+def _exact(size: str | None, width: int | None, height: int | None) -> tuple[int, int] | None:
+    """The exact size that is asked for, if one is; the sides count where there is no `size`."""
     if size in NAMED_SIZES:
         return NAMED_SIZES[size]
-    match = _EXACT.fullmatch(size)
-    if match is None:
-        return None
-    width, height = int(match[1]), int(match[2])
-    if width == 0 or height == 0:
-        raise InvalidRequest(f"The size '{size}' has a side of zero pixels.", field="size")
-    return width, height
-
-
-def _from_sides(width: int | None, height: int | None) -> tuple[int, int] | None:
+    if size:
+        match = _EXACT.fullmatch(size)
+        if match is not None and not (int(match[1]) and int(match[2])):
+            raise InvalidRequest(f"The size '{size}' has a side of zero pixels.", field="size")
+        return None if match is None else (int(match[1]), int(match[2]))
     if width is None and height is None:
         return None
     for name, side in (("width", width), ("height", height)):

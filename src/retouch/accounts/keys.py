@@ -94,7 +94,20 @@ class Keys:
         if known is not None:
             return known
         digest = _hash(secret)
-        found = self._find(digest)
+        query = (
+            select(
+                api_key.c.secret_hash, account.c.id, account.c.name, api_key.c.id, account.c.weight, api_key.c.operator
+            )
+            .join(account, account.c.id == api_key.c.account_id)
+            .where(api_key.c.secret_hash == digest, api_key.c.revoked_at.is_(None))
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        # An index is not searched in constant time, but what it compares is a hash no caller can steer; the
+        # last comparison is constant-time all the same.
+        if row is None or not hmac.compare_digest(row[0], digest):
+            raise InvalidKey("This API key is not valid.")
+        found = Account(id=row[1], name=row[2], key_id=row[3], weight=row[4], operator=row[5])
         with self._lock:
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
@@ -154,22 +167,6 @@ class Keys:
                 connection.execute(select(api_key.c.id).where(api_key.c.revoked_at.is_(None)).limit(1)).first()
                 is not None
             )
-
-    def _find(self, digest: str) -> Account:
-        query = (
-            select(
-                api_key.c.secret_hash, account.c.id, account.c.name, api_key.c.id, account.c.weight, api_key.c.operator
-            )
-            .join(account, account.c.id == api_key.c.account_id)
-            .where(api_key.c.secret_hash == digest, api_key.c.revoked_at.is_(None))
-        )
-        with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        # An index is not searched in constant time, but what it compares is a hash no caller can steer; the
-        # last comparison is constant-time all the same.
-        if row is None or not hmac.compare_digest(row[0], digest):
-            raise InvalidKey("This API key is not valid.")
-        return Account(id=row[1], name=row[2], key_id=row[3], weight=row[4], operator=row[5])
 
 
 def _hash(secret: str) -> str:

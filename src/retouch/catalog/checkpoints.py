@@ -209,7 +209,8 @@ def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Che
     if found is None and ("/" in name or name.startswith(".")):
         own = name.rstrip("/").rsplit("/", 1)[-1]
         alike = (each for each in CHECKPOINTS if each.source is not None and each.name == own.lower())
-        found = replace(next(alike, _named("qwen-image-edit-2511")), name=own, source=name)
+        usual = next(each for each in CHECKPOINTS if each.name == "qwen-image-edit-2511")
+        found = replace(next(alike, usual), name=own, source=name)
     if found is None:
         names = ", ".join(checkpoint.name for checkpoint in CHECKPOINTS)
         raise InvalidRequest(
@@ -222,10 +223,6 @@ def checkpoint_named(name: str, *, accept_research_licence: bool = False) -> Che
             field="model",
         )
     return found
-
-
-def _named(name: str) -> Checkpoint:
-    return next(each for each in CHECKPOINTS if each.name == name)
 
 
 def checkpoints_named(names: Sequence[str], *, accept_research_licence: bool = False) -> tuple[Checkpoint, ...]:

@@ -344,12 +344,11 @@ def _cells(
     written = {name: cell for name, cell in column.items() if name not in NOT_CELLS} | dict(everywhere) | dict(own)
     if written["loras"] == "C" and not lora:
         written["loras"] = "X"
-    return {name: _cell(name, cell) for name, cell in written.items()}
-
-
-def _cell(field_name: str, written: str) -> Cell:
-    letter, _, name = written.partition(" ")
-    return Cell(_LETTERS[letter], name or field_name)
+    cells = {}
+    for field_name, cell in written.items():
+        letter, _, name = cell.partition(" ")
+        cells[field_name] = Cell(_LETTERS[letter], name or field_name)
+    return cells
 
 
 def _size_rule(values: Mapping[str, Any]) -> SizeRule:

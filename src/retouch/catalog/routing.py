@@ -163,7 +163,34 @@ class Route:
         image_count: how many input images there will be, for a request that has none of them yet.
         """
         request.check(image_count=image_count)
-        self._check_limits(request, len(request.images) if image_count is None else image_count)
+        image_count = len(request.images) if image_count is None else image_count
+        model = self.model
+        if len(request.prompt) > model.max_prompt_characters:
+            raise TooLong("prompt", len(request.prompt), model.max_prompt_characters)
+        negative = request.negative_prompt or ""
+        if len(negative) > model.max_negative_prompt_characters:
+            raise TooLong("negative_prompt", len(negative), model.max_negative_prompt_characters)
+        max_images = model.max_images if self.hosted else min(model.max_images, self.checkpoint.max_images)
+        if image_count > max_images:
+            raise TooManyImages("images", image_count, max_images, model.id)
+        _check_range("num_images", request.num_images, Limits(1, model.max_num_images, 1))
+        _check_range("steps", request.steps, model.steps)
+        _check_range("guidance_scale", request.guidance_scale, model.guidance)
+        if request.seed is not None and request.seed > model.max_seed:
+            raise OutOfRange("seed", request.seed, minimum=0, maximum=model.max_seed)
+        if request.output_format not in model.output_formats:
+            raise NotOneOf("output_format", request.output_format.value, tuple(f.value for f in model.output_formats))
+        if request.acceleration is not None and request.acceleration not in model.accelerations:
+            raise NotOneOf("acceleration", request.acceleration.value, tuple(a.value for a in model.accelerations))
+        loras, most = len(request.loras), model.max_loras
+        if loras and not most:
+            raise UnsupportedParameter(f"The model '{model.id}' takes no LoRAs.", field="loras")
+        if loras > most:
+            raise InvalidRequest(
+                f"The model '{model.id}' takes at most {most} LoRAs, not {loras}.", field="loras", max_length=most
+            )
+        if loras and not self.hosted and not self.checkpoint.takes_loras:
+            raise UnsupportedParameter(f"'{self.checkpoint.name}' takes no LoRAs here.", field="loras")
 
     def complete(
         self, request: EditRequest, *, image_count: int | None = None
@@ -270,35 +297,6 @@ class Route:
         elif request.acceleration is Acceleration.HIGH and self.checkpoint.block_cache:
             detail = "No few-step LoRA is loaded here, so 'high' reuses blocks over steps, more boldly than 'regular'."
             yield Notice("acceleration", "converted", detail)
-
-    def _check_limits(self, request: EditRequest, image_count: int) -> None:
-        model = self.model
-        if len(request.prompt) > model.max_prompt_characters:
-            raise TooLong("prompt", len(request.prompt), model.max_prompt_characters)
-        negative = request.negative_prompt or ""
-        if len(negative) > model.max_negative_prompt_characters:
-            raise TooLong("negative_prompt", len(negative), model.max_negative_prompt_characters)
-        max_images = model.max_images if self.hosted else min(model.max_images, self.checkpoint.max_images)
-        if image_count > max_images:
-            raise TooManyImages("images", image_count, max_images, model.id)
-        _check_range("num_images", request.num_images, Limits(1, model.max_num_images, 1))
-        _check_range("steps", request.steps, model.steps)
-        _check_range("guidance_scale", request.guidance_scale, model.guidance)
-        if request.seed is not None and request.seed > model.max_seed:
-            raise OutOfRange("seed", request.seed, minimum=0, maximum=model.max_seed)
-        if request.output_format not in model.output_formats:
-            raise NotOneOf("output_format", request.output_format.value, tuple(f.value for f in model.output_formats))
-        if request.acceleration is not None and request.acceleration not in model.accelerations:
-            raise NotOneOf("acceleration", request.acceleration.value, tuple(a.value for a in model.accelerations))
-        loras, most = len(request.loras), model.max_loras
-        if loras and not most:
-            raise UnsupportedParameter(f"The model '{model.id}' takes no LoRAs.", field="loras")
-        if loras > most:
-            raise InvalidRequest(
-                f"The model '{model.id}' takes at most {most} LoRAs, not {loras}.", field="loras", max_length=most
-            )
-        if loras and not self.hosted and not self.checkpoint.takes_loras:
-            raise UnsupportedParameter(f"'{self.checkpoint.name}' takes no LoRAs here.", field="loras")
 
     def price_microusd(self, usage: Usage) -> int:
         return self.model.price.of(usage.images, usage.pixels)

@@ -80,7 +80,12 @@ def _decides(request: SizeRequest) -> bool:
 def _told(request: SizeRequest, rule: SizeRule, reference: tuple[int, int] | None, *, strict: bool) -> TargetSize:
     """A provider that takes a width and a height; it is given multiples of its grid, within its sides."""
     sizes = resolve(request, rule.limits, reference, strict=strict)
-    canvas = _with_least_side(sizes.canvas, sizes.output, rule)
+    canvas = sizes.canvas
+    if min(canvas) < rule.min_side:  # a larger one in the shape of the output, whose shorter side is long enough
+        width, height = sizes.output
+        longer = max(width, height) / min(width, height) * rule.min_side
+        longer = min(rule.limits.max_side, math.floor(longer / rule.limits.grid + 0.5) * rule.limits.grid)
+        canvas = (longer, rule.min_side) if width >= height else (rule.min_side, longer)
     exact = request.width is not None or (request.like_reference and reference is not None)
     if not exact:
         return TargetSize(canvas, canvas, None, sizes.notices)
@@ -153,17 +158,6 @@ def _nearest(rule: SizeRule, shape: float, wanted: tuple[int, int]) -> tuple[str
 
     word = min(rule.choices, key=lambda each: distance(rule.choices[each]))
     return word, rule.choices[word]
-
-
-def _with_least_side(canvas: tuple[int, int], output: tuple[int, int], rule: SizeRule) -> tuple[int, int]:
-    """The canvas, or a larger one in the shape of the output whose shorter side is long enough."""
-    if min(canvas) >= rule.min_side:
-        return canvas
-    width, height = output
-    grid = rule.limits.grid
-    longer = max(width, height) / min(width, height) * rule.min_side
-    longer = min(rule.limits.max_side, math.floor(longer / grid + 0.5) * grid)
-    return (longer, rule.min_side) if width >= height else (rule.min_side, longer)
 
 
 def _largest_within(size: tuple[int, int], shape: float) -> tuple[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from sqlalchemy import URL, Connection, make_url
+from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -26,10 +26,18 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        parsed = _parse(url)
+        try:
+            parsed = make_url(url)
+            backend = parsed.get_backend_name()
+        except ArgumentError:
+            raise InvalidRequest(
+                "The database must be a URL: 'sqlite:///…' or 'postgresql://…'.", field="database"
+            ) from None
+        if backend not in ("sqlite", "postgresql", "postgres"):
+            raise InvalidRequest(f"The database must be SQLite or PostgreSQL, not '{backend}'.", field="database")
         self.dialect: Literal["sqlite", "postgresql"]
         self._backend: Backend
-        if parsed.get_backend_name() == "sqlite":
+        if backend == "sqlite":
             self.dialect, self._backend = "sqlite", Sqlite(parsed)
         else:
             self.dialect, self._backend = "postgresql", Postgres(parsed)
@@ -82,16 +90,3 @@ class Database:
             if reason is None:
                 raise
             raise DatabaseUnavailable(f"The database is unavailable: {reason}.") from error
-
-
-def _parse(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-        backend = parsed.get_backend_name()
-    except ArgumentError:
-        raise InvalidRequest(
-            "The database must be a URL: 'sqlite:///…' or 'postgresql://…'.", field="database"
-        ) from None
-    if backend not in ("sqlite", "postgresql", "postgres"):
-        raise InvalidRequest(f"The database must be SQLite or PostgreSQL, not '{backend}'.", field="database")
-    return parsed

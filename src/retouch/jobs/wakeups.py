@@ -104,7 +104,17 @@ class LocalSubscription:
         self._lock = threading.Lock()
         self._selector.register(closed, selectors.EVENT_READ)
         for path in paths:
-            self._bind(path)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)  # of a dead process that had our number
+                listener.bind(str(path))
+            except OSError:
+                listener.close()
+                continue
+            listener.settimeout(0)
+            self._paths.append(path)
+            self._selector.register(listener, selectors.EVENT_READ, data=listener)
 
     def wait(self, timeout_s: float) -> bool:
         with self._lock:
@@ -135,7 +145,7 @@ class LocalSubscription:
     def _end_wait(self) -> None:
         with self._lock:
             self._waiting = False
-            if self._stopped:
+            if self._stopped:  # closed meanwhile, which left this to us
                 self._free()
 
     def _free(self) -> None:
@@ -143,19 +153,6 @@ class LocalSubscription:
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
         self._selector.close()
-
-    def _bind(self, path: Path) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # of a dead process that had our number
-            listener.bind(str(path))
-        except OSError:
-            listener.close()
-            return
-        listener.settimeout(0)
-        self._paths.append(path)
-        self._selector.register(listener, selectors.EVENT_READ, data=listener)
 
 
 def _folder_name(topic: str) -> str:
