@@ -152,31 +152,42 @@ class FastNetwork:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         projected = state.extras.get("projected") or self._project(state)
         state.extras["projected"] = projected
-        cache: BlockCache | None = state.extras.get("block_cache")
-        image = torch.cat([self.transformer.img_in(latents.to(self.dtype)), projected.references], dim=1)
-        modulation = self._modulation(state, sigma)
+        network, targets = self.transformer, latents.shape[1]
+        image = torch.cat([network.img_in(latents.to(self.dtype)), projected.references], dim=1)
+        moving, still = self._modulation(state, sigma)
         branches = [
-            self._conditions(modulation, (rotation, projected.image_rotation), latents.shape[1])
+            [
+                Conditions((moving[row], still[row]), (moving[row + 1],), rotation, projected.image_rotation, targets)
+                for row in range(0, 2 * len(self.blocks), 2)
+            ]
             for rotation in projected.text_rotations
         ]
-        targets = self._targets(state, cache, image, projected.texts, branches)
-        velocities = [self._velocity(target, modulation[0]) for target in targets]
+        ends = self._through_blocks(state, image, projected.texts, branches)
+        scale, shift = moving[-1, 0], moving[-1, 1]
+        velocities = [network.proj_out(network.norm_out.norm(end) * (1 + scale) + shift) for end in ends]
         return velocities[0], velocities[1] if len(velocities) > 1 else None
 
-    def _targets(
+    def _through_blocks(
         self,
         state: DenoiseState,
-        cache: BlockCache | None,
         image: torch.Tensor,
         texts: tuple[torch.Tensor, ...],
         branches: list[list[Conditions]],
     ) -> list[torch.Tensor]:
         """The target's tokens behind the last block, for each branch."""
         given = [conditions[0] for conditions in branches]
-        begun = self._holding(0, lambda block: _first_block(self.run_block, block, image, texts, given))
+
+        def first_block(block: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+            # Text has not touched the image yet, so what the image gives to attention is the same for all branches.
+            heads = _room_for_heads(block.attn, image, image.shape[1])
+            _write_image_heads(block, image, given[0], heads)
+            return [self.run_block(block, image, text, each, heads) for text, each in zip(texts, given, strict=True)]
+
+        begun = self._holding(0, first_block)
+        cache: BlockCache | None = state.extras.get("block_cache")
         if cache is None:
             return self._rest(begun, branches)
-        count = branches[0][0].targets
+        count = given[0].targets
         starts = [tokens[:, :count] for tokens, _ in begun]
         first = [start - image[:, :count] for start in starts]
         if cache.serves(state, first):
@@ -224,23 +235,6 @@ class FastNetwork:
         target = table[state.sigmas.index(sigma)]
         return target, table[-1] if self.transformer.zero_cond_t else target
 
-    def _conditions(
-        self,
-        modulation: tuple[torch.Tensor, torch.Tensor],
-        rotations: tuple[torch.Tensor, torch.Tensor],
-        targets: int,
-    ) -> list[Conditions]:
-        moving, still = modulation
-        return [
-            Conditions((moving[row], still[row]), (moving[row + 1],), *rotations, targets)
-            for row in range(0, 2 * len(self.blocks), 2)
-        ]
-
-    def _velocity(self, target: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        scale, shift = moving[-1, 0], moving[-1, 1]
-        velocity: torch.Tensor = self.transformer.proj_out(self.transformer.norm_out.norm(target) * (1 + scale) + shift)
-        return velocity
-
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -278,15 +272,6 @@ def compiled_block(backend: str = "inductor") -> RunBlock:
     return compiled
 
 
-def _first_block(
-    run_block: RunBlock, block: Any, image: torch.Tensor, texts: Sequence[torch.Tensor], branches: Sequence[Conditions]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Both streams behind the first block, for each branch. Text has not touched the image yet, which all look at."""
-    heads = _room_for_heads(block.attn, image, image.shape[1])
-    _write_image_heads(block, image, branches[0], heads)
-    return [run_block(block, image, text, given, heads) for text, given in zip(texts, branches, strict=True)]
-
-
 def _each(
     through: Callable[[Any, torch.Tensor, torch.Tensor, Conditions], T],
     tokens: Sequence[tuple[torch.Tensor, torch.Tensor]],
@@ -319,7 +304,9 @@ def _block(
 
 
 def _last_block(block: Any, image: torch.Tensor, text: torch.Tensor, given: Conditions) -> torch.Tensor:
-    """As `_block`, but only the target tokens, since nothing reads the others any more."""
+    """As `_block`, but only the target tokens."""
+    # Nothing reads references and text behind the last block. Their keys and values still take part in its attention;
+    # their queries, and all that would follow for them, are left out.
     length, targets = text.shape[1], given.targets
     joint = _room_for_heads(block.attn, image, length + image.shape[1])
     _write_text_heads(block, text, given, _part(joint, 0, length))

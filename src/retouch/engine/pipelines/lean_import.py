@@ -32,6 +32,7 @@ def without_compiler() -> Iterator[None]:
     except ModuleNotFoundError:  # reported where it is needed
         yield
         return
+    # What is found in sys.modules is not imported; and where there is no distributed part, none of it is asked for.
     is_available = torch.distributed.is_available
     stand_in = _StandIn(COMPILER)
     stand_in.__path__ = [str(Path(torch.__file__).parent / "_dynamo")]  # a submodule of it is imported by itself
@@ -44,6 +45,7 @@ def without_compiler() -> Iterator[None]:
     finally:
         torch.distributed.is_available = is_available
         torch._dynamo = _Later(COMPILER)  # noqa: SLF001 - diffusers asks it at every step whether it compiles
+        # So that whatever compiles later imports the real one; what took names from the stand-in keeps its decorators.
         for name in [name for name in sys.modules if name == COMPILER or name.startswith(f"{COMPILER}.")]:
             del sys.modules[name]
 

@@ -53,8 +53,13 @@ def fit_preview(codec: ImageCodec, device: torch.device) -> PreviewMap:
     """Least squares over a few smooth made-up images; the same map every time."""
     generator = torch.Generator().manual_seed(0)
     latents, colours = [], []
+    size = (FITTING_SIDE, FITTING_SIDE)
     for _ in range(FITTING_IMAGES):
-        image = _made_up(generator).to(device)
+        clouds = [  # coloured ones of three sizes
+            F.interpolate(torch.randn(1, 3, cells, cells, generator=generator), size, mode="bicubic") * strength
+            for cells, strength in ((3, 0.5), (8, 0.25), (24, 0.1))
+        ]
+        image = torch.stack(clouds).sum(0).clamp(-1, 1).to(device)
         encoded = codec.encode(image).float()
         small = F.interpolate(image, encoded.shape[-2:], mode="area")
         latents.append(encoded[0].flatten(1).T.cpu())
@@ -63,13 +68,3 @@ def fit_preview(codec: ImageCodec, device: torch.device) -> PreviewMap:
     known = torch.cat([known, torch.ones(len(known), 1, dtype=torch.float64)], dim=1)
     solution = torch.linalg.lstsq(known, torch.cat(colours).double()).solution.float().to(device)
     return PreviewMap(solution[:-1].T.contiguous(), solution[-1].contiguous())
-
-
-def _made_up(generator: torch.Generator) -> torch.Tensor:
-    """Coloured clouds of three sizes, (1, 3, side, side) from -1 to 1."""
-    size = (FITTING_SIDE, FITTING_SIDE)
-    clouds = [
-        F.interpolate(torch.randn(1, 3, cells, cells, generator=generator), size, mode="bicubic") * strength
-        for cells, strength in ((3, 0.5), (8, 0.25), (24, 0.1))
-    ]
-    return torch.stack(clouds).sum(0).clamp(-1, 1)

@@ -151,7 +151,10 @@ class QwenImage21:
             preprocessing.check_shape(image, index)
         self.text_encoder.check(spec.prompt)
         keys = tuple(content_key(image) for image in images)
-        copies = [self._copy(image) for image in images]  # one copy for both, the encoder and the autoencoder
+        area = self.checkpoint.reference_area
+        sizes = [preprocessing.reference_size(area, image.shape[1], image.shape[0]) for image in images]
+        # One copy for both, the encoder and the autoencoder.
+        copies = [preprocessing.resized(image, size) for image, size in zip(images, sizes, strict=True)]
         signals = [preprocessing.pinned(preprocessing.to_signal(copy), self.device) for copy in copies]
         named = [(f"{key}:{copy.size}", signal) for key, copy, signal in zip(keys, copies, signals, strict=True)]
         return Inputs(named, copies, keys, self.text_encoder.stage(spec.prompt, copies))
@@ -161,11 +164,14 @@ class QwenImage21:
         inputs = inputs or self.stage(spec, images)
         encoded = [self._encoded(key, signal) for key, signal in inputs.references]
         target = spec.height // TOKEN, spec.width // TOKEN
+        # Drawn on the CPU, so that a seed means the same on every device.
+        shape = (1, self.transformer.config.in_channels, *target)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(spec.seed))
         state = DenoiseState(
             spec=spec,
             key=BatchKey(target, tuple((each.shape[-2], each.shape[-1]) for each in encoded), guided=False),
             sigmas=self.schedule.sigmas(spec.steps, target[0] * target[1]),
-            latents=self._noise(spec),
+            latents=pack(noise).to(self.device),
             references=torch.cat([pack(latents) for latents in encoded], dim=1),
             prompt_embeds=self.text_encoder.encode(spec.prompt, inputs.copies, inputs.keys, inputs.prompt),
             negative_embeds=None,
@@ -179,7 +185,24 @@ class QwenImage21:
     def denoise(self, states: Sequence[DenoiseState]) -> None:
         for state in states:
             sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
-            velocity = self._velocity(state, sigma).float()
+            # Keys and values of text and references are the same in every step: the first one makes them, the others
+            # read them and compute the target alone.
+            prefix: QwenImage21KVCache | None = state.extras.get("prefix")
+            mode = "extract" if prefix is None else "cached"
+            if prefix is None:
+                prefix = state.extras["prefix"] = QwenImage21KVCache(len(self.transformer.transformer_blocks))
+            shapes = [(1, rows, columns) for rows, columns in (*state.key.references, state.key.target)]
+            made: torch.Tensor = self.transformer(
+                hidden_states=torch.cat([state.references, state.latents.to(self.dtype)], dim=1),
+                timestep=timestep_at(sigma, state.latents),
+                encoder_hidden_states=state.prompt_embeds,
+                img_shapes=[shapes],
+                img_mask=state.extras["slots"],
+                kv_cache=prefix,
+                kv_cache_mode=mode,
+                return_dict=False,
+            )[0]
+            velocity = made[:, -state.latents.shape[1] :].float()
             state.latents = euler_step(state.latents, velocity, sigma, sigma_next)
             check_finite(state.latents, self.checkpoint)
             state.velocity = velocity
@@ -228,37 +251,9 @@ class QwenImage21:
     def _preview_map(self) -> PreviewMap:
         return fit_preview(self.vae, self.device)
 
-    def _copy(self, image: Pixels) -> Image.Image:
-        height, width = image.shape[:2]
-        return preprocessing.resized(image, preprocessing.reference_size(self.checkpoint.reference_area, width, height))
-
     def _encoded(self, key: str, signal: torch.Tensor) -> torch.Tensor:
         """Normalised latents of one image, (1, channels, height / 16, width / 16)."""
         return self._references.get_or_make(key, lambda: self.vae.encode(signal.to(self.device)).to(self.dtype))
-
-    def _noise(self, spec: EditSpec) -> torch.Tensor:
-        """Drawn on the CPU, so that a seed means the same on every device."""
-        shape = (1, self.transformer.config.in_channels, spec.height // TOKEN, spec.width // TOKEN)
-        return pack(torch.randn(shape, generator=torch.Generator().manual_seed(spec.seed))).to(self.device)
-
-    def _velocity(self, state: DenoiseState, sigma: float) -> torch.Tensor:
-        """Like the state's latents, in the network's dtype."""
-        prefix: QwenImage21KVCache | None = state.extras.get("prefix")
-        mode = "extract" if prefix is None else "cached"
-        if prefix is None:
-            prefix = state.extras["prefix"] = QwenImage21KVCache(len(self.transformer.transformer_blocks))
-        shapes = [(1, rows, columns) for rows, columns in (*state.key.references, state.key.target)]
-        velocity: torch.Tensor = self.transformer(
-            hidden_states=torch.cat([state.references, state.latents.to(self.dtype)], dim=1),
-            timestep=timestep_at(sigma, state.latents),
-            encoder_hidden_states=state.prompt_embeds,
-            img_shapes=[shapes],
-            img_mask=state.extras["slots"],
-            kv_cache=prefix,
-            kv_cache_mode=mode,
-            return_dict=False,
-        )[0]
-        return velocity[:, -state.latents.shape[1] :]
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

@@ -143,16 +143,27 @@ class QwenImageEdit:
 
     @torch.inference_mode()
     def stage(self, spec: EditSpec, images: Sequence[Pixels]) -> Inputs:
-        self._check(spec, images)
+        if len(images) > 1 and not self.rules.several:
+            raise TooManyImages("images", len(images), 1, self.checkpoint.name)
+        for index, image in enumerate(images):
+            preprocessing.check_shape(image, index)
+        guided = spec.guidance_scale > 1
+        self.text_encoder.check(spec.prompt, "prompt")
+        if guided:
+            self.text_encoder.check(spec.negative_prompt, "negative_prompt")
         copies, keys = self._vision_copies(images)
-        negative = None if spec.guidance_scale <= 1 else self.text_encoder.stage(spec.negative_prompt, copies)
+        canvas, area = (spec.width, spec.height), self.checkpoint.reference_area
+        on_canvas = self.checkpoint.references_fit_canvas
         return Inputs(
-            references=[self._signal(image, key, spec) for image, key in zip(images, keys, strict=True)],
+            references=[
+                self._resized(image, key, canvas if on_canvas else _fitting(image, area))
+                for image, key in zip(images, keys, strict=True)
+            ],
             copies=copies,
             keys=keys,
             prompt=self.text_encoder.stage(spec.prompt, copies),
-            negative=negative,
-            source=self._resized(images[0], keys[0], (spec.width, spec.height)) if self._narrows(spec) else None,
+            negative=self.text_encoder.stage(spec.negative_prompt, copies) if guided else None,
+            source=self._resized(images[0], keys[0], canvas) if self._narrows(spec) else None,
             loras=self.loras.load(self._loras_of(spec)),
         )
 
@@ -165,11 +176,14 @@ class QwenImageEdit:
         negative = None
         if inputs.negative is not None:
             negative = self.text_encoder.encode(spec.negative_prompt, copies, keys, inputs.negative)
-        target = spec.height // TOKEN, spec.width // TOKEN
+        few_steps = self._runs_few_steps(spec)
+        schedule = NoiseSchedule.of_few_steps() if few_steps else self.schedule
+        rows, columns = spec.height // TOKEN, spec.width // TOKEN
+        grids = tuple((latents.shape[-2] // 2, latents.shape[-1] // 2) for latents in encoded)
         state = DenoiseState(
             spec=spec,
-            key=BatchKey(target, tuple(_token_grid(latents) for latents in encoded), guided=negative is not None),
-            sigmas=self._schedule(spec).sigmas(spec.steps, target[0] * target[1]),
+            key=BatchKey((rows, columns), grids, guided=negative is not None),
+            sigmas=schedule.sigmas(spec.steps, rows * columns),
             latents=self._noise(spec),
             references=torch.cat([preprocessing.pack(latents) for latents in encoded], dim=1),
             prompt_embeds=prompt,
@@ -178,10 +192,14 @@ class QwenImageEdit:
         )
         if inputs.loras:
             state.extras["network"] = self.loras.network(inputs.loras)
-        if self._caches_blocks(spec):
+        if self.checkpoint.block_cache and self.network.skips and not few_steps and spec.acceleration in RULES:
             state.extras["block_cache"] = BlockCache(RULES[spec.acceleration])
         if self._narrows(spec):
-            state.extras["region"] = region = self._region(spec, inputs, state.latents)
+            assert spec.region is not None, "only a masked edit narrows"
+            assert inputs.source is not None, "what narrows was staged"
+            source = preprocessing.pack(self._encoded(*inputs.source)).float()
+            tokens = torch.frombuffer(bytearray(spec.region), dtype=torch.uint8).nonzero().flatten()
+            state.extras["region"] = region = Region(tokens.to(self.device), source, noise=state.latents)
             state.notices = (*state.notices, region.notice(spec.steps))
         wait_for(self.device)
         return state
@@ -190,7 +208,32 @@ class QwenImageEdit:
     def denoise(self, states: Sequence[DenoiseState]) -> None:
         assert len({state.key for state in states}) == 1, "only edits with equal keys may share a step"
         for state in states:
-            self._denoise_one(state)
+            sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
+            network: Network = state.extras.get("network", self.network)
+            latents = state.latents
+            region: Region | None = state.extras.get("region")
+            if region is not None and not region.open(state):
+                region = None  # in its first steps a masked edit is denoised everywhere
+            if region is not None:
+                if state.step_index == first_region_step(state.spec.steps):
+                    narrow(state, region.tokens)
+                    state.latents = region.settle(latents, sigma)
+                latents = state.latents[:, region.tokens]
+            velocity, without = network.velocities(state, latents, sigma)
+            if not self.compat:
+                velocity, without = velocity.float(), None if without is None else without.float()
+            if without is not None:
+                velocity = guided(velocity, without, state.spec.guidance_scale)
+            if region is not None:
+                velocity = region.widen(velocity)
+            step = _rounded_euler_step if self.compat else euler_step
+            state.latents = step(state.latents, velocity, sigma, sigma_next)
+            check_finite(state.latents, self.checkpoint)
+            state.velocity = velocity
+            state.step_index += 1
+            cache: BlockCache | None = state.extras.get("block_cache")
+            if state.done and cache is not None:
+                state.notices = (*state.notices, cache.notice(state))
         wait_for(self.device)
 
     @torch.inference_mode()
@@ -237,21 +280,6 @@ class QwenImageEdit:
     def enter_device(self) -> None:
         if self.weights is not None:
             self.weights.enter()
-
-    def _check(self, spec: EditSpec, images: Sequence[Pixels]) -> None:
-        if len(images) > 1 and not self.rules.several:
-            raise TooManyImages("images", len(images), 1, self.checkpoint.name)
-        for index, image in enumerate(images):
-            preprocessing.check_shape(image, index)
-        self.text_encoder.check(spec.prompt, "prompt")
-        if spec.guidance_scale > 1:
-            self.text_encoder.check(spec.negative_prompt, "negative_prompt")
-
-    def _signal(self, image: Pixels, key: str, spec: EditSpec) -> tuple[str, torch.Tensor]:
-        """One image as the autoencoder takes it, in the host's memory, and its name."""
-        if self.checkpoint.references_fit_canvas:
-            return self._resized(image, key, (spec.width, spec.height))
-        return self._resized(image, key, _fitting(image, self.checkpoint.reference_area))
 
     def _resized(self, image: Pixels, key: str, size: tuple[int, int]) -> tuple[str, torch.Tensor]:
         signal = preprocessing.to_signal(preprocessing.resized(image, size))
@@ -301,19 +329,12 @@ class QwenImageEdit:
         fast = self.fast_lora
         return (*spec.loras, fast.file) if fast is not None and self._runs_few_steps(spec) else spec.loras
 
-    def _schedule(self, spec: EditSpec) -> NoiseSchedule:
-        return NoiseSchedule.of_few_steps() if self._runs_few_steps(spec) else self.schedule
-
     def _fewer_steps(self, spec: EditSpec) -> tuple[Notice, ...]:
         if self._runs_few_steps(spec) or self.checkpoint.faster_steps is None or spec.acceleration is Acceleration.NONE:
             return ()
         steps = f"{spec.steps} step{'s' if spec.steps > 1 else ''}"
         detail = f"'{spec.acceleration}' ran {steps}, where 'none' runs {self.checkpoint.steps}."
         return (Notice("acceleration", "applied", detail),)
-
-    def _caches_blocks(self, spec: EditSpec) -> bool:
-        allowed = self.checkpoint.block_cache and not self._runs_few_steps(spec)
-        return allowed and self.network.skips and spec.acceleration in RULES
 
     def _narrows(self, spec: EditSpec) -> bool:
         """Whether some steps are for the masked region alone; `none` computes everything."""
@@ -322,45 +343,12 @@ class QwenImageEdit:
             spec.region is not None and not exact and self.network.skips and spec.steps > first_region_step(spec.steps)
         )
 
-    def _region(self, spec: EditSpec, inputs: Inputs, noise: torch.Tensor) -> Region:
-        assert spec.region is not None, "only a masked edit has a region"
-        assert inputs.source is not None, "what narrows was staged"
-        source = preprocessing.pack(self._encoded(*inputs.source)).float()
-        marked = torch.frombuffer(bytearray(spec.region), dtype=torch.uint8)
-        return Region(marked.nonzero().flatten().to(self.device), source, noise)
-
     def _noise(self, spec: EditSpec) -> torch.Tensor:
         """Drawn on the CPU, so that a seed means the same on every device."""
         shape = (1, 1, self.latent_channels, spec.height // CELL, spec.width // CELL)
         dtype = self.dtype if self.compat else torch.float32
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(spec.seed), dtype=dtype)
         return preprocessing.pack(noise[0]).to(self.device)
-
-    def _denoise_one(self, state: DenoiseState) -> None:
-        sigma, sigma_next = state.sigmas[state.step_index], state.sigmas[state.step_index + 1]
-        region: Region | None = state.extras.get("region")
-        network: Network = state.extras.get("network", self.network)
-        latents = state.latents
-        if region is not None and region.open(state):
-            if state.step_index == first_region_step(state.spec.steps):
-                narrow(state, region.tokens)
-                state.latents = region.settle(latents, sigma)
-            latents = state.latents[:, region.tokens]
-        velocity, without = network.velocities(state, latents, sigma)
-        if not self.compat:
-            velocity, without = velocity.float(), None if without is None else without.float()
-        if without is not None:
-            velocity = guided(velocity, without, state.spec.guidance_scale)
-        if region is not None and region.open(state):
-            velocity = region.widen(velocity)
-        step = _rounded_euler_step if self.compat else euler_step
-        state.latents = step(state.latents, velocity, sigma, sigma_next)
-        check_finite(state.latents, self.checkpoint)
-        state.velocity = velocity
-        state.step_index += 1
-        cache = state.extras.get("block_cache")
-        if state.done and cache is not None:
-            state.notices = (*state.notices, cache.notice(state))
 
 
 def _fitting(image: Pixels, area: int) -> tuple[int, int]:
@@ -383,7 +371,3 @@ def _rounded_euler_step(latents: torch.Tensor, velocity: torch.Tensor, sigma: fl
     """The stock scheduler's step: the length is rounded to the velocity's dtype, and so is the result."""
     length = torch.tensor(step_length(sigma, sigma_next), device=velocity.device)
     return (latents.float() + length * velocity).to(velocity.dtype)
-
-
-def _token_grid(latents: torch.Tensor) -> tuple[int, int]:
-    return latents.shape[-2] // 2, latents.shape[-1] // 2
