@@ -240,7 +240,7 @@ def _tile_by_tile(
     after: int,
 ) -> torch.Tensor:
     """The layers' result, tile by tile. before, after: values per cell and side of what goes in and comes out."""
-    halo = -(-reach(layers, CELL // before) // CELL)
+    halo = -(-reach(layers, CELL // before) // CELL)  # in whole cells, as the layers that halve and double need them
     height, width = (side // before for side in values.shape[-2:])
     result: torch.Tensor | None = None
     for top, bottom in tiling.spans(height):
@@ -253,6 +253,7 @@ def _tile_by_tile(
                 tile = layer(tile)
             if result is None:
                 result = tile.new_empty((*tile.shape[:2], height * after, width * after))
+            # Values that a cut has changed lie in the halo; what remains is the tile's own.
             own = tile[:, :, (top - up) * after : (bottom - up) * after, (left - west) * after : (right - west) * after]
             result[:, :, top * after : bottom * after, left * after : right * after] = own
     assert result is not None, "an image has pixels"
