@@ -111,7 +111,7 @@ def edit_openai(url: str) -> None:
     ("begin", "call", "most"),
     [
         pytest.param("protocols/fal/routes.py:submit", submit_fal, 31, id="fal, submit"),
-        pytest.param("protocols/runpod/routes.py:_run", submit_runpod, 29, id="RunPod, run"),
+        pytest.param("protocols/runpod/routes.py:run", submit_runpod, 29, id="RunPod, run"),
         pytest.param("protocols/openai/routes.py:edit", edit_openai, 32, id="OpenAI, edit"),
     ],
 )

@@ -15,7 +15,7 @@ from retouch.protocols.fal.schemas import ENDPOINTS
 from retouch.protocols.inputs import parse_loras
 from retouch.protocols.openai.form import Part, decode_form, decode_json
 from retouch.protocols.openai.parse import parse_call
-from retouch.protocols.runpod.endpoints import ENDPOINTS as RUNPOD
+from retouch.protocols.runpod.parse import ENDPOINTS as RUNPOD
 from retouch.protocols.runpod.parse import parse_input
 
 LINK = "https://example.com/a.png"

@@ -20,9 +20,17 @@ from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, Notice, 
 from retouch.errors import Failure, InvalidRequest, RetouchError, UnknownJob, UnknownModel
 from retouch.jobs.job import PRIORITY_NORMAL, Job, JobState, QueueLoad
 from retouch.protocols.runpod import dump
-from retouch.protocols.runpod.endpoints import ENDPOINTS, endpoint_named
 from retouch.protocols.runpod.errors import dump_error, sentence_of
-from retouch.protocols.runpod.parse import Envelope, ParsedInput, Policy, parse_envelope, parse_input, parse_wait
+from retouch.protocols.runpod.parse import (
+    ENDPOINTS,
+    Envelope,
+    ParsedInput,
+    Policy,
+    endpoint_named,
+    parse_envelope,
+    parse_input,
+    parse_wait,
+)
 
 EDIT, NEWER = ENDPOINTS["qwen-image-edit"], ENDPOINTS["qwen-image-edit-2511"]
 GOLDEN = Path(__file__).parents[2] / "golden" / "wire" / "runpod"

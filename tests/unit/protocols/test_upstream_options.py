@@ -13,7 +13,7 @@ from retouch.protocols.fal.parse import parse_edit
 from retouch.protocols.fal.schemas import ENDPOINTS as FAL_ENDPOINTS
 from retouch.protocols.openai.form import decode_json
 from retouch.protocols.openai.parse import parse_call
-from retouch.protocols.runpod.endpoints import ENDPOINTS as RUNPOD_ENDPOINTS
+from retouch.protocols.runpod.parse import ENDPOINTS as RUNPOD_ENDPOINTS
 from retouch.protocols.runpod.parse import parse_input
 
 LINK = "https://example.com/a.png"

@@ -1,4 +1,4 @@
-"""Reads a job's request: the envelope around the input, and the input itself. Plain values in, canonical ones out.
+"""Reads a job's request: its endpoint, the envelope around the input, the input. Plain values in, canonical ones out.
 
 What is wrong with the envelope refuses the call; what is wrong with the input fails the job, as at the vendor. Names
 that are not known change nothing and are reported. It fetches nothing and decodes no pixel.
@@ -6,6 +6,7 @@ that are not known change nothing and are reported. It fetches nothing and decod
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,10 +16,12 @@ from typing import Any, TypeVar
 import orjson
 
 from retouch.edit import Bucket, EditRequest, Notice, OutputFormat, SizeRequest
-from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf
+from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf, UnknownModel
 from retouch.images.decoding import decode_data_uri, is_data_uri
 from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, read_upstream_options
-from retouch.protocols.runpod.endpoints import Endpoint
+
+UNASKED_SIZE = "1328*1328"
+"""What the Vercel provider sends when its user named no size."""
 
 EXECUTION_TIMEOUT_MS = (5_000, 7 * 86_400_000)
 TTL_MS = (10_000, 7 * 86_400_000)
@@ -41,6 +44,59 @@ _FORMATS: Mapping[str, OutputFormat] = {
 }
 
 _T = TypeVar("_T")
+
+
+# --- the endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint. model: id of the row in the catalogue, from which the endpoint differs in the fields below.
+
+    default_size: what an absent `size` means, `width*height`; None follows the last input image. unasked_size: a
+    `size` that counts as absent.
+    """
+
+    id: str
+    model: str
+    default_size: str | None = None
+    unasked_size: str | None = None
+
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    endpoint.id: endpoint
+    for endpoint in (
+        Endpoint("qwen-image-edit", "qwen-image-edit", unasked_size=UNASKED_SIZE),
+        Endpoint("qwen-image-edit-2511", "qwen-image-edit-plus", default_size="1024*1024"),
+        Endpoint("qwen-image-edit-2511-lora", "qwen-image-edit-plus", default_size="1024*1024"),
+    )
+}
+
+
+def endpoint_named(endpoint_id: str) -> Endpoint:
+    """The endpoint of that id; raises UnknownModel with a suggestion."""
+    endpoint = ENDPOINTS.get(endpoint_id)
+    if endpoint is None:
+        near = difflib.get_close_matches(endpoint_id[:100], ENDPOINTS, n=1)
+        hint = f"Did you mean '{near[0]}'?" if near else f"There are: {', '.join(ENDPOINTS)}."
+        raise UnknownModel(f"There is no endpoint '{endpoint_id[:100]}' here. {hint}")
+    return endpoint
+
+
+def parse_wait(text: str | None) -> float:
+    """Seconds to wait for a job, from the query's milliseconds; raises InvalidType for what is no number."""
+    if text is None:
+        return DEFAULT_WAIT_MS / 1000
+    try:
+        wait_ms = float(text)
+    except ValueError:
+        wait_ms = math.nan
+    if math.isnan(wait_ms):
+        raise InvalidType("wait", "number", text)
+    return min(max(wait_ms, WAIT_MS[0]), WAIT_MS[1]) / 1000
+
+
+# --- the envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +122,6 @@ class Envelope:
     notices: tuple[Notice, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedInput:
-    """An input as canonical values.
-
-    request: complete but for its images. images: in order, links, data URIs or bytes. wire_names: the caller's name of
-    each canonical field. base64: the answer's `result` is to be the file itself.
-    """
-
-    request: EditRequest
-    images: tuple[bytes | str, ...]
-    wire_names: Mapping[str, str]
-    base64: bool = False
-    notices: tuple[Notice, ...] = ()
-
-
 def parse_envelope(body: bytes) -> Envelope:
     """The parts of a body. Raises InvalidRequest and its kinds, which refuse the call."""
     try:
@@ -97,27 +138,23 @@ def parse_envelope(body: bytes) -> Envelope:
     if not isinstance(given, dict):
         raise InvalidType("input", "object", given)
     policy, notices = _policy(envelope.get("policy"))
-    unknown = [name for name in envelope if name not in _ENVELOPE]
+    webhook = envelope.get("webhook")
+    usable = (
+        isinstance(webhook, str)
+        and webhook.isascii()
+        and webhook.isprintable()
+        and len(webhook) <= MAX_WEBHOOK_CHARACTERS
+        and webhook.lower().startswith(("http://", "https://"))
+    )
+    if webhook not in (None, "") and not usable:
+        raise InvalidRequest("The field 'webhook' must be an absolute http(s) address in ASCII.", field="webhook")
     return Envelope(
         input=given,
-        webhook=_webhook(envelope.get("webhook")),
+        webhook=webhook or None,
         policy=policy,
         bucket=_bucket(envelope.get("s3Config")),
-        notices=(*notices, *(_unknown(name) for name in unknown)),
+        notices=(*notices, *(_unknown(name) for name in envelope if name not in _ENVELOPE)),
     )
-
-
-def parse_wait(text: str | None) -> float:
-    """Seconds to wait for a job, from the query's milliseconds; raises InvalidType for what is no number."""
-    if text is None:
-        return DEFAULT_WAIT_MS / 1000
-    try:
-        wait_ms = float(text)
-    except ValueError:
-        wait_ms = math.nan
-    if math.isnan(wait_ms):
-        raise InvalidType("wait", "number", text)
-    return min(max(wait_ms, WAIT_MS[0]), WAIT_MS[1]) / 1000
 
 
 def _policy(given: object) -> tuple[Policy, tuple[Notice, ...]]:
@@ -142,21 +179,6 @@ def _milliseconds(policy: Mapping[str, Any], name: str, limits: tuple[int, int],
     if used != value:
         notices.append(Notice(field_name, "clamped", f"It must be {limits[0]} to {limits[1]} ms: {used:g} was used."))
     return used / 1000
-
-
-def _webhook(given: object) -> str | None:
-    if given is None or given == "":
-        return None
-    usable = (
-        isinstance(given, str)
-        and given.isascii()
-        and given.isprintable()
-        and len(given) <= MAX_WEBHOOK_CHARACTERS
-        and given.lower().startswith(("http://", "https://"))
-    )
-    if not usable:
-        raise InvalidRequest("The field 'webhook' must be an absolute http(s) address in ASCII.", field="webhook")
-    return str(given)
 
 
 def _bucket(given: object) -> Bucket | None:
@@ -188,13 +210,37 @@ def _bucket(given: object) -> Bucket | None:
 # --- the input
 
 
+@dataclass(frozen=True, slots=True)
+class ParsedInput:
+    """An input as canonical values.
+
+    request: complete but for its images. images: in order, links, data URIs or bytes. wire_names: the caller's name of
+    each canonical field. base64: the answer's `result` is to be the file itself.
+    """
+
+    request: EditRequest
+    images: tuple[bytes | str, ...]
+    wire_names: Mapping[str, str]
+    base64: bool = False
+    notices: tuple[Notice, ...] = ()
+
+
 def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
     """The edit an input asks for. Raises InvalidRequest and its kinds, which fail the job."""
     reader = _Reader(given)
     prompt = reader.read(_text, "prompt")
     if prompt is None or not prompt.strip():
         raise MissingParameter("prompt")
-    images, names = _images(reader)
+    found: list[tuple[str, Any]] = []
+    for name in ("image", "image_url", "images", "image_urls"):  # as one or another worker of this vendor has it
+        value = reader.read(lambda _, entries: entries, name)
+        if isinstance(value, list):
+            found += [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
+        elif value is not None:
+            found.append((name, value))
+    if not found:
+        raise MissingParameter("image")
+    images = tuple(_image(name, value) for name, value in found)
     seed = reader.read(_integer, "seed")
     size, size_notices = _size(endpoint, reader)
     request = EditRequest(
@@ -214,10 +260,14 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
     )
     base64 = bool(reader.read(_boolean, "enable_base64_output"))
     reader.read(_boolean, "enable_sync_mode")  # which operation was called says it
-    canonical = {"steps": reader.name_of("num_inference_steps", "steps"), **dict(names)}
-    canonical["guidance_scale"] = reader.name_of("guidance_scale", "true_cfg_scale")
+    wire_names = {
+        "steps": reader.name_of("num_inference_steps", "steps"),
+        "images": "images",
+        **{f"images[{index}]": name for index, (name, _) in enumerate(found)},
+        "guidance_scale": reader.name_of("guidance_scale", "true_cfg_scale"),
+    }
     notices = (*size_notices, *(_unknown(f"input.{name}") for name in reader.unread))
-    return ParsedInput(request, images, canonical, base64, notices)
+    return ParsedInput(request, images, wire_names, base64, notices)
 
 
 @dataclass(slots=True)
@@ -239,21 +289,6 @@ class _Reader:
     @property
     def unread(self) -> list[str]:
         return [name for name in self.given if name not in self._known]
-
-
-def _images(reader: _Reader) -> tuple[tuple[bytes | str, ...], Mapping[str, str]]:
-    """The images under each name that workers of this vendor use, and the caller's name of each."""
-    found: list[tuple[str, Any]] = []
-    for name in ("image", "image_url", "images", "image_urls"):
-        value = reader.read(_any, name)
-        if isinstance(value, list):
-            found += [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
-        elif value is not None:
-            found.append((name, value))
-    if not found:
-        raise MissingParameter("image")
-    names = {f"images[{index}]": name for index, (name, _) in enumerate(found)}
-    return tuple(_image(name, value) for name, value in found), {"images": "images", **names}
 
 
 def _image(name: str, value: object) -> bytes | str:
@@ -303,10 +338,6 @@ def _unknown(name: str) -> Notice:
 
 def _optional(name: str, value: object, read: Callable[[str, Any], _T]) -> _T | None:
     return None if value is None else read(name, value)
-
-
-def _any(_: str, value: Any) -> Any:
-    return value
 
 
 def _text(name: str, value: object) -> str:

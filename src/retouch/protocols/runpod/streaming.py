@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.events import has_ended, history
 from retouch.protocols.runpod import dump
-from retouch.protocols.runpod.results import output_object
 
 HOLD_S = 3.0
 """How long a read without news is held. Python's client gives up after ten seconds."""
@@ -37,7 +36,7 @@ PARTIAL_LINK_S = 600.0
 
 
 @dataclass(slots=True)
-class _Place:
+class Place:
     """What one job's stream has handed out. after: id of the last event; ended: the last chunk is out as well."""
 
     after: int = 0
@@ -48,11 +47,11 @@ class Streams:
     """The places of all streams that this process serves."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[tuple[str, int], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[str, int], Place] = OrderedDict()
 
-    def place_of(self, job: Job) -> _Place:
+    def place_of(self, job: Job) -> Place:
         key = job.id, job.retries
-        place = self._places.setdefault(key, _Place())
+        place = self._places.setdefault(key, Place())
         self._places.move_to_end(key)
         while len(self._places) > REMEMBERED:
             self._places.popitem(last=False)
@@ -60,30 +59,41 @@ class Streams:
 
 
 async def read_stream(
-    dependencies: AppDependencies, streams: Streams, job: Job, origin: str, *, hold_s: float = HOLD_S
+    dependencies: AppDependencies,
+    job: Job,
+    place: Place,
+    *,
+    hold_s: float,
+    origin: str,
+    deliver: Callable[[Job], dict[str, Any] | None],
 ) -> dict[str, Any]:
     """The stream object: what is new since the last read. Raises UnknownJob after the end of a cancelled job's stream.
 
-    The vendor's Python client knows no other end of it.
+    The vendor's Python client knows no other end of it. deliver: the output of an ended job, if it has one; blocking.
     """
-    place = streams.place_of(job)
     events: list[JobEvent] = []
     if not job.state.final:
         events = await _news(dependencies, job, place, hold_s)
         job = await run_in_threadpool(dependencies.service.get_any, job.id)
     chunks: list[dict[str, Any]] = []
     if not job.state.final:
-        chunks = [{"output": chunk} for chunk in _partials(dependencies, job, events, origin)]
+        step, steps = 0, job.steps
+        for event in events:
+            if event.kind == "step":
+                step, steps = int(str(event.data["step"])), int(str(event.data["steps"]))
+            elif event.kind == "preview":
+                link = dependencies.blobs.link(str(event.data["blob"]), ttl_s=PARTIAL_LINK_S, base_url=origin)
+                chunks.append({"output": dump.dump_partial(link, step, steps)})
     elif not place.ended:
         place.ended = True
-        output = await run_in_threadpool(output_object, dependencies, job, origin)
+        output = await run_in_threadpool(deliver, job)
         chunks = [] if output is None else [{"output": output}]
     elif job.state is JobState.CANCELLED:
         raise UnknownJob("The job was cancelled; its stream is over.")
     return {**dump.dump_state(job), "stream": chunks}
 
 
-async def _news(dependencies: AppDependencies, job: Job, place: _Place, hold_s: float) -> list[JobEvent]:
+async def _news(dependencies: AppDependencies, job: Job, place: Place, hold_s: float) -> list[JobEvent]:
     """The events since the last read; returns when the job has ended, or after a while."""
     clock = asyncio.get_running_loop().time
     began = clock()
@@ -99,15 +109,3 @@ async def _news(dependencies: AppDependencies, job: Job, place: _Place, hold_s: 
             if has_ended(batch) or held_s >= hold_s or (partial and held_s >= LEAST_S):
                 break
     return found
-
-
-def _partials(dependencies: AppDependencies, job: Job, events: Sequence[JobEvent], origin: str) -> list[dict[str, Any]]:
-    """One for each look at the unfinished image, with the step it was taken at."""
-    step, steps, partials = 0, job.steps, []
-    for event in events:
-        if event.kind == "step":
-            step, steps = int(str(event.data["step"])), int(str(event.data["steps"]))
-        elif event.kind == "preview":
-            link = dependencies.blobs.link(str(event.data["blob"]), ttl_s=PARTIAL_LINK_S, base_url=origin)
-            partials.append(dump.dump_partial(link, step, steps))
-    return partials
