@@ -51,7 +51,7 @@ SCHEDULE = {
 
 @dataclass(frozen=True)
 class Scale:
-    """A network and the edit it is measured with. text_tokens: of the prompt with its pictures."""
+    """A network and the edit it is measured with. text_tokens: of the prompt with its images."""
 
     transformer: dict[str, Any]
     vae: dict[str, Any]
@@ -82,10 +82,10 @@ class RandomStates:
     def check(self, prompt: str, field: str) -> None:
         pass
 
-    def stage(self, prompt: str, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+    def stage(self, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         return {}
 
-    def encode(self, prompt: str, pictures: Sequence[Image.Image], key: tuple[str, ...], staged: Any) -> torch.Tensor:
+    def encode(self, prompt: str, images: Sequence[Image.Image], key: tuple[str, ...], staged: Any) -> torch.Tensor:
         return self.states
 
 

@@ -1,6 +1,6 @@
-"""Time and size of our encoders beside Pillow's own, on the same picture, turn by turn in one run.
+"""Time and size of our encoders beside Pillow's own, on the same image, turn by turn in one run.
 
-    python benchmarks/image_codecs.py [--picture FILE] [--side 1024] [--rounds 9]
+    python benchmarks/image_codecs.py [--image FILE] [--side 1024] [--rounds 9]
 
 Each round encodes once with every encoder, so that a busy machine slows them alike; medians are printed in
 milliseconds per megapixel (1024 × 1024), beside the size and the ratio of time to the first line.
@@ -42,7 +42,7 @@ ENCODERS: dict[str, Callable[[images.Pixels], bytes]] = {
 }
 
 
-def picture(path: Path, side: int) -> images.Pixels:
+def sample(path: Path, side: int) -> images.Pixels:
     """The sample at side × side with a little grain, so that it packs like a photo and not like an enlargement."""
     pixels = images.resize(images.decode(path.read_bytes()), (side, side))
     grain = np.random.default_rng(0).integers(-3, 4, pixels.shape, dtype=np.int16)
@@ -51,23 +51,23 @@ def picture(path: Path, side: int) -> images.Pixels:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--picture", type=Path, default=SAMPLE)
+    parser.add_argument("--image", type=Path, default=SAMPLE)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=9)
-    asked = parser.parse_args()
-    pixels = picture(asked.picture, asked.side)
+    options = parser.parse_args()
+    pixels = sample(options.image, options.side)
     seconds: dict[str, list[float]] = {name: [] for name in ENCODERS}
     sizes: dict[str, int] = {}
-    for _ in range(asked.rounds):
+    for _ in range(options.rounds):
         for name, encode in ENCODERS.items():
             started = time.perf_counter()
             data = encode(pixels)
             seconds[name].append(time.perf_counter() - started)
             sizes[name] = len(data)
     assert np.array_equal(images.decode(images.encode(pixels, "png")), pixels), "our PNG is lossless"
-    megapixels = asked.side**2 / MEGAPIXEL
+    megapixels = options.side**2 / MEGAPIXEL
     base = statistics.median(next(iter(seconds.values())))
-    print(f"{asked.side} × {asked.side}, {asked.rounds} rounds, medians")
+    print(f"{options.side} × {options.side}, {options.rounds} rounds, medians")
     print(f"{'encoder':36}{'ms/MP':>8}{'min':>8}{'kB/MP':>8}{'× first':>9}")
     for name, times in seconds.items():
         median = statistics.median(times)

@@ -5,10 +5,10 @@
 
 Both servers run at the same time on the same machine, one process each (Retouch has a worker process besides),
 and are asked in turns, so that a busy machine slows both. Every request is a multipart form with one PNG of
-2 MB to `/v1/images/edits`; every answer is JSON with 2 MB of picture as base64. The echo parses the form and
-answers the bytes it got. Retouch does all it does for a real edit: it checks and stores the picture, commits
+2 MB to `/v1/images/edits`; every answer is JSON with 2 MB of image as base64. The echo parses the form and
+answers the bytes it got. Retouch does all it does for a real edit: it checks and stores the image, commits
 the job, wakes the worker, which decodes, runs four empty steps, encodes and stores the result, commits the end
-and the bill, and the answer is read back. The picture is noise, which makes 2 MB of few pixels; the second
+and the bill, and the answer is read back. The image is noise, which makes 2 MB of few pixels; the second
 table sends the same pixels as BMP, which takes next to no decoding.
 """
 
@@ -68,7 +68,7 @@ class Figures:
         return len(self.times_ms) / self.elapsed_s
 
 
-def noise_picture(format: str = "png") -> bytes:  # noqa: A002 - the word everybody uses
+def noise_image(format: str = "png") -> bytes:  # noqa: A002 - the word everybody uses
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     if format == "png":
         return images.encode(pixels, "png")
@@ -77,7 +77,7 @@ def noise_picture(format: str = "png") -> bytes:  # noqa: A002 - the word everyb
     return file.getvalue()
 
 
-def form(picture: bytes) -> bytes:
+def form(image: bytes) -> bytes:
     fields = {"prompt": "make it grey", "size": f"{SIDE}x{SIDE}", "response_format": "b64_json", "seed": "7"}
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
@@ -87,7 +87,7 @@ def form(picture: bytes) -> bytes:
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n'
         "Content-Type: image/png\r\n\r\n"
     )
-    return b"".join(parts) + head.encode() + picture + f"\r\n--{BOUNDARY}--\r\n".encode()
+    return b"".join(parts) + head.encode() + image + f"\r\n--{BOUNDARY}--\r\n".encode()
 
 
 def ask(connection: http.client.HTTPConnection, body: bytes) -> bytes:
@@ -148,9 +148,9 @@ def stages_ms(port: int, body: bytes, requests: int) -> dict[str, float]:
     return {name: statistics.median(answer[name] for answer in answers) * 1000 for name in STAGES}
 
 
-def codec_ms(picture: bytes) -> dict[str, float]:
-    """Median milliseconds of the work on the picture that any server of real edits has to do."""
-    pixels = images.decode(picture)
+def codec_ms(image: bytes) -> dict[str, float]:
+    """Median milliseconds of the work on the image that any server of real edits has to do."""
+    pixels = images.decode(image)
 
     def median(work: object) -> float:
         times = []
@@ -161,8 +161,8 @@ def codec_ms(picture: bytes) -> dict[str, float]:
         return statistics.median(times)
 
     return {
-        "check at submit": median(lambda: images.probe(picture)),
-        "decode": median(lambda: images.decode(picture)),
+        "check at submit": median(lambda: images.probe(image)),
+        "decode": median(lambda: images.decode(image)),
         "encode": median(lambda: images.encode(pixels, "png")),
     }
 
@@ -204,11 +204,11 @@ def compare(concurrencies: Sequence[int], requests: int) -> None:
         live_server(Path(folder), arguments=("--log-level", "warning")) as server,
     ):
         for kind in ("png", "bmp"):
-            picture = noise_picture(kind)
-            body = form(picture)
+            image = noise_image(kind)
+            body = form(image)
             for port in (echo, server.port):
                 measure(port, body, 1, 20)
-            print(f"\n{len(picture) / 1e6:.2f} MB {kind.upper()}, {SIDE} x {SIDE} pixels of noise\n")
+            print(f"\n{len(image) / 1e6:.2f} MB {kind.upper()}, {SIDE} x {SIDE} pixels of noise\n")
             print("| c | echo p50 / p99 ms | rps | retouch p50 / p99 ms | rps | ratio of p50 |")
             print("|---|---|---|---|---|---|")
             results = [
@@ -220,7 +220,7 @@ def compare(concurrencies: Sequence[int], requests: int) -> None:
                     f"| {concurrency} | {plain.p50:.1f} / {plain.p99:.1f} | {plain.per_second:.1f} "
                     f"| {ours.p50:.1f} / {ours.p99:.1f} | {ours.per_second:.1f} | {ours.p50 / plain.p50:.2f} |"
                 )
-            tell_where_the_time_goes(*results[0], stages_ms(server.port, body, 15), codec_ms(picture))
+            tell_where_the_time_goes(*results[0], stages_ms(server.port, body, 15), codec_ms(image))
 
 
 def compare_versions(checkout: Path, requests: int) -> None:
@@ -235,7 +235,7 @@ def compare_versions(checkout: Path, requests: int) -> None:
         print("\n| one caller | the other's p25 / p50 ms | this one's | ratio of p25 | of p50 |")
         print("|---|---|---|---|---|")
         for kind in ("png", "bmp"):
-            body = form(noise_picture(kind))
+            body = form(noise_image(kind))
             for server in (other, this):
                 measure(server.port, body, 1, 20)
             figures = in_turns((other.port, this.port), body, 1, requests, requests)

@@ -73,8 +73,8 @@ def alone(repeats: int = 9) -> None:
     print("| image | ms a check | ms when it is remembered |\n|---|---|---|")
     checker = ImageChecker(OpenNsfw())
     for name, size in SIZES.items():
-        pictures = [photo(seed, size) for seed in range(repeats)]
-        times = [[_milliseconds(checker, picture) for picture in pictures] for _ in range(2)]
+        images = [photo(seed, size) for seed in range(repeats)]
+        times = [[_milliseconds(checker, image) for image in images] for _ in range(2)]
         print(f"| {name} | {statistics.median(times[0]):.1f} | {statistics.median(times[1]):.1f} |")
 
 

@@ -13,7 +13,7 @@ How to use it, in a fixture of your own test file:
 `server.url` is `http://127.0.0.1:<port>` without a trailing slash (https with `tls=True`); `server.data` is its
 data folder.
 No key exists, so any key or none is accepted; `key=True` makes one before the start and puts it in
-`server.key`, and from then on a good key is needed. `model="null"` answers with the first picture resized
+`server.key`, and from then on a good key is needed. `model="null"` answers with the first image resized
 and needs no torch; any other name or folder works too. `arguments` are added to the command line and
 `environment` to the variables, e.g. `live_server(folder, arguments=("--workers", "0"))`. Leaving the `with` stops the
 server as an operator would (SIGTERM) and its workers with it. What the process wrote is in

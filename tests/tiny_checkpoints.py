@@ -73,7 +73,7 @@ def _shared_folder() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
-def picture(seed: int, width: int, height: int) -> Pixels:
+def coloured_blocks(seed: int, width: int, height: int) -> Pixels:
     """Coloured blocks, the same for the same arguments."""
     cells = np.random.default_rng(seed).integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     return np.ascontiguousarray(cells.repeat(16, 0).repeat(16, 1)[:height, :width])

@@ -266,7 +266,7 @@ def test_blobs_are_put_and_read_from_many_threads(blobs: Blobs) -> None:
 def test_a_bucket_presigns_links_that_anybody_can_read(s3_endpoint: str) -> None:
     boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1").create_bucket(Bucket="readers")
     blobs = ObjectStoreBlobs(f"s3://readers?endpoint={s3_endpoint}&region=us-east-1")
-    link = blobs.link(blobs.put(b"picture", "image/webp", folder="outputs"), ttl_s=60, base_url=BASE_URL)
+    link = blobs.link(blobs.put(b"image", "image/webp", folder="outputs"), ttl_s=60, base_url=BASE_URL)
     with urllib.request.urlopen(link) as answer:
-        assert answer.read() == b"picture"
+        assert answer.read() == b"image"
         assert answer.headers["Content-Type"] == "image/webp"

@@ -700,7 +700,7 @@ def test_a_run_that_takes_too_long_is_failed_under_its_worker(world: Deployment)
 
 
 def put(world: Deployment, folder: str) -> str:
-    return world.blobs.put(b"picture", "image/png", folder=folder)
+    return world.blobs.put(b"image", "image/png", folder=folder)
 
 
 def exists(world: Deployment, key: str) -> bool:
@@ -722,8 +722,8 @@ def a_finished_job_with_files(world: Deployment, retention_s: float | None = Non
     submitted = world.service.submit(ANNE, request, delivery, idempotency=key).job
     lease = world.lease(lease_s=10_000)
     world.service.progress(lease, step=1, steps=4, logs=["a secret"], previews=[Preview(preview, 0, 1)])
-    picture = replace(OUTPUT.images[0], blob=output)
-    world.service.finish(lease, replace(OUTPUT, images=(picture,)), USAGE)
+    image = replace(OUTPUT.images[0], blob=output)
+    world.service.finish(lease, replace(OUTPUT, images=(image,)), USAGE)
     return world.job(submitted.id), [own, output, preview], owner_s
 
 
@@ -794,7 +794,7 @@ def test_a_sweep_is_logged_only_when_it_moved_something(world: Deployment) -> No
 
 
 def test_a_sweep_deletes_files_whose_own_time_is_over(world: Deployment) -> None:
-    key = world.blobs.put(b"picture", "image/png", folder="uploads", ttl_s=60)
+    key = world.blobs.put(b"image", "image/png", folder="uploads", ttl_s=60)
     world.clock.move((datetime.now(UTC) - world.clock.now).total_seconds() + 7200)
     assert world.service.sweep() == Swept(files=1)
     assert not exists(world, key)

@@ -16,9 +16,9 @@ from retouch.engine.engine import Engine
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import load_pipeline
 from retouch.images import Pixels
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
-WIDE, TALL, SMALL = picture(1, 150, 90), picture(2, 70, 200), picture(3, 40, 40)
+WIDE, TALL, SMALL = coloured_blocks(1, 150, 90), coloured_blocks(2, 70, 200), coloured_blocks(3, 40, 40)
 
 NAMES = ("null", "edit", "plus", "plus-2511")
 
@@ -130,7 +130,7 @@ def test_seeds_prompts_and_references_matter() -> None:
         "prompt": alone(pipeline, spec("make it blue")),
         "negative prompt": alone(pipeline, spec(negative_prompt="blurry")),
         "guidance": alone(pipeline, spec(guidance_scale=3.0)),
-        "picture": alone(pipeline, spec(), (TALL,)),
+        "image": alone(pipeline, spec(), (TALL,)),
         "second picture": alone(pipeline, spec(), (WIDE, TALL)),
         "order": alone(pipeline, spec(), (TALL, WIDE)),
     }

@@ -50,7 +50,7 @@ def console_commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder that looks like the checkout and holds a picture, as the pages assume."""
+    """A working folder that looks like the checkout and holds an image, as the pages assume."""
     folder = tmp_path_factory.mktemp("reader")
     for name in ("src", ".venv"):
         (folder / name).symlink_to(ROOT / name)

@@ -104,8 +104,8 @@ def check_done_once(bench: Deployment, job: Job) -> None:
     assert times_finished(bench, job.id) == 1
     assert bills(bench)[job.id] == 1
     assert job.output is not None
-    for picture in job.output.images:
-        assert images.decode(bench.blobs.get(picture.blob).data).shape == (picture.height, picture.width, 3)
+    for image in job.output.images:
+        assert images.decode(bench.blobs.get(image.blob).data).shape == (image.height, image.width, 3)
 
 
 @pytest.mark.parametrize("station", STATIONS)

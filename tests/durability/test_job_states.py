@@ -89,12 +89,12 @@ class JobLives(RuleBasedStateMachine):
     @rule(
         account=st.sampled_from(ACCOUNTS),
         priority=st.sampled_from([100, 200]),
-        pictures=st.sampled_from([1, 2]),
+        images=st.sampled_from([1, 2]),
         steps=st.sampled_from([1, 4, 40]),
         start_timeout_s=st.sampled_from([None, None, 45.0]),
     )
-    def submit(self, account: Account, priority: int, pictures: int, steps: int, start_timeout_s: float | None) -> None:
-        request = an_edit(num_images=pictures, steps=steps)
+    def submit(self, account: Account, priority: int, images: int, steps: int, start_timeout_s: float | None) -> None:
+        request = an_edit(num_images=images, steps=steps)
         submitted = self.service.submit(account, request, HOOKED, priority=priority, start_timeout_s=start_timeout_s)
         new = submitted.job
         clock, (mean, started) = self.clock.get(priority, 0), self.mean.get(priority, (0, 0))

@@ -1,4 +1,4 @@
-"""The shipped demo weights through the stock diffusers pipeline: the same picture as through our engine.
+"""The shipped demo weights through the stock diffusers pipeline: the same image as through our engine.
 
 So the folder also serves others as a small checkpoint that was really trained.
 """
@@ -35,7 +35,7 @@ def _sample(width: int = SIDE, height: int = SIDE) -> np.ndarray:
 
 
 def _edited(prompt: str, *images: np.ndarray) -> np.ndarray:
-    """What our engine makes of it, in the first picture's size."""
+    """What our engine makes of it, in the first image's size."""
     height, width, _ = images[0].shape
     pipeline = load_pipeline(DEMO, device="cpu")
     state = pipeline.prepare(EditSpec(prompt, width, height, seed=5, steps=DEMO.steps), list(images))
@@ -53,33 +53,33 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
     ("prompt", "count"),
     [("make it grayscale", 1), ("把颜色反转", 1), ("flip it horizontally", 1), ("use the colours of picture 2", 2)],
 )
-def test_the_stock_pipeline_makes_the_same_picture_of_the_demo_weights(prompt: str, count: int):
+def test_the_stock_pipeline_makes_the_same_image_of_the_demo_weights(prompt: str, count: int):
     ours = load_pipeline(DEMO, device="cpu", compat="diffusers")
     assert isinstance(ours, QwenImageEdit)
     stock = stock_pipeline(Path(str(files("retouch") / "demo_model")), ours, "plus-2511")
     images = [_sample(), 255 - _sample()][:count]
     spec = EditSpec(prompt, SIDE, SIDE, seed=5, steps=DEMO.steps)
-    latents, picture = stock_answer(stock, spec, images)
+    latents, image = stock_answer(stock, spec, images)
 
     state = ours.prepare(spec, images)
     for expected in latents:
         ours.denoise([state])
         assert (state.latents - expected).abs().max() == 0.0
-    assert np.abs(ours.decode(state).astype(int) - picture).max() <= 1, "the folded decoder may round one level away"
+    assert np.abs(ours.decode(state).astype(int) - image).max() <= 1, "the folded decoder may round one level away"
 
 
 def test_our_own_encoding_of_the_prompt_changes_nothing_the_eye_sees_on_the_demo():
     image = _sample()
     spec = EditSpec("make it grayscale", SIDE, SIDE, seed=5, steps=DEMO.steps)
-    pictures = []
+    images = []
     for compat in (None, "diffusers"):
         pipeline = load_pipeline(DEMO, device="cpu", compat=compat)
         state = pipeline.prepare(spec, [image])
         while not state.done:
             pipeline.denoise([state])
-        pictures.append(pipeline.decode(state).astype(int))
-    assert np.abs(pictures[0] - pictures[1]).mean() < 2
-    assert np.ptp(pictures[0], axis=2).mean() < 12, "grayscale has no colour"
+        images.append(pipeline.decode(state).astype(int))
+    assert np.abs(images[0] - images[1]).mean() < 2
+    assert np.ptp(images[0], axis=2).mean() < 12, "grayscale has no colour"
 
 
 @pytest.mark.parametrize(("width", "height"), [(128, 128), (208, 112), (112, 320)])
@@ -98,7 +98,7 @@ def test_the_demo_mirrors_a_photo_of_any_shape(prompt: str, turned: tuple[slice,
     assert _distance(answer, image) > 2 * _distance(answer, image[turned])
 
 
-def test_the_demo_takes_the_colours_of_the_second_picture():
+def test_the_demo_takes_the_colours_of_the_second_image():
     image = _sample()
     blue = np.full((SIDE, SIDE, 3), (40, 80, 200), np.uint8)
     answer = _edited("Use the colours of picture 2.", image, blue)
@@ -115,6 +115,6 @@ def test_a_square_is_where_it_was_asked_for_and_the_rest_stays():
     assert _distance(answer[72:, 72:], image[72:, 72:]) < 12
 
 
-def test_a_request_it_does_not_know_leaves_the_picture_nearly_as_it_was():
+def test_a_request_it_does_not_know_leaves_the_image_nearly_as_it_was():
     image = _sample()
     assert _distance(_edited("Add a party hat.", image), image) < 12

@@ -69,13 +69,13 @@ def test_two_loras_add_up_as_in_the_stock_pipeline(tmp_path: Path) -> None:
         files.append(tiny_loras.write(tmp_path / f"{seed}.safetensors", made))
         stock.load_lora_weights(str(files[-1]), adapter_name=f"number{seed}")
     stock.set_adapters(["number0", "number1"], [1.0, 0.5])
-    expected, picture = stock_answer(stock, SPEC, [WIDE, TALL])
+    expected, image = stock_answer(stock, SPEC, [WIDE, TALL])
 
     state = ours.prepare(_with(given(files[0]), given(files[1], 0.5)), [WIDE, TALL])
     while not state.done:
         ours.denoise([state])
     assert (state.latents - expected[-1]).abs().max() == 0.0
-    np.testing.assert_array_equal(ours.decode(state), picture)
+    np.testing.assert_array_equal(ours.decode(state), image)
 
 
 def test_what_peft_saves_by_itself_is_what_peft_computes(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from retouch.edit import EditSpec
 from retouch.engine.pipeline import DenoiseState
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.qwen_image_21 import QwenImage21, over_white
-from tests.tiny_checkpoints import picture
+from tests.tiny_checkpoints import coloured_blocks
 from tests.tiny_qwen_image_21 import AREA, CHAT_TEMPLATE, row, shared
 
 
@@ -73,7 +73,7 @@ def run(pipeline: QwenImage21, state: DenoiseState) -> DenoiseState:
 def test_latents_and_image_are_those_of_the_stock_pipeline(
     stock: QwenImage21Pipeline, ours: QwenImage21, sizes: list[tuple[int, int]]
 ) -> None:
-    photos = [picture(number, *size) for number, size in enumerate(sizes)]
+    photos = [coloured_blocks(number, *size) for number, size in enumerate(sizes)]
     state = run(ours, ours.prepare(spec(), photos))
     given = {
         "prompt": "make it red",
@@ -92,7 +92,7 @@ def test_latents_and_image_are_those_of_the_stock_pipeline(
 
 
 def test_a_prefix_is_made_once_and_belongs_to_its_edit(ours: QwenImage21) -> None:
-    photos = [picture(1, 128, 96)]
+    photos = [coloured_blocks(1, 128, 96)]
     alone = [run(ours, ours.prepare(spec(seed, prompt), photos)).latents for seed, prompt in ((1, "red"), (2, "blue"))]
     states = [ours.prepare(spec(seed, prompt), photos) for seed, prompt in ((1, "red"), (2, "blue"))]
     for _ in range(3):
@@ -104,7 +104,7 @@ def test_a_prefix_is_made_once_and_belongs_to_its_edit(ours: QwenImage21) -> Non
 
 
 def test_a_prefix_is_as_large_as_said(ours: QwenImage21) -> None:
-    state = ours.prepare(spec(), [picture(1, 128, 96)])
+    state = ours.prepare(spec(), [coloured_blocks(1, 128, 96)])
     ours.denoise([state])
     held = sum(layer.k.nbytes + layer.v.nbytes for layer in state.extras["prefix"].layer_caches)
     tokens = state.references.shape[1] + int((~state.extras["slots"]).sum())
@@ -114,7 +114,7 @@ def test_a_prefix_is_as_large_as_said(ours: QwenImage21) -> None:
 
 
 def test_previews_and_sizes(ours: QwenImage21) -> None:
-    state = ours.prepare(spec(width=96, height=160), [picture(1, 64, 64)])
+    state = ours.prepare(spec(width=96, height=160), [coloured_blocks(1, 64, 64)])
     ours.denoise([state])
     assert ours.preview(state).shape == (10, 6, 3)
     assert ours.decode(run(ours, state)).shape == (160, 96, 3)
@@ -122,12 +122,12 @@ def test_previews_and_sizes(ours: QwenImage21) -> None:
 
 def test_an_image_beyond_the_processors_own_limits_keeps_its_size() -> None:
     pipeline = load_pipeline(replace(row(shared()), reference_area=320 * 320), device="cpu")
-    state = run(pipeline, pipeline.prepare(spec(steps=1), [picture(1, 640, 640)]))
+    state = run(pipeline, pipeline.prepare(spec(steps=1), [coloured_blocks(1, 640, 640)]))
     assert state.references.shape[1] == 20 * 20
 
 
 def test_weights_leave_and_come_back(ours: QwenImage21) -> None:
-    photos = [picture(1, 128, 96)]
+    photos = [coloured_blocks(1, 128, 96)]
     before = ours.decode(run(ours, ours.prepare(spec(), photos)))
     ours.leave_device()
     ours.enter_device()

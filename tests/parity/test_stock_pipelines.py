@@ -32,12 +32,12 @@ from retouch.engine.pipelines.denoising import FastNetwork, PlainNetwork, compil
 from retouch.engine.pipelines.loading import FAMILIES
 from retouch.engine.pipelines.qwen_image_edit import PLUS, QwenImageEdit
 from retouch.images import Pixels
-from tests.tiny_checkpoints import REFERENCE_AREA, VISION_AREA, Kind, checkpoint, picture, shared
+from tests.tiny_checkpoints import REFERENCE_AREA, VISION_AREA, Kind, checkpoint, coloured_blocks, shared
 
 StockPipeline: TypeAlias = QwenImageEditPipeline | QwenImageEditPlusPipeline
 Pair = Callable[[Kind], tuple[QwenImageEdit, StockPipeline]]
 
-WIDE, TALL = picture(1, 150, 90), picture(2, 70, 200)
+WIDE, TALL = coloured_blocks(1, 150, 90), coloured_blocks(2, 70, 200)
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +79,16 @@ def small_areas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stock_answer(stock: StockPipeline, spec: EditSpec, images: list[Pixels]) -> tuple[list[torch.Tensor], Pixels]:
-    """Latents after every step and the picture."""
+    """Latents after every step and the image."""
     latents = []
 
     def keep(_pipeline: object, _step: int, _timestep: object, values: dict[str, torch.Tensor]) -> dict[str, object]:
         latents.append(values["latents"].clone())
         return {}
 
-    pictures = [Image.fromarray(image) for image in images]
+    photos = [Image.fromarray(image) for image in images]
     answer = stock(
-        image=pictures if isinstance(stock, QwenImageEditPlusPipeline) else pictures[0],
+        image=photos if isinstance(stock, QwenImageEditPlusPipeline) else photos[0],
         prompt=spec.prompt,
         negative_prompt=spec.negative_prompt if spec.guidance_scale > 1 else None,
         true_cfg_scale=spec.guidance_scale,
@@ -122,13 +122,13 @@ def test_every_latent_and_every_pixel_is_the_stock_pipelines(
     assert ours.rules is FAMILIES[type(stock).__name__]
     spec = EditSpec("make the sky green", 112, 80, seed=7, steps=2, guidance_scale=guidance, negative_prompt="blurry")
     images = [WIDE, TALL][:count]
-    expected, expected_picture = stock_answer(stock, spec, images)
+    expected, expected_image = stock_answer(stock, spec, images)
 
     state = ours.prepare(spec, images)
     for step in range(spec.steps):
         ours.denoise([state])
         assert (state.latents - expected[step]).abs().max() == 0.0
-    np.testing.assert_array_equal(ours.decode(state), expected_picture)
+    np.testing.assert_array_equal(ours.decode(state), expected_image)
 
 
 def test_in_half_precision_too_every_rounding_is_the_stock_pipelines() -> None:
@@ -138,14 +138,14 @@ def test_in_half_precision_too_every_rounding_is_the_stock_pipelines() -> None:
     ours = loading.assemble(checkpoint(folder), PLUS, folder, cpu, torch.bfloat16, compat=True)
     stock = stock_pipeline(folder, ours, "plus-2511", torch.bfloat16)
     spec = EditSpec("make the sky green", 112, 80, seed=7, steps=2, guidance_scale=4.0)
-    expected, expected_picture = stock_answer(stock, spec, [WIDE, TALL])
+    expected, expected_image = stock_answer(stock, spec, [WIDE, TALL])
 
     state = ours.prepare(spec, [WIDE, TALL])
     for step in range(spec.steps):
         ours.denoise([state])
         assert state.latents.dtype == expected[step].dtype == torch.bfloat16
         assert (state.latents - expected[step]).abs().max() == 0.0
-    np.testing.assert_array_equal(ours.decode(state), expected_picture)
+    np.testing.assert_array_equal(ours.decode(state), expected_image)
 
 
 def test_half_precision_weights_keep_latents_in_single_precision() -> None:
@@ -153,14 +153,14 @@ def test_half_precision_weights_keep_latents_in_single_precision() -> None:
     exact = load_pipeline(checkpoint(folder), device="cpu")
     half = loading.assemble(checkpoint(folder), PLUS, folder, torch.device("cpu"), torch.bfloat16, compat=False)
     spec = EditSpec("make the sky green", 112, 80, seed=7, steps=2, guidance_scale=4.0)
-    pictures = []
+    images = []
     for pipeline in (exact, half):
         state = pipeline.prepare(spec, [WIDE])
         while not state.done:
             pipeline.denoise([state])
         assert state.latents.dtype == torch.float32
-        pictures.append(pipeline.decode(state).astype(int))
-    assert np.abs(pictures[0] - pictures[1]).mean() < 3
+        images.append(pipeline.decode(state).astype(int))
+    assert np.abs(images[0] - images[1]).mean() < 3
 
 
 def test_one_compiled_block_serves_every_block_and_size(pair: Pair) -> None:

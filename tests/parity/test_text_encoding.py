@@ -12,9 +12,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer, Qwe
 from retouch.engine.pipelines.text_encoder import IMAGE_TOKENS, PREFIX, SUFFIX, TextEncoder
 from retouch.errors import InvalidRequest, TooLong
 from tests import tiny_checkpoints
-from tests.tiny_checkpoints import picture, shared
+from tests.tiny_checkpoints import coloured_blocks, shared
 
-PICTURES = [Image.fromarray(picture(1, 96, 64)), Image.fromarray(picture(2, 64, 64))]
+IMAGES = [Image.fromarray(coloured_blocks(1, 96, 64)), Image.fromarray(coloured_blocks(2, 64, 64))]
 PROMPT = "make the sky green"
 
 
@@ -39,14 +39,14 @@ def build(stock: Qwen2_5_VLForConditionalGeneration) -> Callable[..., TextEncode
 
 def encode(encoder: TextEncoder, prompt: str = PROMPT, key: tuple[str, ...] = ("a", "b")) -> torch.Tensor:
     with torch.inference_mode():
-        return encoder.encode(prompt, PICTURES, key)
+        return encoder.encode(prompt, IMAGES, key)
 
 
 def stock_states(stock: Qwen2_5_VLForConditionalGeneration, encoder: TextEncoder, without: str = "") -> torch.Tensor:
     """Last hidden states of the whole class, fed with everything the processor returns but `without`."""
     shown = f"Picture 1: {IMAGE_TOKENS}Picture 2: {IMAGE_TOKENS}"
     text = PREFIX + shown + PROMPT + SUFFIX
-    inputs = encoder.processor(text=[text], images=PICTURES, padding=True, return_tensors="pt")
+    inputs = encoder.processor(text=[text], images=IMAGES, padding=True, return_tensors="pt")
     inputs.pop(without, None)
     with torch.inference_mode():
         return stock(**inputs, output_hidden_states=True).hidden_states[-1][:, 64:]
@@ -75,7 +75,7 @@ def test_nothing_of_an_earlier_prompt_stays_in_the_model(build: Callable[..., Te
     assert torch.equal(first, fresh)
 
 
-def test_the_same_prompt_and_pictures_are_encoded_once(build: Callable[..., TextEncoder]) -> None:
+def test_the_same_prompt_and_images_are_encoded_once(build: Callable[..., TextEncoder]) -> None:
     encoder = build()
     assert encode(encoder) is encode(encoder)
     assert encode(encoder) is not encode(encoder, key=("a", "c"))

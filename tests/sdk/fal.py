@@ -1,4 +1,4 @@
-"""What the tests of the fal face share: the vendor's client pointed at a server, a picture, a worker by hand."""
+"""What the tests of the fal face share: the vendor's client pointed at a server, an image, a worker by hand."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ DATA_URI = "data:image/png;base64," + base64.b64encode(photo()).decode()
 
 
 def arguments(endpoint: str = EDIT, **more: Any) -> dict[str, Any]:
-    picture = {"image_url": DATA_URI} if endpoint == EDIT else {"image_urls": [DATA_URI]}
-    return {"prompt": "make it snow", **picture, **more}
+    image = {"image_url": DATA_URI} if endpoint == EDIT else {"image_urls": [DATA_URI]}
+    return {"prompt": "make it snow", **image, **more}
 
 
-def picture_at(url: str) -> Image.Image:
+def image_at(url: str) -> Image.Image:
     data = base64.b64decode(url.partition(",")[2]) if url.startswith("data:") else httpx.get(url).content
     return Image.open(io.BytesIO(data))
 

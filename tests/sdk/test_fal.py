@@ -33,8 +33,8 @@ from tests.sdk.fal import (
     call,
     closed_client,
     hands_at,
+    image_at,
     photo,
-    picture_at,
     pointed_at,
     uploads,
 )
@@ -93,7 +93,7 @@ def test_run_answers_with_the_bare_output(client: fal_client.SyncClient, endpoin
     (image,) = result["images"]
     assert image["content_type"] == "image/png"
     assert image["file_size"] > 0
-    assert picture_at(image["url"]).size == (640, 512)
+    assert image_at(image["url"]).size == (640, 512)
 
 
 def test_a_run_has_a_request_id_and_says_what_was_not_done(server: LiveServer):
@@ -151,7 +151,7 @@ def test_seeds_are_echoed_repeated_and_made_up(client: fal_client.SyncClient):
 def test_output_formats(client: fal_client.SyncClient, format_: str, expected: str):
     """Checklist 43."""
     result = client.run(TWO, arguments(TWO, output_format=format_))
-    assert picture_at(result["images"][0]["url"]).format == expected
+    assert image_at(result["images"][0]["url"]).format == expected
 
 
 def test_without_a_size_the_answer_follows_the_input(client: fal_client.SyncClient):
@@ -163,13 +163,13 @@ def test_without_a_size_the_answer_follows_the_input(client: fal_client.SyncClie
         PLUS: client.run(PLUS, arguments(PLUS, image_urls=[uri])),
         TWO: client.run(TWO, arguments(TWO, image_urls=[uri, last])),
     }
-    found = {name: picture_at(result["images"][0]["url"]).size for name, result in sizes.items()}
+    found = {name: image_at(result["images"][0]["url"]).size for name, result in sizes.items()}
     assert found[EDIT][0] / found[EDIT][1] == pytest.approx(1.5, rel=0.05)
     assert found[PLUS] == (1024, 1024)
     assert found[TWO] == (500, 800)
 
 
-def test_a_picture_beyond_the_models_limits(client: fal_client.SyncClient):
+def test_an_image_beyond_the_models_limits(client: fal_client.SyncClient):
     """Checklist 26 and 43."""
     uri = fal_client.encode(photo(5001, 400), "image/png")
     with pytest.raises(fal_client.FalClientHTTPError) as refused:
@@ -179,7 +179,7 @@ def test_a_picture_beyond_the_models_limits(client: fal_client.SyncClient):
     assert problem["ctx"] == {"max_width": 5000, "max_height": 5000}
 
 
-def test_a_picture_smaller_than_advised_is_taken_and_said(server: LiveServer):
+def test_an_image_smaller_than_advised_is_taken_and_said(server: LiveServer):
     """Checklist 43: the hosted model wants 384 pixels a side; nothing here does."""
     body = arguments(TWO, image_urls=[fal_client.encode(photo(200, 100), "image/png")])
     answer = call(server, "POST", f"/run/{TWO}", json=body)
@@ -193,7 +193,7 @@ def test_sync_mode_answers_inline_and_keeps_nothing(server: LiveServer):
     answer = call(server, "POST", f"/run/{EDIT}", json=arguments(sync_mode=True, prompt="inline"))
     url = answer.json()["images"][0]["url"]
     assert url.startswith("data:image/png;base64,")
-    assert picture_at(url).size[0] > 0
+    assert image_at(url).size[0] > 0
     request_id = answer.headers[HEADER]
     gone = until(lambda: call(server, "GET", f"/queue/{EDIT}/requests/{request_id}").status_code == 404)
     assert gone
@@ -201,7 +201,7 @@ def test_sync_mode_answers_inline_and_keeps_nothing(server: LiveServer):
 
 
 def test_a_payload_that_must_not_be_kept_is_gone_after_delivery(client: fal_client.SyncClient, server: LiveServer):
-    """Checklist 45: neither the answer nor a file, the caller's own picture included."""
+    """Checklist 45: neither the answer nor a file, the caller's own image included."""
     before = set((server.data / "files").rglob("*.*"))
     handle = client.submit(EDIT, arguments(prompt="secret"), headers={"X-Fal-Store-IO": "0"})
     assert handle.get()["prompt"] == "secret"
@@ -249,7 +249,7 @@ def test_subscribe_sees_logs_and_gets_the_result(client: fal_client.SyncClient):
     """Checklist 2, 6, 7 and 9."""
     seen: list[fal_client.Status] = []
     result = client.subscribe(EDIT, arguments(), with_logs=True, on_queue_update=seen.append)
-    assert picture_at(result["images"][0]["url"]).size[0] > 0
+    assert image_at(result["images"][0]["url"]).size[0] > 0
     assert isinstance(seen[-1], fal_client.Completed)
     assert seen[-1].metrics["inference_time"] >= 0
     assert isinstance(seen[-1].logs, list)
@@ -638,7 +638,7 @@ def test_a_stream_of_an_impossible_edit_is_an_error_of_its_own(server: LiveServe
     assert (answer.status_code, answer.json()["detail"][0]["type"]) == (422, "file_download_error")
 
 
-def test_a_stream_shows_the_picture_getting_clearer(idle: fal_client.SyncClient, hands: Hands):
+def test_a_stream_shows_the_image_getting_clearer(idle: fal_client.SyncClient, hands: Hands):
     """Checklist 31."""
     with ThreadPoolExecutor(1) as pool:
         events = pool.submit(lambda: list(idle.stream(EDIT, arguments())))
@@ -649,7 +649,7 @@ def test_a_stream_shows_the_picture_getting_clearer(idle: fal_client.SyncClient,
         hands.finish(lease)
         seen = events.result(20)
     partial = next(event for event in seen if event.get("partial") and event["images"])
-    assert picture_at(partial["images"][0]["url"]).size == (64, 48)
+    assert image_at(partial["images"][0]["url"]).size == (64, 48)
     assert seen[-1]["images"][0]["width"] == 512
 
 

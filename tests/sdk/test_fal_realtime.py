@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import EDIT, PLUS, Hands, arguments, call, picture_at, pointed_at
+from tests.sdk.fal import EDIT, PLUS, Hands, arguments, call, image_at, pointed_at
 from tests.waiting import until
 
 
@@ -43,7 +43,7 @@ def test_an_input_a_message_an_output_a_message(client: fal_client.SyncClient, u
             answer = connection.recv()
             assert answer is not None
             assert answer["seed"] == seed
-            assert picture_at(answer["images"][0]["url"]).size[0] > 0
+            assert image_at(answer["images"][0]["url"]).size[0] > 0
 
 
 def test_an_error_does_not_end_the_conversation(client: fal_client.SyncClient):

@@ -225,9 +225,9 @@ def test_a_token_for_everything_or_for_ever_is_refused(server: LiveServer, body:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"), [(b"no picture at all", "unsupported_image_format"), (photo()[:2000], "image_load_error")]
+    ("data", "kind"), [(b"no image at all", "unsupported_image_format"), (photo()[:2000], "image_load_error")]
 )
-def test_an_upload_that_is_no_picture_fails_the_edit(client: fal_client.SyncClient, data: bytes, kind: str):
+def test_an_upload_that_is_no_image_fails_the_edit(client: fal_client.SyncClient, data: bytes, kind: str):
     """Checklist 41: what can only be found by reading the file."""
     link = client.upload(data, "image/png", "a.png")
     with pytest.raises(fal_client.FalClientHTTPError) as refused:
@@ -237,6 +237,6 @@ def test_an_upload_that_is_no_picture_fails_the_edit(client: fal_client.SyncClie
 
 
 def test_an_image_from_the_clients_own_helper(client: fal_client.SyncClient):
-    """Checklist 40: a picture given as an object, uploaded by the client."""
+    """Checklist 40: an image given as an object, uploaded by the client."""
     link = client.upload_image(Image.open(io.BytesIO(photo())), format="png")
     assert client.run(EDIT, arguments(image_url=link))["images"]

@@ -55,8 +55,8 @@ def exported(text: str) -> dict[str, str]:
 
 def python(code: str, environment: Mapping[str, str], folder: Path) -> str:
     """What a program prints on its last line."""
-    picture = folder / "cat.png"
-    picture.write_bytes(photo())
+    image = folder / "cat.png"
+    image.write_bytes(photo())
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
@@ -72,13 +72,13 @@ def python(code: str, environment: Mapping[str, str], folder: Path) -> str:
 
 FOUR_VERBS = f"""
 import json, httpx, fal_client
-picture = fal_client.encode_file("cat.png")
-edit = {{"prompt": "make it snow", "image_url": picture, "seed": 7}}
+image = fal_client.encode_file("cat.png")
+edit = {{"prompt": "make it snow", "image_url": image, "seed": 7}}
 words = []
 answers = [
     fal_client.run({EDIT!r}, edit),
     fal_client.subscribe({EDIT!r}, edit, with_logs=True, on_queue_update=lambda s: words.append(type(s).__name__)),
-    fal_client.submit({TWO!r}, {{"prompt": "p", "image_urls": [picture], "seed": 7}}).get(),
+    fal_client.submit({TWO!r}, {{"prompt": "p", "image_urls": [image], "seed": 7}}).get(),
     list(fal_client.stream({EDIT!r}, edit))[-1],
 ]
 links = [each["images"][0]["url"] for each in answers]

@@ -19,7 +19,7 @@ from diffusers import QwenImageTransformer2DModel
 from retouch.engine.pipelines.folders import PACKAGED_DEMO
 from tests import tiny_loras
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import call, photo, picture_at, pointed_at
+from tests.sdk.fal import call, image_at, photo, pointed_at
 
 LORA = "fal-ai/qwen-image-edit-lora"
 PROMPT = "make it grayscale"
@@ -66,7 +66,7 @@ def body(*loras: object, **more: Any) -> dict[str, Any]:
 
 
 def pixels(answer: dict[str, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(picture_at(answer["images"][0]["url"]).convert("RGB"), dtype=int)
+    return np.asarray(image_at(answer["images"][0]["url"]).convert("RGB"), dtype=int)
 
 
 def test_a_lora_changes_its_own_edit_and_no_other(fal: fal_client.SyncClient) -> None:
@@ -90,7 +90,7 @@ def test_openai_and_runpod_run_the_same_loras(server: LiveServer, fal: fal_clien
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
         more = {"loras": loras, "seed": 1, "acceleration": "regular"}
         made = client.images.edit(image=("a.png", PHOTO, "image/png"), prompt=PROMPT, size="128x128", extra_body=more)  # type: ignore[call-overload]
-        found = np.asarray(picture_at(made.data[0].url).convert("RGB"), dtype=int)
+        found = np.asarray(image_at(made.data[0].url).convert("RGB"), dtype=int)
     np.testing.assert_array_equal(found, expected)
 
     given = {"prompt": PROMPT, "image": DATA_URI, "seed": 1, "loras": loras, "output_format": "png"}

@@ -20,7 +20,7 @@ __all__ = ["node_packages"]
 
 pytestmark = [needs_node, pytest.mark.usefixtures("node_packages")]
 
-PICTURE = base64.b64encode(photo()).decode()
+IMAGE = base64.b64encode(photo()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def check_everything(said: dict[str, Any], links_begin: str) -> None:
 @pytest.mark.parametrize("recipe", ["middleware", "proxy", "fetch"])
 def test_every_verb_works_by_each_recipe(server: LiveServer, recipe: str):
     """Checklist 2, 6, 7, 9, 15, 22, 31, 32, 33, 35, 40, 47 and 51: recipes 16.5, 16.6 and 16.7, TLS included."""
-    check_everything(call(server, "everything", recipe=recipe, picture=PICTURE), f"{server.url}/files/")
+    check_everything(call(server, "everything", recipe=recipe, image=IMAGE), f"{server.url}/files/")
 
 
 def test_every_verb_works_by_the_vendors_names(server: LiveServer):
@@ -82,7 +82,7 @@ def test_every_verb_works_by_the_vendors_names(server: LiveServer):
         "everything",
         server=server.url,
         recipe="names",
-        picture=PICTURE,
+        image=IMAGE,
         options=("--require", str(node_clients.FOLDER / "names.cjs")),
         variables={**trusting(server), "HERE": str(server.port)},
     )
@@ -124,12 +124,12 @@ def test_an_aborted_run_cancels_its_edit(idle_server: LiveServer, hands: Hands):
 
 def test_refusals_are_useful(server: LiveServer):
     """Checklist 12, 17, 25, 26, 28, 29 and 31."""
-    said = call(server, "refusals", picture=PICTURE)
+    said = call(server, "refusals", image=IMAGE)
     invalid = said["invalid"]
     assert (invalid["kind"], invalid["status"]) == ("ValidationError", 422)
     assert said["fields"] == [["missing"], ["less_than_equal"], []]
     assert "prompt: Field required" in invalid["message"]
-    assert PICTURE[:100] not in str(said)
+    assert IMAGE[:100] not in str(said)
     assert DATA_URI[:60] not in str(said)
     assert said["broken"]["kind"] == "ValidationError"
     assert said["broken"]["body"]["detail"][0]["loc"] == ["body", "image_urls", 0]
@@ -153,7 +153,7 @@ def test_a_wrong_key_is_refused_once_and_another_key_sees_nothing(idle_server: L
 
 def test_lifecycles_of_uploads_and_results(server: LiveServer):
     """Checklist 37 and 45: what the client asks for is how long a link may be kept."""
-    upload_s, result_s = call(server, "lifecycle", picture=PICTURE)
+    upload_s, result_s = call(server, "lifecycle", image=IMAGE)
     assert 3500 < upload_s <= 3600
     assert 86_000 < result_s <= 86_400
 
@@ -165,14 +165,14 @@ def test_an_upload_of_91_mebibytes_comes_in_parts(server: LiveServer):
 
 def test_streams_with_tokens_in_place_of_the_key(server: LiveServer):
     """Checklist 49: the client's connection mode for browsers."""
-    said = call(server, "clientModeStream", picture=PICTURE)
+    said = call(server, "clientModeStream", image=IMAGE)
     assert said["seeds"] == [3, 3]
     assert said["forged"]["status"] == 401
 
 
 def test_a_conversation_over_the_realtime_socket(server: LiveServer):
     """Checklist 49: recipe 16.8, with a token; an error does not end it."""
-    said = call(server, "realtime", picture=PICTURE)
+    said = call(server, "realtime", image=IMAGE)
     assert [each["seed"] for each in said["results"]] == [4, 5]
     assert said["results"][0]["url"].startswith("data:image/png")
     (error,) = said["errors"]
@@ -182,4 +182,4 @@ def test_a_conversation_over_the_realtime_socket(server: LiveServer):
 
 def test_the_vendors_own_proxy_in_between(server: LiveServer):
     """Recipe 16.9, with the Express adapter: run, subscribe, stream and a small upload."""
-    assert call(server, "theirProxy", picture=PICTURE) == [5, 5, 5]
+    assert call(server, "theirProxy", image=IMAGE) == [5, 5, 5]

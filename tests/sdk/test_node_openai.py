@@ -27,7 +27,7 @@ pytestmark = [needs_node, pytest.mark.usefixtures("node_packages")]
 RED, BLUE = (200, 30, 40), (20, 60, 220)
 
 
-def picture(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (160, 128)) -> bytes:
+def plain_image(colour: tuple[int, int, int] = RED, size: tuple[int, int] = (160, 128)) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", size, colour).save(out, "PNG")
     return out.getvalue()
@@ -60,7 +60,7 @@ def gated(tmp_path: Path) -> Iterator[Deployment]:
 
 
 def call(server: LiveServer | Deployment, name: str, **given: Any) -> Any:
-    return node_clients.call("openai", name, base=f"{server.url}/v1", picture=text(picture()), **given)
+    return node_clients.call("openai", name, base=f"{server.url}/v1", image=text(plain_image()), **given)
 
 
 def test_1_3_6_every_way_javascript_has_to_pass_a_file(server: LiveServer, tmp_path: Path):
@@ -70,8 +70,8 @@ def test_1_3_6_every_way_javascript_has_to_pass_a_file(server: LiveServer, tmp_p
 
 
 def test_4_lists_keep_their_order(server: LiveServer, tmp_path: Path):
-    pictures = [text(picture(BLUE)), text(picture(RED))]
-    answers = call(server, "listsOfPictures", pictures=pictures, folder=str(tmp_path))
+    images = [text(plain_image(BLUE)), text(plain_image(RED))]
+    answers = call(server, "listsOfImages", images=images, folder=str(tmp_path))
     assert [near(answer, colour) for answer, colour in zip(answers, (BLUE, BLUE, RED, BLUE), strict=True)] == [True] * 4
 
 
@@ -86,7 +86,7 @@ def test_8_9_26_27_32_errors_are_the_clients_own_classes(server: LiveServer):
     found = {name: (error["kind"], error["status"], error["param"]) for name, error in said.items()}
     assert found == {
         "noPrompt": ("BadRequestError", 400, "prompt"),
-        "noPicture": ("BadRequestError", 400, "image[0]"),
+        "noImage": ("BadRequestError", 400, "image[0]"),
         "model": ("NotFoundError", 404, "model"),
         "number": ("BadRequestError", 400, "n"),
         "size": ("BadRequestError", 400, "size"),
@@ -120,7 +120,7 @@ def test_13_15_18_extensions_are_decoded_as_from_python(server: LiveServer):
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
         more = {"seed": 42, "true_cfg_scale": 4.0, "num_inference_steps": 3, "nested": {"a": {"b": 1}}, "tags": ["a"]}
         same = client.images.edit(
-            image=picture(), prompt="paint it", model="qwen-image-edit", size="128x128", extra_body=more
+            image=plain_image(), prompt="paint it", model="qwen-image-edit", size="128x128", extra_body=more
         )
     assert same.data is not None
     assert same.data[0].b64_json == answer["data"][0]["b64_json"]
@@ -143,7 +143,7 @@ def test_28_30_streams(server: LiveServer):
 
 def test_31_a_consumer_that_leaves_frees_the_device(gated: Deployment):
     process = node_clients.start(
-        "openai", "leavesAfterTheFirstPartial", base=f"{gated.url}/v1", picture=text(picture())
+        "openai", "leavesAfterTheFirstPartial", base=f"{gated.url}/v1", image=text(plain_image())
     )
     gated.running()
     for step in range(1, 20):
@@ -166,7 +166,7 @@ def test_32_a_wrong_key(tmp_path: Path):
 
 def test_33_a_full_queue_is_429_and_a_file_gets_through_on_retry(tmp_path: Path):
     settings = ServiceSettings(max_waiting_per_account=1)
-    edit: dict[str, Any] = {"image": picture(), "prompt": "x", "model": "qwen-image-edit", "size": "128x128"}
+    edit: dict[str, Any] = {"image": plain_image(), "prompt": "x", "model": "qwen-image-edit", "size": "128x128"}
     with (
         gated_server(tmp_path / "full", settings=settings) as gated,
         ThreadPoolExecutor(2) as pool,
@@ -176,7 +176,7 @@ def test_33_a_full_queue_is_429_and_a_file_gets_through_on_retry(tmp_path: Path)
         gated.running()
         second = pool.submit(client.images.edit, **edit)
         gated.newest_once(lambda job: job.state is JobState.QUEUED)
-        given = {"base": f"{gated.url}/v1", "picture": text(picture()), "folder": str(tmp_path)}
+        given = {"base": f"{gated.url}/v1", "image": text(plain_image()), "folder": str(tmp_path)}
         process = node_clients.start("openai", "fullQueue", **given)
         assert process.stdout is not None
         assert process.stdout.readline() == "full\n"

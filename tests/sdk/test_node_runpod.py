@@ -24,7 +24,7 @@ __all__ = ["node_packages"]
 
 pytestmark = [needs_node, pytest.mark.usefixtures("node_packages")]
 
-PICTURE = base64.b64encode(photo()).decode()
+IMAGE = base64.b64encode(photo()).decode()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_javascript_client_follows_a_slow_edit(tmp_path: Path):
         assert followed["chunks"][-1]["output"] == followed["status"]["output"]
 
 
-@pytest.mark.parametrize("images", [[PICTURE], [PICTURE, PICTURE], "a link"])
+@pytest.mark.parametrize("images", [[IMAGE], [IMAGE, IMAGE], "a link"])
 def test_the_vercel_provider_edits(server: LiveServer, images: Any):
     """Check 32: the result is fetched without the key."""
     if images == "a link":
@@ -86,7 +86,7 @@ def test_the_vercel_provider_edits(server: LiveServer, images: Any):
 
 def test_the_vercel_provider_edits_at_the_newer_endpoint(server: LiveServer):
     """Check 32."""
-    done = said(server, "vercel", images=[PICTURE], model=f"qwen/{NEWER}", endpoint=NEWER, size="512x768")
+    done = said(server, "vercel", images=[IMAGE], model=f"qwen/{NEWER}", endpoint=NEWER, size="512x768")
     image = Image.open(io.BytesIO(base64.b64decode(done["bytes"])))
     assert (image.format, image.size) == ("JPEG", (512, 768))
 

@@ -38,7 +38,7 @@ RED, BLUE = (200, 30, 40), (20, 60, 220)
 SIZE = "128x128"
 
 
-def picture(colour: tuple[int, ...] = RED, size: tuple[int, int] = (160, 128), **save: Any) -> bytes:
+def plain_image(colour: tuple[int, ...] = RED, size: tuple[int, int] = (160, 128), **save: Any) -> bytes:
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[len(colour)]
     out = io.BytesIO()
     Image.new(mode, size, colour).save(out, **{"format": "PNG"} | save)
@@ -86,7 +86,9 @@ def gated(tmp_path: Path) -> Iterator[Deployment]:
 
 
 def edit(client: OpenAI, **parameters: Any) -> ImagesResponse:
-    return client.images.edit(**{"image": picture(), "prompt": "paint it", "model": MODEL, "size": SIZE} | parameters)
+    return client.images.edit(
+        **{"image": plain_image(), "prompt": "paint it", "model": MODEL, "size": SIZE} | parameters
+    )
 
 
 def refused(client: OpenAI, **parameters: Any) -> openai.APIStatusError:
@@ -99,35 +101,43 @@ class TestInputs:
     def test_1_2_every_way_python_has_to_pass_a_file(self, client: OpenAI, tmp_path: Path):
         path, bare, wrong = tmp_path / "a.png", tmp_path / "noext", tmp_path / "c.jpg"
         for file in (path, bare, wrong):
-            file.write_bytes(picture())
-        webp = picture(format="WEBP", lossless=True)
+            file.write_bytes(plain_image())
+        webp = plain_image(format="WEBP", lossless=True)
         with path.open("rb") as opened, bare.open("rb") as without, wrong.open("rb") as lying:
-            ways = (opened, path, picture(), io.BytesIO(picture()), ("x.webp", webp, "image/webp"), without, lying)
+            ways = (
+                opened,
+                path,
+                plain_image(),
+                io.BytesIO(plain_image()),
+                ("x.webp", webp, "image/webp"),
+                without,
+                lying,
+            )
             answers = [edit(client, image=way) for way in ways]
         assert [len(answer.data) for answer in answers] == [1] * len(ways)
         assert all(close_to(colour_of(answer.data[0]), RED) for answer in answers)
 
     def test_4_lists_of_one_and_two_keep_their_order(self, client: OpenAI):
-        assert close_to(colour_of(edit(client, image=[picture(BLUE)]).data[0]), BLUE)
-        assert close_to(colour_of(edit(client, image=[picture(BLUE), picture(RED)]).data[0]), BLUE)
-        assert close_to(colour_of(edit(client, image=[picture(RED), picture(BLUE)]).data[0]), RED)
+        assert close_to(colour_of(edit(client, image=[plain_image(BLUE)]).data[0]), BLUE)
+        assert close_to(colour_of(edit(client, image=[plain_image(BLUE), plain_image(RED)]).data[0]), BLUE)
+        assert close_to(colour_of(edit(client, image=[plain_image(RED), plain_image(BLUE)]).data[0]), RED)
 
     def test_5_repeated_and_mixed_and_numbered_names_all_count(self, http: httpx2.Client):
-        red, blue = ("a.png", picture(RED)), ("b.png", picture(BLUE))
-        wide = ("c.png", picture(RED, (256, 128)))
+        red, blue = ("a.png", plain_image(RED)), ("b.png", plain_image(BLUE))
+        wide = ("c.png", plain_image(RED, (256, 128)))
         for names in (("image", "image"), ("image", "image[]"), ("image[0]", "image[1]")):
             files = [(names[0], blue), (names[1], wide)]
             answer = http.post("/v1/images/edits", data={"prompt": "x", "response_format": "b64_json"}, files=files)
             item = answer.json()["data"][0]
             shown = Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))
             assert close_to(shown.convert("RGB").getpixel((5, 5)), BLUE), names
-            assert shown.width > 1.9 * shown.height, "the last picture gives the shape"
+            assert shown.width > 1.9 * shown.height, "the last image gives the shape"
         swapped = http.post("/v1/images/edits", data={"prompt": "x"}, files=[("image[1]", red), ("image[0]", blue)])
         pixels = Image.open(io.BytesIO(base64.b64decode(swapped.json()["data"][0]["b64_json"])))
         assert close_to(pixels.convert("RGB").getpixel((5, 5)), BLUE)
 
     def test_6_data_uris_beside_an_empty_list(self, client: OpenAI):
-        answer = edit(client, image=[], extra_body={"url": [data_uri(picture(BLUE)), data_uri(picture(RED))]})
+        answer = edit(client, image=[], extra_body={"url": [data_uri(plain_image(BLUE)), data_uri(plain_image(RED))]})
         assert close_to(colour_of(answer.data[0]), BLUE)
 
     def test_7_a_javascript_buffer_is_refused_with_advice_and_soon(self, http: httpx2.Client):
@@ -154,21 +164,21 @@ class TestInputs:
                 "invalid_request_error",
             )
 
-    def test_9_files_that_are_no_pictures_are_refused(self, client: OpenAI):
+    def test_9_files_that_are_no_images_are_refused(self, client: OpenAI):
         bomb = _png_header(60_000, 60_000)
-        for data in (b"just text, not an image", picture()[:200], b"", bomb, picture()[:40]):
-            error = refused(client, image=[picture(), ("b.png", data, "image/png")])
+        for data in (b"just text, not an image", plain_image()[:200], b"", bomb, plain_image()[:40]):
+            error = refused(client, image=[plain_image(), ("b.png", data, "image/png")])
             assert (error.status_code, error.code, error.param) == (400, "invalid_image", "image[1]"), data[:20]
             assert error.body["gateway_code"] == "INVALID_REQUEST"
 
-    def test_10_too_many_pictures_and_too_many_bytes(self, client: OpenAI):
-        error = refused(client, image=[picture()] * 17)
+    def test_10_too_many_images_and_too_many_bytes(self, client: OpenAI):
+        error = refused(client, image=[plain_image()] * 17)
         assert (error.status_code, error.code, error.param) == (400, "too_many_images", "image")
-        error = refused(client, image=[("a.png", picture() + bytes(70 << 20), "image/png")])
+        error = refused(client, image=[("a.png", plain_image() + bytes(70 << 20), "image/png")])
         assert (error.status_code, error.code) == (413, "image_too_large")
         assert error.request_id
 
-    def test_11_odd_pictures_are_read_upright(self, client: OpenAI):
+    def test_11_odd_images_are_read_upright(self, client: OpenAI):
         exif = Image.Exif()
         exif[0x0112] = 6
         frames = [Image.new("RGB", (64, 64), colour) for colour in (RED, BLUE)]
@@ -183,12 +193,12 @@ class TestInputs:
         for data in (out, palette, cmyk, sixteen):
             assert edit(client, image=data.getvalue()).data
         assert close_to(colour_of(edit(client, image=out.getvalue()).data[0]), RED, 12)
-        assert close_to(colour_of(edit(client, image=picture((*BLUE, 0))).data[0]), (255, 255, 255))
-        turned = edit(client, image=picture(RED, (256, 128), format="JPEG", exif=exif), size="auto")
+        assert close_to(colour_of(edit(client, image=plain_image((*BLUE, 0))).data[0]), (255, 255, 255))
+        turned = edit(client, image=plain_image(RED, (256, 128), format="JPEG", exif=exif), size="auto")
         assert decoded(turned.data[0]).height > 1.9 * decoded(turned.data[0]).width
 
     def test_12_a_json_body_and_a_link_to_a_private_network(self, http: httpx2.Client):
-        body = {"images": [{"image_url": data_uri(picture(BLUE))}], "prompt": "x", "n": 2, "size": SIZE}
+        body = {"images": [{"image_url": data_uri(plain_image(BLUE))}], "prompt": "x", "n": 2, "size": SIZE}
         answer = http.post("/v1/images/edits", json=body)
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["data"]) == 2
@@ -203,12 +213,12 @@ class TestInputs:
 
     def test_links_do_not_follow_what_any_caller_says_about_the_address(self, http: httpx2.Client, server: LiveServer):
         forged = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
-        body = {"image": data_uri(picture()), "prompt": "x", "size": SIZE, "response_format": "url"}
+        body = {"image": data_uri(plain_image()), "prompt": "x", "size": SIZE, "response_format": "url"}
         answer = http.post("/v1/images/edits", json=body, headers=forged)
         assert answer.json()["data"][0]["url"].startswith(f"{server.url}/files/")
 
     def test_an_answers_own_link_is_an_input_again(self, client: OpenAI):
-        link = edit(client, image=picture(BLUE), response_format="url").data[0].url
+        link = edit(client, image=plain_image(BLUE), response_format="url").data[0].url
         again = edit(client, image=[], extra_body={"image_url": link})
         assert close_to(colour_of(again.data[0]), BLUE)
 
@@ -269,7 +279,7 @@ class TestParameters:
         error = refused(client, size="1024x")
         assert (error.status_code, error.code, error.param) == (400, "invalid_value", "size")
 
-    def test_18_several_pictures_count_their_seeds_up(self, client: OpenAI):
+    def test_18_several_images_count_their_seeds_up(self, client: OpenAI):
         answer = edit(client, n=3, extra_body={"seed": 7})
         assert [item.seed for item in answer.data] == [7, 8, 9]
         for n in (0, 11, "x"):
@@ -333,14 +343,14 @@ class TestParameters:
         mask.paste((0, 0, 0, 0), (0, 0, 80, 128))
         out = io.BytesIO()
         mask.save(out, "PNG")
-        answer = edit(client, image=[picture(RED), picture(BLUE)], mask=out.getvalue(), size="160x128")
+        answer = edit(client, image=[plain_image(RED), plain_image(BLUE)], mask=out.getvalue(), size="160x128")
         assert close_to(decoded(answer.data[0]).convert("RGB").getpixel((150, 60)), RED)
-        error = refused(client, mask=picture((0, 0, 0, 0), (64, 64)))
+        error = refused(client, mask=plain_image((0, 0, 0, 0), (64, 64)))
         assert (error.status_code, error.param) == (400, "mask")
 
     def test_23_unknown_parameters_are_listed_and_transparency_is_refused(self, client: OpenAI):
         raw = client.images.with_raw_response.edit(
-            image=picture(), prompt="x", model=MODEL, size=SIZE, extra_body={"frobnicate": 1, "b\u00e4d": 2}
+            image=plain_image(), prompt="x", model=MODEL, size=SIZE, extra_body={"frobnicate": 1, "b\u00e4d": 2}
         )
         assert (
             raw.headers["x-ignored-parameters"] == "b?d, frobnicate"
@@ -411,7 +421,7 @@ class TestErrors:
     def test_32_a_wrong_key_is_told_after_the_whole_upload(self, tmp_path: Path):
         with live_server(tmp_path / "keys", key=True, arguments=("--workers", "0"), ready=False) as guarded:
             with OpenAI(base_url=f"{guarded.url}/v1", api_key="rt_wrong") as stranger:
-                error = refused(stranger, image=("a.png", picture() + bytes(20 << 20), "image/png"))
+                error = refused(stranger, image=("a.png", plain_image() + bytes(20 << 20), "image/png"))
                 assert isinstance(error, openai.AuthenticationError)
                 assert (error.code, error.type) == ("invalid_api_key", "authentication_error")
                 assert error.request_id
@@ -436,12 +446,12 @@ class TestErrors:
         assert estimate["resolved"]["output"] == SIZE
         assert estimate["resolved"]["ignored_parameters"] == ["frobnicate"]
         assert estimate["resolved"]["acceleration"] == edit(client).metadata["applied"]["acceleration"]
-        followed = edit(client, image=picture(RED, (256, 128)), size="auto", extra_query=query).model_extra
+        followed = edit(client, image=plain_image(RED, (256, 128)), size="auto", extra_query=query).model_extra
         width, height = followed["resolved"]["output"].split("x")
         assert int(width) > 1.9 * int(height)
         assert refused(client, n=0, extra_query=query).param == "n"
-        assert refused(client, image=b"no picture", extra_query=query).code == "invalid_image"
-        assert refused(client, mask=picture((0, 0, 0, 0), (64, 64)), extra_query=query).param == "mask"
+        assert refused(client, image=b"no image", extra_query=query).code == "invalid_image"
+        assert refused(client, mask=plain_image((0, 0, 0, 0), (64, 64)), extra_query=query).param == "mask"
         link = {"image_url": "https://example.com/a.png", "resolution": "0.5K"}
         hidden = edit(client, image=[], size="auto", extra_body=link, extra_query=query).model_extra
         square = edit(client, size="512x512", extra_query=query).model_extra
@@ -467,7 +477,7 @@ class TestErrors:
         async def one(client: AsyncOpenAI, number: int) -> bool:
             colour = (number * 12, 255 - number * 12, 77)
             answer = await client.images.edit(
-                image=picture(colour), prompt="x", model=MODEL, size=SIZE, extra_body={"seed": number}
+                image=plain_image(colour), prompt="x", model=MODEL, size=SIZE, extra_body={"seed": number}
             )
             return answer.data[0].seed == number and close_to(colour_of(answer.data[0]), colour)
 
@@ -479,7 +489,7 @@ class TestErrors:
 
 
 class TestStreaming:
-    def test_28_one_completed_event_for_each_picture(self, client: OpenAI):
+    def test_28_one_completed_event_for_each_image(self, client: OpenAI):
         events = list(edit(client, stream=True, n=2, output_format="webp", extra_body={"seed": 5}))
         assert [type(event) for event in events] == [ImageEditCompletedEvent] * 2
         assert [(event.image_index, event.seed) for event in events] == [(0, 5), (1, 6)]
@@ -521,7 +531,7 @@ class TestStreaming:
         assert [event.image_index for event in events[len(partials) :]] == [0, 1]
 
     def test_29_a_waiting_stream_speaks_at_once(self, gated: Deployment):
-        body = {"image": data_uri(picture()), "prompt": "x", "stream": True}
+        body = {"image": data_uri(plain_image()), "prompt": "x", "stream": True}
         with ThreadPoolExecutor(1) as pool, httpx2.Client(base_url=gated.url, timeout=20) as http:
             first = pool.submit(http.post, "/v1/images/edits", json=body | {"stream": False})
             gated.running()
@@ -538,7 +548,7 @@ class TestStreaming:
 
     def test_29_silence_is_broken_by_comments(self, gated: Deployment, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(streaming, "KEEP_ALIVE_S", 0.05)
-        body = {"image": data_uri(picture()), "prompt": "x", "stream": True}
+        body = {"image": data_uri(plain_image()), "prompt": "x", "stream": True}
         with httpx2.stream("POST", f"{gated.url}/v1/images/edits", json=body, timeout=20) as answer:
             comments = (line for line in answer.iter_lines() if line.startswith(": running"))
             assert all(next(comments).startswith(": running step 0/4 seconds_left=") for _ in range(3))
@@ -548,7 +558,7 @@ class TestStreaming:
         assert refused(client, stream=True, partial_images=4).param == "partial_images"
         assert refused(client, stream=True, output_format="gif").code == "unsupported_parameter"
         with pytest.raises(openai.APIError) as raised:
-            list(edit(client, stream=True, image=[picture(), picture()[:100]]))
+            list(edit(client, stream=True, image=[plain_image(), plain_image()[:100]]))
         assert (raised.value.code, raised.value.param) == ("invalid_image", "image[1]")
 
     def test_31_a_consumer_that_leaves_frees_the_device(self, gated: Deployment):
@@ -644,7 +654,7 @@ class TestRetries:
         sent: list[httpx2.Request] = []
         counting = httpx2.Client(event_hooks={"request": [sent.append]})
         with OpenAI(base_url=f"{server.url}/v1", api_key="any", http_client=counting) as client:
-            refused(client, image=picture()[:100])
+            refused(client, image=plain_image()[:100])
         assert len(sent) == 1
 
     def test_35_an_idempotency_key_runs_once(self, gated: Deployment):
@@ -653,7 +663,7 @@ class TestRetries:
             calls = [
                 pool.submit(
                     client.images.with_raw_response.edit,
-                    image=picture(),
+                    image=plain_image(),
                     prompt="x",
                     model=MODEL,
                     size=SIZE,
@@ -665,10 +675,10 @@ class TestRetries:
             gated.gate.open()
             answers = [call.result() for call in calls]
             again = client.images.with_raw_response.edit(
-                image=picture(), prompt="x", model=MODEL, size=SIZE, extra_headers=key
+                image=plain_image(), prompt="x", model=MODEL, size=SIZE, extra_headers=key
             )
-            pictures = {answer.parse().data[0].b64_json for answer in (*answers, again)}
-            assert len(pictures) == 1
+            images = {answer.parse().data[0].b64_json for answer in (*answers, again)}
+            assert len(images) == 1
             assert len(gated.jobs()) == 1
             assert sorted(answer.headers.get("idempotent-replayed", "") for answer in answers) == ["", "true"]
             assert again.headers["idempotent-replayed"] == "true"
@@ -703,7 +713,7 @@ class TestRetries:
             OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=6, timeout=0.5, http_client=http) as client,
             ThreadPoolExecutor(1) as pool,
         ):
-            call = pool.submit(edit, client, image=picture() + bytes(100_000))
+            call = pool.submit(edit, client, image=plain_image() + bytes(100_000))
             until(lambda: "4" in sent)
             gated.gate.open()
             assert call.result().data
@@ -763,13 +773,13 @@ class TestRetries:
         assert len(gated.jobs()) == 2
 
     def test_a_caller_that_hangs_up_stops_its_edit(self, gated: Deployment):
-        body = {"image": data_uri(picture()), "prompt": "x", "steps": 50}
+        body = {"image": data_uri(plain_image()), "prompt": "x", "steps": 50}
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{gated.url}/v1/images/edits", json=body, timeout=httpx2.Timeout(20, read=0.7))
         gated.newest_once(lambda job: job.cancel_requested or job.state is JobState.CANCELLED)
 
     def test_a_caller_with_an_idempotency_key_may_hang_up_and_fetch_later(self, gated: Deployment):
-        body, key = {"image": data_uri(picture()), "prompt": "x"}, {"idempotency-key": "later"}
+        body, key = {"image": data_uri(plain_image()), "prompt": "x"}, {"idempotency-key": "later"}
         with pytest.raises(httpx2.ReadTimeout):
             httpx2.post(f"{gated.url}/v1/images/edits", json=body, headers=key, timeout=httpx2.Timeout(20, read=0.7))
         gated.gate.open()

@@ -21,7 +21,7 @@ from retouch.jobs.job import JobState
 from retouch.service import ServiceSettings
 from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import DATA_URI, photo, picture_at
+from tests.sdk.fal import DATA_URI, image_at, photo
 from tests.sdk.runpod_client import EDIT, FINAL, NEWER, an_input, call, nulls_in, submit
 from tests.waiting import until
 
@@ -471,7 +471,7 @@ def test_a_stream_shows_the_image_appearing_and_ends_with_it(gated: Deployment):
     looks: list[Any] = []
     until(lambda: looks.extend(call(gated.url, "GET", f"stream/{job}").json()["stream"]) or looks)
     look = looks[-1]["output"]
-    assert picture_at(look["partial_image_url"]).format == "JPEG"
+    assert image_at(look["partial_image_url"]).format == "JPEG"
     assert 0 < look["progress"] == look["step"] / look["steps"] < 1
     progress = status(gated.url, job)["output"]
     assert (progress["steps"], progress["progress"]) == (4, progress["step"] / 4)
@@ -535,7 +535,7 @@ def test_the_file_has_the_format_its_name_and_type_say(
 ):
     """Check 35."""
     link = runsync(server, an_input(**asked))["output"]["image_url"]
-    assert picture_at(link).format == format_
+    assert image_at(link).format == format_
     assert httpx.get(link).headers["content-type"] == media_type
     assert link.partition("?")[0].endswith(f".{suffix}")
 
@@ -576,7 +576,7 @@ def test_an_image_made_here_is_read_without_the_network(server: LiveServer):
 )
 def test_sizes(server: LiveServer, endpoint: str, asked: dict[str, Any], size: tuple[int, int]):
     done = runsync(server, an_input(**asked), endpoint=endpoint)
-    made = picture_at(done["output"]["image_url"]).size
+    made = image_at(done["output"]["image_url"]).size
     if size == (512, 384):  # follows the input's shape; which size that is, is the model's matter
         assert made[0] / made[1] == pytest.approx(4 / 3, rel=0.05)
     else:
@@ -589,7 +589,7 @@ def test_the_cost_follows_the_vendors_example(server: LiveServer):
     """Check 34: the ledger counts whole millionths of a dollar, the answer shows eight decimals."""
     done = runsync(server, an_input(size="1024*1024"))
     assert done["output"]["cost"] == 0.02097152
-    assert picture_at(done["output"]["image_url"]).size == (1024, 1024)
+    assert image_at(done["output"]["image_url"]).size == (1024, 1024)
 
 
 def test_the_answer_may_be_the_file_itself(server: LiveServer):

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import photo, picture_at
+from tests.sdk.fal import image_at, photo
 from tests.sdk.node_clients import needs_node
 from tests.sdk.runpod_client import an_input, call
 
@@ -143,20 +143,20 @@ def test_the_curl_program_of_the_page(server: LiveServer, photo_host: str):
     assert body["status"] == "COMPLETED"
     assert output["image_url"] == output["result"]
     assert output["cost"] > 0
-    assert picture_at(output["image_url"]).format == "PNG"
+    assert image_at(output["image_url"]).format == "PNG"
 
 
 def test_the_python_program_of_the_page(server: LiveServer, photo_host: str):
     """Check 33."""
     program = 'import os\nRUNPOD_API_KEY = os.environ["RUNPOD_API_KEY"]\n' + here(PYTHON, server, photo_host)
-    assert picture_at(output_of([sys.executable, "-c", program], server).strip()).format == "PNG"
+    assert image_at(output_of([sys.executable, "-c", program], server).strip()).format == "PNG"
 
 
 @needs_node
 def test_the_javascript_program_of_the_page(server: LiveServer, photo_host: str):
     """Check 33."""
     program = "const { RUNPOD_API_KEY } = process.env;\n" + here(JAVASCRIPT, server, photo_host)
-    assert picture_at(output_of(["node", "--input-type=module", "-e", program], server).strip()).format == "PNG"
+    assert image_at(output_of(["node", "--input-type=module", "-e", program], server).strip()).format == "PNG"
 
 
 def file_of(server: LiveServer, **given: Any) -> bytes:

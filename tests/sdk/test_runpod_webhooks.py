@@ -24,7 +24,7 @@ from retouch.protocols.runpod.face import FACE
 from retouch.server.webhooks import Webhooks
 from tests.harness import ANNE, Deployment, HandClock, an_edit
 from tests.live_server import LiveServer, live_server
-from tests.sdk.fal import picture_at
+from tests.sdk.fal import image_at
 from tests.sdk.runpod_client import EDIT, an_input, call, nulls_in
 from tests.webhook_receiver import webhook_receiver
 
@@ -120,7 +120,7 @@ def test_an_image_goes_into_the_callers_bucket(server: LiveServer, bucket: str):
     assert link == done["output"]["result"]
     job = done["id"].removeprefix("sync-")[:36]
     assert link.startswith(f"{bucket}/theirs/edits/today/{job}.jpg?")
-    assert picture_at(link).format == "JPEG"
+    assert image_at(link).format == "JPEG"
     assert httpx.get(link).headers["content-type"] == "image/jpeg"
     forgets(server)
 

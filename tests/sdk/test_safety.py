@@ -31,7 +31,7 @@ from retouch.worker.policy import JobPolicy
 from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, clean_environment, free_port, live_server
 from tests.sdk import runpod_client
-from tests.sdk.fal import EDIT, PLUS, TWO, arguments, photo, picture_at, pointed_at
+from tests.sdk.fal import EDIT, PLUS, TWO, arguments, image_at, photo, pointed_at
 from tests.waiting import until
 from tests.webhook_receiver import webhook_receiver
 
@@ -69,7 +69,7 @@ def test_fals_edit_endpoints_answer_black_images_that_are_marked(
     with pointed_at(flagging) as client:
         result = client.run(endpoint, arguments(endpoint, sync_mode=inline, image_size={"width": 256, "height": 192}))
     assert result["has_nsfw_concepts"] == [True]
-    black = picture_at(result["images"][0]["url"])
+    black = image_at(result["images"][0]["url"])
     assert (black.size, black.mode) == ((256, 192), "RGB")
     assert is_black(black)
 
@@ -214,7 +214,7 @@ def test_one_flagged_of_two_is_black_in_its_place_on_every_face(tmp_path: Path) 
         with pointed_at(server) as fal:
             for endpoint in (EDIT, TWO):
                 result = fal.run(endpoint, arguments(endpoint, num_images=2, seed=7))
-                images = [picture_at(each["url"]) for each in result["images"]]
+                images = [image_at(each["url"]) for each in result["images"]]
                 assert [is_black(image) for image in images] == [False, True]
                 if endpoint == EDIT:
                     assert result["has_nsfw_concepts"] == [False, True]
@@ -289,7 +289,7 @@ def test_a_caller_may_switch_the_check_off_unless_the_operator_enforces_it(tmp_p
     with serving(tmp_path / "free", policy(shaded)) as (server, _), pointed_at(server) as fal:
         result = fal.run(EDIT, arguments(EDIT, **off))
         assert result["has_nsfw_concepts"] == [False]
-        assert not is_black(picture_at(result["images"][0]["url"]))
+        assert not is_black(image_at(result["images"][0]["url"]))
     with serving(tmp_path / "enforced", policy(shaded, enforce=True)) as (server, _):
         with pointed_at(server) as fal:
             result = fal.run(EDIT, arguments(EDIT, **off))
@@ -338,7 +338,7 @@ def test_without_a_checker_every_answer_says_that_nothing_was_checked(tmp_path: 
     with live_server(tmp_path, model="null", arguments=options) as server, pointed_at(server) as fal:
         result = fal.run(EDIT, arguments(EDIT))
         assert result["has_nsfw_concepts"] != [True]
-        assert not is_black(picture_at(result["images"][0]["url"]))
+        assert not is_black(image_at(result["images"][0]["url"]))
         assert "the images were not checked" in json.dumps(result["notices"])
         with openai_client(server.url) as client:
             answer = edit(client, extra_body={"enable_safety_checker": True})

@@ -25,8 +25,8 @@ DEMO, EDIT, EDIT_2509, EDIT_2511, *_, NULL = CHECKPOINTS
 
 
 def request(model: str = "qwen-image-edit", images: int = 1, **values: object) -> EditRequest:
-    pictures = tuple(ImageInput(blob=f"uploads/{i}.png", field=f"images[{i}]") for i in range(images))
-    return EditRequest(model, "make it night", pictures, **values)  # type: ignore[arg-type]
+    inputs = tuple(ImageInput(blob=f"uploads/{i}.png", field=f"images[{i}]") for i in range(images))
+    return EditRequest(model, "make it night", inputs, **values)  # type: ignore[arg-type]
 
 
 def test_every_model_is_served_by_the_one_loaded_checkpoint():
@@ -229,7 +229,7 @@ def test_fals_own_limits_hold_for_fals_ids():
         route.complete(request("fal-ai/qwen-image-2/edit", output_format=OutputFormat.GIF))
 
 
-def test_a_price_counts_pictures_and_megapixels_in_whole_millionths():
+def test_a_price_counts_images_and_megapixels_in_whole_millionths():
     assert Price(per_megapixel_microusd=20_000).of(images=1, pixels=1024 * 1024) == 20_972
     assert Price(per_image_microusd=20_000).of(images=3, pixels=1) == 60_000
 

@@ -1,4 +1,4 @@
-"""The tree of errors: codes are unique and stable, the picture in the docstring is complete."""
+"""The tree of errors: codes are unique and stable, the tree drawn in the docstring is complete."""
 
 from __future__ import annotations
 

@@ -53,11 +53,11 @@ const refusal = async (call) => {
 
 const bytesAt = async (url) => Buffer.from(await (await fetch(url)).arrayBuffer());
 
-const blob = (picture, type = "image/png") => new Blob([Buffer.from(picture, "base64")], { type });
+const blob = (png, type = "image/png") => new Blob([Buffer.from(png, "base64")], { type });
 
-export async function everything({ picture, ...where }) {
+export async function everything({ image: png, ...where }) {
   const fal = clientFor(where);
-  const input = { prompt: "make it snow", image_url: `data:image/png;base64,${picture}`, seed: 7 };
+  const input = { prompt: "make it snow", image_url: `data:image/png;base64,${png}`, seed: 7 };
   const updates = [];
   const onQueueUpdate = (update) => updates.push(update.status);
 
@@ -76,8 +76,8 @@ export async function everything({ picture, ...where }) {
   for await (const event of stream) events.push(event);
   const last = await stream.done();
 
-  const uploaded = await fal.storage.upload(blob(picture));
-  const withBlob = await fal.run(EDIT, { input: { prompt: "p", image_url: blob(picture), seed: 7 } });
+  const uploaded = await fal.storage.upload(blob(png));
+  const withBlob = await fal.run(EDIT, { input: { prompt: "p", image_url: blob(png), seed: 7 } });
 
   const answers = [run, polled, streamed, result, { data: last }, withBlob];
   return {
@@ -91,7 +91,7 @@ export async function everything({ picture, ...where }) {
     late: shown(late),
     events: events.length,
     uploaded,
-    uploadedIsTheSame: (await bytesAt(uploaded)).equals(Buffer.from(picture, "base64")),
+    uploadedIsTheSame: (await bytesAt(uploaded)).equals(Buffer.from(png, "base64")),
   };
 }
 
@@ -124,9 +124,9 @@ export async function hangUp(where) {
   return (await refusal(() => clientFor(where).run(EDIT, { input: where.input, abortSignal: leave.signal }))).name;
 }
 
-export async function refusals({ picture, ...where }) {
+export async function refusals({ image: png, ...where }) {
   const fal = clientFor(where);
-  const image_url = `data:image/png;base64,${picture}`;
+  const image_url = `data:image/png;base64,${png}`;
   const invalid = await refusal(() => fal.run(EDIT, { input: { image_url, num_images: 99 } }));
   const image_urls = ["data:image/png;base64,AAAA"];
   const broken = await refusal(() => fal.subscribe(TWO, { input: { prompt: "p", image_urls } }));
@@ -154,10 +154,10 @@ export async function wrongKeys({ other, ...where }) {
   return { error: shown(error), sent: sent.length, unseen: shown(unseen) };
 }
 
-export async function lifecycle({ picture, ...where }) {
+export async function lifecycle({ image: png, ...where }) {
   const fal = clientFor(where);
   const lifecycle = { expiresIn: "1h", initialAcl: { default: "forbid" } };
-  const url = await fal.storage.upload(blob(picture), { lifecycle });
+  const url = await fal.storage.upload(blob(png), { lifecycle });
   const result = await fal.run(EDIT, { input: { prompt: "p", image_url: url }, storageSettings: { expiresIn: "1d" } });
   const ages = [];
   for (const link of [url, result.data.images[0].url])
@@ -178,9 +178,9 @@ const tokenProviderFor = ({ server, key }) => async (app) => {
   return (await fetch(`${server}/fal/rest/tokens/`, { method: "POST", headers, body })).json();
 };
 
-export async function clientModeStream({ picture, ...where }) {
+export async function clientModeStream({ image: png, ...where }) {
   const fal = clientFor({ ...where, recipe: "fetch" });
-  const input = { prompt: "p", image_url: `data:image/png;base64,${picture}`, seed: 3 };
+  const input = { prompt: "p", image_url: `data:image/png;base64,${png}`, seed: 3 };
   const tokenProvider = tokenProviderFor(where);
   const own = await (await fal.stream(EDIT, { input, connectionMode: "client", tokenProvider })).done();
   const theirs = await (await fal.stream(EDIT, { input, connectionMode: "client" })).done();
@@ -197,10 +197,10 @@ const socketTo = (server) =>
     }
   };
 
-export async function realtime({ picture, ...where }) {
+export async function realtime({ image: png, ...where }) {
   globalThis.WebSocket = socketTo(where.server);
   const said = { results: [], errors: [] };
-  const image_url = `data:image/png;base64,${picture}`;
+  const image_url = `data:image/png;base64,${png}`;
   const good = { prompt: "p", image_url, seed: 4, sync_mode: true };
   const inputs = [good, { prompt: "p" }, { ...good, seed: 5 }];
   await new Promise((resolve) => {
@@ -235,14 +235,14 @@ const behindTheirProxy = (key) => {
   });
 };
 
-export async function theirProxy({ picture, server, key }) {
+export async function theirProxy({ image: png, server, key }) {
   const plain = globalThis.fetch;
   const proxy = behindTheirProxy(key ?? "any");
   await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
   globalThis.fetch = (address, options) => plain(redirected(server)(String(address)), options);
   const url = `http://127.0.0.1:${proxy.address().port}/api/fal/proxy`;
   const fal = createFalClient({ proxyUrl: { url, when: "always" } });
-  const input = { prompt: "p", image_url: blob(picture), seed: 5 };
+  const input = { prompt: "p", image_url: blob(png), seed: 5 };
   const run = await fal.run(EDIT, { input });
   const subscribed = await fal.subscribe(EDIT, { input, pollInterval: 50 });
   const streamed = await (await fal.stream(EDIT, { input })).done();

@@ -20,9 +20,9 @@ const countingClientFor = (where, maxRetries) => {
   return [clientFor(where, { maxRetries, fetch: counting }), counts];
 };
 
-const bytesOf = (picture) => Buffer.from(picture, "base64");
+const bytesOf = (png) => Buffer.from(png, "base64");
 
-const fileOf = (picture, name = "a.png") => new File([bytesOf(picture)], name, { type: "image/png" });
+const fileOf = (png, name = "a.png") => new File([bytesOf(png)], name, { type: "image/png" });
 
 const shown = (error) => ({
   kind: error.constructor.name,
@@ -43,35 +43,35 @@ const refusal = async (call) => {
   throw new Error("it was not refused");
 };
 
-export async function everyWayToPassAFile({ picture, folder, ...where }) {
+export async function everyWayToPassAFile({ image: png, folder, ...where }) {
   const client = clientFor(where);
   const path = join(folder, "a.png");
-  writeFileSync(path, bytesOf(picture));
+  writeFileSync(path, bytesOf(png));
   const ways = [
     createReadStream(path),
-    fileOf(picture),
-    await toFile(bytesOf(picture), "a.png"),
+    fileOf(png),
+    await toFile(bytesOf(png), "a.png"),
     await toFile(createReadStream(path), "a.png"),
-    new Response(bytesOf(picture), { headers: { "content-type": "image/png" } }),
-    new File([bytesOf(picture)], "no-extension"),
-    `data:image/png;base64,${picture}`,
+    new Response(bytesOf(png), { headers: { "content-type": "image/png" } }),
+    new File([bytesOf(png)], "no-extension"),
+    `data:image/png;base64,${png}`,
   ];
   const answers = [];
   for (const image of ways) answers.push(await client.images.edit({ ...EDIT, image, response_format: "b64_json" }));
   return answers.map((answer) => answer.data.map((item) => item.b64_json));
 }
 
-export async function listsOfPictures({ pictures, folder, ...where }) {
+export async function listsOfImages({ images: pngs, folder, ...where }) {
   const client = clientFor(where);
-  const paths = pictures.map((picture, index) => {
+  const paths = pngs.map((png, index) => {
     const path = join(folder, `${index}.png`);
-    writeFileSync(path, bytesOf(picture));
+    writeFileSync(path, bytesOf(png));
     return path;
   });
   const lists = [
-    [fileOf(pictures[0])],
-    pictures.map((picture) => fileOf(picture)),
-    [...pictures].reverse().map((picture) => fileOf(picture)),
+    [fileOf(pngs[0])],
+    pngs.map((png) => fileOf(png)),
+    [...pngs].reverse().map((png) => fileOf(png)),
     paths.map((path) => createReadStream(path)),
   ];
   const answers = [];
@@ -79,17 +79,17 @@ export async function listsOfPictures({ pictures, folder, ...where }) {
   return answers.map((answer) => answer.data[0].b64_json);
 }
 
-export async function rawBuffer({ picture, ...where }) {
-  return refusal(() => clientFor(where).images.edit({ ...EDIT, image: bytesOf(picture) }));
+export async function rawBuffer({ image: png, ...where }) {
+  return refusal(() => clientFor(where).images.edit({ ...EDIT, image: bytesOf(png) }));
 }
 
-export async function refusals({ picture, ...where }) {
+export async function refusals({ image: png, ...where }) {
   const client = clientFor(where);
-  const image = fileOf(picture);
+  const image = fileOf(png);
   const edit = (parameters) => refusal(() => client.images.edit({ ...EDIT, image, ...parameters }));
   return {
     noPrompt: await edit({ prompt: "" }),
-    noPicture: await edit({ image: new File(["just text"], "a.png", { type: "image/png" }) }),
+    noImage: await edit({ image: new File(["just text"], "a.png", { type: "image/png" }) }),
     model: await edit({ model: "qwen-image-edti" }),
     number: await edit({ n: 11 }),
     size: await edit({ size: "1024x" }),
@@ -101,14 +101,14 @@ export async function refusals({ picture, ...where }) {
   };
 }
 
-export async function tooLarge({ picture, ...where }) {
-  const padded = new File([bytesOf(picture), Buffer.alloc(70 * 1024 * 1024)], "a.png", { type: "image/png" });
+export async function tooLarge({ image: png, ...where }) {
+  const padded = new File([bytesOf(png), Buffer.alloc(70 * 1024 * 1024)], "a.png", { type: "image/png" });
   return refusal(() => clientFor(where).images.edit({ ...EDIT, image: padded }));
 }
 
-export async function extensions({ picture, ...where }) {
+export async function extensions({ image: png, ...where }) {
   const client = clientFor(where);
-  const image = fileOf(picture);
+  const image = fileOf(png);
   const more = { seed: 42, true_cfg_scale: 4, num_inference_steps: 3, nested: { a: { b: 1 } }, tags: ["a"] };
   const answer = await client.images.edit({ ...EDIT, image, ...more, response_format: "b64_json" });
   const { data: three } = await client.images.edit({ ...EDIT, image, n: 3, seed: 7 });
@@ -116,28 +116,28 @@ export async function extensions({ picture, ...where }) {
   return { answer, seeds: three.map((item) => item.seed), dry, requestId: answer._request_id };
 }
 
-export async function links({ picture, ...where }) {
-  const { data } = await clientFor(where).images.edit({ ...EDIT, image: fileOf(picture), response_format: "url" });
+export async function links({ image: png, ...where }) {
+  const { data } = await clientFor(where).images.edit({ ...EDIT, image: fileOf(png), response_format: "url" });
   const answer = await fetch(data[0].url);
   const begin = Buffer.from(await answer.arrayBuffer()).subarray(1, 4);
   return { url: data[0].url, type: answer.headers.get("content-type"), begin: begin.toString() };
 }
 
-export async function streams({ picture, ...where }) {
+export async function streams({ image: png, ...where }) {
   const client = clientFor(where);
-  const image = fileOf(picture);
+  const image = fileOf(png);
   const events = [];
   const collect = async (parameters) => {
     for await (const event of await client.images.edit({ ...EDIT, ...parameters, stream: true })) events.push(event);
   };
   await collect({ image, n: 2, seed: 5 });
-  const cut = new File([bytesOf(picture).subarray(0, 100)], "b.png", { type: "image/png" });
+  const cut = new File([bytesOf(png).subarray(0, 100)], "b.png", { type: "image/png" });
   const failure = await refusal(() => collect({ image: [image, cut] }));
   return { events, failure };
 }
 
-export async function leavesAfterTheFirstPartial({ picture, ...where }) {
-  const parameters = { ...EDIT, image: fileOf(picture), stream: true, partial_images: 1, steps: 20 };
+export async function leavesAfterTheFirstPartial({ image: png, ...where }) {
+  const parameters = { ...EDIT, image: fileOf(png), stream: true, partial_images: 1, steps: 20 };
   for await (const event of await clientFor(where).images.edit(parameters)) return event.type;
 }
 
@@ -151,33 +151,33 @@ export async function models(where) {
   return { ids, one: one.id, counts: pages.map((page) => page.data.length) };
 }
 
-export async function wrongKey({ picture, ...where }) {
-  return refusal(() => clientFor({ ...where, key: "rt_wrong" }).images.edit({ ...EDIT, image: fileOf(picture) }));
+export async function wrongKey({ image: png, ...where }) {
+  return refusal(() => clientFor({ ...where, key: "rt_wrong" }).images.edit({ ...EDIT, image: fileOf(png) }));
 }
 
 // Calls again while the queue is full: a file can be sent again, a stream that was read cannot.
-export async function fullQueue({ picture, folder, ...where }) {
+export async function fullQueue({ image: png, folder, ...where }) {
   const path = join(folder, "a.png");
-  writeFileSync(path, bytesOf(picture));
+  writeFileSync(path, bytesOf(png));
   const [hasty, once] = countingClientFor(where, 2);
   const error = await refusal(() => hasty.images.edit({ ...EDIT, image: createReadStream(path) }));
   process.stdout.write("full\n");
   const [patient, counts] = countingClientFor(where, 5);
-  const { data } = await patient.images.edit({ ...EDIT, image: fileOf(picture), seed: 9 });
+  const { data } = await patient.images.edit({ ...EDIT, image: fileOf(png), seed: 9 });
   return { error, once, counts, seed: data[0].seed };
 }
 
-export async function sentOnce({ picture, ...where }) {
+export async function sentOnce({ image: png, ...where }) {
   const [client, counts] = countingClientFor(where, 3);
-  const broken = new File([bytesOf(picture).subarray(0, 100)], "a.png", { type: "image/png" });
+  const broken = new File([bytesOf(png).subarray(0, 100)], "a.png", { type: "image/png" });
   const error = await refusal(() => client.images.edit({ ...EDIT, image: broken }));
   return { error, counts };
 }
 
-export async function sameKeyTwice({ picture, ...where }) {
+export async function sameKeyTwice({ image: png, ...where }) {
   const client = clientFor(where);
   const headers = { "Idempotency-Key": "abc" };
-  const same = { ...EDIT, image: fileOf(picture), response_format: "b64_json" };
+  const same = { ...EDIT, image: fileOf(png), response_format: "b64_json" };
   const edit = (more = {}) => client.images.edit({ ...same, ...more }, { headers }).withResponse();
   const first = await edit();
   const second = await edit();

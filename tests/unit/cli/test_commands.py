@@ -134,7 +134,7 @@ def test_a_mistake_is_answered_with_one_sentence(
 def test_a_place_that_cannot_be_written_is_said_before_the_work(
     retouch: Retouch, photo: Path, tmp_path: Path, place: str
 ) -> None:
-    """The picture to read is not even there: had anything been begun, that would be the message."""
+    """The image to read is not even there: had anything been begun, that would be the message."""
     (tmp_path / "folder.png").mkdir()
     absent = str(photo.with_name("absent.png"))
     code, _, err = retouch("edit", absent, "x", "-o", str(tmp_path / place), "--model", "null")

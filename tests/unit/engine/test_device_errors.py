@@ -6,7 +6,7 @@ import pytest
 
 from retouch.engine.device_errors import DeviceLost, is_device_loss
 from retouch.engine.engine import Engine
-from tests.unit.engine.test_engine import PICTURE, Trouble, run, spec
+from tests.unit.engine.test_engine import IMAGE, Trouble, run, spec
 
 HINT = "\nCUDA kernel errors might be asynchronously reported at some other API call."
 
@@ -66,9 +66,9 @@ def test_it_is_recognised_behind_the_error_it_led_to() -> None:
 @pytest.mark.parametrize("where", ["prepare!", "denoise!", "decode!"])
 def test_the_engine_names_the_edits_at_work_and_those_beside_them(where: str) -> None:
     engine = Engine(Trouble(LOST[0]))
-    beside = engine.add(spec(steps=5), [PICTURE], place=(2,))
+    beside = engine.add(spec(steps=5), [IMAGE], place=(2,))
     engine.step()
-    bad = engine.add(spec(where, steps=1), [PICTURE], place=(1,))
+    bad = engine.add(spec(where, steps=1), [IMAGE], place=(1,))
     with pytest.raises(DeviceLost) as loss:
         run(engine)
     assert loss.value.at_work == {bad}
@@ -77,8 +77,8 @@ def test_the_engine_names_the_edits_at_work_and_those_beside_them(where: str) ->
 
 def test_an_edit_that_still_waited_is_not_among_them() -> None:
     engine = Engine(Trouble(LOST[0]))
-    engine.add(spec("prepare!"), [PICTURE])
-    engine.add(spec(), [PICTURE])
+    engine.add(spec("prepare!"), [IMAGE])
+    engine.add(spec(), [IMAGE])
     with pytest.raises(DeviceLost) as loss:
         engine.step()
     assert len(loss.value.present) == 1
@@ -86,7 +86,7 @@ def test_an_edit_that_still_waited_is_not_among_them() -> None:
 
 def test_a_lost_device_stays_lost() -> None:
     engine = Engine(Trouble(LOST[0]))
-    engine.add(spec("prepare!"), [PICTURE])
+    engine.add(spec("prepare!"), [IMAGE])
     with pytest.raises(DeviceLost):
         engine.step()
     assert engine.busy

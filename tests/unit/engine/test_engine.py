@@ -15,7 +15,7 @@ from retouch.engine.pipelines.null import NullPipeline
 from retouch.errors import InternalError, OutOfMemory, TooLong
 from retouch.images import Pixels
 
-PICTURE = np.arange(96 * 64 * 3, dtype=np.uint8).reshape(64, 96, 3)
+IMAGE = np.arange(96 * 64 * 3, dtype=np.uint8).reshape(64, 96, 3)
 
 
 def spec(prompt: str = "make it grayscale", *, steps: int = 3, width: int = 96, height: int = 64) -> EditSpec:
@@ -54,14 +54,14 @@ class Trouble(NullPipeline):
             raise self.error
 
 
-def test_one_edit_comes_back_with_its_picture_progress_and_timings() -> None:
+def test_one_edit_comes_back_with_its_image_progress_and_timings() -> None:
     engine = Engine(NullPipeline())
-    edit_id = engine.add(spec(steps=2), [PICTURE])
+    edit_id = engine.add(spec(steps=2), [IMAGE])
     reports = run(engine)
     assert [report.action for report in reports] == ["prepare", "denoise", "denoise", "decode"]
     assert [(p.edit_id, p.step, p.steps) for r in reports for p in r.progressed] == [(edit_id, 1, 2), (edit_id, 2, 2)]
     [finished] = reports[-1].finished
-    np.testing.assert_array_equal(finished.pixels, PICTURE)
+    np.testing.assert_array_equal(finished.pixels, IMAGE)
     assert set(finished.timings) == {"prepare", "denoise", "decode"}
     assert all(seconds > 0 for seconds in finished.timings.values())
 
@@ -74,13 +74,13 @@ def test_nothing_to_do_is_an_idle_report() -> None:
 
 def test_the_caller_may_name_the_edit() -> None:
     engine = Engine(NullPipeline())
-    assert engine.add(spec(), [PICTURE], edit_id="job-1/0") == "job-1/0"
+    assert engine.add(spec(), [IMAGE], edit_id="job-1/0") == "job-1/0"
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 2, 4])
 def test_a_cancelled_edit_gets_no_further_tick(ticks: int) -> None:
     engine = Engine(NullPipeline())
-    edit_id = engine.add(spec(steps=3), [PICTURE])
+    edit_id = engine.add(spec(steps=3), [IMAGE])
     for _ in range(ticks):
         engine.step()
     engine.cancel(edit_id)
@@ -90,7 +90,7 @@ def test_a_cancelled_edit_gets_no_further_tick(ticks: int) -> None:
 
 def test_cancelling_one_edit_leaves_the_other_alone() -> None:
     engine = Engine(NullPipeline())
-    cancelled, kept = engine.add(spec(), [PICTURE]), engine.add(spec(), [PICTURE])
+    cancelled, kept = engine.add(spec(), [IMAGE]), engine.add(spec(), [IMAGE])
     engine.step()
     engine.cancel(cancelled)
     engine.cancel("no such edit")
@@ -106,7 +106,7 @@ def test_an_edit_cancelled_during_its_own_tick_is_not_reported(where: str) -> No
                 engine.cancel("edit")
 
     engine = Engine(CancelledMeanwhile(RuntimeError()))
-    engine.add(spec(), [PICTURE], edit_id="edit")
+    engine.add(spec(), [IMAGE], edit_id="edit")
     reports = run(engine)
     assert not any(report.finished or report.failed for report in reports)
     assert not reports[-1].progressed
@@ -116,7 +116,7 @@ def test_an_edit_cancelled_during_its_own_tick_is_not_reported(where: str) -> No
 @pytest.mark.parametrize("where", ["prepare!", "denoise!", "decode!"])
 def test_an_error_ends_its_own_edit_only(where: str, caplog: pytest.LogCaptureFixture) -> None:
     engine = Engine(Trouble(RuntimeError("a secret path")))
-    bad, good = engine.add(spec(where), [PICTURE]), engine.add(spec(), [PICTURE])
+    bad, good = engine.add(spec(where), [IMAGE]), engine.add(spec(), [IMAGE])
     reports = run(engine)
     [failed] = [failure for report in reports for failure in report.failed]
     assert failed.edit_id == bad
@@ -129,7 +129,7 @@ def test_an_error_ends_its_own_edit_only(where: str, caplog: pytest.LogCaptureFi
 def test_our_own_errors_pass_through_as_they_are() -> None:
     error = TooLong("prompt", 5000, 1024)
     engine = Engine(Trouble(error))
-    engine.add(spec("prepare!"), [PICTURE])
+    engine.add(spec("prepare!"), [IMAGE])
     [failed] = engine.step().failed
     assert failed.error is error
 
@@ -145,14 +145,14 @@ def test_our_own_errors_pass_through_as_they_are() -> None:
 )
 def test_running_out_of_memory_is_told_as_such(error: Exception) -> None:
     engine = Engine(Trouble(error))
-    engine.add(spec("denoise!"), [PICTURE])
+    engine.add(spec("denoise!"), [IMAGE])
     [failed] = [failure for report in run(engine) for failure in report.failed]
     assert isinstance(failed.error, OutOfMemory)
 
 
 def test_an_edit_that_never_fits_is_refused_and_the_next_one_runs() -> None:
     engine = Engine(NullPipeline(), memory_bytes=96 * 64 * 3)
-    large, small = engine.add(spec(width=1024, height=1024), [PICTURE]), engine.add(spec(), [PICTURE])
+    large, small = engine.add(spec(width=1024, height=1024), [IMAGE]), engine.add(spec(), [IMAGE])
     reports = run(engine)
     [failed] = [failure for report in reports for failure in report.failed]
     assert failed.edit_id == large
@@ -169,14 +169,14 @@ class Alone(NullPipeline):
 
 def test_sixty_small_edits_are_held_at_once_where_memory_allows_and_a_large_one_is_refused_alone() -> None:
     engine = Engine(Alone(), memory_bytes=60 * 96 * 64 * 3)
-    edits = {engine.add(spec(steps=9), [PICTURE], place=(0,))}
+    edits = {engine.add(spec(steps=9), [IMAGE], place=(0,))}
     while engine.step().action != "denoise":
         pass
     for number in range(1, 60):  # each stands before those that run
-        edits.add(engine.add(spec(steps=9), [PICTURE], place=(-number,)))
+        edits.add(engine.add(spec(steps=9), [IMAGE], place=(-number,)))
         assert [engine.step().action for _ in range(2)] == ["prepare", "denoise"]
     assert all(engine.begun(edit_id) for edit_id in edits)
-    large = engine.add(spec(width=1024, height=1024), [PICTURE], place=(1,))
+    large = engine.add(spec(width=1024, height=1024), [IMAGE], place=(1,))
     reports = []
     while engine.busy:
         reports.append(engine.step())
@@ -186,7 +186,7 @@ def test_sixty_small_edits_are_held_at_once_where_memory_allows_and_a_large_one_
 
 def test_a_preview_exists_after_the_first_step() -> None:
     engine = Engine(NullPipeline())
-    edit_id = engine.add(spec(), [PICTURE])
+    edit_id = engine.add(spec(), [IMAGE])
     engine.step()
     assert engine.preview(edit_id) is None
     engine.step()
@@ -202,7 +202,7 @@ def test_edits_may_be_added_and_cancelled_from_other_threads_while_it_runs() -> 
 
     def arrive(offset: int) -> None:
         for index in range(20):
-            edit_id = engine.add(spec(steps=5), [PICTURE], edit_id=f"{offset}-{index}")
+            edit_id = engine.add(spec(steps=5), [IMAGE], edit_id=f"{offset}-{index}")
             if index % 3 == 0:
                 engine.cancel(edit_id)
             else:

@@ -17,7 +17,7 @@ from retouch.engine.rewrite import RULES
 from retouch.errors import InvalidRequest, UnknownModel, UnsupportedParameter
 from tests import tiny_checkpoints
 
-PHOTO = tiny_checkpoints.picture(5, 96, 64)
+PHOTO = tiny_checkpoints.coloured_blocks(5, 96, 64)
 
 
 def counting(turns: int, seen: list[int]) -> Generator[None, None, str]:

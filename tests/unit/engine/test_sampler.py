@@ -53,7 +53,7 @@ def test_the_last_sigma_before_zero_is_the_terminal_one() -> None:
 
 
 @pytest.mark.parametrize("config", [HUB, FEW_STEPS])
-def test_a_single_step_goes_from_noise_to_picture(config: dict[str, object]) -> None:
+def test_a_single_step_goes_from_noise_to_image(config: dict[str, object]) -> None:
     assert NoiseSchedule.from_config(config).sigmas(1, 4096) == (1.0, 0.0)
 
 
@@ -76,8 +76,8 @@ def test_a_step_is_the_stock_schedulers_to_the_bit() -> None:
     assert torch.equal(latents, expected)
 
 
-def test_a_true_velocity_leads_straight_to_the_picture() -> None:
-    picture, noise = np.full(4, 0.25), np.array([1.0, -1.0, 0.5, 0.0])
-    at_half = 0.5 * picture + 0.5 * noise
-    np.testing.assert_allclose(clean_estimate(at_half, noise - picture, 0.5), picture)
-    np.testing.assert_allclose(euler_step(at_half, noise - picture, 0.5, 0.0), picture)
+def test_a_true_velocity_leads_straight_to_the_image() -> None:
+    image, noise = np.full(4, 0.25), np.array([1.0, -1.0, 0.5, 0.0])
+    at_half = 0.5 * image + 0.5 * noise
+    np.testing.assert_allclose(clean_estimate(at_half, noise - image, 0.5), image)
+    np.testing.assert_allclose(euler_step(at_half, noise - image, 0.5, 0.0), image)

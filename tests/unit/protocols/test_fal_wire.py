@@ -45,8 +45,8 @@ def problems(endpoint: Endpoint, body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def minimal(endpoint: Endpoint, **more: Any) -> dict[str, Any]:
-    picture = {"image_url": LINK} if "image_url" in endpoint.parameters else {"image_urls": [LINK]}
-    return {"prompt": "make it snow", **picture, **more}
+    image = {"image_url": LINK} if "image_url" in endpoint.parameters else {"image_urls": [LINK]}
+    return {"prompt": "make it snow", **image, **more}
 
 
 def job(state: JobState = JobState.SUCCEEDED, endpoint: Endpoint = EDIT, **changes: Any) -> Job:

@@ -70,7 +70,7 @@ def ignored(parsed: EditCall) -> list[str]:
     return [notice.parameter for notice in parsed.notices if notice.action == "ignored"]
 
 
-class TestPictures:
+class TestImages:
     @pytest.mark.parametrize("name", ["image", "image[]", "image[0]", "images", "images[]", "url", "image_url"])
     def test_a_single_file_is_taken_under_every_name(self, name: str):
         body = decode_form([text("prompt", "x"), file(name)])
@@ -90,10 +90,10 @@ class TestPictures:
         assert [image.source for image in body.images] == [b"a", b"b", b"c"]
         assert [image.name for image in body.images] == ["image[0]", "image[1]", "image[2]"]
 
-    def test_a_blank_text_and_an_empty_file_input_of_a_browser_are_no_pictures(self):
+    def test_a_blank_text_and_an_empty_file_input_of_a_browser_are_no_images(self):
         assert decode_form([text("image", " "), file("image", b"", "")]).images == ()
 
-    def test_an_empty_file_with_a_name_is_a_picture_that_will_be_refused(self):
+    def test_an_empty_file_with_a_name_is_an_image_that_will_be_refused(self):
         assert [image.source for image in decode_form([file("image", b"")]).images] == [b""]
 
     def test_a_javascript_buffer_is_recognised_and_the_way_out_is_told(self):
@@ -102,7 +102,7 @@ class TestPictures:
         assert raised.value.field == "image"
         assert raised.value.code == "invalid_type"
 
-    def test_a_json_list_of_links_in_one_text_field_is_several_pictures(self):
+    def test_a_json_list_of_links_in_one_text_field_is_several_images(self):
         body = decode_form([text("image_urls", '["https://a/1", "https://a/2"]')])
         assert [image.source for image in body.images] == ["https://a/1", "https://a/2"]
 
@@ -127,7 +127,7 @@ class TestPictures:
             ({"images": [{"image_url": {"url": "https://a/1"}}]}, "images[0].image_url.url"),
         ],
     )
-    def test_a_json_body_names_its_pictures_in_every_documented_way(self, body: dict[str, Any], name: str):
+    def test_a_json_body_names_its_images_in_every_documented_way(self, body: dict[str, Any], name: str):
         (image,) = decode_json(body).images
         assert (image.source, image.name) == ("https://a/1", name)
 
@@ -350,7 +350,7 @@ class TestCoercion:
         assert dump_error(raised.value.failure).status == 400
 
     @pytest.mark.parametrize("field", ["markup", "svg[model]", "frame_count", "frame_duration_ms"])
-    def test_what_would_change_the_picture_and_is_not_offered_is_refused(self, field: str):
+    def test_what_would_change_the_image_and_is_not_offered_is_refused(self, field: str):
         with pytest.raises(UnsupportedParameter) as raised:
             call(**{field: "2"})
         assert raised.value.field == field.partition("[")[0]
@@ -372,7 +372,7 @@ class TestCoercion:
             json_call(prompt=prompt)
         assert raised.value.field == "prompt"
 
-    def test_no_picture_is_a_missing_image(self):
+    def test_no_image_is_a_missing_image(self):
         with pytest.raises(MissingParameter) as raised:
             parse_call(decode_form([text("prompt", "x")]))
         assert raised.value.field == "image"
@@ -581,13 +581,13 @@ class TestResolving:
             complete(parsed, route())
         assert f"from 0 to {2**63 - 1}, not {2**63}." in raised.value.message
 
-    def test_too_many_pictures_are_refused_before_anything_is_stored(self):
+    def test_too_many_images_are_refused_before_anything_is_stored(self):
         parsed = parse_call(decode_form([text("prompt", "x"), *(file("image[]") for _ in range(9))]))
         with pytest.raises(errors.TooManyImages) as raised:
             complete(parsed, route())
         assert failure_in_wire_names(raised.value.failure, parsed.wire_name).field == "image"
 
-    def test_a_picture_found_bad_later_is_named_as_the_caller_named_it(self):
+    def test_an_image_found_bad_later_is_named_as_the_caller_named_it(self):
         parsed = json_call(images=[{"image_url": "https://a/1"}, {"image_url": "https://a/2"}])
         failure = Failure("invalid_image", "The image in 'images[1]' is damaged.", field="images[1]")
         assert failure_in_wire_names(failure, parsed.wire_name) == dataclasses.replace(

@@ -74,7 +74,7 @@ async def test_only_pages_of_this_machine_may_call(
         assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_a_picture_on_a_page_starts_no_edit(client: httpx2.AsyncClient, dependencies: AppDependencies) -> None:
+async def test_an_image_on_a_page_starts_no_edit(client: httpx2.AsyncClient, dependencies: AppDependencies) -> None:
     """An <img> whose address is an edit in a query string."""
     address = f"{QUEUE}?prompt=p&image_url=https%3A%2F%2Fexample.com%2Fa.png"
     assert await status(client, "GET", address, sec_fetch_site="cross-site") == 403

@@ -54,7 +54,7 @@ class Sending(Deployment):
         if failure is not None:
             self.service.fail(lease, failure)
         else:
-            key = self.blobs.put(b"picture", "image/png", folder="outputs", ttl_s=1e9)
+            key = self.blobs.put(b"image", "image/png", folder="outputs", ttl_s=1e9)
             self.service.finish(lease, replace(OUTPUT, images=(replace(OUTPUT.images[0], blob=key),)), USAGE)
         return job.id
 

@@ -22,7 +22,7 @@ from retouch.worker.policy import JobPolicy, ResidentRewriter, ask_resident, wai
 from tests import tiny_checkpoints
 from tests.harness import Deployment
 
-PHOTO = tiny_checkpoints.picture(1, 64, 64)
+PHOTO = tiny_checkpoints.coloured_blocks(1, 64, 64)
 
 
 def never() -> bool:

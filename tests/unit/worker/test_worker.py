@@ -35,10 +35,10 @@ def test_a_job_ends_with_its_image_its_timings_and_its_usage(bench: Deployment) 
     assert done.state is JobState.SUCCEEDED, done.failure
     assert done.output is not None
     assert done.usage is not None
-    [picture] = done.output.images
-    assert (picture.width, picture.height, picture.media_type, picture.seed) == (96, 80, "image/png", 7)
-    stored = bench.blobs.get(picture.blob)
-    assert len(stored.data) == picture.size_bytes
+    [image] = done.output.images
+    assert (image.width, image.height, image.media_type, image.seed) == (96, 80, "image/png", 7)
+    stored = bench.blobs.get(image.blob)
+    assert len(stored.data) == image.size_bytes
     assert images.decode(stored.data).shape == (80, 96, 3)
     assert {"stage_in", "prepare", "denoise", "decode", "stage_out", "inference"} <= set(done.output.timings)
     assert (done.usage.images, done.usage.pixels, done.usage.steps) == (1, 96 * 80, 3)
@@ -103,7 +103,7 @@ def test_several_images_have_seeds_that_count_up(bench: Deployment) -> None:
         done = bench.finished(job.id)
     assert done.output is not None
     assert done.usage is not None
-    assert [picture.seed for picture in done.output.images] == [2**31 - 2, 2**31 - 1, 0]
+    assert [image.seed for image in done.output.images] == [2**31 - 2, 2**31 - 1, 0]
     assert (done.usage.images, done.usage.steps) == (3, 6)
 
 
@@ -112,9 +112,9 @@ def test_the_output_format_and_its_life_are_the_callers(bench: Deployment) -> No
     with bench.worker():
         done = bench.finished(job.id)
     assert done.output is not None
-    picture = done.output.images[0]
-    assert picture.media_type == "image/jpeg"
-    expires_at = read_key(picture.blob).expires_at
+    image = done.output.images[0]
+    assert image.media_type == "image/jpeg"
+    expires_at = read_key(image.blob).expires_at
     assert expires_at is not None
     assert expires_at - datetime.now(UTC) < timedelta(seconds=125)
 
@@ -434,9 +434,9 @@ def test_what_a_mask_protects_comes_back_untouched(bench: Deployment) -> None:
     with bench.worker(White()):
         done = bench.finished(job.id)
     assert done.output is not None, done.failure
-    picture = images.decode(bench.blobs.get(done.output.images[0].blob).data)
-    assert (picture[:, :32] == source[:, :32]).all()
-    assert (picture[:, 32:] == 255).all()
+    image = images.decode(bench.blobs.get(done.output.images[0].blob).data)
+    assert (image[:, :32] == source[:, :32]).all()
+    assert (image[:, 32:] == 255).all()
 
 
 def test_a_mask_of_another_size_is_refused(bench: Deployment) -> None:

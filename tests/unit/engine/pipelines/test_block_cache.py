@@ -15,9 +15,9 @@ from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.acceleration import RULES, BlockCache, ReuseRules
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
-PHOTO = picture(1, 150, 90)
+PHOTO = coloured_blocks(1, 150, 90)
 STEPS = 12
 
 

@@ -27,7 +27,7 @@ PLACES: dict[str, Callable[[QwenImageEdit], torch.nn.Module]] = {
 
 def outcome(pipeline: QwenImageEdit) -> Failed:
     engine = Engine(pipeline)
-    engine.add(EditSpec("make it blue", 64, 64, seed=1, steps=2), [tiny_checkpoints.picture(1, 64, 64)])
+    engine.add(EditSpec("make it blue", 64, 64, seed=1, steps=2), [tiny_checkpoints.coloured_blocks(1, 64, 64)])
     while engine.busy:
         report = engine.step()
         assert report.finished == ()
@@ -56,7 +56,7 @@ def test_a_weight_that_is_no_number_fails_the_edit_and_names_the_checkpoint(
 def test_sound_weights_are_not_touched_by_the_check() -> None:
     pipeline = load_pipeline(tiny_checkpoints.checkpoint(shared("plus")), device="cpu")
     engine = Engine(pipeline)
-    engine.add(EditSpec("make it blue", 64, 64, seed=1, steps=2), [tiny_checkpoints.picture(1, 64, 64)])
+    engine.add(EditSpec("make it blue", 64, 64, seed=1, steps=2), [tiny_checkpoints.coloured_blocks(1, 64, 64)])
     reports = []
     while engine.busy:
         reports.append(engine.step())

@@ -48,7 +48,7 @@ def test_the_family_is_read_from_the_folder() -> None:
 
 def edited(pipeline: Pipeline) -> Pixels:
     spec = EditSpec("make it blue, 42 times!", 64, 64, seed=1, steps=1, guidance_scale=2.0)
-    state = pipeline.prepare(spec, [tiny_checkpoints.picture(1, 64, 64)])
+    state = pipeline.prepare(spec, [tiny_checkpoints.coloured_blocks(1, 64, 64)])
     pipeline.denoise([state])
     return pipeline.decode(state)
 
@@ -60,7 +60,7 @@ def test_another_folder_may_stand_in_for_the_source() -> None:
     assert pipeline.facts == {"attention": "flash_attention", "precision": "fp32", "offload": "none"}
 
 
-def test_a_folder_as_the_hub_publishes_it_gives_the_same_picture(tmp_path: Path) -> None:
+def test_a_folder_as_the_hub_publishes_it_gives_the_same_image(tmp_path: Path) -> None:
     published = tiny_checkpoints.publish(shared("plus-2511"), tmp_path / "published")
     assert len(list((published / "transformer").glob("*.safetensors"))) > 1
     ours, theirs = (load_pipeline(row(folder), device="cpu") for folder in (shared("plus-2511"), published))

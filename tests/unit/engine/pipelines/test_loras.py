@@ -26,9 +26,9 @@ from retouch.engine.pipelines.qwen_image_edit import PLUS, QwenImageEdit
 from retouch.errors import InvalidLora
 from retouch.images import Pixels
 from tests import tiny_loras
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
-PHOTO = picture(1, 96, 64)
+PHOTO = coloured_blocks(1, 96, 64)
 SPEC = EditSpec("make it blue", 96, 64, seed=1, steps=3, guidance_scale=2.0)
 
 

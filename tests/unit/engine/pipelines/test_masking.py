@@ -15,9 +15,9 @@ from retouch.engine.pipelines.acceleration import first_region_step
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.engine.region import editable_tokens
 from retouch.images import Mask, Pixels
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
-PHOTO = picture(1, 96, 128)
+PHOTO = coloured_blocks(1, 96, 128)
 ROWS, COLUMNS, STEPS = 8, 6, 10
 
 

@@ -15,7 +15,7 @@ from retouch.engine.pipelines.cache import TensorCache
 from retouch.engine.pipelines.denoising import FastNetwork
 from retouch.engine.pipelines.modulation import Modulation, fingerprint_of, modulation_layers, timestep_at
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
-from tests.tiny_checkpoints import build_transformer, checkpoint, picture, shared
+from tests.tiny_checkpoints import build_transformer, checkpoint, coloured_blocks, shared
 
 SIGMAS = (1.0, 0.7, 0.2, 0.0)
 LATENTS = torch.zeros(1, 4, 16)
@@ -81,7 +81,7 @@ def test_schedules_that_run_at_once_are_made_once_each_however_small_the_cache()
     assert isinstance(pipeline.network, FastNetwork)
     pipeline.network.modulation._tables = TensorCache(0)
     edits = [EditSpec("x", 64, 64, seed=1, steps=steps) for steps in (3, 4, 5, 6)]
-    states = [pipeline.prepare(replace(edit, guidance_scale=1.0), [picture(1, 64, 64)]) for edit in edits]
+    states = [pipeline.prepare(replace(edit, guidance_scale=1.0), [coloured_blocks(1, 64, 64)]) for edit in edits]
     while any(not state.done for state in states):
         for state in states:
             if not state.done:

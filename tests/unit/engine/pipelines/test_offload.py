@@ -20,11 +20,11 @@ from retouch.engine.pipelines.memory_plan import Plan
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.images import Pixels
 from tests import tiny_loras
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
 FOLDER = shared("plus-2511")
 CPU = torch.device("cpu")
-PHOTO = picture(1, 64, 64)
+PHOTO = coloured_blocks(1, 64, 64)
 
 
 def load(

@@ -11,7 +11,7 @@ from retouch.edit import EditSpec
 from retouch.engine.pipelines import load_pipeline
 from retouch.engine.pipelines.precision import ScaledLinear, compress
 from retouch.errors import UnsupportedParameter
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
 
 @pytest.mark.parametrize(("precision", "error"), [("int8", 0.02), ("fp8", 0.06)])
@@ -38,7 +38,7 @@ def test_layers_to_keep_are_kept() -> None:
 
 @pytest.mark.parametrize(("precision", "error"), [("int8", 0.05), ("fp8", 0.2)])
 def test_a_step_is_near_the_exact_one(precision: str, error: float) -> None:
-    spec, photo = EditSpec("make it grayscale", 64, 64, seed=1, steps=2, guidance_scale=2.0), picture(1, 64, 64)
+    spec, photo = EditSpec("make it grayscale", 64, 64, seed=1, steps=2, guidance_scale=2.0), coloured_blocks(1, 64, 64)
     velocities = []
     for storage in ("auto", precision):
         pipeline = load_pipeline(checkpoint(shared("plus-2511")), device="cpu", precision=storage)

@@ -36,7 +36,7 @@ def test_references_are_resized_as_the_weights_were_trained(
     assert preprocessing.reference_size(area, *original) == expected
 
 
-def test_a_picture_too_narrow_to_see_is_refused_by_its_number() -> None:
+def test_an_image_too_narrow_to_see_is_refused_by_its_number() -> None:
     with pytest.raises(InvalidImage, match="650 x 10") as raised:
         preprocessing.check_shape(np.zeros((10, 650, 3), np.uint8), 2)
     assert raised.value.field == "images[2]"

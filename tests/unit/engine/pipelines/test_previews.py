@@ -31,9 +31,9 @@ def test_the_fit_finds_a_linear_relation_and_always_the_same() -> None:
     again = fit_preview(LinearCodec(), CPU)
     assert torch.equal(fitted.weight, again.weight)
     colour = torch.tensor([0.6, -0.4, 0.2]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-    picture = fitted.image(LinearCodec().encode(colour))
-    assert picture.shape == (2, 2, 3)
-    np.testing.assert_allclose(picture[0, 0], [204, 76, 153], atol=1)
+    image = fitted.image(LinearCodec().encode(colour))
+    assert image.shape == (2, 2, 3)
+    np.testing.assert_allclose(image[0, 0], [204, 76, 153], atol=1)
 
 
 def test_a_checkpoint_may_bring_its_own_map(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ from retouch.engine.pipelines.modulation import modulation_layers
 from retouch.engine.pipelines.precision import gguf_blocks_bytes
 from retouch.engine.pipelines.qwen_image_edit import QwenImageEdit
 from retouch.errors import RetouchError, UnknownModel, UnsupportedParameter
-from tests.tiny_checkpoints import checkpoint, picture, shared
+from tests.tiny_checkpoints import checkpoint, coloured_blocks, shared
 
 FOLDER = shared("plus-2511")
 ROW = checkpoint(FOLDER)
-SPEC, PHOTO = EditSpec("make it grayscale", 64, 64, seed=1, steps=2, guidance_scale=2.0), picture(1, 64, 64)
+SPEC, PHOTO = EditSpec("make it grayscale", 64, 64, seed=1, steps=2, guidance_scale=2.0), coloured_blocks(1, 64, 64)
 DOCS = Path(__file__).parents[4] / "docs"
 
 

@@ -20,7 +20,7 @@ from retouch.images import Pixels
 from tests import tiny_checkpoints
 
 TEXT = "<|im_start|>user\nPicture 1: <|vision_start|><|image_pad|><|vision_end|>make it red<|im_end|>\n<|im_start|>assistant\n"
-PIXELS = [tiny_checkpoints.picture(3, 64, 80)]
+PIXELS = [tiny_checkpoints.coloured_blocks(3, 64, 80)]
 IMAGES = [Image.fromarray(PIXELS[0])]
 KEY = ("image 3",)
 
@@ -79,7 +79,7 @@ def test_encoding_between_the_tokens_changes_neither_the_tokens_nor_the_encoding
     spoken = []
     for index, token in enumerate(own.tokens(TEXT, IMAGES, KEY, 20)):
         spoken.append(token)
-        other = Image.fromarray(tiny_checkpoints.picture(index, 64, 64))
+        other = Image.fromarray(tiny_checkpoints.coloured_blocks(index, 64, 64))
         texts.encode(f"prompt {index}", [other], (str(index),))
     assert spoken == generated(TEXT, 20)
     assert torch.equal(texts.encode("make it blue", IMAGES, KEY), alone)
