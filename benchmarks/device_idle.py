@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from retouch.catalog import checkpoint_named
 from retouch.edit import ImageInput, SizeRequest
 from retouch.engine.pipelines import load_pipeline
+from retouch.worker.job_runner import BUSY, WAITED
 from retouch.worker.priority import prefer_short_turns
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
-from retouch.worker.shared_device import BUSY, WAITED
 from tests.harness import Deployment
 
 LINK_S, BEAT_S = 0.05, 0.1

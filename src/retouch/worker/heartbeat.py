@@ -21,9 +21,7 @@ from retouch.jobs.job import JobState, Preview
 from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
-from retouch.worker.job_runner import JobRunner
-from retouch.worker.leased import LeasedJob
-from retouch.worker.lifecycle import Lifecycle, Phase
+from retouch.worker.job_runner import JobRunner, LeasedJob, Lifecycle, Phase
 from retouch.worker.settings import HeartbeatSettings
 
 logger = structlog.get_logger(__name__)
@@ -116,13 +114,13 @@ class Heartbeat:
                 self.queues,
                 self.device,
                 state,
-                seconds={**self.runner.seconds, "safety": tally.seconds, **self.runner.device_time.seconds()},
+                seconds={**self.runner.seconds, "safety": tally.seconds},
                 checks=tally.checks,
                 problem=self._failure or (self._progress if state == "loading" else None),
                 facts=self.facts,
             )
             self._beat_at, self._beat_state = now, state
-        jobs = self.runner.leased.all()
+        jobs = self.runner.jobs
         self._reported = {job.key: self._reported.get(job.key) or _Reported(now, now, now) for job in jobs}
         for job in jobs:
             try:

@@ -1,15 +1,18 @@
-"""One leased job through this worker: stage in, the engine's edits, stage out, and each way it can end.
+"""One leased job from its lease to its end: stage in, the engine's edits, stage out, and each other way it can end.
 
-A job has exactly one thread at a time and is ended once (`LeasedJob.close`). When jobs are leased and when the
-engine steps is `worker.py`'s matter; states and money are the service's.
+A job has exactly one thread at a time and is ended once, by the first of those who may end it (`LeasedJob.close`):
+finished, failed, cancelled, lost or given back. When jobs are leased and when the engine steps is `worker.py`'s matter;
+states and money are the service's.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import partial
 from typing import TypeVar
 
@@ -17,11 +20,10 @@ import numpy as np
 import structlog
 
 from retouch.catalog import Checkpoint
-from retouch.edit import Expansion, Notice, OutputImage
-from retouch.engine.cost import STAGES, CostLearner, work_of, work_of_spec
+from retouch.edit import EditOutput, Expansion, Notice, OutputImage, Usage
+from retouch.engine.cost import CostLearner, Work, work_of, work_of_spec
 from retouch.engine.device_errors import DeviceLost, is_device_loss
 from retouch.engine.engine import Engine, StepReport
-from retouch.engine.rewrite import PromptExpander
 from retouch.errors import (
     ContentRefused,
     Failure,
@@ -33,18 +35,16 @@ from retouch.errors import (
     UnknownJob,
 )
 from retouch.images import Pixels
+from retouch.jobs import store
 from retouch.jobs.fair_queue import Place
 from retouch.jobs.job import Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
-from retouch.worker.leased import LeasedJob, LeasedJobs
-from retouch.worker.lifecycle import Lifecycle, Phase
 from retouch.worker.policy import JobPolicy
 from retouch.worker.priority import work_in_the_background
 from retouch.worker.settings import WorkerSettings
-from retouch.worker.shared_device import DeviceTime
-from retouch.worker.staging import FindLora, ReadInput, finish_image, stage_in
+from retouch.worker.staging import FindLora, ReadInput, Staged, finish_image, stage_in
 
 logger = structlog.get_logger(__name__)
 
@@ -55,12 +55,152 @@ EXPANSION = "enable_prompt_expansion"
 PREVIEWS_CHECKED = 4
 """Previews that may wait for the checker; with more, the next one is taken later."""
 
+BUSY, WAITED = "device busy", "device waited"
+"""Names of the device's own sums beside those of the stages, see `metrics.py`: at work, or idle although an edit was on
+its way, which staging beside the steps is there to avoid. Time without any edit is neither."""
+
+
+class Phase(IntEnum):
+    """Where a worker is between its start and its end, in order; it never goes back to an earlier one."""
+
+    LOADING = 0
+    RUNNING = 1
+    STOPPING = 2  # nothing new begins; what is not done is given back
+    STOPPED = 3  # nothing is held any more, so no lease has to be kept
+
+
+class Lifecycle:
+    """The phase of one worker, on which all of its threads wait; every method is safe from any thread."""
+
+    def __init__(self) -> None:
+        self._phase = Phase.LOADING
+        self._changed = threading.Condition()
+
+    def advance(self, phase: Phase) -> None:
+        """Enter `phase`, unless a later one was entered already: a stop during loading stays a stop."""
+        with self._changed:
+            self._phase = max(self._phase, phase)
+            self._changed.notify_all()
+
+    def reached(self, phase: Phase) -> bool:
+        return self._phase >= phase
+
+    def wait(self, phase: Phase, timeout_s: float | None = None) -> bool:
+        """Wait until `phase` is reached; False when it was not within `timeout_s`."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._phase >= phase, timeout_s)
+
+
+@dataclass(slots=True)
+class LeasedJob:
+    """One leased job on its way through this worker.
+
+    Written by one thread at a time as it moves from stage to stage; `steps_done` and `previews` are written by
+    the engine's thread and read by the heartbeat's. previews_wanted: of which images the next one is to be taken.
+    """
+
+    lease: Lease
+    seconds: float  # of the device, predicted, for all images
+    leased_at: float = field(default_factory=time.monotonic)
+    work: Work | None = None  # of each image, known once it is staged
+    staged: Staged | None = None
+    stage_in_s: float = 0.0
+    steps_done: dict[str, int] = field(default_factory=dict)  # by edit id
+    images: dict[str, Pixels] = field(default_factory=dict)  # by edit id, finished
+    timings: dict[str, Mapping[str, float]] = field(default_factory=dict)  # by edit id, seconds by stage
+    notices: list[Notice] = field(default_factory=list)  # of the model, for all images together
+    previews: dict[int, tuple[Pixels, int]] = field(default_factory=dict)  # by image: the newest, and its step
+    previews_wanted: set[int] = field(default_factory=set)  # images
+    closed: bool = False  # set by `close`, taken back only by the thread that closed it
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def place(self) -> Place:
+        return store.place_of(self.lease.job)
+
+    @property
+    def made(self) -> bool:
+        """Whether the device is done with it."""
+        return self.staged is not None and len(self.images) == len(self.staged.specs)
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the device, predicted; what is decoded and stored is done."""
+        if self.made:
+            return 0.0
+        return self.seconds * (1 - self.step / self.steps) if self.steps else self.seconds
+
+    @property
+    def id(self) -> str:
+        return self.lease.job.id
+
+    @property
+    def key(self) -> str:
+        """Names the lease, not the job: a worker may lease again what it has lost and not yet noticed."""
+        return f"{self.id}/{self.lease.claim}"
+
+    def close(self) -> bool:
+        """True for the first caller only: it ends the job, every other one drops what it has."""
+        with self._lock:
+            first = not self.closed
+            self.closed = True
+        return first
+
+    @property
+    def step(self) -> int:
+        """Denoise steps done, all images together."""
+        return sum(self.steps_done.values())
+
+    @property
+    def steps(self) -> int:
+        return 0 if self.staged is None else self.staged.steps
+
+    def output(
+        self, images: Sequence[OutputImage], checkpoint: Checkpoint, notices: Sequence[Notice], stage_out_s: float
+    ) -> EditOutput:
+        """The answer's facts. images: stored already, in order. notices: come after those of staging and model."""
+        staged = self.staged
+        assert staged is not None, "a finished job was staged"
+        device: dict[str, float] = {}  # seconds by stage of all images together
+        for edit_id in self.edit_ids:
+            for stage, seconds in self.timings[edit_id].items():
+                device[stage] = device.get(stage, 0.0) + seconds
+        stages = {"stage_in": self.stage_in_s, **device, "stage_out": stage_out_s, "inference": sum(device.values())}
+        return EditOutput(
+            images=tuple(images),
+            prompt=staged.specs[0].prompt,
+            timings=stages,
+            canvas=staged.sizes.canvas,
+            notices=(*staged.notices, *self.notices, *notices),
+            applied={"acceleration": staged.specs[0].acceleration.value, "checkpoint": checkpoint.name},
+        )
+
+    def usage(self, output: EditOutput) -> Usage:
+        """What the ledger counts, without the price: what the engine worked for this job, not how long it waited.
+
+        An image that was refused and delivered in black costs nothing.
+        """
+        delivered = [image for image in output.images if not image.unsafe]
+        return Usage(
+            images=len(delivered),
+            pixels=sum(image.width * image.height for image in delivered),
+            steps=self.steps,
+            device_ms=round(output.timings["inference"] * 1000),
+        )
+
+    @property
+    def edit_ids(self) -> tuple[str, ...]:
+        """The engine's ids of this job's images, in order."""
+        count = 0 if self.staged is None else len(self.staged.specs)
+        return tuple(f"{self.key}/{index}" for index in range(count))
+
 
 class JobRunner:
-    """Runs leased jobs. `engine`, `costs` and `policy` are set when the model is loaded, before a job is leased.
+    """Runs the jobs that a worker has leased; safe from any thread.
 
-    seconds: device and staging time by stage since the start, of all finished jobs. device_time: written by the thread
-    that drives the engine.
+    `engine`, `costs` and `policy` are set when the model is loaded, before a job is leased. seconds: device and staging
+    time by stage since the start, of all finished jobs; beside them BUSY and WAITED, written by the thread that drives
+    the engine.
     """
 
     def __init__(
@@ -75,13 +215,12 @@ class JobRunner:
         lifecycle: Lifecycle,
         caller_buckets: CallerBuckets,
     ) -> None:
-        self.leased = LeasedJobs()
         self.engine: Engine | None = None
         self.costs = CostLearner()
         self.policy = JobPolicy()
-        self.seconds: dict[str, float] = {}
-        self.device_time = DeviceTime()
-        self._seconds_lock = threading.Lock()
+        self.seconds = {BUSY: 0.0, WAITED: 0.0}
+        self._jobs: dict[str, LeasedJob] = {}  # by the key of the lease
+        self._lock = threading.Lock()
         self._service = service
         self._blobs = blobs
         self._read = read
@@ -102,92 +241,16 @@ class JobRunner:
         seconds = request.num_images * self.costs.cost.seconds(work_of(request, self._checkpoint))
         job = LeasedJob(lease, seconds)
         if lease.job.delivery.previews:
-            job.previews_wanted.update(range(lease.job.request.num_images))
-        self.leased.add(job)
-        logger.info("job leased", job=job.id, attempt=lease.job.attempt, model=lease.job.request.model)
+            job.previews_wanted.update(range(request.num_images))
+        with self._lock:
+            self._jobs[job.key] = job
+        logger.info("job leased", job=job.id, attempt=lease.job.attempt, model=request.model)
         if not self._lifecycle.reached(Phase.STOPPING):
             self._staging_in.submit(self._run_stage, job, self._stage_in)
         elif job.close():  # the stop came while it was being leased
             self._give_back(job)
 
-    def seconds_left(self, job: LeasedJob) -> float:
-        """Until its images are there, with what goes before it on this device."""
-        before = self.leased.seconds_before(job.place, slow_staging_s=self._settings.slow_staging_s)
-        return before + job.seconds_left + self.costs.cost.around_s
-
-    def give_back_late(self, seconds: float) -> None:
-        """Let other workers have the jobs that have not begun and have more than so many seconds before them."""
-        for job in self.leased.all():
-            before = self.leased.seconds_before(job.place, slow_staging_s=self._settings.slow_staging_s)
-            if before > seconds:
-                self._give_back_untouched(job)
-
-    def give_back_behind(self, place: Place) -> None:
-        """Make room for a job at `place`: the last one behind it goes back that has not begun."""
-        for job in sorted(self.leased.all(), key=lambda job: job.place, reverse=True):
-            if job.place < place or self._give_back_untouched(job):
-                return
-
-    def _give_back_untouched(self, job: LeasedJob) -> bool:
-        # In this order: the engine forgets an edit that it has decoded, whose steps were counted before that.
-        begun = self.engine is not None and any(self.engine.begun(edit_id) for edit_id in job.edit_ids)
-        if begun or job.step > 0 or not job.close():
-            return False
-        self._give_back(job)
-        return True
-
-    def dispatch(self, report: StepReport) -> None:
-        """Pass on what one tick of the engine did; called by the engine's thread, so nothing here may wait."""
-        assert self.engine is not None, "only a loaded engine reports"
-        for progress in report.progressed:
-            job = self.leased.of_edit(progress.edit_id)
-            if job is not None:
-                job.steps_done[progress.edit_id] = progress.step
-                self._learn(job, denoise=report.seconds / len(report.progressed))
-                image = int(progress.edit_id.rpartition("/")[2])
-                if image in job.previews_wanted and self._preview_slots.acquire(blocking=False):
-                    job.previews_wanted.discard(image)
-                    pixels = self.engine.preview(progress.edit_id)
-                    self._checking_previews.submit(self._check_preview, job, image, pixels, progress.step)
-        for finished in report.finished:
-            job = self.leased.of_edit(finished.edit_id)
-            if job is not None:
-                job.images[finished.edit_id] = finished.pixels
-                job.timings[finished.edit_id] = finished.timings
-                self._learn(job, prepare=finished.timings["prepare"], decode=finished.timings["decode"])
-                job.notices += [notice for notice in finished.notices if notice not in job.notices]
-                if len(job.images) == len(job.edit_ids):
-                    future = self._staging_out.submit(self._run_stage, job, self._stage_out)
-                    self._storing.add(future)
-                    future.add_done_callback(self._storing.discard)
-        for failed in report.failed:
-            job = self.leased.of_edit(failed.edit_id)
-            if job is not None:
-                self._staging_out.submit(self._fail, job, failed.error.failure)
-
-    def _learn(self, job: LeasedJob, **seconds: float) -> None:
-        """Teach what stages of one of the job's images took; of one step, for `denoise`."""
-        assert job.work is not None, "the engine runs what was staged"
-        for stage in STAGES & seconds.keys():
-            self.costs.observe(job.work, stage, seconds[stage])
-
-    def give_back_unfinished(self) -> None:
-        """Let other workers have the jobs that have no image yet; the others are worth a moment more."""
-        for job in self.leased.all():
-            if not job.images and job.close():
-                self._give_back(job)
-
-    def close(self, *, storing_s: float) -> None:
-        """Give images that are being stored `storing_s` to arrive, then give back whatever is left."""
-        wait(tuple(self._storing), timeout=storing_s)
-        for job in self.leased.all():
-            if job.close():
-                self._give_back(job)
-        self._staging_in.shutdown(wait=False, cancel_futures=True)
-        self._staging_out.shutdown(wait=False, cancel_futures=True)
-        self._checking_previews.shutdown(wait=False, cancel_futures=True)
-
-    # -- stages ----------------------------------------------------------------------------------------
+    # -- stages ---------------------------------------------------------------------------------------
 
     def _run_stage(self, job: LeasedJob, stage: Callable[[LeasedJob], None]) -> None:
         """Run one stage; whatever goes wrong in it ends this job and no other."""
@@ -250,28 +313,60 @@ class JobRunner:
             if self.policy.expander is None:
                 detail = "This server has no prompt expansion; the prompt was used."
                 return request.prompt, (Notice(EXPANSION, "ignored", detail),)
-            expansion = self._decide(job, self.policy.expander, inputs)
+            assert self.engine is not None, "jobs are leased after the engine is loaded"
+            check = self.engine.check_prompt
+            rewrite = self.policy.expander.expand(request.prompt, inputs, check, cancelled=lambda: job.closed)
+            words, reason = rewrite.prompt, rewrite.reason
+            try:
+                if words is not None:
+                    self.policy.moderation.check_prompt(request, words, job=job.id)
+            except ContentRefused:
+                words, reason = None, "the safety checker refused the rewritten prompt"
+            except SafetyUnavailable:
+                words, reason = None, "the safety checker could not check the rewritten prompt"
+            expansion = Expansion(request.prompt, reason) if words is None else Expansion(words)
             self._service.keep_expansion(job.lease, expansion)
         if expansion.reason:
             detail = f"The prompt was used as it is: {expansion.reason}."
             return expansion.prompt, (Notice(EXPANSION, "ignored", detail),)
         return expansion.prompt, (Notice(EXPANSION, "converted", expansion.prompt),)
 
-    def _decide(self, job: LeasedJob, expander: PromptExpander, inputs: Sequence[Pixels]) -> Expansion:
-        """The rewritten prompt if it may be used, else the caller's and why."""
-        assert self.engine is not None, "jobs are leased after the engine is loaded"
-        engine, request = self.engine, job.lease.job.request
+    def dispatch(self, report: StepReport) -> None:
+        """Pass on what one tick of the engine did; called by the engine's thread, so nothing here may wait."""
+        assert self.engine is not None, "only a loaded engine reports"
+        for progress in report.progressed:
+            job = self._job_of(progress.edit_id)
+            if job is not None:
+                assert job.work is not None, "the engine runs what was staged"
+                job.steps_done[progress.edit_id] = progress.step
+                self.costs.observe(job.work, "denoise", report.seconds / len(report.progressed))
+                image = int(progress.edit_id.rpartition("/")[2])
+                if image in job.previews_wanted and self._preview_slots.acquire(blocking=False):
+                    job.previews_wanted.discard(image)
+                    pixels = self.engine.preview(progress.edit_id)
+                    self._checking_previews.submit(self._check_preview, job, image, pixels, progress.step)
+        for finished in report.finished:
+            job = self._job_of(finished.edit_id)
+            if job is not None:
+                assert job.work is not None, "the engine runs what was staged"
+                self.costs.observe(job.work, "prepare", finished.timings["prepare"])
+                self.costs.observe(job.work, "decode", finished.timings["decode"])
+                job.images[finished.edit_id] = finished.pixels
+                job.timings[finished.edit_id] = finished.timings
+                job.notices += [notice for notice in finished.notices if notice not in job.notices]
+                if job.made:
+                    future = self._staging_out.submit(self._run_stage, job, self._stage_out)
+                    self._storing.add(future)
+                    future.add_done_callback(self._storing.discard)
+        for failed in report.failed:
+            job = self._job_of(failed.edit_id)
+            if job is not None:
+                self._staging_out.submit(self._fail, job, failed.error.failure)
 
-        rewrite = expander.expand(request.prompt, inputs, engine.check_prompt, cancelled=lambda: job.closed)
-        if rewrite.prompt is None:
-            return Expansion(request.prompt, rewrite.reason)
-        try:
-            self.policy.moderation.check_prompt(request, rewrite.prompt, job=job.id)
-        except ContentRefused:
-            return Expansion(request.prompt, "the safety checker refused the rewritten prompt")
-        except SafetyUnavailable:
-            return Expansion(request.prompt, "the safety checker could not check the rewritten prompt")
-        return Expansion(rewrite.prompt)
+    def _job_of(self, edit_id: str) -> LeasedJob | None:
+        """The job that an edit of the engine belongs to; None when it has left."""
+        with self._lock:
+            return self._jobs.get(edit_id.rpartition("/")[0])
 
     def _check_preview(self, job: LeasedJob, image: int, pixels: Pixels | None, step: int) -> None:
         """Leave a preview for the heartbeat to publish, if it may be seen."""
@@ -316,14 +411,14 @@ class JobRunner:
             try:
                 self._retry_while_unavailable(lambda: self._service.finish(job.lease, output, job.usage(output)))
             except BaseException:
-                job.reopen()  # so that `_run_stage` can end it in another way
+                job.closed = False  # so that `_run_stage` can end it in another way
                 raise
         except RetouchError:
             self._delete([image.blob for image in outputs])
             raise
-        self.leased.remove(job)
         self.costs.observe_around(output.timings["stage_in"] + output.timings["stage_out"])
-        with self._seconds_lock:
+        self._forget(job)
+        with self._lock:
             for name, seconds in output.timings.items():
                 self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         logger.info("job finished", job=job.id, **{name: round(value, 4) for name, value in output.timings.items()})
@@ -340,7 +435,7 @@ class JobRunner:
                 logger.warning("waiting to store a result", reason=error.message)
                 self._lifecycle.wait(Phase.STOPPING, self._settings.outage_pause_s)
 
-    # -- endings ---------------------------------------------------------------------------------------
+    # -- endings --------------------------------------------------------------------------------------
 
     def cancel(self, job: LeasedJob) -> None:
         """Stop the edit on its owner's wish."""
@@ -353,15 +448,14 @@ class JobRunner:
         if not job.close():
             return  # another thread is ending it, which ends its lease as well: a renewal may hear of that first
         self._drop_edits(job)
-        self.leased.remove(job)
+        self._forget(job)
         logger.warning("lease lost; the edit is dropped", job=job.id)
 
     def _fail(self, job: LeasedJob, failure: Failure) -> None:
         if job.close():
             logger.info("job failed", job=job.id, code=failure.code)
-            self._record_end(
-                job, lambda lease: self._retry_while_unavailable(lambda: self._service.fail(lease, failure))
-            )
+            record = partial(self._service.fail, job.lease, failure)
+            self._record_end(job, lambda _: self._retry_while_unavailable(record))
 
     def _give_back(self, job: LeasedJob) -> None:
         """Let another worker have a job that this one has closed; costs no attempt."""
@@ -370,7 +464,7 @@ class JobRunner:
 
     def lose_jobs(self, loss: DeviceLost) -> None:
         """End the attempt of each job that was on the lost device; the stop gives back those that still waited."""
-        for job in self.leased.all():
+        for job in self.jobs:
             edits = frozenset(job.edit_ids)
             if edits & loss.present:
                 self._lose(job, at_work=bool(edits & loss.at_work))
@@ -388,7 +482,11 @@ class JobRunner:
         except (LeaseLost, UnknownJob, Unavailable) as error:
             logger.warning("the end of a job could not be recorded", job=job.id, reason=error.message)
         finally:
-            self.leased.remove(job)
+            self._forget(job)
+
+    def _forget(self, job: LeasedJob) -> None:
+        with self._lock:
+            self._jobs.pop(job.key, None)
 
     def _drop_edits(self, job: LeasedJob) -> None:
         if self.engine is not None:
@@ -402,3 +500,63 @@ class JobRunner:
                 self._blobs.delete(blob)
             except Unavailable as error:
                 logger.warning("an unneeded file stays until it expires", blob=blob, reason=error.message)
+
+    # -- all jobs together ----------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> tuple[LeasedJob, ...]:
+        """All that are leased now."""
+        with self._lock:
+            return tuple(self._jobs.values())
+
+    def on_their_way_since(self) -> float | None:
+        """When the oldest job was leased that the device is to do something for; None when there is none. Monotonic."""
+        return min((job.leased_at for job in self.jobs if not job.closed and not job.made), default=None)
+
+    def seconds_before(self, place: Place) -> float:
+        """How long the device is busy with what stands before a place.
+
+        A job whose images are still on their way after `slow_staging_s` does not count: the device may have to wait.
+        """
+        late = time.monotonic() - self._settings.slow_staging_s
+        ready = (job for job in self.jobs if job.place < place and (job.staged is not None or job.leased_at > late))
+        return sum(job.seconds_left for job in ready)
+
+    def seconds_left(self, job: LeasedJob) -> float:
+        """Until its images are there, with what goes before it on this device."""
+        return self.seconds_before(job.place) + job.seconds_left + self.costs.cost.around_s
+
+    def give_back_late(self, seconds: float) -> None:
+        """Let other workers have the jobs that have not begun and have more than so many seconds before them."""
+        for job in self.jobs:
+            if self.seconds_before(job.place) > seconds:
+                self._give_back_untouched(job)
+
+    def give_back_behind(self, place: Place) -> None:
+        """Make room for a job at `place`: the last one behind it goes back that has not begun."""
+        for job in sorted(self.jobs, key=lambda job: job.place, reverse=True):
+            if job.place < place or self._give_back_untouched(job):
+                return
+
+    def _give_back_untouched(self, job: LeasedJob) -> bool:
+        # In this order: the engine forgets an edit that it has decoded, whose steps were counted before that.
+        begun = self.engine is not None and any(self.engine.begun(edit_id) for edit_id in job.edit_ids)
+        if begun or job.step > 0 or not job.close():
+            return False
+        self._give_back(job)
+        return True
+
+    def give_back_unfinished(self) -> None:
+        """Let other workers have the jobs that have no image yet; the others are worth a moment more."""
+        for job in self.jobs:
+            if not job.images and job.close():
+                self._give_back(job)
+
+    def close(self, *, storing_s: float) -> None:
+        """Give images that are being stored `storing_s` to arrive, then give back whatever is left."""
+        wait(tuple(self._storing), timeout=storing_s)
+        for job in self.jobs:
+            if job.close():
+                self._give_back(job)
+        for threads in (self._staging_in, self._staging_out, self._checking_previews):
+            threads.shutdown(wait=False, cancel_futures=True)  # one may be inside a download that takes minutes

@@ -1,4 +1,4 @@
-"""One device under several models: loads them one after the other, says whose turn it is, and sums up its time.
+"""One device under several models: loads them one after the other and says whose turn it is.
 
 Each model has its own engine and its own worker; only the device is common. Turns are single ticks of an engine, and
 models that have work get equal shares of the device's time, so a long edit of one does not hold up the other. Where the
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,10 +22,6 @@ RECHECK_S: Final = 0.05
 
 WORTH: Final = 20
 """A model keeps the device for so many times what bringing its weights there took, while it has work: 5 % are lost."""
-
-
-BUSY, WAITED = "device busy", "device waited"
-"""Names of the sums beside those of the stages, see `metrics.py`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -156,31 +152,3 @@ class SharedDevice:
         seat.pipeline.enter_device()
         now = time.monotonic()
         self._stays_until = now + WORTH * (now - began)
-
-
-class DeviceTime:
-    """How a device's time was spent, in seconds since the start: at work, or idle although an edit was on its way.
-
-    The second is what staging beside the steps is there to avoid; time without any edit is neither. One thread adds to
-    them, any thread may read.
-    """
-
-    def __init__(self) -> None:
-        self.busy_s = 0.0
-        self.waited_s = 0.0
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.busy_s += time.monotonic() - began
-
-    def idle_since(self, began: float, expected_since: float | None) -> None:
-        """The device had nothing to do from `began` until now; an edit was on its way from `expected_since` on."""
-        if expected_since is not None:
-            self.waited_s += time.monotonic() - max(began, expected_since)
-
-    def seconds(self) -> Mapping[str, float]:
-        return {BUSY: self.busy_s, WAITED: self.waited_s}

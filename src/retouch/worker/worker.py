@@ -24,8 +24,7 @@ from retouch.service import Service
 from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.worker.heartbeat import Heartbeat
-from retouch.worker.job_runner import JobRunner
-from retouch.worker.lifecycle import Lifecycle, Phase
+from retouch.worker.job_runner import BUSY, WAITED, JobRunner, Lifecycle, Phase
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import WorkerSettings
 from retouch.worker.shared_device import SharedDevice
@@ -75,7 +74,7 @@ class Worker:
         self._crash: BaseException | None = None
         self._refusal: RetouchError | None = None
         self._device = shared or SharedDevice()
-        self._seat = self._device.seat(self._busy)
+        self._seat = self._device.seat(lambda: self._runner.engine is not None and self._runner.engine.busy)
         self._runner = JobRunner(
             service=service,
             blobs=blobs,
@@ -143,15 +142,14 @@ class Worker:
 
     def _lease_next(self) -> float:
         """Lease the head of the line if it is time; returns how long nothing can change by itself, 0 after a lease."""
-        settings, leased = self._settings, self._runner.leased
-        jobs = leased.all()
+        settings, jobs = self._settings, self._runner.jobs
         if sum(job.staged is None for job in jobs) >= settings.staging:
             return min(SOON_S, settings.poll_s)
         place = self._service.head(self._queue)
         if place is None:
             return settings.poll_s
-        if leased.seconds_before(place, slow_staging_s=settings.slow_staging_s) >= settings.ready_s:
-            return min(SOON_S, settings.poll_s)
+        if self._runner.seconds_before(place) >= settings.ready_s:
+            return min(SOON_S, settings.poll_s)  # held here any sooner, it could not go to a worker that is free before
         if len(jobs) >= settings.most_leased:
             self._runner.give_back_behind(place)
             return min(SOON_S, settings.poll_s)
@@ -159,11 +157,8 @@ class Worker:
         if lease is None:  # another worker was faster
             return min(SOON_S, settings.poll_s)
         self._runner.begin(lease)
-        self._runner.give_back_late(settings.too_long_s)
+        self._runner.give_back_late(settings.too_long_s)  # those that the new one stands before wait longer now
         return 0.0
-
-    def _busy(self) -> bool:
-        return self._runner.engine is not None and self._runner.engine.busy
 
     def _drive_engine(self) -> None:
         """Load, then step while there is work."""
@@ -181,11 +176,12 @@ class Worker:
         self._device.started(running=True)
         self._runner.engine = engine
         self._lifecycle.advance(Phase.RUNNING)
-        times, leased = self._runner.device_time, self._runner.leased
         while not self._lifecycle.reached(Phase.STOPPING):
             idle_since = time.monotonic()
             found = engine.wait_for_work(self._settings.poll_s)
-            times.idle_since(idle_since, leased.on_their_way_since())
+            expected_since = self._runner.on_their_way_since()
+            if expected_since is not None:
+                self._runner.seconds[WAITED] += time.monotonic() - max(idle_since, expected_since)
             if not found:
                 continue
             with self._device.turn(self._seat, self._settings.poll_s) as mine:
@@ -198,7 +194,7 @@ class Worker:
         with self._device.turn(self._seat):
             memory_bytes = self._settings.memory_bytes
             if memory_bytes is None and (budget := pipeline.state_budget_bytes()) is not None:
-                memory_bytes = budget // self._device.models
+                memory_bytes = budget // self._device.models  # each engine admits edits without knowing of the others
             engine = Engine(pipeline, memory_bytes=memory_bytes)
             self._runner.policy = self._policy(engine, pipeline)
             known = self._service.costs(self._queue).get(pipeline.device_name)
@@ -211,8 +207,9 @@ class Worker:
 
     def _tick(self, engine: Engine) -> None:
         try:
-            with self._runner.device_time.busy():
-                report = engine.step()
+            began = time.monotonic()
+            report = engine.step()
+            self._runner.seconds[BUSY] += time.monotonic() - began
             self._runner.dispatch(report)
         except DeviceLost as loss:
             logger.exception("the device failed; this worker ends, so that a new one can use it")

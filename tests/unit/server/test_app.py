@@ -12,7 +12,7 @@ from retouch.edit import Delivery, EditOutput, EditRequest, ImageInput, OutputIm
 from retouch.protocols import http
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.http import RequestLog
-from retouch.worker.shared_device import BUSY, WAITED
+from retouch.worker.job_runner import BUSY, WAITED
 
 
 async def test_health_is_ok_as_soon_as_the_process_is_up(client: httpx2.AsyncClient) -> None:

@@ -18,8 +18,8 @@ from retouch.errors import EditTimeout, InternalError, LeaseLost, UnsupportedPar
 from retouch.images import Pixels
 from retouch.jobs.job import JobState, Lease
 from retouch.storage.objects import read_key
+from retouch.worker.job_runner import BUSY, WAITED
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
-from retouch.worker.shared_device import BUSY, WAITED
 from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline, png
 from tests.waiting import until
 
