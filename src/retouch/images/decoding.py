@@ -130,40 +130,33 @@ def decode_mask(
     and white whose alpha channel is nowhere more transparent than opaque. Where a file can be read both ways, or
     marks nothing, a sentence is added to `remarks`. Raises as `decode`.
     """
+    least, drawn, remark = 255, False, ""
     with _opened(data, field, max_pixels, whole=True) as (_, image):
         upright = _upright(image)
-        mask, remark = _mask_of(upright)
+        if upright.has_transparency_data:
+            rgba = upright.convert("RGBA")
+            alpha = np.array(rgba.getchannel("A"))
+            least = int(alpha.min())
+            drawn = least < 255 and _drawn_in_black_and_white(np.asarray(rgba), alpha)
+        if least == 255 or (drawn and least >= _HALF):
+            mask = np.array(grey_of(upright))
+            if drawn:
+                remark = "It is drawn in black and white and nowhere more transparent than opaque: white was taken as "
+                remark += "'edit here', its slight transparency was not used."
+        else:
+            mask = 255 - alpha
+            if drawn:
+                remark = "It has transparent parts and is drawn in black and white: transparent was taken as "
+                remark += "'edit here', black and white were not used."
+            elif least >= _HALF:
+                share = 100 * (255 - least) / 255
+                remark = f"It is at most {share:.3g} % transparent, so the edit shows through at most so much."
     if mask.max() == 0:
         remark = "It marks nothing, so nothing of the image was edited. Transparent means edit; so does white without"
         remark += " transparency."
     if remark and remarks is not None:
         remarks.append(remark)
     return mask
-
-
-def _mask_of(image: Image.Image) -> tuple[Mask, str]:
-    """The mask, and what to say of it if it could be read in another way."""
-    if not image.has_transparency_data:
-        return np.array(grey_of(image)), ""
-    rgba = image.convert("RGBA")
-    alpha = np.array(rgba.getchannel("A"))
-    least = int(alpha.min())
-    if least == 255:
-        return np.array(grey_of(image)), ""
-    if _drawn_in_black_and_white(np.asarray(rgba), alpha):
-        if least >= _HALF:
-            return np.array(grey_of(image)), (
-                "It is drawn in black and white and nowhere more transparent than opaque: white was taken as "
-                "'edit here', its slight transparency was not used."
-            )
-        return 255 - alpha, (
-            "It has transparent parts and is drawn in black and white: transparent was taken as 'edit here', "
-            "black and white were not used."
-        )
-    if least >= _HALF:
-        share = 100 * (255 - least) / 255
-        return 255 - alpha, f"It is at most {share:.3g} % transparent, so the edit shows through at most so much."
-    return 255 - alpha, ""
 
 
 def _drawn_in_black_and_white(rgba: Pixels, alpha: Mask) -> bool:
