@@ -35,7 +35,7 @@ def flat_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
     image = _eight_bit(image)
     alpha = None
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         alpha = image.getchannel("A")
         image = image.convert("RGB")
     elif image.mode in ("P", "1", "PA", "La", "RGBa"):
@@ -44,13 +44,13 @@ def flat_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
         # A damaged or foreign profile is left aside: the numbers as they stand are the best guess.
         with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
             image = _through_profile(image, profile)
-    image = (image.getchannel("L") if image.mode == "LAB" else image).convert("RGB")
-    if alpha is None:
+    if image.mode != "RGB":  # Pillow would copy what needs no conversion, 48 MB of a photo of 12 megapixels
+        image = (image.getchannel("L") if image.mode == "LAB" else image).convert("RGB")
+    if alpha is None or alpha.getextrema()[0] == 255:
         return image, False
     flat = Image.new("RGB", image.size, _WHITE)
     flat.paste(image, mask=alpha)
-    least, _ = alpha.getextrema()
-    return flat, least != 255
+    return flat, True
 
 
 def grey_of(image: Image.Image) -> Image.Image:
