@@ -313,7 +313,12 @@ class CostLearner:
                     self._fitted[stage] = self._fit(stage)
                 exact: dict[str, tuple[float, ...]] = {stage: self._fitted[stage] for stage in STAGES}
                 around_s = median(self._around) if self._around else self._prior.around_s
-                self._cost = Cost(exact, self._accelerations(Cost(exact)), self._memory, around_s)
+                ratios: dict[str, list[float]] = {}
+                for work, seconds in self._medians("denoise", exact=False):
+                    plain = Cost(exact).seconds_of(work, "denoise")
+                    ratios.setdefault(work.acceleration, []).append(seconds / plain)
+                measured = {name: median(found) for name, found in ratios.items()}
+                self._cost = Cost(exact, {**self._prior.accelerations, **measured}, self._memory, around_s)
             return self._cost
 
     def _medians(self, stage: Stage, *, exact: bool) -> list[tuple[Work, float]]:
@@ -345,12 +350,6 @@ class CostLearner:
             if (weights == before).all():  # as for nearly every device: no shape is far off
                 break
         return tuple((prior * factors).tolist())
-
-    def _accelerations(self, cost: Cost) -> dict[str, float]:
-        ratios: dict[str, list[float]] = {}
-        for work, seconds in self._medians("denoise", exact=False):
-            ratios.setdefault(work.acceleration, []).append(seconds / cost.seconds_of(work, "denoise"))
-        return {**self._prior.accelerations, **{name: median(found) for name, found in ratios.items()}}
 
 
 def _non_negative(shares: Any, weights: Any) -> Any:

@@ -317,7 +317,7 @@ def _add(connection: Connection, queue: str, turn: Turn, jobs: int) -> None:
         # block while this one waited for its row; the bounds it has now lead to the right one.
         if connection.execute(_BLOCKS.limit(1), {"of_queue": queue}).first() is None:
             line = insert_into(connection, queue_block).values(
-                queue=queue, waiting=0, cost=0, **_limit("lower", FIRST), **_limit("upper", LAST)
+                queue=queue, waiting=0, cost=0, **_block_limit("lower", FIRST), **_block_limit("upper", LAST)
             )
             connection.execute(line.on_conflict_do_nothing())
     block = _Block.of(row)
@@ -346,8 +346,8 @@ def _cut(connection: Connection, queue: str, block: _Block) -> None:
     rest = {
         "waiting": len(rows) - front,
         "cost": block.cost - cost,
-        **_limit("lower", cut),
-        **_limit("upper", block.upper),
+        **_block_limit("lower", cut),
+        **_block_limit("upper", block.upper),
     }
     connection.execute(insert(queue_block).values(queue=queue, **rest))
 
@@ -374,7 +374,7 @@ def _waiting_between(
 
 def _write(connection: Connection, block: _Block) -> None:
     changed = update(queue_block).where(queue_block.c.id == block.id)
-    connection.execute(changed.values(waiting=block.waiting, cost=block.cost, **_limit("upper", block.upper)))
+    connection.execute(changed.values(waiting=block.waiting, cost=block.cost, **_block_limit("upper", block.upper)))
 
 
 def _flow(queue: str, turn: Turn) -> dict[str, Any]:
@@ -399,7 +399,7 @@ _LEAVE_SHARE = (
 )
 
 
-def _limit(name: str, place: Place) -> dict[str, int]:
+def _block_limit(name: str, place: Place) -> dict[str, int]:
     """name: lower or upper."""
     return {f"{name}_priority": place.priority, f"{name}_tag": place.fair_tag, f"{name}_sequence": place.sequence}
 

@@ -27,6 +27,9 @@ JOB_TOPIC = "job"
 CANCEL_TOPIC = "cancel"
 """The owner of a running job wants it cancelled; workers listen to this rather than to every change of a job."""
 
+_LONGEST_FOLDER = 72
+"""The kernel takes socket paths of at most 104 bytes (107 on Linux); topic and number need the rest."""
+
 
 def queue_topic(queue: str) -> str:
     return f"queue:{queue}"
@@ -70,7 +73,10 @@ class LocalWakeUps:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._folder = _socket_folder(data_dir)
+        self._folder = data_dir.resolve() / "wakeups"
+        if len(os.fsencode(self._folder)) > _LONGEST_FOLDER:  # then by its name in the temporary folder
+            digest = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
+            self._folder = Path(tempfile.gettempdir()) / f"retouch-{os.getuid()}-{digest}"
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.settimeout(0)
         self._numbers = itertools.count()
@@ -157,16 +163,3 @@ class LocalSubscription:
 
 def _folder_name(topic: str) -> str:
     return hashlib.sha256(topic.encode()).hexdigest()[:12]
-
-
-_LONGEST_FOLDER = 72
-"""The kernel takes socket paths of at most 104 bytes (107 on Linux); topic and number need the rest."""
-
-
-def _socket_folder(data_dir: Path) -> Path:
-    """A folder for sockets: in the data folder, or by its name in the temporary one when the path is too long."""
-    inside = data_dir.resolve() / "wakeups"
-    if len(os.fsencode(inside)) <= _LONGEST_FOLDER:
-        return inside
-    digest = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"retouch-{os.getuid()}-{digest}"
