@@ -18,7 +18,10 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 def file_response(blob: Blob, request: Request) -> Response:
     """The blob, one range of it, 304 when the reader has it already, or 416 for a range that is not there."""
     tag = f'"{blob.key.rpartition("/")[2]}"'
-    headers = {"cache-control": _cache_control(blob), "etag": tag, "accept-ranges": "bytes"}
+    seconds = LONGEST_CACHE_S
+    if blob.expires_at is not None:
+        seconds = max(0, min(seconds, int((blob.expires_at - datetime.now(UTC)).total_seconds())))
+    headers = {"cache-control": f"public, max-age={seconds}, immutable", "etag": tag, "accept-ranges": "bytes"}
     headers |= {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; sandbox"}
     # A link is its own permission, so any page may read the file, also from a cache filled without an Origin.
     headers |= {"cross-origin-resource-policy": "cross-origin", "access-control-allow-origin": "*"}
@@ -49,10 +52,3 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
     if not first:
         return max(0, size - int(last)), size
     return int(first), min(size, int(last) + 1) if last else size
-
-
-def _cache_control(blob: Blob) -> str:
-    seconds = LONGEST_CACHE_S
-    if blob.expires_at is not None:
-        seconds = max(0, min(seconds, int((blob.expires_at - datetime.now(UTC)).total_seconds())))
-    return f"public, max-age={seconds}, immutable"

@@ -175,7 +175,7 @@ def document(endpoints: tuple[Endpoint, ...], face: str) -> dict[str, Any]:
     title = endpoints[0].title if len(endpoints) == 1 else "Retouch, fal protocol"
     return {
         "openapi": "3.0.4",
-        "info": {"title": title, "version": "1.0.0", "description": "Edit pictures by instruction."},
+        "info": {"title": title, "version": "1.0.0", "description": "Edit images by instruction."},
         "servers": [{"url": face}],
         "security": [{"apiKey": []}],
         "paths": paths,
@@ -222,33 +222,26 @@ def output_schema(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _schema(parameter: Parameter) -> dict[str, Any]:
-    schema: dict[str, Any] = {**_kind_schema(parameter), "description": parameter.description}
-    if parameter.default is not None:
-        schema["default"] = parameter.default
-    if parameter.example is not None:
-        schema["example"] = _example(parameter)
-    return schema
-
-
-def _kind_schema(parameter: Parameter) -> dict[str, Any]:
     low, high = parameter.min_length, parameter.max_length
     match parameter.kind:
         case Kind.INTEGER | Kind.NUMBER:
             name = "integer" if parameter.kind is Kind.INTEGER else "number"
-            return _without_none(type=name, minimum=parameter.minimum, maximum=parameter.maximum)
+            schema = _without_none(type=name, minimum=parameter.minimum, maximum=parameter.maximum)
         case Kind.BOOLEAN:
-            return {"type": "boolean"}
+            schema = {"type": "boolean"}
         case Kind.WORD:
-            return {"type": "string", "enum": list(parameter.choices)}
+            schema = {"type": "string", "enum": list(parameter.choices)}
         case Kind.LINKS | Kind.LORAS:
             lora = {"$ref": "#/components/schemas/LoraWeight"}
             items = lora if parameter.kind is Kind.LORAS else {"type": "string"}
-            return _without_none(type="array", items=items, minItems=low, maxItems=high)
+            schema = _without_none(type="array", items=items, minItems=low, maxItems=high)
         case Kind.IMAGE_SIZE:
             names = {"type": "string", "enum": [*parameter.choices, *(parameter.also or ())]}
-            return {"anyOf": [names, {"$ref": "#/components/schemas/ImageSize"}]}
+            schema = {"anyOf": [names, {"$ref": "#/components/schemas/ImageSize"}]}
         case Kind.STRING | Kind.LINK:
-            return _without_none(type="string", maxLength=high)
+            schema = _without_none(type="string", maxLength=high)
+    example = None if parameter.example is None else _example(parameter)
+    return schema | _without_none(description=parameter.description, default=parameter.default, example=example)
 
 
 def _without_none(**values: Any) -> dict[str, Any]:
@@ -268,7 +261,7 @@ def _paths(endpoint: Endpoint, name: str) -> dict[str, Any]:
     states = {"200": answer("Status", "It has ended."), "202": answer("Status", "It waits or runs.")}
     return {
         f"/run/{endpoint.id}": {
-            "post": {"requestBody": body, "responses": {"200": answer(f"{name}Output", "The pictures."), **wrong}}
+            "post": {"requestBody": body, "responses": {"200": answer(f"{name}Output", "The images."), **wrong}}
         },
         f"/queue/{endpoint.id}": {
             "post": {"requestBody": body, "responses": {"200": answer("Status", "It is in the queue."), **wrong}}
@@ -277,7 +270,7 @@ def _paths(endpoint: Endpoint, name: str) -> dict[str, Any]:
         base: {
             "get": {
                 "parameters": [request_id],
-                "responses": {"200": answer(f"{name}Output", "The pictures."), "400": answer("Error", "Not yet.")},
+                "responses": {"200": answer(f"{name}Output", "The images."), "400": answer("Error", "Not yet.")},
             }
         },
         f"{base}/cancel": {

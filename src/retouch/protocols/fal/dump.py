@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from retouch.edit import Notice, OutputImage
+from retouch.edit import Notice
 from retouch.jobs.job import Job, JobEvent, JobState
 from retouch.protocols.fal.errors import answer_to_failure
 from retouch.protocols.fal.schemas import ENDPOINTS, Endpoint, Kind
@@ -150,35 +150,29 @@ def dump_result(job: Job, urls: Sequence[str]) -> dict[str, Any]:
     """
     assert job.output is not None, "only a succeeded job has a result"
     output, endpoint = job.output, endpoint_of(job)
+    images = [
+        {
+            "url": url,
+            "content_type": image.media_type,
+            "file_name": image.blob.rsplit("/", 1)[-1],
+            "file_size": image.size_bytes,
+            "width": image.width,
+            "height": image.height,
+        }
+        for image, url in zip(output.images, urls, strict=True)
+    ]
+    # An image that was not checked: null where a check was wanted, false where none was, as the vendor has it.
+    unchecked = None if job.request.enable_safety_checker else False
     members = {
-        "images": [_image(image, url, endpoint) for image, url in zip(output.images, urls, strict=True)],
+        "images": [{key: image[key] for key in endpoint.image_keys} for image in images],
         "timings": {stage: round(seconds, 3) for stage, seconds in output.timings.items()},
         "seed": output.images[0].seed,
-        "has_nsfw_concepts": [_has_nsfw_concepts(job, image) for image in output.images],
+        "has_nsfw_concepts": [unchecked if image.unsafe is None else image.unsafe for image in output.images],
         "prompt": output.prompt,
     }
     result = {key: members[key] for key in endpoint.output}
     notices = dump_notices(notices_of(job))
     return {**result, "notices": notices} if notices else result
-
-
-def _has_nsfw_concepts(job: Job, image: OutputImage) -> bool | None:
-    """None where a check was wanted and there was none; false where none was wanted, as the vendor has it."""
-    if image.unsafe is None:
-        return None if job.request.enable_safety_checker else False
-    return image.unsafe
-
-
-def _image(image: OutputImage, url: str, endpoint: Endpoint) -> dict[str, Any]:
-    everything = {
-        "url": url,
-        "content_type": image.media_type,
-        "file_name": image.blob.rsplit("/", 1)[-1],
-        "file_size": image.size_bytes,
-        "width": image.width,
-        "height": image.height,
-    }
-    return {key: everything[key] for key in endpoint.image_keys}
 
 
 def dump_input(job: Job, links: Sequence[str]) -> dict[str, Any]:

@@ -91,7 +91,10 @@ async def list_requests(dependencies: AppDependencies, request: Request) -> Resp
         raise InvalidKey("A list of requests needs a key: callers without one are not told apart here.")
     query = request.query_params
     listing, expanded = parse_listing(query, utc_now()), wants_payloads(query)
-    limit, page = _whole(query, "limit", DEFAULT_LIMIT, MAX_LIMIT), parse_cursor(query.get("cursor"))
+    most = query.get("limit", str(DEFAULT_LIMIT))
+    if not most.isdecimal() or len(most) > 9 or not 1 <= int(most) <= MAX_LIMIT:
+        raise BadRequest(f"limit must be a whole number from 1 to {MAX_LIMIT}, not '{most[:40]}'.")
+    limit, page = int(most), parse_cursor(query.get("cursor"))
     origin = files_origin_of(dependencies, request)
 
     def read() -> dict[str, Any]:
@@ -132,17 +135,19 @@ def parse_listing(query: QueryParams, now: datetime) -> Listing:
     status = _word(query, "status", tuple(OUTCOMES))
 
     def outcome(state: JobState, code: str | None) -> bool:
-        return status is None or (state.final and _status(state, code) in OUTCOMES[status])
+        if status is None:
+            return True
+        failure = Failure("cancelled" if state is JobState.CANCELLED else code or "", "")
+        answered = 200 if state is JobState.SUCCEEDED else answer_to_failure(failure).status
+        return state.final and answered in OUTCOMES[status]
 
     order = ORDERS[_word(query, "sort_by", tuple(ORDERS)) or "ended_at"]
-    return Listing(PROTOCOL, frozenset(_endpoints(query)), start, end, job_id, outcome, order)
-
-
-def _status(state: JobState, code: str | None) -> int:
-    """Of the result of a job that has ended."""
-    if state is JobState.SUCCEEDED:
-        return 200
-    return answer_to_failure(Failure("cancelled" if state is JobState.CANCELLED else code or "", "")).status
+    names = _listed(query, "endpoint_id")
+    if not 1 <= len(names) <= MAX_ENDPOINTS:
+        there = ", ".join(ENDPOINTS)
+        raise BadRequest(f"endpoint_id must name 1 to {MAX_ENDPOINTS} endpoints, not {len(names)}; there are: {there}.")
+    endpoints = frozenset(endpoint_named(name).id for name in names)
+    return Listing(PROTOCOL, endpoints, start, end, job_id, outcome, order)
 
 
 def wants_payloads(query: QueryParams) -> bool:
@@ -152,14 +157,6 @@ def wants_payloads(query: QueryParams) -> bool:
         if word != "payloads":
             raise BadRequest(f"expand must be payloads, not '{word[:40]}'.")
     return bool(words)
-
-
-def _endpoints(query: QueryParams) -> Sequence[str]:
-    names = _listed(query, "endpoint_id")
-    if not 1 <= len(names) <= MAX_ENDPOINTS:
-        there = ", ".join(ENDPOINTS)
-        raise BadRequest(f"endpoint_id must name 1 to {MAX_ENDPOINTS} endpoints, not {len(names)}; there are: {there}.")
-    return [endpoint_named(name).id for name in names]
 
 
 def _listed(query: QueryParams, name: str) -> list[str]:
@@ -172,15 +169,6 @@ def _word(query: QueryParams, name: str, allowed: Sequence[str]) -> str | None:
     if word is not None and word not in allowed:
         raise BadRequest(f"{name} must be one of {', '.join(allowed)}, not '{word[:40]}'.")
     return word
-
-
-def _whole(query: QueryParams, name: str, default: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= most:
-        raise BadRequest(f"{name} must be a whole number from 1 to {most}, not '{text[:40]}'.")
-    return int(text)
 
 
 def _moment(query: QueryParams, name: str, default: datetime) -> datetime:

@@ -83,7 +83,10 @@ async def handle(dependencies: AppDependencies, socket: WebSocket) -> None:
         path: str = socket.path_params["path"].rstrip("/")
         endpoint = endpoint_named(path.removesuffix(SUFFIX))
         account = await caller_of(dependencies, socket, endpoint)
-        inbox = _Inbox(_buffering(socket.query_params.get("max_buffering")), dependencies.max_body_bytes)
+        most = socket.query_params.get("max_buffering", str(MAX_BUFFERING))
+        if not most.isdecimal() or len(most) > 9 or not 1 <= int(most) <= MAX_BUFFERING:
+            raise BadRequest(f"max_buffering must be a whole number from 1 to {MAX_BUFFERING}, not '{most[:20]}'.")
+        inbox = _Inbox(int(most), dependencies.max_body_bytes)
     except RetouchError as error:
         answer = answer_to(error)
         await socket.send_denial_response(json_response(answer.body, answer.status, answer.headers))
@@ -101,14 +104,6 @@ async def handle(dependencies: AppDependencies, socket: WebSocket) -> None:
         reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reader
-
-
-def _buffering(text: str | None) -> int:
-    if text is None:
-        return MAX_BUFFERING
-    if not text.isdecimal() or not 1 <= int(text[:4]) <= MAX_BUFFERING:
-        raise BadRequest(f"max_buffering must be a whole number from 1 to {MAX_BUFFERING}, not '{text[:20]}'.")
-    return int(text)
 
 
 async def _read(socket: WebSocket, inbox: _Inbox) -> None:

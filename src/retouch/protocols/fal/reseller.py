@@ -17,7 +17,7 @@ from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.fal import dump, routes
 from retouch.protocols.fal.dump import REQUEST_ID_HEADER
 from retouch.protocols.fal.errors import Answer, answer_to_failure, check_method
-from retouch.protocols.fal.parse import RequestPath, parse_request_path
+from retouch.protocols.fal.parse import parse_request_path
 from retouch.protocols.fal.vendor_hosts import QUEUE_URL
 from retouch.protocols.http import account_of, json_response, origin_of, set_request_id
 from retouch.protocols.outcome import failure_of, output_urls
@@ -35,6 +35,7 @@ ID_HEADERS = (REQUEST_ID_HEADER, "x-oneapi-request-id")
 
 
 async def queue(dependencies: AppDependencies, request: Request) -> Response:
+    """fal's own queue, but for a reseller's status and result: the output, an error, or after a moment "not yet"."""
     request.scope[QUEUE_URL] = origin_of(dependencies.public_url, request)
     path = f"{OWNER}/{request.path_params['path']}"
     request.path_params["path"] = path
@@ -43,13 +44,14 @@ async def queue(dependencies: AppDependencies, request: Request) -> Response:
         return await routes.queue(dependencies, request)
     set_request_id(request, named.request_id)
     check_method(request.method, path, "GET")
-    if named.action == "result":
-        return await _result(dependencies, request, named)
-    return await _status(dependencies, request, named)
-
-
-async def _result(dependencies: AppDependencies, request: Request, named: RequestPath) -> Response:
-    """The output, an error, or after a moment the word that it is not there yet."""
+    if named.action == "status":
+        job, status, body = await routes.status_now(dependencies, request, named)
+        if job.state is JobState.SUCCEEDED and not job.payload_deleted:
+            # fal's status, and the images beside it once they are there: some callers look no further.
+            origin = routes.files_origin_of(dependencies, request)
+            result = dump.dump_result(job, await run_in_threadpool(output_urls, dependencies, job, origin))
+            body |= {name: result[name] for name in ("images", "notices") if name in result}
+        return json_response(body, status)
     job = await routes.own_job(dependencies, await account_of(dependencies.authenticator, request), named)
     if not job.state.final:
         try:
@@ -61,16 +63,6 @@ async def _result(dependencies: AppDependencies, request: Request, named: Reques
     if failure is not None:
         return error_response(request, answer_to_failure(failure, dump.endpoint_of(job)))
     return await routes.result_response(dependencies, request, job)
-
-
-async def _status(dependencies: AppDependencies, request: Request, named: RequestPath) -> Response:
-    """fal's status, and the images beside it once they are there: some callers look no further."""
-    job, status, body = await routes.status_now(dependencies, request, named)
-    if job.state is JobState.SUCCEEDED and not job.payload_deleted:
-        urls = await run_in_threadpool(output_urls, dependencies, job, routes.files_origin_of(dependencies, request))
-        result = dump.dump_result(job, urls)
-        body |= {name: result[name] for name in ("images", "notices") if name in result}
-    return json_response(body, status)
 
 
 def _is_bearer(request: Request) -> bool:

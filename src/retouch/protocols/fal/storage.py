@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,11 +140,13 @@ async def cdn(dependencies: AppDependencies, request: Request) -> Response:
     path = request.path_params["path"].strip("/")
     match path.split("/"):
         case ["files", "upload"]:
-            return await _upload(dependencies, request)
+            return await _upload(dependencies, request, parts=False)
         case ["files", "upload", "multipart"]:
-            return await _begin_parts(dependencies, request)
+            return await _upload(dependencies, request, parts=True)
         case ["files", "m", token]:
-            return await _read(dependencies, request, token)
+            check_method(request.method, request.url.path, "GET")
+            key = _right(dependencies, token, READ).claims["key"]
+            return file_response(await run_in_threadpool(dependencies.blobs.get, key), request)
         case ["uploads", token]:
             check_method(request.method, request.url.path, "PUT")
             await _receive(dependencies, request, _right(dependencies, token, WRITE).claims["key"])
@@ -154,31 +156,23 @@ async def cdn(dependencies: AppDependencies, request: Request) -> Response:
     raise UnknownUrl(f"Path /{path[:200]} not found")
 
 
-async def _cdn_account(dependencies: AppDependencies, request: Request) -> Account:
-    """The owner of the upload token or of the key itself; raises InvalidKey."""
-    secret = credential_of(request)
+async def _upload(dependencies: AppDependencies, request: Request, *, parts: bool) -> Response:
+    """The whole file in one call, or the begin of one in parts; for the holder of an upload token or of a key."""
+    check_method(request.method, request.url.path, "POST")
+    secret, account = credential_of(request), None
     if secret is not None and secret.count(".") == 2:
         with contextlib.suppress(InvalidKey):
-            return dependencies.tokens.read(secret, BEGIN).account
-    return await dependencies.authenticator.authenticate(secret)
-
-
-async def _upload(dependencies: AppDependencies, request: Request) -> Response:
-    """The whole file in one call."""
-    check_method(request.method, request.url.path, "POST")
-    account = await _cdn_account(dependencies, request)
-    upload, headers = await _begin(dependencies, request, account, _content_type(request), _name(request))
+            account = dependencies.tokens.read(secret, BEGIN).account
+    account = account or await dependencies.authenticator.authenticate(secret)
+    content_type = request.headers.get("content-type") or _DEFAULT_FILE["content_type"]
+    name = request.headers.get("x-fal-file-name") or _DEFAULT_FILE["file_name"]
+    upload, headers = await _begin(dependencies, request, account, content_type, name)
+    if parts:
+        # Not the signed link: the client appends paths to this address, so it must not have a query.
+        address = f"{_cdn_url_of(dependencies, request)}/files/m/{upload.read_token}"
+        return json_response({"access_url": address, "uploadId": upload.write_token}, headers=headers)
     await _receive(dependencies, request, upload.key)
     return json_response({"access_url": upload.link}, headers=headers)
-
-
-async def _begin_parts(dependencies: AppDependencies, request: Request) -> Response:
-    """The client appends paths to the address it gets here, so it must not have a query."""
-    check_method(request.method, request.url.path, "POST")
-    account = await _cdn_account(dependencies, request)
-    upload, headers = await _begin(dependencies, request, account, _content_type(request), _name(request))
-    address = f"{_cdn_url_of(dependencies, request)}/files/m/{upload.read_token}"
-    return json_response({"access_url": address, "uploadId": upload.write_token}, headers=headers)
 
 
 async def _part_or_end(dependencies: AppDependencies, request: Request, text: str, last: str) -> Response:
@@ -197,38 +191,18 @@ async def _part_or_end(dependencies: AppDependencies, request: Request, text: st
     return json_response({"partNumber": int(last), "etag": tag}, headers={"ETag": tag})
 
 
-async def _read(dependencies: AppDependencies, request: Request, token: str) -> Response:
-    check_method(request.method, request.url.path, "GET")
-    key = _right(dependencies, token, READ).claims["key"]
-    return file_response(await run_in_threadpool(dependencies.blobs.get, key), request)
-
-
 async def _receive(dependencies: AppDependencies, request: Request, key: str) -> None:
-    async with _received(request, MAX_UPLOAD_BYTES) as path:
-        await run_in_threadpool(dependencies.blobs.fill, key, path)
-
-
-@contextlib.asynccontextmanager
-async def _received(request: Request, limit: int) -> AsyncIterator[Path]:
-    """The body as a temporary file, in bounded memory; raises BodyTooLarge."""
+    """Fill a reserved place with the body, in bounded memory; raises BodyTooLarge."""
     with tempfile.NamedTemporaryFile() as file:
         waiting = bytearray()
-        async for chunk in body_chunks(request, limit):
+        async for chunk in body_chunks(request, MAX_UPLOAD_BYTES):
             waiting += chunk
             if len(waiting) >= _CHUNK:
                 await run_in_threadpool(file.write, bytes(waiting))
                 waiting.clear()
         file.write(waiting)
         file.flush()
-        yield Path(file.name)
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type") or _DEFAULT_FILE["content_type"]
-
-
-def _name(request: Request) -> str:
-    return request.headers.get("x-fal-file-name") or _DEFAULT_FILE["file_name"]
+        await run_in_threadpool(dependencies.blobs.fill, key, Path(file.name))
 
 
 def _cdn_url_of(dependencies: AppDependencies, request: Request) -> str:
@@ -276,8 +250,9 @@ def complete(dependencies: AppDependencies, token: Token, parts: Sequence[tuple[
             try:
                 data = dependencies.blobs.get(_part_key(token, number)).data
             except UnknownFile:
-                if _is_there(dependencies, key):
-                    return
+                with contextlib.suppress(UnknownFile):
+                    dependencies.blobs.get(key)
+                    return  # an earlier call has joined them already
                 raise BadRequest(f"Part {number} of the upload has not arrived.") from None
             if tag.strip('"') != _tag_of(data).strip('"'):
                 raise BadRequest(f"Part {number} of the upload has another tag.")
@@ -310,11 +285,3 @@ def _tag_of(data: bytes) -> str:
 
 def _part_key(token: Token, number: int) -> str:
     return part_key(str(token.claims["key"]), number, datetime.fromtimestamp(token.expires_at, UTC))
-
-
-def _is_there(dependencies: AppDependencies, key: str) -> bool:
-    try:
-        dependencies.blobs.get(key)
-    except UnknownFile:
-        return False
-    return True
