@@ -7,7 +7,7 @@ The table is read by `parse.py` to check a body, by `errors.py` to name a field 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -113,130 +113,105 @@ IMAGE_KEYS = ("url", "content_type", "file_name", "file_size", "width", "height"
 FILE_KEYS = ("url", "content_type", "file_name", "file_size")
 
 
-def _number(name: str, canonical: str, kind: Kind, limits: Limits | None, description: str) -> tuple[Parameter, ...]:
-    """A number's parameter, or none where the model has no such input."""
-    if limits is None:
-        return ()
+def _number(name: str, canonical: str, kind: Kind, limits: Limits, description: str) -> Parameter:
     default = int(limits.default) if kind is Kind.INTEGER else limits.default
-    return (
-        Parameter(
-            name,
-            canonical,
-            kind,
-            description,
-            default=default,
-            minimum=limits.minimum,
-            maximum=limits.maximum,
-            by_model=True,
-        ),
+    low, high = limits.minimum, limits.maximum
+    return Parameter(name, canonical, kind, description, default=default, minimum=low, maximum=high, by_model=True)
+
+
+def _parameters(model: Model, *, size_default: str | None, size_absent: str, expansion: bool) -> Iterator[Parameter]:
+    """What the endpoint of a model takes, in the order of its pages.
+
+    size_absent: a sentence on the size of an answer that names none. expansion: a prompt may be rewritten, and there is
+    no acceleration to choose.
+    """
+    characters = model.max_prompt_characters
+    example = "make the sky pink"
+    yield Parameter(
+        "prompt", "prompt", Kind.STRING, "The instruction.", required=True, max_length=characters, example=example
     )
-
-
-def _image_limits(model: Model) -> str:
-    if model.max_image_bytes is None:
-        return ""
-    megabytes = model.max_image_bytes // 1_000_000
-    sides = f"Each side up to {model.max_side} pixels, better {model.advised_side} or more"
-    return f" {sides}; each file up to {megabytes} MB."
-
-
-def _images(model: Model) -> Parameter:
+    link = "https://example.com/photo.png"
     if model.max_images == 1:
         description = "The picture to edit: an http(s) link or a data URI."
-        return Parameter("image_url", "images", Kind.LINK, description, required=True, example=_EXAMPLE_LINK)
-    return Parameter(
-        "image_urls",
-        "images",
-        Kind.LINKS,
-        "The pictures to edit, as http(s) links or data URIs; the instruction may call them image 1, image 2, …"
-        + _image_limits(model),
-        required=True,
-        min_length=1,
-        max_length=model.max_images,
-        example=(_EXAMPLE_LINK,),
-    )
-
-
-_EXAMPLE_LINK = "https://example.com/photo.png"
-
-
-def _image_size(model: Model, default: str | None, absent: str) -> Parameter:
+        yield Parameter("image_url", "images", Kind.LINK, description, required=True, example=link)
+    else:
+        description = (
+            "The pictures to edit, as http(s) links or data URIs; the instruction may call them image 1, image 2, …"
+        )
+        if model.max_image_bytes is not None:
+            description += f" Each side up to {model.max_side} pixels, better {model.advised_side} or more; "
+            description += f"each file up to {model.max_image_bytes // 1_000_000} MB."
+        yield Parameter(
+            "image_urls",
+            "images",
+            Kind.LINKS,
+            description,
+            required=True,
+            min_length=1,
+            max_length=model.max_images,
+            example=(link,),
+        )
     bounded = model.id == "fal-ai/qwen-image-2/edit"
-    return Parameter(
+    yield Parameter(
         "image_size",
         "size",
         Kind.IMAGE_SIZE,
-        f"Size of the answer: a name or {{width, height}} in pixels. {absent}",
-        default=default,
+        f"Size of the answer: a name or {{width, height}} in pixels. {size_absent}",
+        default=size_default,
         maximum=MAX_SIDE,
         choices=PRESETS,
         also=PRESET_ALIASES,
         min_pixels=QWEN_SIZES.min_area if bounded else None,
         max_pixels=QWEN_SIZES.max_area if bounded else None,
     )
-
-
-def _common(model: Model) -> tuple[Parameter, ...]:
-    """What all endpoints take besides images, size, steps and guidance."""
-    return (
-        Parameter(
-            "seed",
-            "seed",
-            Kind.INTEGER,
-            "The same request with the same seed gives the same picture; random when absent, and reported.",
-            minimum=0,
-            maximum=model.max_seed,
-        ),
-        Parameter(
-            "sync_mode",
-            "inline",
-            Kind.BOOLEAN,
-            "Answer with data URIs and keep no output file.",
-            default=False,
-        ),
-        Parameter(
-            "num_images",
-            "num_images",
-            Kind.INTEGER,
-            "How many pictures to make; each has the next seed.",
-            default=1,
-            minimum=1,
-            maximum=model.max_num_images,
-        ),
-        Parameter(
-            "enable_safety_checker",
-            "enable_safety_checker",
-            Kind.BOOLEAN,
-            "Check the pictures. Where no checker is installed the answer says so.",
-            default=True,
-        ),
-        Parameter(
-            "output_format",
-            "output_format",
-            Kind.WORD,
-            "File format of the answer.",
-            default="png",
-            choices=tuple(f.value for f in model.output_formats),
-            also={"jpg": OutputFormat.JPEG.value},
-        ),
-        Parameter(
-            "negative_prompt",
-            "negative_prompt",
-            Kind.STRING,
-            "What the picture should not show.",
-            default=model.negative_prompt,
-            max_length=model.max_negative_prompt_characters,
-            example="blurry, ugly",
-            by_model=True,
-        ),
+    if model.steps is not None:
+        yield _number("num_inference_steps", "steps", Kind.INTEGER, model.steps, "Denoise steps.")
+    if model.guidance is not None:
+        description = "How closely to follow the words."
+        yield _number("guidance_scale", "guidance_scale", Kind.NUMBER, model.guidance, description)
+    description = "The same request with the same seed gives the same picture; random when absent, and reported."
+    yield Parameter("seed", "seed", Kind.INTEGER, description, minimum=0, maximum=model.max_seed)
+    description = "Answer with data URIs and keep no output file."
+    yield Parameter("sync_mode", "inline", Kind.BOOLEAN, description, default=False)
+    description = "How many pictures to make; each has the next seed."
+    most = model.max_num_images
+    yield Parameter("num_images", "num_images", Kind.INTEGER, description, default=1, minimum=1, maximum=most)
+    description = "Check the pictures. Where no checker is installed the answer says so."
+    yield Parameter("enable_safety_checker", "enable_safety_checker", Kind.BOOLEAN, description, default=True)
+    yield Parameter(
+        "output_format",
+        "output_format",
+        Kind.WORD,
+        "File format of the answer.",
+        default="png",
+        choices=tuple(f.value for f in model.output_formats),
+        also={"jpg": OutputFormat.JPEG.value},
     )
-
-
-def _loras(model: Model) -> tuple[Parameter, ...]:
-    if not model.max_loras:
-        return ()
-    return (
-        Parameter(
+    yield Parameter(
+        "negative_prompt",
+        "negative_prompt",
+        Kind.STRING,
+        "What the picture should not show.",
+        default=model.negative_prompt,
+        max_length=model.max_negative_prompt_characters,
+        example="blurry, ugly",
+        by_model=True,
+    )
+    if expansion:
+        description = "Let a language model rewrite the instruction. Where none is installed the answer says so."
+        yield Parameter("enable_prompt_expansion", "enable_prompt_expansion", Kind.BOOLEAN, description, default=True)
+    else:
+        yield Parameter(
+            "acceleration",
+            "acceleration",
+            Kind.WORD,
+            "How much exactness may be traded for time.",
+            default=model.acceleration.value,
+            choices=tuple(a.value for a in model.accelerations),
+            by_model=True,
+        )
+    if model.max_loras:
+        yield Parameter(
             "loras",
             "loras",
             Kind.LORAS,
@@ -245,98 +220,37 @@ def _loras(model: Model) -> tuple[Parameter, ...]:
             minimum=0,
             maximum=MAX_LORA_SCALE,
             max_length=model.max_loras,
-        ),
-    )
+        )
 
 
 def _endpoint(
-    model: Model, *, size_default: str | None, size_absent: str, expansion: bool = False, keeps_size: bool = False
+    name: str, size_absent: str, *, size_default: str | None = None, expansion: bool = False, keeps_size: bool = False
 ) -> Endpoint:
-    prompt = Parameter(
-        "prompt",
-        "prompt",
-        Kind.STRING,
-        "The instruction.",
-        required=True,
-        max_length=model.max_prompt_characters,
-        example="make the sky pink",
-    )
-    expand = Parameter(
-        "enable_prompt_expansion",
-        "enable_prompt_expansion",
-        Kind.BOOLEAN,
-        "Let a language model rewrite the instruction. Where none is installed the answer says so.",
-        default=True,
-    )
-    accelerate = Parameter(
-        "acceleration",
-        "acceleration",
-        Kind.WORD,
-        "How much exactness may be traded for time.",
-        default=model.acceleration.value,
-        choices=tuple(a.value for a in model.accelerations),
-        by_model=True,
-    )
-    parameters = (
-        prompt,
-        _images(model),
-        _image_size(model, size_default, size_absent),
-        *_number("num_inference_steps", "steps", Kind.INTEGER, model.steps, "Denoise steps."),
-        *_number("guidance_scale", "guidance_scale", Kind.NUMBER, model.guidance, "How closely to follow the words."),
-        *_common(model),
-        expand if expansion else accelerate,
-        *_loras(model),
-    )
+    model = next(model for model in MODELS if model.id == name)
+    parameters = _parameters(model, size_default=size_default, size_absent=size_absent, expansion=expansion)
     return Endpoint(
-        id=model.id,
-        app="/".join(model.id.split("/")[:2]),
+        id=name,
+        app="/".join(name.split("/")[:2]),
         title=model.title,
         model=model,
-        parameters={each.name: each for each in parameters},
+        parameters={parameter.name: parameter for parameter in parameters},
         output=("images", "seed") if expansion else ("images", "timings", "seed", "has_nsfw_concepts", "prompt"),
         image_keys=FILE_KEYS if expansion else IMAGE_KEYS,
         keeps_size=keeps_size,
     )
 
 
-_ROWS = {model.id: model for model in MODELS}
+_SHAPE_OF_INPUT = "When absent, the shape of the input."
+_SIZE_OF_LAST_INPUT = "When absent, the size of the last input."
 
 ENDPOINTS: Mapping[str, Endpoint] = {
     endpoint.id: endpoint
     for endpoint in (
-        _endpoint(
-            _ROWS["fal-ai/qwen-image-edit"],
-            size_default=None,
-            size_absent="When absent, the shape of the input.",
-        ),
-        _endpoint(
-            _ROWS["fal-ai/qwen-image-edit-plus"],
-            size_default="square_hd",
-            size_absent="",
-        ),
-        _endpoint(
-            _ROWS["fal-ai/qwen-image-2/edit"],
-            size_default=None,
-            size_absent="When absent, the size of the last input.",
-            expansion=True,
-            keeps_size=True,
-        ),
-        _endpoint(
-            _ROWS["fal-ai/qwen-image-edit-lora"],
-            size_default=None,
-            size_absent="When absent, the shape of the input.",
-        ),
-        _endpoint(
-            _ROWS["fal-ai/qwen-image-edit-plus-lora"],
-            size_default=None,
-            size_absent="When absent, the size of the last input.",
-            keeps_size=True,
-        ),
-        _endpoint(
-            _ROWS["fal-ai/qwen-image-edit-2511/lora"],
-            size_default=None,
-            size_absent="When absent, the size of the last input.",
-            keeps_size=True,
-        ),
+        _endpoint("fal-ai/qwen-image-edit", _SHAPE_OF_INPUT),
+        _endpoint("fal-ai/qwen-image-edit-plus", "", size_default="square_hd"),
+        _endpoint("fal-ai/qwen-image-2/edit", _SIZE_OF_LAST_INPUT, keeps_size=True, expansion=True),
+        _endpoint("fal-ai/qwen-image-edit-lora", _SHAPE_OF_INPUT),
+        _endpoint("fal-ai/qwen-image-edit-plus-lora", _SIZE_OF_LAST_INPUT, keeps_size=True),
+        _endpoint("fal-ai/qwen-image-edit-2511/lora", _SIZE_OF_LAST_INPUT, keeps_size=True),
     )
 }
