@@ -262,6 +262,7 @@ def test_a_dead_link_is_read_anew_and_a_lost_result_is_paid_and_never_made_again
         job = world.finished(world.edit().id)
     assert code_of(job) == "upstream_result_lost"
     assert (world.submits("fal"), world.submits("openai")) == (1, 0)
+    assert len(world.stub("fal").at("download")) == 3
     (attempt,) = world.attempts(job.id)
     assert attempt.charge_microusd == world.bill()
 
@@ -273,6 +274,7 @@ def test_what_is_no_image_is_told_as_that(make: MakeWorld) -> None:
         job = world.finished(world.edit().id)
     assert code_of(job) == "upstream_bad_image"
     assert world.submits("fal") == 1
+    assert len(world.stub("fal").at("download")) == 3
 
 
 def test_a_slow_target_is_raced_by_one_whose_cancel_is_free_and_the_loser_is_cancelled(make: MakeWorld) -> None:

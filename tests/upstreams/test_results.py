@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.answers import LONG_BYTES, MAX_TEXT_BYTES, AnswerReader, Unreadable
 from retouch.upstreams.downloads import Downloads
-from retouch.upstreams.upstream import Failed, Fault, FaultKind, Finished, RemoteImage, StoredResult
+from retouch.upstreams.upstream import (
+    Failed,
+    Fault,
+    FaultKind,
+    Finished,
+    RemoteImage,
+    Reread,
+    StoredResult,
+    no_reread,
+)
 from tests.upstreams.conftest import KINDS, World, make_world
 from tests.upstreams.stubs.server import Closes, Reset, Says, StubProvider, jpeg, png
 
@@ -45,11 +54,12 @@ Fetch = Callable[..., StoredResult | Fault]
 
 @pytest.fixture
 def fetch(server: FileServer, tmp_path: Path) -> Fetch:
-    def fetched(path: str = "/results/a", **limits: Any) -> StoredResult | Fault:
+    def fetched(path: str = "/results/a", reread: Reread = no_reread, **limits: Any) -> StoredResult | Fault:
         address = server.url.removeprefix("http://")
         blobs = LocalBlobs(tmp_path, b"s" * 32)
         limits = {"allow_private": (address,), "pauses_s": (0, 0), **limits}
-        return Downloads(blobs, **limits).fetch(path if "://" in path else f"{server.url}{path}")
+        image = RemoteImage(url=path if "://" in path else f"{server.url}{path}")
+        return Downloads(blobs, **limits).collect(image, reread)
 
     return fetched
 
@@ -145,6 +155,13 @@ def test_what_is_no_image_is_read_again_and_then_told(fetch: Fetch, server: File
     server.files["a"] = data
     assert kind_of(fetch()) is FaultKind.BAD_IMAGE
     assert len(server.seen) == 3
+
+
+def test_a_link_is_read_anew_before_each_further_try(fetch: Fetch, server: FileServer) -> None:
+    fresh = RemoteImage(url=f"{server.url}/results/a")
+    told = iter([None, fresh])
+    assert isinstance(fetch("/results/none", lambda: next(told)), StoredResult)
+    assert [seen.path for seen in server.seen] == ["/results/none", "/results/none", "/results/a"]
 
 
 def test_a_bad_answer_and_then_a_good_one_is_a_result(fetch: Fetch, server: FileServer) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -23,6 +23,9 @@ logger = structlog.get_logger(__name__)
 
 Judgement = Literal["bad", "at_once"] | None
 """What an end says of its target: nothing, that it fails, or that nothing sent there can succeed."""
+
+LOST_SIGHT: Final = Fault(FaultKind.NO_ANSWER, "The server stopped while the edit was being sent.")
+"""The fault of a submit that was being sent when its server ended."""
 
 
 class AttemptBook:
@@ -121,11 +124,6 @@ def result_of(data: Mapping[str, Any]) -> Result:
         return RemoteImage(values["url"], None if stored is None else StoredResult(**stored), values["unsafe"])
 
     return Result(**{**data, "images": tuple(image(values) for values in data["images"])})
-
-
-def lost_sight() -> Fault:
-    """The fault of a submit that was being sent when its server ended."""
-    return Fault(FaultKind.NO_ANSWER, "The server stopped while the edit was being sent.")
 
 
 def _cause(fault: Fault) -> dict[str, Any]:

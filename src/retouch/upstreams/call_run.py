@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeAlias
 
 import orjson
@@ -23,12 +24,11 @@ from retouch.errors import GenerationTimeout, UpstreamOutcomeUnknown
 from retouch.jobs.attempts import Attempt, AttemptState
 from retouch.jobs.job import Clock, Lease
 from retouch.secret import redact
-from retouch.upstreams.attempt_book import AttemptBook, Judgement, lost_sight, result_of, ticket_of
+from retouch.upstreams.attempt_book import LOST_SIGHT, AttemptBook, Judgement, result_of, ticket_of
 from retouch.upstreams.delivery import goes_as_it_came
 from retouch.upstreams.failure_rules import COUNTS, Phase, Rule, failure_of, rule_of
 from retouch.upstreams.routes import Connection, GatewaySettings, Target
 from retouch.upstreams.upstream import (
-    Accepted,
     Call,
     Failed,
     Fault,
@@ -40,9 +40,7 @@ from retouch.upstreams.upstream import (
     RemoteState,
     Result,
     StoredResult,
-    SubmitOutcome,
     Ticket,
-    Unreadable,
 )
 from retouch.upstreams.waits import Cancelled, Dropped, Pace, Signals
 
@@ -100,17 +98,14 @@ class Made:
 class Next:
     """Another target is to be asked."""
 
-    target: str
-    fault: Fault
-
 
 @dataclass(frozen=True, slots=True)
 class _Again:
-    """The same target is to be asked again. attempt: with the same row, where that is the same job there."""
+    """The same target is to be asked again. same: the row to send once more, where that is the same job there."""
 
     rule: Rule
     fault: Fault
-    attempt: Attempt
+    same: Attempt | None = None
 
 
 Verdict: TypeAlias = Made | Next
@@ -186,71 +181,72 @@ class CallRun:
             step = self._begin() if attempt is None else self._go_on(attempt)
             if not isinstance(step, _Again):
                 return step
-            pause_s = self._pause_s(step.fault, repeats)
-            if repeats == MOST_REPEATS or pause_s is None:
+            pause_s = step.fault.retry_after_s
+            if pause_s is None:
+                pause_s = BACK_OFF_S * 2**repeats * random.uniform(0.8, 1.2)  # noqa: S311
+            if repeats == MOST_REPEATS or pause_s > min(LONGEST_RETRY_AFTER_S, self._left_s()):
                 return self._exhausted(step)
             repeats += 1
-            attempt = step.attempt if step.attempt.state is AttemptState.SENDING else None
-            self._pause(pause_s)
+            attempt = step.same
+            self._tools.signals.wait(pause_s, until_signal=True)
 
     # --- stations
 
     def _begin(self) -> _Step:
-        sending = self._tools.book.send(self._tools.lease, self._planned())
-        logger.info("submit", job=sending.job_id, target=sending.target, attempt=sending.id)
-        return self._submitted(sending, self._submit(sending))
-
-    def _planned(self) -> Attempt:
-        tools, job = self._tools, self._tools.lease.job
-        hold = self._price(self.spot.images, None, 0.0)
-        return Attempt(
+        """Write the row, then send. What the submit can cost is held from here on."""
+        tools, spot, normalised, job = self._tools, self.spot, self._normalised, self._tools.lease.job
+        images = [[image.blob, image.url] for image in normalised.images.images]
+        asked = [normalised.endpoint, dict(normalised.parameters), images, spot.seed]
+        hold = self._price(spot.images, None, 0.0)
+        planned = Attempt(
             id=str(uuid.uuid4()),
             job_id=job.id,
             account_id=job.account_id,
             target=self._target.name,
             key=self._connection.fingerprint,
-            image=self.spot.image,
-            images=self.spot.images,
-            lane=self.spot.lane,
-            seed=self.spot.seed,
-            body_hash=self._body_hash(),
+            image=spot.image,
+            images=spot.images,
+            lane=spot.lane,
+            seed=spot.seed,
+            body_hash=hashlib.sha256(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest(),
             hold_microusd=hold,
             unknown_microusd=hold if tools.settings.keep_unknown_hold else 0,
             planned_at=tools.clock(),
         )
+        # On the disk before the first byte leaves: a row that is found as `sending` may have been taken there.
+        sending = tools.book.send(tools.lease, planned)
+        logger.info("submit", job=sending.job_id, target=sending.target, attempt=sending.id)
+        return self._submit(sending)
 
     def _go_on(self, attempt: Attempt) -> _Step:
         """Go on from the state the row is in. One of which nothing was sent is never seen here."""
         if attempt.state is AttemptState.SENDING:
-            if self._traits.idempotent:
-                return self._submitted(attempt, self._submit(attempt))
-            return self._judge(Phase.SUBMIT, attempt, lost_sight())
+            # Bytes may have left. Only where the same submit is the same job may it be sent again.
+            return self._submit(attempt) if self._traits.idempotent else self._judge(Phase.SUBMIT, attempt, LOST_SIGHT)
         if attempt.state is AttemptState.ACCEPTED:
             return self._await(attempt, ticket_of(attempt))
         if attempt.state is AttemptState.DONE:
             assert attempt.result is not None, "a done attempt has a result"
             ticket = None if attempt.ticket is None else ticket_of(attempt)
             return self._take(attempt, result_of(attempt.result), ticket)
-        return self._look_up(attempt, lost_sight())
+        return self._look_up(attempt, LOST_SIGHT)
 
-    def _submit(self, attempt: Attempt) -> SubmitOutcome:
+    def _submit(self, attempt: Attempt) -> _Step:
         self._submitting = attempt.id
         try:
-            return self._upstream.submit(self._call(attempt))
+            outcome = self._upstream.submit(self._call(attempt))
         finally:
             self._submitting = None
-
-    def _submitted(self, attempt: Attempt, outcome: SubmitOutcome) -> _Step:
-        if isinstance(outcome, Accepted):
-            accepted = self._tools.book.accept(attempt, outcome.ticket)
-            self._tools.tell(f"{self._target.name} has taken the edit.")
-            if accepted is None:  # the job has ended meanwhile, so it is not wanted there
-                self._upstream.cancel(outcome.ticket)
-                raise Dropped
-            return self._await(accepted, outcome.ticket)
+        if isinstance(outcome, Failed):
+            return self._judge(Phase.SUBMIT, attempt, outcome.fault)
         if isinstance(outcome, Finished):
             return self._finished(attempt, outcome.result, None)
-        return self._judge(Phase.SUBMIT, attempt, outcome.fault)
+        accepted = self._tools.book.accept(attempt, outcome.ticket)
+        self._tools.tell(f"{self._target.name} has taken the edit.")
+        if accepted is None:  # the job has ended meanwhile, so it is not wanted there
+            self._upstream.cancel(outcome.ticket)
+            raise Dropped
+        return self._await(accepted, outcome.ticket)
 
     def _await(self, attempt: Attempt, ticket: Ticket) -> _Step:
         """Poll until it has ended there; what a poll cannot tell is asked again."""
@@ -258,29 +254,56 @@ class CallRun:
         shown: tuple[object, ...] = ()
         while True:
             if self._dropped or self._tools.signals.raised is Cancelled:
-                self._call_off(attempt, ticket)
+                outcome = self._stop_there(attempt, ticket)
+                if isinstance(outcome, Finished):  # it was faster, and is paid
+                    self._tools.book.done(attempt, outcome.result, self._charge(attempt, outcome.result))
+                raise Dropped if self._dropped else Cancelled
             self._check()
             left_s = self._left_s()
             if left_s <= 0:
-                return self._out_of_time(attempt, ticket)
+                # What has not begun is free where that can be cancelled, everything else may be owed.
+                outcome = self._stop_there(attempt, ticket)
+                if isinstance(outcome, Finished):
+                    return self._finished(attempt, outcome.result, ticket)
+                raise self._too_long()
             self._tools.signals.wait(min(pause_s + self._turn_s(), left_s))
             outcome = self._upstream.poll(ticket)
+            if isinstance(outcome, Finished):
+                return self._finished(attempt, outcome.result, ticket)
+            if isinstance(outcome, Failed):
+                fault = outcome.fault
+                if fault.kind is FaultKind.TIMED_OUT and fault.charged is None and self._state is RemoteState.QUEUED:
+                    fault = replace(fault, charged=False)  # it never began
+                return self._judge(Phase.POLL, attempt, fault)
             if isinstance(outcome, Pending):
                 shown = self._show(outcome, shown)
-            elif not isinstance(outcome, Unreadable):
-                return self._ended(attempt, ticket, outcome)
             pause_s = min(pause_s * POLL_GROWTH, self._traits.poll_cap_s)
 
-    def _ended(self, attempt: Attempt, ticket: Ticket, outcome: Finished | Failed) -> _Step:
-        if isinstance(outcome, Finished):
-            return self._finished(attempt, outcome.result, ticket)
-        fault = outcome.fault
-        if fault.kind is FaultKind.TIMED_OUT and fault.charged is None and self._state is RemoteState.QUEUED:
-            fault = replace(fault, charged=False)  # it never began
-        return self._judge(Phase.POLL, attempt, fault)
+    def _show(self, pending: Pending, shown: tuple[object, ...]) -> tuple[object, ...]:
+        """Pass on how far it is there, when that has changed."""
+        self._state = pending.state
+        for line in pending.logs:
+            self._tools.tell(line)
+        if pending.steps:
+            now: tuple[object, ...] = (pending.step, pending.steps)
+            if now != shown:
+                self._tools.progress(pending.step, pending.steps)
+            return now
+        now = (pending.state, pending.position)
+        if now != shown:
+            ahead = "" if pending.position is None else f", {pending.position} before it"
+            self._tools.tell(f"{self._target.name}: {pending.state.value}{ahead}")
+        return now
 
     def _finished(self, attempt: Attempt, result: Result, ticket: Ticket | None) -> _Step:
-        done = self._tools.book.done(attempt, result, result.cost_microusd, ends_now=self._ends_now(result))
+        """The provider has made the images: they are on its bill, whatever becomes of them here."""
+        job, emulation = self._tools.lease.job, self._normalised.emulation
+        whole = job.delivery.retention_s is None and len(result.images) >= self.spot.images == job.request.num_images
+        # With all its images here and nothing left to do with them, the job's end is written next.
+        ends_now = whole and all(
+            image.stored is not None and goes_as_it_came(image.stored, emulation) for image in result.images
+        )
+        done = self._tools.book.done(attempt, result, result.cost_microusd, ends_now=ends_now)
         if done is None or done.settled_at is not None:  # the job has ended meanwhile; what it cost is known now
             raise Dropped
         return self._take(done, result, ticket)
@@ -288,12 +311,19 @@ class CallRun:
     def _take(self, attempt: Attempt, result: Result, ticket: Ticket | None) -> _Step:
         """Bring the images here."""
         if not result.images:
-            return self._spoilt(
-                attempt, result, Fault(FaultKind.MALFORMED, "It says that it is done, without an image.")
-            )
+            empty = Fault(FaultKind.MALFORMED, "It says that it is done, without an image.")
+            return self._spoilt(attempt, result, empty)
+
+        def reread(index: int) -> RemoteImage | None:
+            """The image as the provider tells it now: its link may have been given anew."""
+            self._check()
+            again = None if ticket is None else self._upstream.poll(ticket)
+            there = again.result.images if isinstance(again, Finished) else ()
+            return there[index] if index < len(there) else None
+
         made: list[MadeImage] = []
         for index, image in enumerate(result.images[: self.spot.images]):
-            got = self._collect(image, index, ticket)
+            got = self._upstream.collect(image, partial(reread, index))
             if isinstance(got, Fault):
                 return self._spoilt(attempt, result, got)
             made.append(MadeImage(got, image.unsafe))
@@ -301,74 +331,63 @@ class CallRun:
         charge = self._charge(attempt, result, pixels)
         return Made(attempt, self.spot, self._normalised, tuple(made), charge, result)
 
-    def _collect(self, image: RemoteImage, index: int, ticket: Ticket | None) -> StoredResult | Fault:
-        """The image in our store; where its link is dead, the provider may give a fresh one."""
-        if image.stored is not None:
-            return image.stored
-        got = self._upstream.collect(image)
-        if isinstance(got, Fault) and ticket is not None:
-            self._check()
-            again = self._upstream.poll(ticket)
-            if isinstance(again, Finished) and index < len(again.result.images):
-                got = self._upstream.collect(again.result.images[index])
-        return got
-
     # --- what else it can come to
 
     def _judge(self, phase: Phase, attempt: Attempt, fault: Fault) -> _Step:
+        """It was not taken, or ended there without images; or nothing is known of it."""
         fault = replace(fault, message=redact(fault.message))  # providers echo keys
-        rule = self._rule(phase, fault)
-        self._report(attempt, fault, rule)
-        book, judgement = self._tools.book, self._judgement(fault, rule)
-        same_job = self._traits.idempotent and phase is Phase.SUBMIT
-        if rule.has("S") and same_job:
+        rule, book = self._rule(phase, attempt, fault), self._tools.book
+        if rule.has("S") and self._traits.idempotent and phase is Phase.SUBMIT:
             return _Again(rule, fault, attempt)
-        if rule.has("L") or rule.has("U"):
-            row = book.read(attempt.id)
-            if row is not None and row.state is AttemptState.ACCEPTED and phase is Phase.SUBMIT:
-                return self._await(row, ticket_of(row))  # a webhook has named it before the answer was lost
-            book.end(attempt, AttemptState.UNKNOWN, fault, None, judgement)
-            self._check()
-            if rule.has("L"):
-                return self._look_up(attempt, fault)
-            if fault.kind is FaultKind.NO_ANSWER and self._left_s() <= ALMOST_OVER_S:
-                raise self._too_long()
-            return self._unresolved(attempt, fault, rule)
-        self._end(attempt, fault, rule)
-        if rule.has("S"):
-            return _Again(rule, fault, replace(attempt, state=AttemptState.REFUSED))
-        if rule.has("N"):
-            return Next(self._target.name, fault)
-        raise failure_of(fault)
-
-    def _end(self, attempt: Attempt, fault: Fault, rule: Rule) -> None:
-        """It will not be done by this attempt; where it is not known whether it is charged, the row says so."""
-        uncertain = rule.owed and fault.charged is None and self._traits.paid
-        to = AttemptState.UNKNOWN if uncertain else AttemptState.REFUSED
-        self._tools.book.end(attempt, to, fault, self._owed(attempt, fault, rule), self._judgement(fault, rule))
-
-    def _exhausted(self, step: _Again) -> Verdict:
-        """The target was asked often enough."""
-        attempt, fault = step.attempt, step.fault
-        if attempt.state is AttemptState.SENDING:  # a row that is kept for the same job
-            if step.rule.has("U"):
-                self._tools.book.end(attempt, AttemptState.UNKNOWN, fault, None, self._judgement(fault, step.rule))
-                raise self._unknown(fault)
-            self._end(attempt, fault, step.rule)
-        if step.rule.has("N"):
-            return Next(self._target.name, fault)
-        raise self._unknown(fault) if step.rule.has("U") or step.rule.has("L") else failure_of(fault)
+        if not (rule.has("L") or rule.has("U")):
+            self._end(attempt, fault, rule)
+            return self._after(rule, fault)
+        row = book.read(attempt.id)
+        if row is not None and row.state is AttemptState.ACCEPTED and phase is Phase.SUBMIT:
+            return self._await(row, ticket_of(row))  # a webhook has named it before the answer was lost
+        # It may have been taken, and may be charged: from here on this attempt is looked up, never sent again.
+        book.end(attempt, AttemptState.UNKNOWN, fault, None, self._judgement(fault, rule))
+        self._check()
+        if rule.has("L"):
+            return self._look_up(attempt, fault)
+        if fault.kind is FaultKind.NO_ANSWER and self._left_s() <= ALMOST_OVER_S:
+            raise self._too_long()
+        return self._unresolved(attempt, fault, rule)
 
     def _spoilt(self, attempt: Attempt, result: Result, fault: Fault) -> _Step:
         """It was made, and cannot be delivered."""
-        rule = self._rule(Phase.RESULT, fault)
-        self._report(attempt, fault, rule)
+        rule = self._rule(Phase.RESULT, attempt, fault)
         self._tools.book.spoil(attempt, fault, self._charge(attempt, result))
+        return self._after(rule, fault)
+
+    def _after(self, rule: Rule, fault: Fault) -> _Step:
+        """What follows an attempt that is over."""
         if rule.has("S"):
-            return _Again(rule, fault, replace(attempt, state=AttemptState.DONE))
+            return _Again(rule, fault)
         if rule.has("N"):
-            return Next(self._target.name, fault)
+            return Next()
         raise failure_of(fault)
+
+    def _exhausted(self, step: _Again) -> Verdict:
+        """The target was asked often enough."""
+        rule, fault = step.rule, step.fault
+        if step.same is not None:
+            if rule.has("U"):
+                self._tools.book.end(step.same, AttemptState.UNKNOWN, fault, None, self._judgement(fault, rule))
+                raise self._unknown(fault)
+            self._end(step.same, fault, rule)
+        if rule.has("N"):
+            return Next()
+        raise self._unknown(fault) if rule.has("U") or rule.has("L") else failure_of(fault)
+
+    def _end(self, attempt: Attempt, fault: Fault, rule: Rule) -> None:
+        """It will not be done by this attempt. Where nothing says whether it is charged, the row says that, and holds
+        what the operator has unknown charges booked as: nothing, or all that it can cost.
+        """
+        unsaid = rule.owed and fault.charged is None
+        to = AttemptState.UNKNOWN if unsaid and self._traits.paid else AttemptState.REFUSED
+        charge = attempt.hold_microusd if fault.charged else attempt.unknown_microusd if unsaid else 0
+        self._tools.book.end(attempt, to, fault, charge, self._judgement(fault, rule))
 
     def _look_up(self, attempt: Attempt, fault: Fault) -> _Step:
         """Find out what became of a submit: its webhook or the provider's history may name it."""
@@ -399,7 +418,7 @@ class CallRun:
             raise self._unknown(fault)
         tools.book.book(attempt, attempt.hold_microusd)
         tools.tell(f"{self._target.name} may have made the edit once already: it is asked again, and both are booked.")
-        return _Again(rule, fault, replace(attempt, state=AttemptState.UNKNOWN))
+        return _Again(rule, fault)
 
     def _unknown(self, fault: Fault) -> UpstreamOutcomeUnknown:
         return UpstreamOutcomeUnknown(
@@ -407,25 +426,11 @@ class CallRun:
             f"{fault.message}"
         )
 
-    def _out_of_time(self, attempt: Attempt, ticket: Ticket) -> _Step:
-        """The deadline: what has not begun is free where that can be cancelled, everything else may be owed."""
-        outcome = self._stop_there(attempt, ticket)
-        if isinstance(outcome, Finished):
-            return self._finished(attempt, outcome.result, ticket)
-        raise self._too_long()
-
     def _too_long(self) -> GenerationTimeout:
         seconds = self._tools.settings.deadline_s
         return GenerationTimeout(f"'{self._target.name}' did not end within the {seconds:g} seconds there were.")
 
-    def _call_off(self, attempt: Attempt, ticket: Ticket) -> None:
-        """Stop it there on its owner's wish, or because another attempt was faster."""
-        outcome = self._stop_there(attempt, ticket)
-        if isinstance(outcome, Finished):
-            self._tools.book.done(attempt, outcome.result, self._charge(attempt, outcome.result))
-        raise Dropped if self._dropped else Cancelled
-
-    def _stop_there(self, attempt: Attempt, ticket: Ticket) -> PollOutcome | None:
+    def _stop_there(self, attempt: Attempt, ticket: Ticket) -> PollOutcome:
         """Cancel and read the end, which is booked unless it is Finished."""
         stops = self._traits.cancels and self._upstream.cancel(ticket)
         until = self._tools.clock() + timedelta(seconds=ENDING_S if stops else 0.0)
@@ -441,9 +446,8 @@ class CallRun:
             self._tools.signals.wait(min(self._traits.poll_s, (until - now).total_seconds()), until_signal=True)
         fault = outcome.fault if isinstance(outcome, Failed) else Fault(FaultKind.TIMED_OUT, "Given up by this server.")
         free = fault.charged is False or (stops and self._state is RemoteState.QUEUED and self._traits.free_cancel)
-        charge = 0 if free or not self._traits.paid else attempt.hold_microusd if fault.charged else None
-        if charge is None:
-            charge = attempt.unknown_microusd
+        at_most = attempt.hold_microusd if fault.charged else attempt.unknown_microusd
+        charge = 0 if free or not self._traits.paid else at_most
         self._tools.book.end(attempt, AttemptState.ABANDONED, fault, charge, None)
         return outcome
 
@@ -460,27 +464,13 @@ class CallRun:
             deadline=self._tools.deadline,
         )
 
-    def _ends_now(self, result: Result) -> bool:
-        """Whether the job has all its images with this answer, and nothing is left to do with them."""
-        job = self._tools.lease.job
-        whole = job.delivery.retention_s is None and len(result.images) >= self.spot.images == job.request.num_images
-        emulation = self._normalised.emulation
-        return whole and all(
-            image.stored is not None and goes_as_it_came(image.stored, emulation) for image in result.images
-        )
-
-    def _body_hash(self) -> str:
-        """Names what was asked for; parameters and images, not their bytes."""
-        normalised = self._normalised
-        images = [[image.blob, image.url] for image in normalised.images.images]
-        asked = [normalised.endpoint, dict(normalised.parameters), images, self.spot.seed]
-        return hashlib.sha256(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
     def _charge(self, attempt: Attempt, result: Result, pixels: int | None = None) -> int:
         """What the provider says it costs, else by the target's sheet."""
         if result.cost_microusd is not None:
             return result.cost_microusd
-        return self._price(len(result.images), pixels, _seconds(attempt))
+        began = attempt.accepted_at or attempt.sent_at
+        whole = timedelta() if attempt.ended_at is None or began is None else attempt.ended_at - began
+        return self._price(len(result.images), pixels, whole.total_seconds())
 
     def _price(self, images: int, pixels: int | None, seconds: float) -> int:
         """By the target's sheet; pixels None: as many as were asked for, a megapixel each where none were."""
@@ -492,49 +482,19 @@ class CallRun:
             pixels = images * width * height
         return sheet.of(images, pixels, seconds, inputs=len(self._normalised.images.images))
 
-    def _rule(self, phase: Phase, fault: Fault) -> Rule:
+    def _rule(self, phase: Phase, attempt: Attempt, fault: Fault) -> Rule:
+        """What is to be done after a fault; it is logged."""
         own_key, pay_again = self._connection.own_key, self._tools.settings.pay_again
-        return rule_of(phase, fault, self._traits, own_key=own_key, pay_again=pay_again)
+        rule = rule_of(phase, fault, self._traits, own_key=own_key, pay_again=pay_again)
+        log = logger.error if rule.alarm else logger.warning
+        about = {"job": attempt.job_id, "target": attempt.target, "attempt": attempt.id, "cause": fault.kind.value}
+        log("upstream fault", **about, status=fault.status, then=rule.codes, message=fault.message)
+        return rule
 
     def _judgement(self, fault: Fault, rule: Rule) -> Judgement:
         if fault.kind not in COUNTS:
             return None
         return "at_once" if rule.opens else "bad"
-
-    def _owed(self, attempt: Attempt, fault: Fault, rule: Rule) -> int:
-        if fault.charged:
-            return attempt.hold_microusd
-        return attempt.unknown_microusd if rule.owed and fault.charged is None else 0
-
-    def _report(self, attempt: Attempt, fault: Fault, rule: Rule) -> None:
-        log = logger.error if rule.alarm else logger.warning
-        about = {"job": attempt.job_id, "target": attempt.target, "attempt": attempt.id, "cause": fault.kind.value}
-        log("upstream fault", **about, status=fault.status, then=rule.codes, message=fault.message)
-
-    def _show(self, pending: Pending, shown: tuple[object, ...]) -> tuple[object, ...]:
-        """Pass on how far it is there, when that has changed."""
-        self._state = pending.state
-        for line in pending.logs:
-            self._tools.tell(line)
-        if pending.steps:
-            now: tuple[object, ...] = (pending.step, pending.steps)
-            if now != shown:
-                self._tools.progress(pending.step, pending.steps)
-            return now
-        now = (pending.state, pending.position)
-        if now != shown:
-            ahead = "" if pending.position is None else f", {pending.position} before it"
-            self._tools.tell(f"{self._target.name}: {pending.state.value}{ahead}")
-        return now
-
-    def _pause_s(self, fault: Fault, repeats: int) -> float | None:
-        """Until the target is asked again; None when that is too long to wait for."""
-        asked = fault.retry_after_s
-        pause_s: float = BACK_OFF_S * 2**repeats * random.uniform(0.8, 1.2) if asked is None else asked  # noqa: S311
-        return None if pause_s > min(LONGEST_RETRY_AFTER_S, self._left_s()) else pause_s
-
-    def _pause(self, seconds: float) -> None:
-        self._tools.signals.wait(seconds, until_signal=True)
 
     def _left_s(self) -> float:
         return (self._tools.deadline - self._tools.clock()).total_seconds()
@@ -546,9 +506,3 @@ class CallRun:
         self._tools.signals.check()
         if self._dropped:
             raise Dropped
-
-
-def _seconds(attempt: Attempt) -> float:
-    if attempt.ended_at is None or attempt.sent_at is None:
-        return 0.0
-    return (attempt.ended_at - (attempt.accepted_at or attempt.sent_at)).total_seconds()

@@ -26,7 +26,7 @@ from retouch.storage.content_encoding import TooLarge, Undecodable, decoded
 from retouch.storage.guard import Resolver, check_host, guarded_client, resolve_by_system
 from retouch.storage.objects import storage_errors
 from retouch.upstreams.answers import Answer
-from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, StoredResult
+from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, Reread, StoredResult, no_reread
 
 MAX_BYTES: Final = 50 * 1024 * 1024
 TIMEOUT_S: Final = 60.0
@@ -75,18 +75,18 @@ class Downloads:
         self._resolver = resolver
         self._pause = pause
 
-    def fetch(self, url: str) -> StoredResult | Fault:
-        """The image behind a provider's link, after at most one try more than there are pauses.
-
-        The fault is LOST or BAD_IMAGE. Raises StorageUnavailable when our own store fails.
-        """
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        """As `Upstream.collect`; what is sure to fail again, such as an image that is too large, is tried once."""
         for pause_s in (*self._pauses_s, None):
+            if image.stored is not None:
+                return image.stored
             try:
-                return self._fetch(url)
+                return self._fetch(image.url or "")
             except _Failed as failed:
                 if pause_s is None or not failed.again:
                     return failed.fault
-                self._pause(pause_s)
+            self._pause(pause_s)
+            image = reread() or image
         raise AssertionError("the last try returns")
 
     def keep(self, file: IO[bytes]) -> StoredResult | Fault:
@@ -105,12 +105,6 @@ class Downloads:
             file.seek(0)
             self._blobs.fill(key, file.read())
         return StoredResult(key, header.media_type, header.width, header.height, size)
-
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        """The image in our store, fetched where it is not there yet. As `fetch`."""
-        if image.stored is not None:
-            return image.stored
-        return self.fetch(image.url or "")
 
     def taken(
         self, answer: Answer, members: Sequence[object], unsafe: Sequence[object] = ()

@@ -7,7 +7,7 @@ database, the ledger or other targets; the runner knows those, and no wire forma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -84,6 +84,14 @@ class RemoteImage:
     url: str | None = None
     stored: StoredResult | None = None
     unsafe: bool | None = None
+
+
+Reread: TypeAlias = Callable[[], RemoteImage | None]
+"""Asks the provider again for an image whose link may have expired; None where it cannot be asked or does not tell."""
+
+
+def no_reread() -> None:
+    """Of a provider that can be asked for nothing twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +225,11 @@ class Upstream(Protocol):
         told nothing but to poll: the body is never taken as a result.
         """
 
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        """The image in our store: downloaded without the key, seen to be one, tried up to three times.
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        """The image in our store: downloaded without the key, seen to be one, tried up to three times in all.
 
-        Raises StorageUnavailable when our own store fails.
+        reread: gives the image anew before each further try. The fault is LOST or BAD_IMAGE. Raises StorageUnavailable
+        when our own store fails, and what `reread` raises.
         """
 
     def abandon(self, attempt_id: str) -> bool:

@@ -39,12 +39,14 @@ from retouch.upstreams.upstream import (
     PollOutcome,
     RemoteImage,
     RemoteState,
+    Reread,
     Result,
     StoredResult,
     SubmitOutcome,
     Ticket,
     Traits,
     Unreadable,
+    no_reread,
 )
 
 BASE_URL: Final = "https://dashscope-intl.aliyuncs.com"
@@ -146,8 +148,8 @@ class DashScopeUpstream:
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
         return None
 
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        return self._downloads.collect(image)
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
         return self._transport.abandon(attempt_id)

@@ -29,12 +29,14 @@ from retouch.upstreams.upstream import (
     PollOutcome,
     RemoteImage,
     RemoteState,
+    Reread,
     Result,
     StoredResult,
     SubmitOutcome,
     Ticket,
     Traits,
     Unreadable,
+    no_reread,
 )
 
 QUEUE: Final = "https://queue.fal.run"
@@ -139,8 +141,8 @@ class FalUpstream:
         number = None if self._webhook_keys is None else self._webhook_keys.verified(headers, body)
         return self._ticket(endpoint, number, {}) if number is not None and is_id(number) else None
 
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        return self._downloads.collect(image)
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
         return self._queue.abandon(attempt_id)

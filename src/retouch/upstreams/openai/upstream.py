@@ -28,11 +28,13 @@ from retouch.upstreams.upstream import (
     Finished,
     PollOutcome,
     RemoteImage,
+    Reread,
     Result,
     StoredResult,
     SubmitOutcome,
     Ticket,
     Traits,
+    no_reread,
 )
 
 
@@ -108,8 +110,8 @@ class OpenAIUpstream:
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
         return None
 
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        return self._downloads.collect(image)
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
         return self._transport.abandon(attempt_id)

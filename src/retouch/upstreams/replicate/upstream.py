@@ -30,12 +30,14 @@ from retouch.upstreams.upstream import (
     PollOutcome,
     RemoteImage,
     RemoteState,
+    Reread,
     Result,
     StoredResult,
     SubmitOutcome,
     Ticket,
     Traits,
     Unreadable,
+    no_reread,
 )
 
 BASE_URL: Final = "https://api.replicate.com"
@@ -126,8 +128,8 @@ class ReplicateUpstream:
         number = members.get("id") if isinstance(members, dict) else None
         return _ticket(number) if is_id(number) else None
 
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        return self._downloads.collect(image)
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
         return self._transport.abandon(attempt_id)

@@ -27,12 +27,14 @@ from retouch.upstreams.upstream import (
     PollOutcome,
     RemoteImage,
     RemoteState,
+    Reread,
     Result,
     StoredResult,
     SubmitOutcome,
     Ticket,
     Traits,
     Unreadable,
+    no_reread,
 )
 
 BASE_URL: Final = "https://api.runpod.ai/v2"
@@ -113,8 +115,8 @@ class RunPodUpstream:
         number = members.get("id") if isinstance(members, dict) else None
         return _ticket(endpoint, number) if is_id(number) else None
 
-    def collect(self, image: RemoteImage) -> StoredResult | Fault:
-        return self._downloads.collect(image)
+    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+        return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
         return self._transport.abandon(attempt_id)
