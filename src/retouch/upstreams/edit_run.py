@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -33,12 +33,12 @@ from retouch.errors import (
 from retouch.jobs import breakers
 from retouch.jobs.attempts import OPEN, Attempt, AttemptState
 from retouch.jobs.breakers import BreakerState
-from retouch.jobs.job import Clock, Job, Lease
+from retouch.jobs.job import Clock, Lease
 from retouch.service import Service
 from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.upstreams.attempt_book import AttemptBook
-from retouch.upstreams.call_run import CallRun, CallTools, Made, Next, Spot, Verdict
+from retouch.upstreams.call_run import CallRun, CallTools, Made, Spot, Verdict
 from retouch.upstreams.choice import Circumstances, Plan, plan
 from retouch.upstreams.delivery import Delivery
 from retouch.upstreams.routes import Connection, Routes, Target
@@ -162,6 +162,12 @@ class EditRun:
             deadline = min(deadline, job.end_by)
         if job.run_timeout_s is not None:
             deadline = min(deadline, began + timedelta(seconds=job.run_timeout_s))
+        links = {image.field: image.url for image in job.request.inputs if image.url is not None}
+        if settings.public_url is not None:
+            ttl_s = settings.deadline_s + LINK_LEEWAY_S
+            for image in job.request.inputs:
+                if image.blob is not None:
+                    links[image.field] = self._parts.blobs.link(image.blob, ttl_s=ttl_s, base_url=settings.public_url)
         return CallTools(
             book=self._book,
             lease=self.lease,
@@ -170,19 +176,10 @@ class EditRun:
             pace=self._parts.pace,
             clock=self._parts.clock,
             deadline=deadline,
-            links=self._links(job, settings.public_url),
+            links=links,
             tell=self._tell,
             progress=self._progress,
         )
-
-    def _links(self, job: Job, public_url: str | None) -> Mapping[str, str]:
-        links = {image.field: image.url for image in job.request.inputs if image.url is not None}
-        if public_url is not None:
-            ttl_s = self._routes.settings.deadline_s + LINK_LEEWAY_S
-            for image in job.request.inputs:
-                if image.blob is not None:
-                    links[image.field] = self._parts.blobs.link(image.blob, ttl_s=ttl_s, base_url=public_url)
-        return links
 
     def _resume(self, tools: CallTools, known: Sequence[Attempt]) -> list[Made]:
         """Bring to an end what an earlier life of this job has begun; a fault there leaves images to be asked for."""
@@ -192,29 +189,26 @@ class EditRun:
         for attempt in latest.values():
             if _given_up(attempt):
                 continue
+            # Its key may have been changed since, in the file or by its caller: the target is asked with the new one.
+            target = self._routes.target(attempt.target)
+            connection = None if target is None else self._routes.connect(target.upstream, attempt.account_id)
+            if target is None or connection is None:
+                raise UpstreamOutcomeUnknown(
+                    f"'{attempt.target}' has been sent the edit and is no longer in the routes file of this server."
+                )
             spot = Spot(attempt.image, attempt.images, attempt.seed, attempt.lane)
-            calls.append(self._call(tools, self._target_named(attempt), spot, attempt=attempt))
+            calls.append(self._call(tools, (target, connection), spot, attempt=attempt))
         return [each for each in self._run_all(calls) if isinstance(each, Made)]
-
-    def _target_named(self, attempt: Attempt) -> tuple[Target, Connection]:
-        """Where an attempt was sent. Its key may have been changed since, in the file or by its caller."""
-        found = self._routes.target(attempt.target)
-        connection = None if found is None else self._routes.connect(found.upstream, attempt.account_id)
-        if found is None or connection is None:
-            raise UpstreamOutcomeUnknown(
-                f"'{attempt.target}' has been sent the edit and is no longer in the routes file of this server."
-            )
-        return found, connection
 
     def _ask(self, tools: CallTools, made: list[Made], tried: set[str]) -> None:
         """Ask one target after the other for the images that `made` misses yet."""
-        request = self.lease.job.request
-        if not _missing(request.num_images, _images_of(made)):
+        request, wanted = self.lease.job.request, self.lease.job.request.num_images
+        if not _missing(wanted, made):
             return
         chosen = self._plan(request)
         left = [target for target in chosen.targets if not target.local]
         left = [target for target in left if target.name not in tried] or left
-        while missing := _missing(request.num_images, _images_of(made)):
+        while missing := _missing(wanted, made):
             if not left:
                 raise self._exhausted(chosen)
             if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
@@ -225,18 +219,56 @@ class EditRun:
                     verdicts = self._at(tools, (target, connection), missing, chosen)
                 else:
                     verdicts = self._race(tools, (target, connection), backup, missing, chosen)
-            made += [each for each in verdicts if isinstance(each, Made)]
-            self._refuse_too_few(tools, verdicts)
-            if any(isinstance(each, Next) for each in verdicts) or not verdicts:
+            new = [each for each in verdicts if isinstance(each, Made)]
+            made += new
+            for each in new:
+                if tools.settings.on_missing == "fail" and len(each.images) < each.spot.images:
+                    raise UpstreamResultLost(
+                        f"'{each.attempt.target}' made {len(each.images)} of {each.spot.images} images."
+                    )
+            if len(new) < len(verdicts) or not verdicts:
                 left = [each for each in left if each is not target]
 
-    def _refuse_too_few(self, tools: CallTools, verdicts: Sequence[Verdict]) -> None:
-        """Raise when a provider has made fewer images than it was asked for and the operator does not want the rest."""
-        for each in verdicts:
-            if tools.settings.on_missing == "fail" and isinstance(each, Made) and len(each.images) < each.spot.images:
-                raise UpstreamResultLost(
-                    f"'{each.attempt.target}' made {len(each.images)} of {each.spot.images} images."
-                )
+    def _plan(self, request: EditRequest) -> Plan:
+        job, parts = self.lease.job, self._parts
+        account = (job.account_id, parts.account_name(job.account_id))
+        sizes = parts.delivery.sizes_of(request)
+        now = Circumstances.now(self._routes, parts.database, account, request, sizes, parts.clock())
+        chosen = plan(self._routes, request, now)
+        if chosen is None or all(target.local for target in chosen.targets):
+            raise AllProvidersExhausted(
+                f"No target of the routes file takes an edit of '{request.model}' any more.", attempts=()
+            )
+        return chosen
+
+    @contextmanager
+    def _slot(self, left: Sequence[Target], tools: CallTools) -> Iterator[tuple[Target, Connection]]:
+        """The first target with room, waited for when all are full; a half-open one is tried by one edit only."""
+        job = self.lease.job
+        while True:
+            for target in left:
+                connection = self._routes.connect(target.upstream, job.account_id)
+                if connection is None or (len(left) > 1 and not self._may_try(target, connection, tools)):
+                    continue
+                with self._parts.slots.take(target.upstream, connection.max_in_flight) as taken:
+                    if taken:
+                        yield target, connection
+                        return
+            self.signals.check()
+            if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
+                raise GenerationTimeout("No target had room for the edit in the time there was.")
+            self.signals.wait(FULL_PAUSE_S)
+
+    def _may_try(self, target: Target, connection: Connection, tools: CallTools) -> bool:
+        now = self._parts.clock()
+        with self._parts.database.read() as reading:
+            row = breakers.read(reading, [(target.name, connection.fingerprint)]).get(
+                (target.name, connection.fingerprint)
+            )
+        if row is None or row.state(now) is not BreakerState.HALF_OPEN:
+            return row is None or row.state(now) is BreakerState.CLOSED or row.probe == self.id
+        with self._parts.database.transaction() as writing:
+            return breakers.take_probe(writing, row, self.id, now, tools.deadline + timedelta(seconds=PROBE_S))
 
     def _backup(self, chosen: Plan, left: Sequence[Target]) -> tuple[Target, Connection] | None:
         """Who is asked as well when the first target takes long: only where what has not begun is cancelled free."""
@@ -277,18 +309,15 @@ class EditRun:
             if not _is_made(outcome):
                 other = ended.get()
                 lane, outcome = other if _is_made(other[1]) else (lane, outcome)
-            self._drop_lane(1 - lane)
+            with self._lock:
+                losers = [call for call in self._calls if call.spot.lane != lane]
+            for call in losers:
+                call.drop()
         for thread in threads:
             thread.join()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
-
-    def _drop_lane(self, lane: int) -> None:
-        with self._lock:
-            calls = [call for call in self._calls if call.spot.lane == lane]
-        for call in calls:
-            call.drop()
 
     def _at(
         self,
@@ -361,49 +390,6 @@ class EditRun:
             raise errors[min(errors)]
         return [results[index] for index in sorted(results)]
 
-    # --- choosing
-
-    def _plan(self, request: EditRequest) -> Plan:
-        job, parts = self.lease.job, self._parts
-        account = (job.account_id, parts.account_name(job.account_id))
-        sizes = parts.delivery.sizes_of(request)
-        known = Circumstances.now(self._routes, parts.database, account, request, sizes, parts.clock())
-        chosen = plan(self._routes, request, known)
-        if chosen is None or not any(not target.local for target in chosen.targets):
-            raise AllProvidersExhausted(
-                f"No target of the routes file takes an edit of '{request.model}' any more.", attempts=()
-            )
-        return chosen
-
-    @contextmanager
-    def _slot(self, left: Sequence[Target], tools: CallTools) -> Iterator[tuple[Target, Connection]]:
-        """The first target with room, waited for when all are full; a half-open one is tried by one edit only."""
-        job = self.lease.job
-        while True:
-            for target in left:
-                connection = self._routes.connect(target.upstream, job.account_id)
-                if connection is None or (len(left) > 1 and not self._may_try(target, connection, tools)):
-                    continue
-                with self._parts.slots.take(target.upstream, connection.max_in_flight) as taken:
-                    if taken:
-                        yield target, connection
-                        return
-            self.signals.check()
-            if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
-                raise GenerationTimeout("No target had room for the edit in the time there was.")
-            self.signals.wait(FULL_PAUSE_S)
-
-    def _may_try(self, target: Target, connection: Connection, tools: CallTools) -> bool:
-        now = self._parts.clock()
-        with self._parts.database.read() as reading:
-            row = breakers.read(reading, [(target.name, connection.fingerprint)]).get(
-                (target.name, connection.fingerprint)
-            )
-        if row is None or row.state(now) is not BreakerState.HALF_OPEN:
-            return row is None or row.state(now) is BreakerState.CLOSED or row.probe == self.id
-        with self._parts.database.transaction() as writing:
-            return breakers.take_probe(writing, row, self.id, now, tools.deadline + timedelta(seconds=PROBE_S))
-
     # --- ending
 
     def _exhausted(self, chosen: Plan) -> RetouchError:
@@ -419,7 +405,7 @@ class EditRun:
 
     def _finish(self, made: Sequence[Made]) -> None:
         """Make the files the caller gets, then record the end; what was stored goes when that is refused."""
-        job, parts = self.lease.job, self._parts
+        job, parts, first = self.lease.job, self._parts, made[0]
         began = time.monotonic()
         outputs: dict[int, OutputImage] = {}
         raw: list[str] = []
@@ -432,22 +418,26 @@ class EditRun:
                 kept = parts.delivery.deliver(image.stored, each.normalised, job.request, job.delivery.retention_s)
                 if kept is not image.stored:
                     raw.append(image.stored.blob)
+                seed = seed_of_image(each.spot.seed if each.result.seed is None else each.result.seed, offset)
                 outputs[index] = OutputImage(
-                    kept.blob,
-                    kept.width,
-                    kept.height,
-                    kept.media_type,
-                    kept.size_bytes,
-                    seed_of_image(each.result.seed if each.result.seed is not None else each.spot.seed, offset),
-                    image.unsafe,
+                    kept.blob, kept.width, kept.height, kept.media_type, kept.size_bytes, seed, image.unsafe
                 )
         images = self._put_into_bucket(tuple(outputs[index] for index in sorted(outputs)))
+        now = time.monotonic()
+        output = EditOutput(
+            images=images,
+            prompt=first.result.prompt or job.request.prompt,
+            timings={**first.result.timings, "inference": began - self._began, "stage_out": now - began},
+            canvas=(images[0].width, images[0].height),
+            notices=tuple(dict.fromkeys([*(n for each in made for n in each.normalised.notices), *self._notices])),
+            applied={"provider": first.attempt.target},
+        )
         usage = Usage(len(images), sum(image.width * image.height for image in images), steps=0, device_ms=0)
         charges = {each.attempt.id: each.charge_microusd for each in made}
-        parts.service.finish(self.lease, self._output(made, images, time.monotonic() - began), usage, charges=charges)
+        parts.service.finish(self.lease, output, usage, charges=charges)
         for key in raw:  # not before: until then another server may have to go on from it
             parts.blobs.delete(key)
-        logger.info("job finished", job=self.id, target=made[0].attempt.target, charge_microusd=sum(charges.values()))
+        logger.info("job finished", job=self.id, target=first.attempt.target, charge_microusd=sum(charges.values()))
 
     def _put_into_bucket(self, images: tuple[OutputImage, ...]) -> tuple[OutputImage, ...]:
         """Each with its link in the caller's bucket, where one was given; what cannot be put there keeps ours."""
@@ -462,19 +452,6 @@ class EditRun:
             self._notices += notices
         return tuple(put)
 
-    def _output(self, made: Sequence[Made], images: tuple[OutputImage, ...], stage_out_s: float) -> EditOutput:
-        first = made[0]
-        notices = list(dict.fromkeys([*(n for each in made for n in each.normalised.notices), *self._notices]))
-        whole_s = time.monotonic() - self._began
-        return EditOutput(
-            images=images,
-            prompt=first.result.prompt or self.lease.job.request.prompt,
-            timings={**first.result.timings, "inference": whole_s - stage_out_s, "stage_out": stage_out_s},
-            canvas=(images[0].width, images[0].height),
-            notices=tuple(notices),
-            applied={"provider": first.attempt.target},
-        )
-
     # --- telling the caller
 
     def _tell(self, line: str) -> None:
@@ -485,12 +462,9 @@ class EditRun:
             self.signal(Cancelled)
 
 
-def _images_of(made: Iterable[Made]) -> set[int]:
-    return {each.spot.image + offset for each in made for offset in range(len(each.images))}
-
-
-def _missing(wanted: int, there: set[int]) -> list[range]:
+def _missing(wanted: int, made: Iterable[Made]) -> list[range]:
     """The images that are not there yet, as ranges."""
+    there = {each.spot.image + offset for each in made for offset in range(len(each.images))}
     ranges: list[range] = []
     for index in range(wanted):
         if index in there:

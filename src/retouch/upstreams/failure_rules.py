@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
 from retouch.errors import (
     ContentRefused,
@@ -157,23 +156,18 @@ def rule_of(phase: Phase, fault: Fault, traits: Traits, *, own_key: bool = False
     column = column_of(traits)
     cell = {Column.SYNC: row.sync, Column.FREE: row.free, Column.IDEMPOTENT: row.idempotent}.get(column) or row.named
     if column in (Column.NAMED, Column.SYNC):
-        cell = _by_charge(row, fault, traits) or cell
+        charged = fault.charged
+        if charged is None and fault.kind is FaultKind.SERVER:
+            charged = traits.server_errors_charged
+        if charged is not None:
+            tried_there = fault.kind is FaultKind.SERVER and traits.repeats_server_errors
+            by_charge = row.charged if charged else "N" if tried_there else row.not_charged
+            cell = by_charge or cell
     if own_key and row.own_key is not None:
         cell = row.own_key
     if pay_again and fault.kind is FaultKind.BAD_IMAGE:
         cell = cell.replace("F", "N")
-    return _rule(cell)
-
-
-def _by_charge(row: _Row, fault: Fault, traits: Traits) -> str | None:
-    charged = fault.charged
-    if charged is None and fault.kind is FaultKind.SERVER:
-        charged = traits.server_errors_charged
-    if charged is None:
-        return None
-    if not charged and fault.kind is FaultKind.SERVER and traits.repeats_server_errors:
-        return "N"
-    return row.charged if charged else row.not_charged
+    return Rule("".join(c for c in cell if c in "SNLUF"), "$" in cell, "!" in cell, "*" in cell)
 
 
 def failure_of(fault: Fault) -> RetouchError:
@@ -181,8 +175,3 @@ def failure_of(fault: Fault) -> RetouchError:
     if fault.kind is FaultKind.REFUSED:
         return ContentRefused(fault.message, stage="provider")
     return _FAILURES[fault.kind](fault.message)
-
-
-@cache
-def _rule(cell: str) -> Rule:
-    return Rule("".join(c for c in cell if c in "SNLUF"), "$" in cell, "!" in cell, "*" in cell)

@@ -19,7 +19,7 @@ import structlog
 from retouch.catalog import HOSTED
 from retouch.errors import LeaseLost, Unavailable, UnknownJob
 from retouch.jobs.attempts import AttemptState
-from retouch.jobs.job import JobState, Lease
+from retouch.jobs.job import JobState
 from retouch.jobs.wakeups import CANCEL_TOPIC, WakeUps, queue_topic
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.edit_run import EditRun, Parts
@@ -68,9 +68,8 @@ class Gateway:
         self._changed = threading.Condition()  # of _runs
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        most = parts.routes().settings.max_in_flight
-        self._most = most
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix="edit")
+        self._most = parts.routes().settings.max_in_flight
+        self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="edit")
         self._threads = [
             threading.Thread(target=self._guarded, args=(loop,), name=name, daemon=True)
             for name, loop in (("gateway-lease", self._lease_jobs), ("gateway-keep", self._keep_leases))
@@ -126,26 +125,22 @@ class Gateway:
     def _lease_jobs(self) -> None:
         with contextlib.closing(self._wakeups.subscribe((queue_topic(HOSTED.name),))) as subscription:
             while not self._stopping.is_set():
-                if not self._has_room():
-                    continue
+                with self._changed:
+                    if not self._changed.wait_for(lambda: len(self._runs) < self._most, self._times.poll_s):
+                        continue
                 service = self._parts.service
-                if service.head(HOSTED.name) and (lease := service.lease(self._name, QUEUES, self._times.lease_s)):
-                    self._begin(lease)
-                else:
+                there = service.head(HOSTED.name)
+                lease = service.lease(self._name, QUEUES, self._times.lease_s) if there else None
+                if lease is None:
                     subscription.wait(self._times.poll_s)
-
-    def _has_room(self) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self._runs) < self._most, self._times.poll_s)
-
-    def _begin(self, lease: Lease) -> None:
-        logger.info("job leased", job=lease.job.id, attempt=lease.job.attempt, model=lease.job.request.model)
-        run = EditRun(self._parts, lease)
-        with self._changed:
-            self._runs[run.key] = run
-        if self._stopping.is_set():
-            run.signal(Stopping)
-        self._pool.submit(self._run, run)
+                    continue
+                logger.info("job leased", job=lease.job.id, attempt=lease.job.attempt, model=lease.job.request.model)
+                run = EditRun(self._parts, lease)
+                with self._changed:
+                    self._runs[run.key] = run
+                if self._stopping.is_set():  # `stop` may have told the others already
+                    run.signal(Stopping)
+                self._pool.submit(self._run, run)
 
     def _run(self, run: EditRun) -> None:
         try:
@@ -157,29 +152,28 @@ class Gateway:
 
     def _keep_leases(self) -> None:
         """Renew, hear of cancels, and let it be known that hosted jobs are served."""
+        service = self._parts.service
         renewed: dict[str, float] = {}
         beat_at = 0.0
         with contextlib.closing(self._wakeups.subscribe((CANCEL_TOPIC,))) as subscription:
             while not self._stopped.is_set():
                 now = time.monotonic()
                 if now >= beat_at:
-                    self._parts.service.beat(self._name, QUEUES, DEVICE, "ready")
+                    service.beat(self._name, QUEUES, DEVICE, "ready")
                     beat_at = now + self._times.beat_s
                 runs = {run.key: run for run in self._all()}
                 renewed = {key: renewed.get(key, now) for key in runs}
                 for key, run in runs.items():
-                    if now - renewed[key] >= self._times.lease_s / 3:
-                        self._renew(run)
-                        renewed[key] = now
+                    if now - renewed[key] < self._times.lease_s / 3:
+                        continue
+                    try:
+                        if service.renew(run.lease, self._times.lease_s):
+                            run.signal(Cancelled)
+                    except (LeaseLost, UnknownJob):
+                        run.signal(Lost)
+                    renewed[key] = now
                 subscription.wait(self._times.round_s)
                 self._hear_cancels()
-
-    def _renew(self, run: EditRun) -> None:
-        try:
-            if self._parts.service.renew(run.lease, self._times.lease_s):
-                run.signal(Cancelled)
-        except (LeaseLost, UnknownJob):
-            run.signal(Lost)
 
     def _hear_cancels(self) -> None:
         runs = self._all()

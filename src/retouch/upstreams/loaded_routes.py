@@ -80,7 +80,11 @@ class LoadedRoutes:
         old, self._now = self._now, new
         self._changed(new.file)
         self._old.append((time.monotonic() + 2 * old.file.settings.deadline_s, old))
-        self._close_old()
+        now = time.monotonic()
+        for until, each in self._old:
+            if until <= now:
+                each.close()
+        self._old = [(until, each) for until, each in self._old if until > now]
         logger.info("the routes file was read again", routes=len(new.file.rules), upstreams=len(new.file.upstreams))
         return True
 
@@ -94,29 +98,28 @@ class LoadedRoutes:
 
     def _open(self, settings: UpstreamSettings, secret: Secret | None) -> Upstream:
         price = settings.price
-        paid = None if settings.charged else False
+
+        def unit_price(endpoint: str) -> int | None:
+            """What a provider's own unit costs, by its own sheet: an operator's price may be of another unit."""
+            served = settings.named(endpoint) if price is None else None
+            sheet = None if served is None else settings.sheet(served)
+            return None if sheet is None else sheet.per_unit_microusd
+
         options = UpstreamOptions(
             blobs=self._blobs,
             key=lambda scheme: "" if secret is None else f"{scheme} {secret.open()}",
             base_url=settings.base_url,
             images=settings.images,
-            paid=paid,
+            paid=None if settings.charged else False,
             metered=price is not None and price.per_second_microusd > 0,
             ttl_s=settings.ttl_s,
             execution_s=settings.execution_s,
             workspace=settings.workspace,
-            unit_price=lambda endpoint: _unit_price(settings, endpoint),
+            unit_price=unit_price,
             allow_private=self._allow_private,
             results_ttl_s=self._results_ttl_s,
         )
         return open_upstream(settings.kind.name, options)
-
-    def _close_old(self) -> None:
-        now = time.monotonic()
-        for until, old in self._old:
-            if until <= now:
-                old.close()
-        self._old = [(until, old) for until, old in self._old if until > now]
 
 
 class _Open:
@@ -158,10 +161,3 @@ class _Open:
             for each in self._connections.values():
                 with contextlib.suppress(OSError):
                     each.upstream.close()
-
-
-def _unit_price(settings: UpstreamSettings, endpoint: str) -> int | None:
-    """What a provider's own unit costs, by its own sheet: an operator's price may be of another unit."""
-    served = settings.named(endpoint) if settings.price is None else None
-    sheet = None if served is None else settings.sheet(served)
-    return None if sheet is None else sheet.per_unit_microusd
