@@ -79,29 +79,20 @@ class AnswerReader:
 
     def __init__(self, *, events: bool = False, hide: Callable[[bytes], bytes] = bytes) -> None:
         self._answer = Answer(hide)
-        self._whole = None if events else _Document(self._answer)
-        self._events = _Events(self._answer) if events else None
+        self._reader = _Events(self._answer) if events else _Document(self._answer)
 
     def feed(self, piece: bytes) -> None:
         """Raises Unreadable when it becomes too long."""
-        if self._whole is not None:
-            self._whole.feed(piece)
-        elif self._events is not None:
-            self._events.feed(piece)
+        self._reader.feed(piece)
 
     def end(self) -> Answer:
         """All was read."""
-        if self._whole is not None:
-            self._answer.value = self._whole.value()
-        elif self._events is not None:
-            self._answer.value = self._events.end()
+        self._answer.value = self._reader.end()
         return self._answer
 
     def broken(self) -> Answer:
         """It broke off, or grew too long: only the events before it are good for anything."""
-        if self._events is not None:
-            self._answer.value = self._events.end()
-        return self._answer
+        return self.end() if isinstance(self._reader, _Events) else self._answer
 
 
 class _Document:
@@ -115,7 +106,8 @@ class _Document:
         self._long: _DecodedFile | None = None
         self._mark = b""
 
-    def value(self) -> Any:
+    def end(self) -> Any:
+        """The value; None when it is no JSON."""
         try:
             return orjson.loads(self._answer.hide(bytes(self._text)))
         except orjson.JSONDecodeError:
@@ -124,23 +116,25 @@ class _Document:
     def feed(self, piece: bytes) -> None:
         at = 0
         while at < len(piece):
-            if self._string_at is None:
-                at = self._outside(piece, at)
-            elif self._escaped:
-                self._escape(piece[at : at + 1])
+            if self._escaped:
+                escape = b"\\" + piece[at : at + 1]
+                if self._long is not None:
+                    self._long.feed(_unescaped(escape))
+                else:
+                    self._text += escape
+                self._escaped = False
                 at += 1
-            else:
+            elif self._string_at is not None:
                 at = self._inside(piece, at)
+            else:
+                quote = piece.find(b'"', at)
+                stop = len(piece) if quote < 0 else quote + 1
+                self._text += piece[at:stop]
+                if quote >= 0:
+                    self._string_at = len(self._text)
+                at = stop
         if len(self._text) > MAX_TEXT_BYTES:
             raise Unreadable
-
-    def _outside(self, piece: bytes, at: int) -> int:
-        quote = piece.find(b'"', at)
-        stop = len(piece) if quote < 0 else quote + 1
-        self._text += piece[at:stop]
-        if quote >= 0:
-            self._string_at = len(self._text)
-        return stop
 
     def _inside(self, piece: bytes, at: int) -> int:
         quote = piece.find(b'"', at)
@@ -153,7 +147,11 @@ class _Document:
         self._more(piece[at:stop])
         if quote < 0:
             return stop
-        self._end_string()
+        if self._long is not None:
+            self._long.end()
+            self._text += self._mark
+        self._text += b'"'
+        self._string_at, self._long = None, None
         return stop + 1
 
     def _more(self, part: bytes) -> None:
@@ -166,20 +164,6 @@ class _Document:
             self._long, self._mark = self._answer.new_file()
             self._long.feed(_unescaped(bytes(self._text[self._string_at :])))
             del self._text[self._string_at :]
-
-    def _escape(self, letter: bytes) -> None:
-        self._escaped = False
-        if self._long is not None:
-            self._long.feed(_unescaped(b"\\" + letter))
-        else:
-            self._text += b"\\" + letter
-
-    def _end_string(self) -> None:
-        if self._long is not None:
-            self._long.end()
-            self._text += self._mark
-        self._text += b'"'
-        self._string_at, self._long = None, None
 
 
 class _Events:
@@ -197,7 +181,16 @@ class _Events:
         while at < len(piece):
             newline = piece.find(b"\n", at)
             stop = len(piece) if newline < 0 else newline
-            self._part(piece[at:stop])
+            part = piece[at:stop]
+            if self._in_data:
+                assert self._document is not None
+                self._document.feed(part)
+            elif (line := self._line + part).startswith(b"data:"):
+                self._document = self._document or _Document(self._answer)
+                self._in_data = True
+                self._document.feed(line[5:])
+            else:
+                self._line = line[:_LINE_BYTES]
             if newline >= 0:
                 self._end_line()
             at = stop + 1
@@ -207,26 +200,13 @@ class _Events:
         self._end_event()
         return self._values
 
-    def _part(self, part: bytes) -> None:
-        if self._in_data:
-            assert self._document is not None
-            self._document.feed(part)
-            return
-        line = self._line + part
-        if not line.startswith(b"data:"):
-            self._line = line[:_LINE_BYTES]
-            return
-        self._document = self._document or _Document(self._answer)
-        self._in_data = True
-        self._document.feed(line[5:])
-
     def _end_line(self) -> None:
         if not self._in_data and not self._line.strip(b"\r"):
             self._end_event()
         self._line, self._in_data = b"", False
 
     def _end_event(self) -> None:
-        if self._document is not None and (value := self._document.value()) is not None:
+        if self._document is not None and (value := self._document.end()) is not None:
             self._values.append(value)
         self._document = None
 

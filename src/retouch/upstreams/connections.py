@@ -127,6 +127,7 @@ class _Watched(httpcore2.NetworkStream):
                     raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the exchange has its own
+        """Raises WriteError when an answer or the end of the connection came before all was sent."""
         exchange: Exchange = self._current.exchange
         patience = min(exchange.write_s, exchange.left_s)
         sock = self._stream.get_extra_info("socket")
@@ -134,7 +135,28 @@ class _Watched(httpcore2.NetworkStream):
             # TLS has traffic of its own, so that an early answer cannot be told from it before the body is sent.
             self._stream.write(buffer, max(patience, 0.001))
             return
-        _write(sock, buffer, exchange, time.monotonic() + patience)
+        left, until = memoryview(buffer), time.monotonic() + patience
+        sock.settimeout(0)
+        with _Selector() as selector:  # one for each chunk: of the kinds there are, the one that is cheapest to make
+            selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            while left:
+                ready = selector.select(_LOOK_EVERY_S)
+                events = ready[0][1] if ready else 0
+                try:
+                    # What can be read is an answer, or the end, unless it is informational, such as 100.
+                    if events & selectors.EVENT_READ and not sock.recv(10, socket.MSG_PEEK).startswith(b"HTTP/1.1 1"):
+                        raise OSError("it answered before everything was sent")
+                    if events & selectors.EVENT_WRITE:
+                        left = left[sock.send(left) :]
+                        continue
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    if len(left) == len(buffer):
+                        exchange.unbegun = len(buffer)
+                    raise httpcore2.WriteError(str(error)) from error
+                if exchange.stop.is_set() or time.monotonic() >= until:
+                    raise httpcore2.WriteTimeout("the other side does not read")
 
     def close(self) -> None:
         self._stream.close()
@@ -147,34 +169,3 @@ class _Watched(httpcore2.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-def _write(sock: socket.socket, buffer: bytes, exchange: Exchange, until: float) -> None:
-    """Send all of `buffer`. Raises WriteError when an answer or the end of the connection came first."""
-    left = memoryview(buffer)
-    sock.settimeout(0)
-    with _Selector() as selector:  # one for each chunk: of the kinds there are, the one that is cheapest to make
-        selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
-        while left:
-            ready = selector.select(_LOOK_EVERY_S)
-            events = ready[0][1] if ready else 0
-            try:
-                if events & selectors.EVENT_READ and _answered(sock):
-                    raise OSError("it answered before everything was sent")
-                if events & selectors.EVENT_WRITE:
-                    left = left[sock.send(left) :]
-                    continue
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                if len(left) == len(buffer):
-                    exchange.unbegun = len(buffer)
-                raise httpcore2.WriteError(str(error)) from error
-            if exchange.stop.is_set() or time.monotonic() >= until:
-                raise httpcore2.WriteTimeout("the other side does not read")
-
-
-def _answered(sock: socket.socket) -> bool:
-    """Whether what can be read is more than an informational answer such as 100; nothing is taken away."""
-    start = sock.recv(10, socket.MSG_PEEK)
-    return not start.startswith(b"HTTP/1.1 1")

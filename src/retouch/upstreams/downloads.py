@@ -113,25 +113,22 @@ class Downloads:
 
         An empty string is neither. unsafe: the verdict on each. The fault is BAD_IMAGE.
         """
-        images = []
+        images: list[RemoteImage] = []
         for member, verdict in zip_longest(members, unsafe[: len(members)]):
-            image = self._taken(answer, member, verdict if isinstance(verdict, bool) else None)
-            if isinstance(image, Fault):
-                return image
-            if image is not None:
-                images.append(image)
+            mark = verdict if isinstance(verdict, bool) else None
+            if not isinstance(member, str) or not member:
+                continue
+            if member.startswith(("http://", "https://")):
+                images.append(RemoteImage(url=member, unsafe=mark))
+                continue
+            file = answer.image(member)
+            if file is None:
+                return Fault(FaultKind.BAD_IMAGE, "The provider's answer holds an image that is no base64.")
+            kept = self.keep(file)
+            if isinstance(kept, Fault):
+                return kept
+            images.append(RemoteImage(stored=kept, unsafe=mark))
         return images
-
-    def _taken(self, answer: Answer, member: object, unsafe: bool | None) -> RemoteImage | Fault | None:
-        if not isinstance(member, str) or not member:
-            return None
-        if member.startswith(("http://", "https://")):
-            return RemoteImage(url=member, unsafe=unsafe)
-        file = answer.image(member)
-        if file is None:
-            return Fault(FaultKind.BAD_IMAGE, "The provider's answer holds an image that is no base64.")
-        kept = self.keep(file)
-        return kept if isinstance(kept, Fault) else RemoteImage(stored=kept, unsafe=unsafe)
 
     def _fetch(self, url: str) -> StoredResult:
         try:
@@ -181,11 +178,9 @@ class Downloads:
             with storage_errors("written"):
                 file.write(piece)
         coding = answer.headers.get("content-encoding", "")
-        if coding and coding != "identity":
-            self._decode(file, coding)
-
-    def _decode(self, file: IO[bytes], coding: str) -> None:
-        """Some stores send compressed what was put there so, whatever was asked for."""
+        if not coding or coding == "identity":
+            return
+        # Some stores send compressed what was put there so, whatever was asked for.
         file.seek(0)
         try:
             plain = decoded(file.read(), coding, self._max_bytes)

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeGuard
 
+import orjson
+
 from retouch.edit import MAX_SEED
 from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
@@ -102,6 +104,11 @@ def malformed(reply: Reply, wanted: str) -> Fault:
     return Fault(FaultKind.MALFORMED, message, status=reply.status)
 
 
+def unknown_job() -> Fault:
+    """Of a poll that was answered with 404."""
+    return Fault(FaultKind.UNKNOWN_JOB, "The provider does not know the job any more.", 404)
+
+
 def retry_after(reply: Reply) -> float | None:
     """Seconds, from a number or a date (RFC 9110, section 10.2.3); None when it is neither."""
     text = reply.headers.get("retry-after", "").strip()
@@ -122,6 +129,16 @@ def retry_after(reply: Reply) -> float | None:
 def is_id(number: object) -> TypeGuard[str]:
     """Whether a provider's name of a job can stand in a path as one step."""
     return isinstance(number, str) and _ID.fullmatch(number) is not None
+
+
+def id_in(body: bytes) -> str | None:
+    """The `id` of a webhook's JSON body, which names the job; None when there is none."""
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    number = members.get("id") if isinstance(members, dict) else None
+    return number if is_id(number) else None
 
 
 def seed_of(told: object) -> int | None:

@@ -155,48 +155,34 @@ class Transport:
         if request.until is not None:
             ends_in_s = min(ends_in_s, max((request.until - datetime.now(UTC)).total_seconds(), 1.0))
         exchange = Exchange(time.monotonic() + ends_in_s, WRITE_S)
-        length = 0 if request.body is None else request.body.length
-        with self._named(request.attempt, exchange), self._connections.running(exchange):
-            try:
-                with self._client.stream(
-                    request.method,
-                    self._url(request),
-                    content=None if request.body is None else _counted(request.body, exchange),
-                    headers=self._headers(request),
-                ) as response:
-                    return self._read(response)
-            except httpx2.LocalProtocolError as error:
-                raise StorageUnavailable("A stored image changed its size while it was sent.") from error
-            except httpx2.HTTPError as error:
-                return self._fault(error, exchange.sent - exchange.unbegun, length)
-
-    @contextmanager
-    def _named(self, attempt: str | None, exchange: Exchange) -> Iterator[None]:
-        if attempt is None:
-            yield
-            return
-        with self._lock:
-            self._running[attempt] = exchange
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running.pop(attempt, None)
-
-    def _url(self, request: Request) -> str:
         query = f"?{urlencode(request.query)}" if request.query else ""
-        return f"{self._base}{request.path}{query}"
-
-    def _headers(self, request: Request) -> dict[str, str]:
+        url, body = f"{self._base}{request.path}{query}", request.body
         headers = dict(request.headers)
         if request.authorized and (value := self._key(self._scheme).strip()):
             headers["Authorization"] = value
-        if request.body is not None:
-            headers["Content-Type"] = request.body.content_type
-            headers["Content-Length"] = str(request.body.length)
+        if body is not None:
+            headers |= {"Content-Type": body.content_type, "Content-Length": str(body.length)}
         elif request.method != "GET":
             headers["Content-Length"] = "0"
-        return headers
+        content = None if body is None else _counted(body, exchange)
+        if request.attempt is not None:
+            with self._lock:
+                self._running[request.attempt] = exchange
+        try:
+            with (
+                self._connections.running(exchange),
+                self._client.stream(request.method, url, content=content, headers=headers) as response,
+            ):
+                return self._read(response)
+        except httpx2.LocalProtocolError as error:
+            raise StorageUnavailable("A stored image changed its size while it was sent.") from error
+        except httpx2.HTTPError as error:
+            # What was handed to the connection may have arrived, except a chunk of which not one byte went out.
+            return self._fault(error, exchange.sent - exchange.unbegun, 0 if body is None else body.length)
+        finally:
+            if request.attempt is not None:
+                with self._lock:
+                    self._running.pop(request.attempt, None)
 
     def _read(self, response: httpx2.Response) -> Reply:
         events = response.headers.get("content-type", "").startswith("text/event-stream")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from retouch.upstreams.replies import Told, fault_of
 from retouch.upstreams.transport import Reply
@@ -53,31 +52,16 @@ def told_of(reply: Reply) -> Told:
     members = reply.members
     detail = members.get("detail")
     first = detail[0] if isinstance(detail, list) and detail and isinstance(detail[0], dict) else {}
-    code = str(first.get("type") or members.get("error_type") or reply.headers.get("x-fal-error-type", ""))
-    return Told(
-        message=_sentence(detail, first, members),
-        code=code,
-        kind=_kind(reply, code),
-        ours="detail" in members or "error_type" in members,
-    )
-
-
-def _sentence(detail: Any, first: Mapping[str, Any], members: Mapping[str, Any]) -> str:
-    if isinstance(detail, str):
-        return detail
-    message = str(first.get("msg") or members.get("message") or "")
+    message = detail if isinstance(detail, str) else str(first.get("msg") or members.get("message") or "")
     steps = first.get("loc")
     place = ".".join(str(step) for step in steps if step != "body") if isinstance(steps, list) else ""
-    return f"{place}: {message}" if place and message else message
-
-
-def _kind(reply: Reply, code: str) -> FaultKind | None:
-    if code in _BY_TYPE:
-        return _BY_TYPE[code]
-    if code.startswith("runner_"):
-        return FaultKind.SERVER
-    if reply.status == 499:
-        return FaultKind.CANCELLED
-    if reply.status == 504 and _TIMEOUT_HEADER in reply.headers:
-        return FaultKind.TIMED_OUT
-    return None
+    code = str(first.get("type") or members.get("error_type") or reply.headers.get("x-fal-error-type", ""))
+    kind = _BY_TYPE.get(code)
+    if kind is None and code.startswith("runner_"):
+        kind = FaultKind.SERVER
+    elif kind is None and reply.status == 499:
+        kind = FaultKind.CANCELLED
+    elif kind is None and reply.status == 504 and _TIMEOUT_HEADER in reply.headers:
+        kind = FaultKind.TIMED_OUT
+    ours = "detail" in members or "error_type" in members
+    return Told(f"{place}: {message}" if place and message else message, code, kind, ours)

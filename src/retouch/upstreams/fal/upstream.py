@@ -16,7 +16,7 @@ from retouch.upstreams.fal.errors import fault_of_result, fault_of_submit
 from retouch.upstreams.fal.webhooks import WebhookKeys
 from retouch.upstreams.inputs import BlobBody, Body, CannotSend, ImageMode, Inputs, JsonBody, StoredImage, Upload, once
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.replies import LogLines, is_id, malformed, said, seed_of
+from retouch.upstreams.replies import LogLines, is_id, malformed, said, seed_of, unknown_job
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
@@ -109,11 +109,21 @@ class FalUpstream:
                 return Unreadable(reply)
             state = reply.members.get("status")
             if reply.status == 404:
-                return Failed(Fault(FaultKind.UNKNOWN_JOB, "The provider does not know the job any more.", 404))
+                return Failed(unknown_job())
             if not reply.ok or state not in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED"):
                 return Unreadable(fault_of_submit(reply) if not reply.ok else malformed(reply, "status"))
             if state != "COMPLETED":
-                return self._pending(ticket, reply.members)
+                members, position = reply.members, reply.members.get("queue_position")
+                told = members.get("logs") or ()
+                lines = [said(entry.get("message"), "") for entry in told if isinstance(entry, dict)]
+                step, steps = self._progress(lines)
+                return Pending(
+                    RemoteState.QUEUED if state == "IN_QUEUE" else RemoteState.RUNNING,
+                    position=position if isinstance(position, int) else None,
+                    step=step,
+                    steps=steps,
+                    logs=self._logs.fresh(ticket.id, lines),
+                )
         return self._result(ticket)
 
     def cancel(self, ticket: Ticket) -> bool:
@@ -124,9 +134,17 @@ class FalUpstream:
         return self._find(call, since, by_links=True)
 
     def _find(self, call: Call, since: datetime, *, by_links: bool) -> Ticket | None:
-        cursor: str | None = ""
+        if self._api is None:
+            return None
+        query = {
+            "endpoint_id": call.normalised.endpoint,
+            "start": (since - timedelta(seconds=30)).astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "expand": "payloads",
+            "limit": "50",
+        }
         for _ in range(_HISTORY_PAGES):
-            page = self._history(call.normalised.endpoint, since, cursor)
+            with self._api.ask(Request("GET", "/v1/models/requests/by-endpoint", query=query)) as reply:
+                page = reply.members if isinstance(reply, Reply) and reply.ok else {}
             entries = page.get("items")
             for entry in entries if isinstance(entries, list) else ():
                 number = entry.get("request_id") if isinstance(entry, dict) else None
@@ -135,6 +153,7 @@ class FalUpstream:
             cursor = page.get("next_cursor")
             if not cursor:
                 break
+            query["cursor"] = cursor
         return None
 
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:
@@ -181,18 +200,6 @@ class FalUpstream:
         usual = {"status": f"{base}/status", "result": base, "cancel": f"{base}/cancel"}
         places = {name: told[name] or path for name, path in usual.items()}
         return Ticket(number, {**places, "endpoint": endpoint})
-
-    def _pending(self, ticket: Ticket, members: Mapping[str, Any]) -> Pending:
-        position = members.get("queue_position")
-        lines = [said(entry.get("message"), "") for entry in members.get("logs") or () if isinstance(entry, dict)]
-        step, steps = self._progress(lines)
-        return Pending(
-            RemoteState.QUEUED if members["status"] == "IN_QUEUE" else RemoteState.RUNNING,
-            position=position if isinstance(position, int) else None,
-            step=step,
-            steps=steps,
-            logs=self._logs.fresh(ticket.id, lines),
-        )
 
     def _progress(self, lines: list[str]) -> tuple[int, int]:  # noqa: ARG002 - a queue whose lines tell steps reads them
         return 0, 0
@@ -242,21 +249,6 @@ class FalUpstream:
             return None
         price = self._unit_price(ticket.urls.get("endpoint", ""))
         return None if price is None or not 0 <= units < 1e6 else round(units * price)
-
-    def _history(self, endpoint: str, since: datetime, cursor: str | None) -> Mapping[str, Any]:
-        if self._api is None:
-            return {}
-        query = {
-            "endpoint_id": endpoint,
-            "start": (since - timedelta(seconds=30)).astimezone(UTC).isoformat().replace("+00:00", "Z"),
-            "expand": "payloads",
-            "limit": "50",
-        }
-        request = Request(
-            "GET", "/v1/models/requests/by-endpoint", query={**query, **({"cursor": cursor} if cursor else {})}
-        )
-        with self._api.ask(request) as reply:
-            return reply.members if isinstance(reply, Reply) and reply.ok else {}
 
     def _upload_for(self, mode: ImageMode) -> Upload | None:
         return None if self._rest is None or mode in (ImageMode.INLINE, ImageMode.LINK) else once(self._upload)

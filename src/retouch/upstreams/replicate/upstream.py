@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import orjson
-
 from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, ImageMode, Inputs, JsonBody, StoredImage, once
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replicate.webhooks import WebhookSecret
-from retouch.upstreams.replies import LogLines, Told, fault_of, is_id, kind_of_text, malformed, said
+from retouch.upstreams.replies import LogLines, Told, fault_of, id_in, is_id, kind_of_text, malformed, said, unknown_job
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
@@ -73,8 +71,10 @@ class ReplicateUpstream:
 
     def submit(self, call: Call) -> SubmitOutcome:
         path, version = _place(call.normalised.endpoint)
+        events = {"webhook": call.webhook_url, "webhook_events_filter": ["start", "completed"]}
         try:
-            body = JsonBody({**version, **self._envelope(call)}, self._blobs)
+            envelope = {**version, "input": self._inputs.members(call), **(events if call.webhook_url else {})}
+            body = JsonBody(envelope, self._blobs)
         except CannotSend as refused:
             return Failed(refused.fault)
         left_s = math.ceil((call.deadline - datetime.now(UTC)).total_seconds())
@@ -94,7 +94,7 @@ class ReplicateUpstream:
             if isinstance(reply, Fault):
                 return Unreadable(reply)
             if reply.status == 404:
-                return Failed(Fault(FaultKind.UNKNOWN_JOB, "The provider does not know the job any more.", 404))
+                return Failed(unknown_job())
             return self._outcome(ticket, reply) if reply.ok else Unreadable(_fault(reply))
 
     def cancel(self, ticket: Ticket) -> bool:
@@ -121,12 +121,8 @@ class ReplicateUpstream:
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
         if not self._secret.verified(headers, body):
             return None
-        try:
-            members = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return None
-        number = members.get("id") if isinstance(members, dict) else None
-        return _ticket(number) if is_id(number) else None
+        number = id_in(body)
+        return None if number is None else _ticket(number)
 
     def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
@@ -136,12 +132,6 @@ class ReplicateUpstream:
 
     def close(self) -> None:
         self._transport.close()
-
-    def _envelope(self, call: Call) -> dict[str, Any]:
-        envelope: dict[str, Any] = {"input": self._inputs.members(call)}
-        if call.webhook_url:
-            envelope |= {"webhook": call.webhook_url, "webhook_events_filter": ["start", "completed"]}
-        return envelope
 
     def _outcome(self, ticket: Ticket, reply: Reply) -> PollOutcome:
         state, members = reply.members.get("status"), reply.members

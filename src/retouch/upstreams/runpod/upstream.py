@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from retouch.upstreams.inputs import CannotSend, Inputs, JsonBody
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.replies import Told, fault_of, is_id, kind_of_text, malformed, said, seed_of
+from retouch.upstreams.replies import Told, fault_of, id_in, is_id, kind_of_text, malformed, said, seed_of, unknown_job
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
@@ -70,8 +70,13 @@ class RunPodUpstream:
         )
 
     def submit(self, call: Call) -> SubmitOutcome:
+        left_s = (call.deadline - datetime.now(UTC)).total_seconds()
+        ttl_s = max(min(self._ttl_s or left_s, left_s), _LEAST_TTL_S)
+        execution_s = max(min(self._execution_s or ttl_s, ttl_s), _LEAST_EXECUTION_S)
+        policy = {"executionTimeout": round(execution_s * 1000), "ttl": round(ttl_s * 1000)}
+        webhook = {"webhook": call.webhook_url} if call.webhook_url else {}
         try:
-            body = JsonBody(self._envelope(call), self._blobs)
+            body = JsonBody({"input": self._inputs.members(call), "policy": policy, **webhook}, self._blobs)
         except CannotSend as refused:
             return Failed(refused.fault)
         if body.length > MAX_BODY_BYTES:
@@ -95,7 +100,7 @@ class RunPodUpstream:
             if isinstance(reply, Fault):
                 return Unreadable(reply)
             if reply.status == 404:
-                return Failed(Fault(FaultKind.UNKNOWN_JOB, "The provider does not know the job any more.", 404))
+                return Failed(unknown_job())
             if not reply.ok:
                 return Unreadable(fault_of(reply, _told(reply), charged=None))
             return self._outcome(reply)
@@ -108,12 +113,8 @@ class RunPodUpstream:
         return None
 
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
-        try:
-            members = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            return None
-        number = members.get("id") if isinstance(members, dict) else None
-        return _ticket(endpoint, number) if is_id(number) else None
+        number = id_in(body)
+        return None if number is None else _ticket(endpoint, number)
 
     def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
@@ -124,34 +125,26 @@ class RunPodUpstream:
     def close(self) -> None:
         self._transport.close()
 
-    def _envelope(self, call: Call) -> dict[str, Any]:
-        left_s = (call.deadline - datetime.now(UTC)).total_seconds()
-        ttl_s = max(min(self._ttl_s or left_s, left_s), _LEAST_TTL_S)
-        execution_s = max(min(self._execution_s or ttl_s, ttl_s), _LEAST_EXECUTION_S)
-        envelope: dict[str, Any] = {
-            "input": self._inputs.members(call),
-            "policy": {"executionTimeout": round(execution_s * 1000), "ttl": round(ttl_s * 1000)},
-        }
-        return {**envelope, "webhook": call.webhook_url} if call.webhook_url else envelope
-
     def _outcome(self, reply: Reply) -> PollOutcome:
         state, output = reply.members.get("status"), reply.members.get("output")
         if isinstance(state, str) and state in _WAITING:
-            step, steps = _progress(output)
-            return Pending(_WAITING[state], step=step, steps=steps)
+            members = output if isinstance(output, dict) else {}
+            step, steps = members.get("step"), members.get("steps")
+            if isinstance(step, int) and isinstance(steps, int):
+                return Pending(_WAITING[state], step=step, steps=steps)
+            return Pending(_WAITING[state])
         if state == "COMPLETED":
             return self._finished(reply, output)
         words = said(_error_text(reply.members.get("error")), "")
         if state == "FAILED":
-            message = words or "The provider's job failed without a word."
-            return Failed(Fault(kind_of_text(words), message, code="FAILED", charged=self._failure_charged))
-        if state == "TIMED_OUT":
-            message = words or "The provider ended the job at its own limit of time."
-            return Failed(Fault(FaultKind.TIMED_OUT, message, code="TIMED_OUT", charged=self._failure_charged))
-        if state == "CANCELLED":
-            message = "The job was cancelled at the provider."
-            return Failed(Fault(FaultKind.CANCELLED, message, code="CANCELLED", charged=self._failure_charged))
-        return Unreadable(malformed(reply, "status"))
+            kind, message = kind_of_text(words), words or "The provider's job failed without a word."
+        elif state == "TIMED_OUT":
+            kind, message = FaultKind.TIMED_OUT, words or "The provider ended the job at its own limit of time."
+        elif state == "CANCELLED":
+            kind, message = FaultKind.CANCELLED, "The job was cancelled at the provider."
+        else:
+            return Unreadable(malformed(reply, "status"))
+        return Failed(Fault(kind, message, code=state, charged=self._failure_charged))
 
     def _finished(self, reply: Reply, output: object) -> PollOutcome:
         verdicts = output.get("has_nsfw_concepts") if isinstance(output, dict) else None
@@ -209,10 +202,3 @@ def _images_of(output: object, deep: int = 0) -> list[object]:
         if value:
             return _images_of(value, deep + 1) if deep < _DEEPEST else []
     return []
-
-
-def _progress(output: object) -> tuple[int, int]:
-    """Step and steps of a running job, where its endpoint tells them."""
-    members = output if isinstance(output, dict) else {}
-    step, steps = members.get("step"), members.get("steps")
-    return (step, steps) if isinstance(step, int) and isinstance(steps, int) else (0, 0)
