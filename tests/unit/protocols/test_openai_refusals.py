@@ -15,7 +15,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import CHECKPOINTS, Catalog
 from retouch.errors import InvalidKey, OutOfMemory, QueueFull, RetouchError, StorageUnavailable
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.openai.routes import create_face
+from retouch.protocols.openai.face import create_face
 
 
 async def nobody_is_let_in(secret: str | None) -> Account:

@@ -10,8 +10,8 @@ import pytest
 
 from retouch.accounts.keys import Account
 from retouch.jobs.job import Job
-from retouch.protocols.openai import retries
-from retouch.protocols.openai.retries import MARGIN_S, Retries, pause_before_retry_s
+from retouch.protocols.openai import routes
+from retouch.protocols.openai.routes import MARGIN_S, Retries, pause_before_retry_s
 from tests.harness import ANNE, BEN, Deployment
 
 
@@ -95,7 +95,7 @@ async def test_no_edit_is_given_up_while_a_retry_of_its_account_is_uploaded(call
 
 
 async def test_uploads_of_others_do_not_keep_an_edit_for_ever(calls: Calls, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(retries, "LONGEST_KEPT_S", 0.5)
+    monkeypatch.setattr(routes, "LONGEST_KEPT_S", 0.5)
     job = await calls.arrive(0)
     calls.retries.leave(job, answered=False)
     with calls.retries.uploading(ANNE, 1):

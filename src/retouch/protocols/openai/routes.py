@@ -1,7 +1,8 @@
 """The OpenAI face: `POST /images/edits` and its neighbours, for unmodified OpenAI SDKs.
 
-Each call is parsed, submitted, waited for and dumped. What a parameter means is in `parse.py`, what an error looks
-like in `errors.py`; nothing here touches pixels or the database.
+Each call is parsed, submitted, waited for and dumped; a call that an SDK repeats joins the edit that it has begun. The
+paths are in `face.py`, what a parameter means is in `parse.py`, what an error looks like in `errors.py`; nothing here
+touches pixels or the database.
 """
 
 from __future__ import annotations
@@ -9,33 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import orjson
 import pybase64
 import structlog
-from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from retouch import images, sizes
 from retouch.accounts.keys import Account
 from retouch.catalog import Route
-from retouch.catalog.normalised import ImageSizes, Normalised
-from retouch.catalog.normaliser import normalise
-from retouch.catalog.profiles import ServedTarget
-from retouch.edit import EditRequest, Notice
 from retouch.errors import EditTimeout, InvalidRequest, JobFinished, RetouchError, UnknownJob, UnsupportedMode
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
-from retouch.protocols.error_handlers import UnexpectedError, add_error_handlers
 from retouch.protocols.events import EventStreamResponse
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
-    DrainRefusedUploads,
     TrackedResponse,
     account_of,
     body_chunks,
@@ -44,22 +39,13 @@ from retouch.protocols.http import (
     origin_of,
 )
 from retouch.protocols.openai import dump
+from retouch.protocols.openai.dry_run import estimate, sizes_of
 from retouch.protocols.openai.dump import DeliveredImage
-from retouch.protocols.openai.errors import dump_error
 from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
 from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
-from retouch.protocols.openai.retries import Retries
 from retouch.protocols.openai.streaming import EditStream
-from retouch.protocols.outcome import (
-    MethodNotAllowed,
-    failure_in_wire_names,
-    forgotten_on_delivery,
-    job_link,
-    output_images,
-    raise_for_failure,
-)
-from retouch.protocols.submit import Submission, stored_images, submit
-from retouch.sizes import Sizes
+from retouch.protocols.outcome import forgotten_on_delivery, job_link, output_images, raise_for_failure
+from retouch.protocols.submit import Submission, submit
 
 ANSWER_WITHIN_S = 290.0
 """Node's fetch gives up on an answer whose headers take 300 s, whatever the SDK's timeout is."""
@@ -68,7 +54,19 @@ MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 
 _YES = frozenset({"true", "1", "yes", "on", ""})
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+"""Both SDKs pause for half a second before the first retry, and twice as long before each further one."""
+
+MARGIN_S = 3.0
+"""Time for the next try to connect and to send its headers, beyond its pause."""
+
+LONGEST_KEPT_S = 60.0
+"""How long an edit without a caller is kept in all; further uploads of its account do not prolong that."""
+
 log = structlog.get_logger(__name__)
+
+
+# --- an edit
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,54 +105,6 @@ class AcceptedEdit:
     replayed: bool
 
 
-def create_face(dependencies: AppDependencies) -> FastAPI:
-    """The face as an application of its own."""
-    app = FastAPI(title="Retouch, OpenAI protocol", redirect_slashes=False)
-    app.add_middleware(DrainRefusedUploads)
-    edits, models = Edits(dependencies), Models(dependencies)
-    for path, endpoint, method in (
-        ("/images/edits", edits.edit, "POST"),
-        ("/images/generations", edits.refuse_generation, "POST"),
-        ("/images/variations", edits.refuse_variation, "POST"),
-        ("/models", models.list, "GET"),
-        ("/models/{model_id:path}", models.retrieve, "GET"),
-    ):
-        app.add_api_route(path, endpoint, methods=[method], response_model=None)
-        if "{" not in path:
-            app.add_api_route(f"{path}/", endpoint, methods=[method], response_model=None, include_in_schema=False)
-    add_error_handlers(app, answer_error)
-    return app
-
-
-def answer_error(request: Request, error: RetouchError) -> Response:
-    """With the caller's own name of the parameter once the call was parsed."""
-    call: EditCall | None = getattr(request.state, "call", None)
-    failure = failure_in_wire_names(error.failure, call.wire_name) if call else error.failure
-    answer = dump_error(failure, transient=isinstance(error, UnexpectedError))
-    allow = {"allow": error.allowed} if isinstance(error, MethodNotAllowed) else {}
-    return json_response(answer.body, answer.status, {**answer.headers, **allow})
-
-
-class Models:
-    """`GET /models` and `GET /models/{id}`."""
-
-    def __init__(self, dependencies: AppDependencies) -> None:
-        self._dependencies = dependencies
-
-    async def list(self, request: Request) -> Response:
-        await account_of(self._dependencies.authenticator, request)
-        catalog = self._dependencies.catalog
-        own = [route for route in catalog.routes if "/" not in route.model.id]
-        return json_response(dump.dump_models(own, [catalog.targets(route)[0] for route in own]))
-
-    async def retrieve(self, request: Request, model_id: str) -> Response:
-        await account_of(self._dependencies.authenticator, request)
-        catalog = self._dependencies.catalog
-        route = route_of(catalog, model_id.strip("/"))
-        targets = catalog.targets(route)
-        return json_response({**dump.dump_model(route, targets[0]), "targets": dump.dump_targets(targets)})
-
-
 class Edits:
     """`POST /images/edits`, and the refusal of its two neighbours."""
 
@@ -165,26 +115,16 @@ class Edits:
     async def edit(self, request: Request) -> Response:
         """Edit the given images by instruction; answers `ImagesResponse`, or events when `stream` is true."""
         account = await account_of(self._dependencies.authenticator, request)
-        if is_dry_run(request):
-            return json_response(await run_in_threadpool(self._estimate, await self._parse(request)))
+        query = request.query_params
+        if query.get("dryRun", query.get("dry_run", "no")).strip().lower() in _YES:
+            parsed = await self._parse(request)
+            submission = parsed.submission(self._dependencies)
+            body = await run_in_threadpool(estimate, self._dependencies, parsed.call, parsed.route, submission)
+            return json_response(body)
         accepted = await self._accept(request, account)
         if accepted.call.stream:
             return await self._stream(accepted)
         return await self._answer(request, accepted)
-
-    async def refuse_generation(self, request: Request) -> Response:
-        """Text to image is not offered; names what is."""
-        await account_of(self._dependencies.authenticator, request)
-        raise UnsupportedMode(
-            "The models here edit images; they make none from text alone. Supported mode: edit, by "
-            "POST /v1/images/edits with an 'image'.",
-            field="model",
-        )
-
-    async def refuse_variation(self, request: Request) -> Response:
-        """OpenAI retired this endpoint."""
-        await account_of(self._dependencies.authenticator, request)
-        raise HTTPException(404)
 
     async def _parse(self, request: Request) -> ParsedEdit:
         """Read the body. From then on errors name parameters as the caller did."""
@@ -200,7 +140,11 @@ class Edits:
 
         The images are in storage when this returns, and nowhere else: the call waits without them.
         """
-        key, attempt = idempotency_key(request), attempt_of(request)
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
+            raise InvalidRequest(f"The Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters.")
+        count = request.headers.get("x-stainless-retry-count", "")  # of the official SDKs; other clients count nothing
+        attempt = int(count) if count.isdecimal() and len(count) < 4 else None
         with self._retries.uploading(account, attempt):
             parsed = await self._parse(request)
             repeatable = attempt is not None and key is None and not parsed.call.stream
@@ -262,7 +206,7 @@ class Edits:
         call, job, size = accepted.call, accepted.job, None
         if call.partial_images:
             with contextlib.suppress(RetouchError):  # the job will fail by the same
-                found = await run_in_threadpool(self._sizes_of, job.request, accepted.route)
+                found = await run_in_threadpool(sizes_of, self._dependencies.blobs, job.request, accepted.route)
                 size = found.output if found else None
         stream = EditStream(
             self._dependencies, call, job, deliver=lambda ended: self._deliver(accepted, ended), size=size
@@ -272,9 +216,7 @@ class Edits:
         if seconds_left is not None:
             headers["x-estimated-seconds"] = f"{seconds_left:.1f}"
         return EventStreamResponse(
-            stream.frames(),
-            headers,
-            on_close=lambda: self._leave(accepted, answered=stream.ended),
+            stream.frames(), headers, on_close=lambda: self._leave(accepted, answered=stream.ended)
         )
 
     def _render(self, accepted: AcceptedEdit, job: Job) -> bytes:
@@ -299,70 +241,6 @@ class Edits:
             delivered.append(DeliveredImage(base64 if by_value else None, url))
         return delivered
 
-    def _estimate(self, parsed: ParsedEdit) -> dict[str, object]:
-        """What the call would come to, checked with its images. Nothing is kept. Blocking."""
-        route = parsed.route
-        completed, notices = route.complete(parsed.call.request, image_count=len(parsed.body.images))
-        submission = replace(parsed.submission(self._dependencies), request=completed)
-        with stored_images(self._dependencies.blobs, submission) as stored:
-            found: dict[str, tuple[int, int]] = {}
-            notices += self._check_images(stored.request, route, found)
-            known = self._sizes_of(stored.request, route)
-            asked = replace(parsed.call.request, images=stored.request.images, mask=stored.request.mask)
-            target, made = self._hosted_target(route, asked, found)
-        size = known or sizes.resolve(completed.size, route.checkpoint.sizes, None, strict=completed.strict)
-        if made is not None:
-            size = Sizes(size.canvas, made.emulation.size or size.output)
-        notices += size.notices if made is None else made.notices
-        return dump.dump_estimate(
-            parsed.call, completed, route, size, notices, size_known=known is not None, target=target
-        )
-
-    def _hosted_target(
-        self, route: Route, request: EditRequest, known: ImageSizes
-    ) -> tuple[ServedTarget | None, Normalised | None]:
-        """The first target that takes the edit, and what it would be asked; neither where that is our own queue."""
-        refused: InvalidRequest | None = None
-        for target in self._dependencies.catalog.targets(route):
-            if target.profile.local:
-                return None, None
-            try:
-                return target, normalise(request, target.profile, known)
-            except InvalidRequest as error:
-                refused = refused or error
-        assert refused is not None, "a model has a target"
-        raise refused
-
-    def _check_images(
-        self, request: EditRequest, route: Route, found: dict[str, tuple[int, int]]
-    ) -> tuple[Notice, ...]:
-        """What the worker will find in the headers of the images; those behind links are seen when they are fetched.
-
-        Their sizes are added to `found`, by field.
-        """
-        notices: list[Notice] = []
-        for image in request.inputs:
-            if image.blob is not None:
-                data = self._dependencies.blobs.get(image.blob).data
-                header = images.probe(data, field=image.field)
-                found[image.field] = (header.width, header.height)
-                if image is not request.mask:
-                    notices += route.model.check_image(header.width, header.height, len(data), field=image.field)
-        if "mask" in found and "images[0]" in found:
-            sizes.check_mask(found["mask"], found["images[0]"], field="mask")
-        return tuple(notices)
-
-    def _sizes_of(self, request: EditRequest, route: Route) -> Sizes | None:
-        """The sizes an edit will have; None where a link hides the image whose shape is followed. Blocking."""
-        profile = route.checkpoint.sizes
-        if request.size.width is not None or request.size.aspect_ratio is not None:
-            return sizes.resolve(request.size, profile, None, strict=request.strict)
-        image = request.images[request.reference_index]
-        if image.blob is None:
-            return None
-        header = images.probe(self._dependencies.blobs.get(image.blob).data, field=image.field)
-        return sizes.resolve(request.size, profile, (header.width, header.height), strict=request.strict)
-
     def _leave(self, accepted: AcceptedEdit, *, answered: bool) -> None:
         if not accepted.durable:
             self._retries.leave(accepted.job.id, answered=answered)
@@ -373,23 +251,165 @@ class Edits:
             await run_in_threadpool(self._dependencies.service.cancel, account, job_id)
             log.info("edit abandoned", job=job_id, account=account.id)
 
+    async def refuse_generation(self, request: Request) -> Response:
+        """Text to image is not offered; names what is."""
+        await account_of(self._dependencies.authenticator, request)
+        raise UnsupportedMode(
+            "The models here edit images; they make none from text alone. Supported mode: edit, by "
+            "POST /v1/images/edits with an 'image'.",
+            field="model",
+        )
 
-def is_dry_run(request: Request) -> bool:
-    """Whether only an estimate is wanted (`?dryRun=true`)."""
-    for name in ("dryRun", "dry_run"):
-        if name in request.query_params:
-            return request.query_params[name].strip().lower() in _YES
-    return False
+    async def refuse_variation(self, request: Request) -> Response:
+        """OpenAI retired this endpoint."""
+        await account_of(self._dependencies.authenticator, request)
+        raise HTTPException(404)
 
 
-def idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARACTERS:
-        raise InvalidRequest(f"The Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} characters.")
-    return key
+# --- callers who come back
 
 
-def attempt_of(request: Request) -> int | None:
-    """The number of this try of the official SDKs, from 0; None for any other client."""
-    count = request.headers.get("x-stainless-retry-count", "")
-    return int(count) if count.isdecimal() and len(count) < 4 else None
+def pause_before_retry_s(attempt: int) -> float:
+    """The longest pause of the SDKs after the try with the number `attempt`, counted from 0."""
+    return min(FIRST_PAUSE_S * 2.0 ** min(attempt, 10), LONGEST_PAUSE_S)
+
+
+@dataclass(slots=True)
+class _Edit:
+    """digest: of the call's body, None where a retry cannot be recognised. attempt: number of its latest try.
+
+    left_at: when its last caller hung up, in the loop's time.
+    """
+
+    account: Account
+    job: Job
+    digest: str | None
+    attempt: int = 0
+    waiting: int = 0
+    left_at: float = 0.0
+    stop: asyncio.TimerHandle | None = None
+
+
+class Retries:
+    """The edits of one face that are waited for, so that a repeated call joins one and an abandoned one is stopped.
+
+    The official SDKs hang up when they lose patience, pause, and send the same body again: such an edit is kept for as
+    long as the next try may take to come. The memory is of one server process; an `Idempotency-Key` is the durable way
+    to the same end. Use it from the event loop only. cancel: stops the job of an edit that is given up.
+    """
+
+    def __init__(self, cancel: Callable[[Account, str], Awaitable[None]]) -> None:
+        self._cancel = cancel
+        self._edits: dict[str, _Edit] = {}  # by job id
+        self._by_digest: dict[tuple[str, str], _Edit] = {}  # by account id and digest: the latest
+        self._submitting: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._uploads: Counter[str] = Counter()  # retries whose body is being read, by account id
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.contextmanager
+    def uploading(self, account: Account, attempt: int | None) -> Iterator[None]:
+        """While the body of a retry is read, nothing of the account is given up: only its end tells what it repeats.
+
+        An upload that is cut off counts as a try like any other, so the next one is waited for anew. attempt: None for
+        a client that does not count its tries.
+        """
+        if not attempt:
+            yield
+            return
+        self._uploads[account.id] += 1
+        for edit in self._unattended(account):
+            self._keep(edit)
+        try:
+            yield
+        finally:
+            self._uploads[account.id] -= 1
+            if not self._uploads[account.id]:
+                del self._uploads[account.id]
+                for edit in self._unattended(account):
+                    edit.attempt = max(edit.attempt, attempt)
+                    self._stop_later(edit)
+
+    async def join_or_submit(
+        self, account: Account, digest: str, attempt: int, submit: Callable[[], Awaitable[Job]]
+    ) -> Job:
+        """The job that a retry repeats, as it was submitted, else a new one; the caller counts as waiting for it.
+
+        One at a time for each body, so that a retry also finds an edit which is being submitted.
+        """
+        key = account.id, digest
+        lock = self._submitting.setdefault(key, asyncio.Lock())
+        async with lock:
+            edit = self._by_digest.get(key) if attempt else None
+            if edit is None:
+                edit = _Edit(account, await submit(), digest)
+                self._edits[edit.job.id] = self._by_digest[key] = edit
+            self._keep(edit)
+            edit.waiting += 1
+            edit.attempt = attempt
+            return edit.job
+
+    def wait_once(self, account: Account, job: Job) -> None:
+        """The caller waits for a job that no retry can find."""
+        self._edits[job.id] = _Edit(account, job, None, waiting=1)
+
+    def leave(self, job_id: str, *, answered: bool) -> None:
+        """A caller got its answer, or hung up; when it was the last one, the edit is stopped, if need be later."""
+        edit = self._edits[job_id]
+        edit.waiting -= 1
+        if edit.waiting:
+            return
+        edit.left_at = asyncio.get_running_loop().time()
+        if answered:
+            self._forget(edit)
+        elif edit.digest is None:
+            self._stop(edit)
+        elif edit.account.id not in self._uploads:
+            self._stop_later(edit)
+
+    def _unattended(self, account: Account) -> list[_Edit]:
+        return [edit for edit in self._edits.values() if not edit.waiting and edit.account.id == account.id]
+
+    def _keep(self, edit: _Edit) -> None:
+        if edit.stop is not None:
+            edit.stop.cancel()
+            edit.stop = None
+
+    def _stop_later(self, edit: _Edit) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = max(0.0, edit.left_at + LONGEST_KEPT_S - loop.time())
+        edit.stop = loop.call_later(min(pause_before_retry_s(edit.attempt) + MARGIN_S, left_s), self._stop, edit)
+
+    def _stop(self, edit: _Edit) -> None:
+        self._forget(edit)
+        task = asyncio.ensure_future(self._cancel(edit.account, edit.job.id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, edit: _Edit) -> None:
+        self._keep(edit)
+        del self._edits[edit.job.id]
+        if edit.digest is not None and self._by_digest.get((edit.account.id, edit.digest)) is edit:
+            del self._by_digest[edit.account.id, edit.digest]
+
+
+# --- the models
+
+
+class Models:
+    """`GET /models` and `GET /models/{id}`."""
+
+    def __init__(self, dependencies: AppDependencies) -> None:
+        self._dependencies = dependencies
+
+    async def list(self, request: Request) -> Response:
+        await account_of(self._dependencies.authenticator, request)
+        catalog = self._dependencies.catalog
+        own = [route for route in catalog.routes if "/" not in route.model.id]
+        return json_response(dump.dump_models(own, [catalog.targets(route)[0] for route in own]))
+
+    async def retrieve(self, request: Request, model_id: str) -> Response:
+        await account_of(self._dependencies.authenticator, request)
+        catalog = self._dependencies.catalog
+        route = route_of(catalog, model_id.strip("/"))
+        targets = catalog.targets(route)
+        return json_response({**dump.dump_model(route, targets[0]), "targets": dump.dump_targets(targets)})
