@@ -38,8 +38,8 @@ from retouch.engine.pipelines import load_pipeline
 from retouch.engine.safety import ImageChecker
 from retouch.errors import InvalidImage
 from retouch.images import Pixels
-from retouch.worker.moderation import Moderation
 from retouch.worker.policy import JobPolicy
+from retouch.worker.staging import Moderation
 from tests.harness import Deployment
 
 SIZES = {"256 x 256": (256, 256), "1 MP": (1024, 1024), "12 MP": (3000, 4000)}

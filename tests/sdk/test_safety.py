@@ -26,8 +26,8 @@ from retouch.engine.prompt_safety import Judgement, PromptChecker
 from retouch.engine.rewrite import PromptExpander
 from retouch.engine.safety import ImageChecker
 from retouch.images import Pixels
-from retouch.worker.moderation import Moderation
 from retouch.worker.policy import JobPolicy
+from retouch.worker.staging import Moderation
 from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, clean_environment, free_port, live_server
 from tests.sdk import runpod_client

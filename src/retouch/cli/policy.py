@@ -25,8 +25,8 @@ from retouch.errors import InvalidSetting
 from retouch.images import NO_PROVENANCE, XMP_PROVENANCE, ContentCredentials, Provenance
 from retouch.settings import ProvenanceSettings, RewriterSettings, SafetySettings
 from retouch.worker.chat import ChatRewriter
-from retouch.worker.moderation import Moderation, SafetyTally
 from retouch.worker.policy import JobPolicy, ResidentRewriter, ask_resident
+from retouch.worker.staging import Moderation, SafetyTally
 
 RESIDENT = "resident"
 WORDS = ("auto", "off", RESIDENT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -18,7 +18,7 @@ from retouch.engine.pipeline import LanguageModel
 from retouch.engine.rewrite import PromptExpander
 from retouch.errors import RetouchError, Unavailable
 from retouch.images import XMP_PROVENANCE, Pixels, Provenance
-from retouch.worker.moderation import UNMODERATED, Moderation
+from retouch.worker.staging import Moderation
 
 logger = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ JUDGE_S = 30.0
 class JobPolicy:
     """expander: None where nothing rewrites prompts."""
 
-    moderation: Moderation = UNMODERATED
+    moderation: Moderation = field(default_factory=Moderation)
     expander: PromptExpander | None = None
     provenance: Provenance = XMP_PROVENANCE
 

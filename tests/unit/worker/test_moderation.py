@@ -22,9 +22,9 @@ from retouch.engine.safety import ImageChecker
 from retouch.errors import Unavailable
 from retouch.images import Pixels
 from retouch.jobs.job import Job, JobState
-from retouch.worker.moderation import Moderation
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
+from retouch.worker.staging import Moderation
 from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline
 from tests.waiting import until
 
