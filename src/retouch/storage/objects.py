@@ -317,7 +317,9 @@ class LocalBlobs(StoredObjects):
         assert len(secret) >= SECRET_BYTES, "a short secret can be guessed"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            store = LocalStore(folder, automatic_cleanup=True)
+            _fsync(folder.parent)  # holds the name of the folder, which may be new
+            # Folders stay until their hour is swept: one that went and came again would have an unflushed name.
+            store = LocalStore(folder, automatic_cleanup=False)
         except OSError as error:
             raise StorageUnavailable(f"The folder for images cannot be made: {error.strerror}.") from error
         super().__init__(store, keeps_media_types=False, clock=clock)
@@ -355,10 +357,11 @@ class LocalBlobs(StoredObjects):
             read_key(key)
             places.append(self._folder / key)
         # A power cut takes what is not flushed: of a file its bytes, its name, which the folder of its hour holds, and
-        # once the name of a new hour, which the folder above holds.
+        # once the names of a new hour and of the folder above it.
         hours = list(dict.fromkeys(place.parent for place in places))
         places += hours
-        places += {hour.parent for hour in hours if self._synced_hours.get(hour.parent) != hour}
+        new = [hour.parent for hour in hours if self._synced_hours.get(hour.parent) != hour]
+        places += [*new, self._folder] if new else []
         if not places:
             return
         with storage_errors("written"):

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retouch.errors import StorageUnavailable, UnknownFile
-from retouch.storage.objects import LocalBlobs, link_secret
+from retouch.storage.objects import SECRET_BYTES, LocalBlobs, link_secret
 from retouch.storage.open import open_blobs
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -222,18 +222,41 @@ def test_a_store_that_refuses_is_told_without_its_paths(blobs: LocalBlobs, tmp_p
     os.unlink(tmp_path / "files")
 
 
-def test_a_folder_is_flushed_for_a_new_hour_only_whichever_others_are_written_between(
-    blobs: LocalBlobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flushed: list[int] = []
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The inodes of what was flushed to the disk, in order."""
+    inodes: list[int] = []
     plain = os.fsync
 
     def counting(descriptor: int) -> None:
-        flushed.append(os.fstat(descriptor).st_ino)
+        inodes.append(os.fstat(descriptor).st_ino)
         plain(descriptor)
 
     monkeypatch.setattr(os, "fsync", counting)
+    return inodes
+
+
+def test_a_folder_is_flushed_for_a_new_hour_only_whichever_others_are_written_between(
+    blobs: LocalBlobs, tmp_path: Path, flushed: list[int]
+) -> None:
     for folder in ("uploads", "outputs", "uploads", "outputs"):
         blobs.put(b"image", "image/png", folder=folder)
     folders = [(tmp_path / "files" / folder).stat().st_ino for folder in ("uploads", "outputs")]
     assert [flushed.count(each) for each in folders] == [1, 1]
+
+
+def test_every_folder_on_the_way_to_the_first_blob_is_flushed(tmp_path: Path, flushed: list[int]) -> None:
+    blobs = LocalBlobs(tmp_path / "data" / "files", bytes(SECRET_BYTES))
+    place = tmp_path / "data" / "files" / blobs.put(b"image", "image/png", folder="uploads")
+    way = [place, *(folder for folder in place.parents if folder.is_relative_to(tmp_path / "data"))]
+    assert {each.stat().st_ino for each in way} <= set(flushed)
+
+
+def test_a_deleted_blob_leaves_the_flushed_folder_of_its_hour_to_the_next(
+    blobs: LocalBlobs, tmp_path: Path, flushed: list[int]
+) -> None:
+    first = tmp_path / "files" / blobs.put(b"image", "image/png", folder="uploads", ttl_s=60)
+    hour = first.parent.stat().st_ino
+    blobs.delete(first.relative_to(tmp_path / "files").as_posix())
+    assert first.parent.stat().st_ino == hour
+    assert flushed.count(hour) == 1
