@@ -33,6 +33,7 @@ async def history(
             pending = pending or asyncio.ensure_future(anext(changes, None))
             done, _ = await asyncio.wait((pending,), timeout=pause_s)
             if not done:
+                # The same `anext` is waited for again: to cancel it would end the watch's generator.
                 yield ()
                 continue
             events, pending = pending.result(), None

@@ -87,7 +87,7 @@ async def list_requests(dependencies: AppDependencies, request: Request) -> Resp
     """`GET /models/requests/by-endpoint`: requests that wait and run are in the list as well, before the others."""
     account = await account_of(dependencies.authenticator, request)
     if account.id == ANONYMOUS.id and not await dependencies.authenticator.unauthenticated():
-        # The operator lets everybody in, and each of them sees what is his by its id only.
+        # Callers without a key share one account, so each request is shown to those only who know its id.
         raise InvalidKey("A list of requests needs a key: callers without one are not told apart here.")
     query = request.query_params
     listing, expanded = parse_listing(query, utc_now()), wants_payloads(query)

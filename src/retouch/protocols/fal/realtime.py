@@ -155,6 +155,7 @@ async def _ended_unless_gone(dependencies: AppDependencies, inbox: _Inbox, job_i
     ended = asyncio.ensure_future(dependencies.watch.wait(job_id))
     try:
         while not ended.done():
+            # `came` is set by new inputs too, which wait; only `closed` says that the caller has left.
             if inbox.closed:
                 return None
             inbox.came.clear()

@@ -36,9 +36,9 @@ ID_HEADERS = (REQUEST_ID_HEADER, "x-oneapi-request-id")
 
 async def queue(dependencies: AppDependencies, request: Request) -> Response:
     """fal's own queue, but for a reseller's status and result: the output, an error, or after a moment "not yet"."""
+    # What follows, fal's own handlers too, takes a reseller's path for one of the queue: it begins at the host.
     request.scope[QUEUE_URL] = origin_of(dependencies.public_url, request)
-    path = f"{OWNER}/{request.path_params['path']}"
-    request.path_params["path"] = path
+    request.path_params["path"] = path = f"{OWNER}/{request.path_params['path']}"
     named = parse_request_path(path)
     if named is None or not _is_bearer(request) or named.action not in ("result", "status"):
         return await routes.queue(dependencies, request)

@@ -60,6 +60,7 @@ async def _statuses(
         """The event for a state, or nothing when it says the same as the one before."""
         nonlocal last, notices_sent
         lines = dump.dump_logs(job, news, known_notices=not notices_sent) if logs else None
+        # `dump_logs` tells what was known at submit with the first events of an edit that runs: once a stream.
         notices_sent = notices_sent or (bool(news) and job.state is not JobState.QUEUED)
         body = dump.dump_status(job, urls, position, lines, seconds_left=seconds_left)[1]
         before, last = last, {**body, "logs": None, "metrics": None}  # time that passes is no news
