@@ -381,35 +381,32 @@ def _links(parameter: Parameter, raw: object) -> tuple[str, ...]:
 
 
 def _loras(parameter: Parameter, raw: object) -> tuple[Lora, ...]:
-    """A list, or the same as text, see `parse_loras`."""
+    """A list, or the same as text, see `parse_loras`; what is wrong in the words of this table, at its place."""
     try:
         loras = parse_loras(parameter.name, raw)
         for index, lora in enumerate(loras):
             lora.check(f"{parameter.name}[{index}]")
     except InvalidRequest as error:
-        raise _refused_as(parameter, error) from None
+        # The field, such as `loras[0].scale`, is the path to the place; the parameter's own name is its first part.
+        at = tuple(int(part) if part.isdecimal() else part for part in re.findall(r"\w+", error.field or "")[1:])
+        match error:
+            case MissingParameter():
+                raise _Refused("missing", "Field required", at=at) from None
+            case InvalidType():
+                expected = str(error.context["expected_type"])
+                kind = {"array": "list_type", "object": "dict_type", "number": "float_parsing"}.get(expected)
+                raise _Refused(kind or f"{expected}_type", f"Input should be a valid {expected}", at=at) from None
+            case OutOfRange():
+                low, high = parameter.minimum, parameter.maximum
+                message = f"Input should be from {low} to {high:g}"
+                raise _Refused("less_than_equal", message, at=at, ge=low, le=high) from None
+        raise _Refused("value_error", error.message, at=at) from None
     if parameter.max_length is not None and len(loras) > parameter.max_length:
         high = parameter.max_length
         raise _Refused(
             "sequence_too_long", f"There should be at most {high} of them, not {len(loras)}", max_length=high
         )
     return loras
-
-
-def _refused_as(parameter: Parameter, error: InvalidRequest) -> _Refused:
-    """An error of the canonical form in this table's words, at its place in the body."""
-    place = tuple(int(part) if part.isdecimal() else part for part in re.findall(r"\w+", error.field or "")[1:])
-    match error:
-        case MissingParameter():
-            return _Refused("missing", "Field required", at=place)
-        case InvalidType():
-            expected = str(error.context["expected_type"])
-            kind = {"array": "list_type", "object": "dict_type", "number": "float_parsing"}.get(expected)
-            return _Refused(kind or f"{expected}_type", f"Input should be a valid {expected}", at=place)
-        case OutOfRange():
-            low, high = parameter.minimum, parameter.maximum
-            return _Refused("less_than_equal", f"Input should be from {low} to {high:g}", at=place, ge=low, le=high)
-    return _Refused("value_error", error.message, at=place)
 
 
 def _image_size(parameter: Parameter, raw: object) -> Size:
