@@ -1,4 +1,4 @@
-"""Inputs that every face reads alike, as JSON or as its text: LoRAs, and options of hosted providers. No I/O.
+"""Inputs that faces read alike, as JSON or as its text: numbers, switches, LoRAs, options of hosted providers. No I/O.
 
 The vendors differ in what surrounds them only; what a path may be and how large a scale is checked elsewhere.
 """
@@ -15,6 +15,8 @@ from retouch.catalog.normaliser import check_upstream_options
 from retouch.edit import Lora
 from retouch.errors import InvalidRequest, InvalidType, MissingParameter
 
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
+
 _LORA_MEMBERS = frozenset({"path", "scale", "name"})
 """`name` is a label that some servers want and that means nothing."""
 
@@ -23,6 +25,25 @@ UPSTREAM_OPTIONS = "upstream_options"
 
 MAX_OPTIONS_BYTES = 20_000
 """Of all of them, as JSON: they are kept with the job."""
+
+
+def parse_number(field: str, value: object) -> float:
+    """A finite number, also as text; raises InvalidType."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidType(field, "number", value)
+    return number
+
+
+def parse_boolean(field: str, value: object) -> bool:
+    """true and false, and the words and digits that forms use for them; raises InvalidType."""
+    word = str(value).strip().lower() if isinstance(value, bool | int | str) else ""
+    if word not in _TRUE | _FALSE:
+        raise InvalidType(field, "boolean", value)
+    return word in _TRUE
 
 
 def parse_loras(field: str, value: object) -> tuple[Lora, ...]:
@@ -59,18 +80,7 @@ def _lora(place: str, entry: object) -> Lora:
         raise MissingParameter(f"{place}.path")
     if not isinstance(path, str):
         raise InvalidType(f"{place}.path", "string", path)
-    return Lora(path.strip(), 1.0 if scale is None else parse_scale(f"{place}.scale", scale))
-
-
-def parse_scale(field: str, value: object) -> float:
-    """A number, also as text."""
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidType(field, "number", value)
-    return number
+    return Lora(path.strip(), 1.0 if scale is None else parse_number(f"{place}.scale", scale))
 
 
 def read_upstream_options(value: object) -> dict[str, Mapping[str, Any]]:

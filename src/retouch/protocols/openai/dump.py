@@ -14,7 +14,7 @@ from typing import Any
 
 from retouch.catalog import HOSTED, Route
 from retouch.catalog.profiles import ServedTarget
-from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, OutputImage, Usage
+from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, Usage
 from retouch.jobs.job import Job
 from retouch.protocols.openai.parse import NAMES, PROVIDER, EditCall
 from retouch.protocols.outcome import dump_notices, notices_in_wire_names
@@ -74,12 +74,26 @@ def dump_response(call: EditCall, job: Job, delivered: Sequence[DeliveredImage])
     """`ImagesResponse` of a succeeded job; `delivered` has one member per output image."""
     output = _output(job)
     first = output.images[0]
+    data: list[dict[str, Any]] = []
+    for image, how in zip(output.images, delivered, strict=True):
+        forms = {"b64_json": how.b64_json, "url": how.url}
+        data.append(
+            {name: value for name, value in forms.items() if value is not None}
+            | {
+                "revised_prompt": output.prompt,
+                "seed": image.seed,
+                "width": image.width,
+                "height": image.height,
+                "content_type": image.media_type,
+                "has_nsfw_concepts": image.unsafe,
+            }
+        )
     body: dict[str, Any] = {
         "created": _seconds(job.finished_at),
         "background": "opaque",
         "quality": call.reported_quality(job.request.steps),
-        "size": f"{first.width}x{first.height}",
-        "data": [_dump_image(image, how, output) for image, how in zip(output.images, delivered, strict=True)],
+        "size": _dimensions((first.width, first.height)),
+        "data": data,
         "usage": _dump_usage(output),
         "metadata": _dump_metadata(call, job, output),
         "timings": {name: round(seconds, 4) for name, seconds in output.timings.items()},
@@ -245,22 +259,6 @@ def _dimensions(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _dump_image(image: OutputImage, delivered: DeliveredImage, output: EditOutput) -> dict[str, Any]:
-    item: dict[str, Any] = {}
-    if delivered.b64_json is not None:
-        item["b64_json"] = delivered.b64_json
-    if delivered.url is not None:
-        item["url"] = delivered.url
-    return item | {
-        "revised_prompt": output.prompt,
-        "seed": image.seed,
-        "width": image.width,
-        "height": image.height,
-        "content_type": image.media_type,
-        "has_nsfw_concepts": image.unsafe,
-    }
-
-
 def _dump_usage(output: EditOutput) -> dict[str, Any]:
     """Tokens of the images made, one per patch of the canvas; what went in is not counted."""
     width, height = output.canvas
@@ -290,7 +288,7 @@ def _dump_metadata(call: EditCall, job: Job, output: EditOutput) -> dict[str, An
         "size": {
             "requested": job.request.size.words,
             "canvas": _dimensions(output.canvas),
-            "output": f"{first.width}x{first.height}",
+            "output": _dimensions((first.width, first.height)),
         },
         "applied": dict(output.applied),
         "ignored_parameters": list(ignored_parameters(notices)),

@@ -43,11 +43,13 @@ MAX_DEPTH = 6
 GLANCE_BYTES = 1 << 20
 """How much of a body that is too large anyway is looked at, to name a better reason than its size."""
 
-_IMAGE_NAME = re.compile(r"(image|images|image_url|image_urls|url)(?:\[(\d{0,9})\])?")
+_IMAGES = ("image", "images", "image_url", "image_urls", "url")
+_MASKS = ("mask", "mask_url", "mask_image")
 
-_NUMBERED = re.compile(r"(?:image|images|image_url|image_urls|url|mask)\[\d{1,9}\]")
+_IMAGE_NAME = re.compile(rf"({'|'.join(_IMAGES)})(?:\[(\d{{0,9}})\])?")
+_MASK_NAME = re.compile(rf"({'|'.join(_MASKS)})(?:\[0?\])?")
+_NUMBERED = re.compile(rf"(?:{'|'.join(_IMAGES)}|mask)\[\d{{1,9}}\]")
 _BYTE_OF_BUFFER = re.compile(rb"\d{1,3}")
-_MASK_NAME = re.compile(r"(mask|mask_url|mask_image)(?:\[0?\])?")
 _BRACKETED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 
 
@@ -163,7 +165,7 @@ async def read_parts(chunks: AsyncIterator[bytes], boundary: bytes) -> list[Part
 async def _from_first_boundary(chunks: AsyncIterator[bytes], boundary: bytes) -> AsyncIterator[bytes]:
     """The body without what stands before its first boundary line; the parser takes none of that."""
     line = re.compile(rb"(?:^|\n)(--" + re.escape(boundary) + rb"(?:[ \t]*\r?\n|--))")
-    head: bytes | None = b""
+    head: bytes | None = b""  # what came before the line, which chunks may cut in two; None once it is found
     async for chunk in chunks:
         if head is None:
             yield chunk
@@ -268,9 +270,9 @@ def decode_json(body: object) -> Body:
     images: list[RawImage] = []
     masks: list[RawImage] = []
     for key, value in body.items():
-        if key in ("image", "images", "image_url", "image_urls", "url"):
+        if key in _IMAGES:
             images += _json_images(key, value)
-        elif key in ("mask", "mask_url", "mask_image"):
+        elif key in _MASKS:
             masks += _json_images(key, value)
         else:
             values[key] = value
@@ -297,6 +299,7 @@ def _join(name: str, entries: Sequence[tuple[tuple[str, ...], object]]) -> objec
         return entries[0][1] if len(entries) == 1 else [value for _, value in entries]
     if not all(path for path, _ in entries):
         raise InvalidRequest(f"The field '{name}' is given both with and without brackets.", field=name)
+    # One level of brackets is taken off each time; what is below is joined first.
     branches: dict[str, list[tuple[tuple[str, ...], object]]] = {}
     for path, value in entries:
         branches.setdefault(path[0], []).append((path[1:], value))
@@ -315,7 +318,7 @@ def _rows(name: str, entries: Sequence[tuple[tuple[str, ...], object]]) -> list[
     for path, value in entries:
         columns.setdefault(path, []).append(value)
     lengths = {len(column) for column in columns.values()}
-    if len(lengths) > 1:
+    if len(lengths) > 1:  # which value belongs to which object is told by their number alone
         raise InvalidRequest(
             f"The objects of '{name}[]' have different fields and cannot be told apart; send '{name}' as JSON text.",
             field=name,
@@ -361,7 +364,7 @@ def _from_base64(data: bytes) -> bytes | None:
 
 
 def _in_order(images: Sequence[tuple[str, int | None, bytes | str]]) -> tuple[RawImage, ...]:
-    """Document order, but numbered ones among themselves by number."""
+    """Document order, but numbered ones among themselves by number: each takes the place of one of them."""
     numbered = iter(sorted((p for p in images if p[1] is not None), key=lambda p: p[1] or 0))
     ordered = [p if p[1] is None else next(numbered) for p in images]
     names = [("image" if p[0] == "images" else p[0]) for p in ordered]

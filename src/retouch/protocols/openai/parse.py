@@ -8,7 +8,6 @@ not looked at, and answers are in `dump.py`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from retouch.errors import (
     UnknownModel,
     UnsupportedParameter,
 )
-from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, parse_scale, read_upstream_options
+from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_boolean, parse_loras, parse_number, read_upstream_options
 from retouch.protocols.openai.form import Body
 
 ResponseFormat: TypeAlias = Literal["both", "url", "b64_json"]
@@ -81,8 +80,6 @@ _WITHOUT_EFFECT: Mapping[str, tuple[tuple[str, ...], str]] = {
 """Accepted words that change nothing here: (allowed words, why)."""
 
 _ABSENT_WORDS = frozenset({"", "null", "None", "undefined"})
-_TRUE = frozenset({"true", "1", "on", "yes"})
-_FALSE = frozenset({"false", "0", "off", "no"})
 _INTEGER = re.compile(r"[+-]?\d{1,30}(\.0*)?")
 
 
@@ -150,7 +147,6 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
     prompt = _with_plain_line_ends(to_text("prompt", prompt))
     if not body.images:
         raise MissingParameter("image")
-    _refuse_what_is_not_offered(fields)
     request = _read_request(fields, prompt, size_policy)
     stream, partial_images = _read_stream(fields, request.output_format)
     quality = fields.word("quality", (*_QUALITIES, "auto"))
@@ -179,7 +175,8 @@ def parse_call(body: Body, *, size_policy: str | None = None) -> EditCall:
     return replace(call, notices=tuple(fields.notices))
 
 
-def _refuse_what_is_not_offered(fields: Fields) -> None:
+def _read_request(fields: Fields, prompt: str, size_policy: str | None) -> EditRequest:
+    """The edit itself, without its images; the order of the reads is the order in which faults are found."""
     for name, advice in _REFUSED.items():
         if fields.take(name)[1] not in (None, [], "[]"):
             raise UnsupportedParameter(f"The field '{name}' is not supported. {advice}", field=name)
@@ -187,10 +184,6 @@ def _refuse_what_is_not_offered(fields: Fields) -> None:
         raise UnsupportedParameter(
             "A transparent 'background' is not supported: answers are opaque.", field="background"
         )
-
-
-def _read_request(fields: Fields, prompt: str, size_policy: str | None) -> EditRequest:
-    """The edit itself, without its images; the order of the reads is the order in which faults are found."""
     output_format, output_quality = _read_output(fields)
     count = fields.integer("num_images", "n")
     _, options = fields.take(UPSTREAM_OPTIONS)
@@ -327,7 +320,7 @@ def _read_loras(fields: Fields) -> tuple[Lora, ...]:
     if scale is not None:
         if name != "lora_weights" or len(loras) != 1:
             raise InvalidRequest("'lora_scale' goes with one path in 'lora_weights'.", field=scale_name)
-        loras = (replace(loras[0], scale=parse_scale(scale_name, scale)),)
+        loras = (replace(loras[0], scale=parse_number(scale_name, scale)),)
         fields.written["loras[0].scale"] = scale_name
     if name != "loras":
         fields.written["loras[0].path"] = name
@@ -443,27 +436,12 @@ class Fields:
         return None if value is None else to_integer(name, value)
 
     def number(self, canonical: str, *names: str) -> float | None:
-        """Finite, also as text."""
         name, value = self.take(canonical, *names)
-        if value is None:
-            return None
-        try:
-            number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
-        except (ValueError, OverflowError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise InvalidType(name, "number", _printable(value))
-        return number
+        return None if value is None else parse_number(name, _printable(value))
 
     def boolean(self, canonical: str, *names: str) -> bool | None:
-        """true and false, and the words and digits forms use for them."""
         name, value = self.take(canonical, *names)
-        if value is None:
-            return None
-        word = str(value).strip().lower() if isinstance(value, bool | int | str) else ""
-        if word not in _TRUE | _FALSE:
-            raise InvalidType(name, "boolean", _printable(value))
-        return word in _TRUE
+        return None if value is None else parse_boolean(name, _printable(value))
 
     def notice(self, parameter: str, action: str, detail: str) -> None:
         self.notices.append(Notice(parameter, action, detail))

@@ -148,7 +148,7 @@ class Edits:
         with self._retries.uploading(account, attempt):
             parsed = await self._parse(request)
             repeatable = attempt is not None and key is None and not parsed.call.stream
-            digest = await run_in_threadpool(parsed.body.digest) if key or repeatable else ""
+            digest = await run_in_threadpool(parsed.body.digest) if key or repeatable else ""  # of many megabytes
             idempotency = Idempotency(key, digest) if key else None
             submission = parsed.submission(self._dependencies, idempotency)
             replayed = False
@@ -164,7 +164,7 @@ class Edits:
                 job = await self._retries.join_or_submit(account, digest, attempt, submit_new)
             else:
                 job = await submit_new()
-                if key is None:
+                if key is None:  # a durable edit goes on whether its caller waits or not
                     self._retries.wait_once(account, job)
         user = parsed.call.user
         hashed_user = None if user is None else hashlib.sha256(user.encode()).hexdigest()[:16]
@@ -337,7 +337,7 @@ class Retries:
         One at a time for each body, so that a retry also finds an edit which is being submitted.
         """
         key = account.id, digest
-        lock = self._submitting.setdefault(key, asyncio.Lock())
+        lock = self._submitting.setdefault(key, asyncio.Lock())  # held weakly: it goes with the last call that waits
         async with lock:
             edit = self._by_digest.get(key) if attempt else None
             if edit is None:
@@ -388,6 +388,7 @@ class Retries:
     def _forget(self, edit: _Edit) -> None:
         self._keep(edit)
         del self._edits[edit.job.id]
+        # Unless a second first try of the same body has taken its place there.
         if edit.digest is not None and self._by_digest.get((edit.account.id, edit.digest)) is edit:
             del self._by_digest[edit.account.id, edit.digest]
 

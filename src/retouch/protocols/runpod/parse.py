@@ -18,7 +18,7 @@ import orjson
 from retouch.edit import Bucket, EditRequest, Notice, OutputFormat, SizeRequest
 from retouch.errors import InvalidImage, InvalidRequest, InvalidType, MissingParameter, NotOneOf, UnknownModel
 from retouch.images.decoding import decode_data_uri, is_data_uri
-from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, read_upstream_options
+from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_boolean, parse_loras, parse_number, read_upstream_options
 
 UNASKED_SIZE = "1328*1328"
 """What the Vercel provider sends when its user named no size."""
@@ -35,7 +35,6 @@ MAX_WEBHOOK_CHARACTERS = 8192
 
 _ENVELOPE = frozenset({"input", "webhook", "policy", "s3Config"})
 _SIZE = re.compile(r"\s*(\d{1,5})\s*[*xX]\s*(\d{1,5})\s*")
-_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 _FORMATS: Mapping[str, OutputFormat] = {
     "jpeg": OutputFormat.JPEG,
     "jpg": OutputFormat.JPEG,
@@ -166,13 +165,13 @@ def _policy(given: object) -> tuple[Policy, tuple[Notice, ...]]:
     return Policy(
         execution_timeout_s=_milliseconds(given, "executionTimeout", EXECUTION_TIMEOUT_MS, notices),
         ttl_s=_milliseconds(given, "ttl", TTL_MS, notices),
-        low_priority=bool(_optional("policy.lowPriority", given.get("lowPriority"), _boolean)),
+        low_priority=bool(_optional("policy.lowPriority", given.get("lowPriority"), parse_boolean)),
     ), tuple(notices)
 
 
 def _milliseconds(policy: Mapping[str, Any], name: str, limits: tuple[int, int], notices: list[Notice]) -> float | None:
     field_name = f"policy.{name}"
-    value = _optional(field_name, policy.get(name), _number)
+    value = _optional(field_name, policy.get(name), parse_number)
     if value is None:
         return None
     used = min(max(value, limits[0]), limits[1])
@@ -251,15 +250,15 @@ def parse_input(endpoint: Endpoint, given: Mapping[str, Any]) -> ParsedInput:
         size=size,
         seed=None if seed == -1 else seed,
         steps=reader.read(_integer, "num_inference_steps", "steps"),
-        guidance_scale=reader.read(_number, "guidance_scale", "true_cfg_scale"),
+        guidance_scale=reader.read(parse_number, "guidance_scale", "true_cfg_scale"),
         output_format=reader.read(_format, "output_format") or OutputFormat.JPEG,
-        enable_safety_checker=reader.read(_boolean, "enable_safety_checker") is not False,
-        enable_prompt_expansion=bool(reader.read(_boolean, "enable_prompt_expansion")),
+        enable_safety_checker=reader.read(parse_boolean, "enable_safety_checker") is not False,
+        enable_prompt_expansion=bool(reader.read(parse_boolean, "enable_prompt_expansion")),
         loras=reader.read(parse_loras, "loras") or (),
         upstream_options=reader.read(lambda _, options: read_upstream_options(options), UPSTREAM_OPTIONS) or {},
     )
-    base64 = bool(reader.read(_boolean, "enable_base64_output"))
-    reader.read(_boolean, "enable_sync_mode")  # which operation was called says it
+    base64 = bool(reader.read(parse_boolean, "enable_base64_output"))
+    reader.read(parse_boolean, "enable_sync_mode")  # which operation was called says it
     wire_names = {
         "steps": reader.name_of("num_inference_steps", "steps"),
         "images": "images",
@@ -346,33 +345,15 @@ def _text(name: str, value: object) -> str:
     return value
 
 
-def _number(name: str, value: object) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
-    except (ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidType(name, "number", value)
-    return number
-
-
 def _integer(name: str, value: object) -> int:
     """Whole numbers, also as a text or with a fraction of zero."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,30}(\.0{0,9})?\s*", value):
         return int(value.partition(".")[0])
-    number = _number(name, value) if isinstance(value, float) else math.nan
-    if not number.is_integer():
-        raise InvalidType(name, "integer", value)
-    return int(number)
-
-
-def _boolean(name: str, value: object) -> bool:
-    word = str(value).strip().lower()[:10] if isinstance(value, bool | int | str) else ""
-    if word not in _TRUE | _FALSE:
-        raise InvalidType(name, "boolean", value)
-    return word in _TRUE
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    raise InvalidType(name, "integer", value)
 
 
 def _format(name: str, value: object) -> OutputFormat:

@@ -115,6 +115,12 @@ def _submit_call(dependencies: AppDependencies, call: Call) -> Job:
         if notices := (*envelope.notices, *parsed.notices):
             options[dump.NOTICES_OPTION] = orjson.dumps(dump_notices(notices)).decode()
         delivery = replace(delivery, options=options)
+        idempotency = None
+        if (key := call.idempotency_key) is not None:
+            if len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
+                most = MAX_IDEMPOTENCY_KEY_CHARACTERS
+                raise InvalidRequest(f"Idempotency-Key has {len(key)} characters; at most {most} are allowed.")
+            idempotency = Idempotency(key, hashlib.sha256(endpoint.id.encode() + b"\n" + call.body).hexdigest())
         submission = Submission(
             request=parsed.request,
             images=parsed.images,
@@ -124,7 +130,7 @@ def _submit_call(dependencies: AppDependencies, call: Call) -> Job:
             run_timeout_s=envelope.policy.execution_timeout_s,
             life_s=envelope.policy.ttl_s,
             bucket=envelope.bucket,
-            idempotency=_idempotency(call),
+            idempotency=idempotency,
         )
         return submit(dependencies, account, submission).job
     except InvalidRequest as error:
@@ -132,17 +138,6 @@ def _submit_call(dependencies: AppDependencies, call: Call) -> Job:
         refused = replace(delivery, retention_s=REFUSAL_KEPT_S)
         nothing = EditRequest(model=endpoint.model, prompt="", images=())
         return dependencies.service.submit_failed(account, nothing, refused, error.failure)
-
-
-def _idempotency(call: Call) -> Idempotency | None:
-    key = call.idempotency_key
-    if key is None:
-        return None
-    if len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
-        raise InvalidRequest(
-            f"Idempotency-Key has {len(key)} characters; at most {MAX_IDEMPOTENCY_KEY_CHARACTERS} are allowed."
-        )
-    return Idempotency(key, hashlib.sha256(call.endpoint.id.encode() + b"\n" + call.body).hexdigest())
 
 
 # --- one job
