@@ -43,11 +43,11 @@ def split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-class _Component(BaseSettings):
+class Component(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
 
-class HttpSettings(_Component):
+class HttpSettings(Component):
     """Where the server listens and what it is called from outside."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -103,7 +103,7 @@ class HttpSettings(_Component):
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
 
-class StoreSettings(_Component):
+class StoreSettings(Component):
     """Where jobs, keys and images are kept."""
 
     data: Path = Field(default_factory=default_data_folder, description="folder for the database and all files")
@@ -125,7 +125,7 @@ class StoreSettings(_Component):
         return self.retention_days * 86_400
 
 
-class ModelSettings(_Component):
+class ModelSettings(Component):
     """Which weights run, and on what."""
 
     model: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -156,7 +156,7 @@ class ModelSettings(_Component):
         return self.model[0]
 
 
-class LoraSettings(_Component):
+class LoraSettings(Component):
     """Where callers' LoRAs may come from besides the hub, links and uploads; and the one of `acceleration: high`."""
 
     lora_dir: Path | None = Field(None, description="folder whose LoRAs callers may name by their path in it")
@@ -176,7 +176,7 @@ class LoraSettings(_Component):
         return folder
 
 
-class NetworkSettings(_Component):
+class NetworkSettings(Component):
     """Which addresses a caller's link may lead to beyond the public internet."""
 
     allow_private: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -189,14 +189,14 @@ class NetworkSettings(_Component):
         return split_commas(value)
 
 
-class ProcessSettings(_Component):
+class ProcessSettings(Component):
     """How `serve` runs."""
 
     workers: int = Field(1, ge=0, le=64, description="worker processes to run; 0 when they run elsewhere")
     log_level: LogLevel = Field("info", description="debug, info, warning or error")
 
 
-class SafetySettings(_Component):
+class SafetySettings(Component):
     """What is checked before an edit is made and before it is delivered."""
 
     safety_checker: str = Field("auto", description="auto: the packaged one; off; or an image classifier by name")
@@ -219,7 +219,7 @@ class SafetySettings(_Component):
         return split_commas(value)
 
 
-class RewriterSettings(_Component):
+class RewriterSettings(Component):
     """Who rewrites prompts for callers that ask for it. The key is a variable only, never an option."""
 
     rewriter: str = Field("auto", description="auto, off, resident, or the /v1 address of a chat server")
@@ -228,13 +228,13 @@ class RewriterSettings(_Component):
     rewriter_key: SecretStr | None = Field(None, description="the chat server's key")
 
 
-class RoutesSettings(_Component):
+class RoutesSettings(Component):
     """Where edits may go besides our own workers."""
 
     routes: Path | None = Field(None, description="file that leads edits to hosted providers, such as retouch.toml")
 
 
-class ProvenanceSettings(_Component):
+class ProvenanceSettings(Component):
     """What output files say of their making."""
 
     provenance: Literal["metadata", "off", "c2pa"] = Field("metadata", description="how output files are marked")
@@ -242,7 +242,7 @@ class ProvenanceSettings(_Component):
     provenance_key: Path | None = Field(None, description="PEM file: the signer's private key")
 
 
-COMPONENTS: tuple[type[_Component], ...] = (
+COMPONENTS: tuple[type[Component], ...] = (
     HttpSettings,
     StoreSettings,
     ModelSettings,
@@ -255,7 +255,7 @@ COMPONENTS: tuple[type[_Component], ...] = (
     RoutesSettings,
 )
 
-_Settings = TypeVar("_Settings", bound=_Component)
+_Settings = TypeVar("_Settings", bound=Component)
 
 
 def known_names() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from retouch.cli.options import (
     ROUTES,
     SAFETY,
     STORE,
+    Given,
     PublicUrl,
     takes,
 )
@@ -104,29 +105,47 @@ def _options(
 
 @app.command(epilog=EVERY_OPTION)
 @takes(HTTP, STORE, MODELS, LORAS, NETWORK, PROCESSES, SAFETY, REWRITER, PROVENANCE, ROUTES)
-def serve(*components: Any) -> None:
+def serve(given: Given) -> None:
     """Start the server and its workers."""
     from retouch.cli.serve import serve as start
 
-    start(*components)
+    start(
+        HTTP.read(given),
+        STORE.read(given),
+        MODELS.read(given),
+        LORAS.read(given),
+        NETWORK.read(given),
+        PROCESSES.read(given),
+        SAFETY.read(given),
+        REWRITER.read(given),
+        PROVENANCE.read(given),
+        ROUTES.read(given),
+    )
 
 
 @app.command(epilog=EVERY_OPTION)
 @takes(STORE, MODELS, LORAS, NETWORK, PROCESSES.only("log_level"), SAFETY, REWRITER, PROVENANCE)
-def worker(*components: Any, attached: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+def worker(given: Given, *, attached: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
     """Run one worker by itself, beside `serve --workers 0`, on this machine or another."""
     from retouch.cli.worker import work
 
-    work(*components, attached=attached)
+    work(
+        STORE.read(given),
+        MODELS.read(given),
+        LORAS.read(given),
+        NETWORK.read(given),
+        PROCESSES.read(given),
+        SAFETY.read(given),
+        REWRITER.read(given),
+        PROVENANCE.read(given),
+        attached=attached,
+    )
 
 
 @app.command(epilog='Example: retouch edit photo.jpg "make it grayscale" -o grey.png')
 @takes(ONE_MODEL, SAFETY.only(*(name for name in SAFETY.options if name != "safety_enforce")), PROVENANCE, FAST_LORA)
 def edit(
-    model: Any,
-    safety: Any,
-    provenance: Any,
-    loras: Any,
+    given: Given,
     *,
     arguments: Annotated[
         list[str], typer.Argument(metavar="IN… INSTRUCTION", help="One or more images, then what to do with them.")
@@ -153,10 +172,10 @@ def edit(
     from retouch.cli.edit import edit as edit_once
 
     edit_once(
-        model,
-        safety,
-        provenance,
-        loras,
+        ONE_MODEL.read(given),
+        SAFETY.read(given),
+        PROVENANCE.read(given),
+        LORAS.read(given),
         arguments,
         out,
         seed=seed,
@@ -170,29 +189,28 @@ def edit(
 
 @app.command()
 @takes(MODELS.only("model", "device"))
-def doctor(models: Any) -> None:
+def doctor(given: Given) -> None:
     """Say what this machine has, and which checkpoint it can run in which precision."""
     from retouch.cli.doctor import examine
 
-    examine(models)
+    examine(MODELS.read(given))
 
 
 @app.command()
 @takes(ONE_MODEL, FAST_LORA)
 def bench(
-    model: Any, loras: Any, *, rounds: Annotated[int, typer.Option(min=1, help="Edits for each acceleration.")] = 3
+    given: Given, *, rounds: Annotated[int, typer.Option(min=1, help="Edits for each acceleration.")] = 3
 ) -> None:
     """Measure edits of the sample photo on this machine, with each acceleration."""
     from retouch.cli.bench import measure
 
-    measure(model, loras, rounds)
+    measure(ONE_MODEL.read(given), LORAS.read(given), rounds)
 
 
 @app.command()
 @takes(HTTP.only("host", "port", "public_url", "tls", "forward_proxy"), STORE.only("data"))
 def env(
-    http: Any,
-    store: Any,
+    given: Given,
     *,
     client: Annotated[
         str,
@@ -202,13 +220,13 @@ def env(
     """Print the exports that point an official client at this server; use as: eval "$(retouch env CLIENT)"."""
     from retouch.cli.env import exports
 
-    sys.stdout.write(exports(client, http, store))
+    sys.stdout.write(exports(client, HTTP.read(given), STORE.read(given)))
 
 
 @keys.command("create")
 @takes(DATABASE)
 def create_key(
-    store: Any,
+    given: Given,
     *,
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     operator: Annotated[
@@ -218,33 +236,33 @@ def create_key(
     """Make a key and print it on the last line; it is shown this once."""
     from retouch.cli import keys as verbs
 
-    verbs.create(store, name, operator=operator)
+    verbs.create(STORE.read(given), name, operator=operator)
 
 
 @keys.command("list")
 @takes(DATABASE)
-def list_keys(store: Any) -> None:
+def list_keys(given: Given) -> None:
     """List the keys; never their secrets."""
     from retouch.cli import keys as verbs
 
-    verbs.list_all(store)
+    verbs.list_all(STORE.read(given))
 
 
 @keys.command("revoke")
 @takes(DATABASE)
 def revoke_key(
-    store: Any, *, name: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `keys list` shows it.")]
+    given: Given, *, name: Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="As `keys list` shows it.")]
 ) -> None:
     """Revoke a key; calls with it are refused from now on."""
     from retouch.cli import keys as verbs
 
-    verbs.revoke(store, name)
+    verbs.revoke(STORE.read(given), name)
 
 
 @keys.command("store")
 @takes(DATABASE)
 def store_provider_key(
-    store: Any,
+    given: Given,
     *,
     name: Annotated[str, typer.Argument(help="Whose it is, as `keys list` shows it.")],
     provider: Annotated[str, typer.Argument(metavar="CALLER_NAME", help="What stands behind caller: in the file.")],
@@ -252,13 +270,13 @@ def store_provider_key(
     """Keep a caller's own key to a hosted provider, encrypted; it is read from standard input."""
     from retouch.cli import keys as verbs
 
-    verbs.store(store, name, provider)
+    verbs.store(STORE.read(given), name, provider)
 
 
 @keys.command("forget")
 @takes(DATABASE)
 def forget_provider_key(
-    store: Any,
+    given: Given,
     *,
     name: Annotated[str, typer.Argument(help="Whose it is, as `keys list` shows it.")],
     provider: Annotated[str, typer.Argument(metavar="CALLER_NAME", help="What stands behind caller: in the file.")],
@@ -266,7 +284,7 @@ def forget_provider_key(
     """Delete a caller's own key to a hosted provider."""
     from retouch.cli import keys as verbs
 
-    verbs.forget(store, name, provider)
+    verbs.forget(STORE.read(given), name, provider)
 
 
 @routes.command("check")
@@ -304,21 +322,21 @@ def show_routes(
 
 @webhooks.command("list")
 @takes(DATABASE)
-def list_webhooks(store: Any) -> None:
+def list_webhooks(given: Given) -> None:
     """List the webhooks that were given up: request, time, address, last trouble."""
     from retouch.cli import webhooks as verbs
 
-    verbs.list_given_up(store)
+    verbs.list_given_up(STORE.read(given))
 
 
 @webhooks.command("replay")
 @takes(DATABASE)
 def replay_webhook(
-    store: Any,
+    given: Given,
     *,
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="As `webhooks list` shows it.")],
 ) -> None:
     """Have a webhook sent again, whatever became of it before."""
     from retouch.cli import webhooks as verbs
 
-    verbs.replay(store, request_id)
+    verbs.replay(STORE.read(given), request_id)

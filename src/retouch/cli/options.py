@@ -1,7 +1,7 @@
 """The options of the command line, grouped as the components of `settings.py` that read them.
 
-A command says which groups it takes; so `serve` and `worker` cannot differ in an option that both have. Whether a value
-is allowed is decided in `settings.py`, which is imported when a command runs.
+A command says which groups it takes and reads each from what was given; so `serve` and `worker` cannot differ in an
+option that both have. Whether a value is allowed is decided in `settings.py`, which is imported when a command runs.
 """
 
 from __future__ import annotations
@@ -10,11 +10,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Generic, TypeAlias, TypeVar
 
 import typer
 
 from retouch.protocols import FORWARD_PROXY_ALIASES
+
+if TYPE_CHECKING:
+    from retouch import settings
+
+Settings = TypeVar("Settings", bound="settings.Component")
+
+Given: TypeAlias = Mapping[str, object]
+"""What a command was given, by the names of its options; None for those that were left out."""
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on. [default: 8000]")]
@@ -175,23 +183,24 @@ LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or erro
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Group(Generic[Settings]):
     """Options of one component. component: a class of `settings.py`. options: by the names of its fields."""
 
     component: str
     options: Mapping[str, Any]
 
-    def only(self, *names: str) -> Group:
+    def only(self, *names: str) -> Group[Settings]:
         return Group(self.component, {name: self.options[name] for name in names})
 
-    def read(self, given: Mapping[str, Any]) -> Any:
+    def read(self, given: Given) -> Settings:
         """The component; its options are taken from everything that was given. Raises InvalidSetting."""
         from retouch import settings
 
-        return settings.read(getattr(settings, self.component), **{name: given[name] for name in self.options})
+        component: type[Settings] = getattr(settings, self.component)
+        return settings.read(component, **{name: given[name] for name in self.options if name in given})
 
 
-HTTP = Group(
+HTTP: Group[settings.HttpSettings] = Group(
     "HttpSettings",
     {
         "host": Host,
@@ -203,10 +212,10 @@ HTTP = Group(
         "forwarded_allow_ips": ForwardedAllowIps,
     },
 )
-STORE = Group(
+STORE: Group[settings.StoreSettings] = Group(
     "StoreSettings", {"data": Data, "database": DatabaseUrl, "storage": StorageUrl, "retention_days": RetentionDays}
 )
-MODELS = Group(
+MODELS: Group[settings.ModelSettings] = Group(
     "ModelSettings",
     {
         "model": Models,
@@ -217,11 +226,13 @@ MODELS = Group(
         "accept_research_licence": AcceptLicence,
     },
 )
-ONE_MODEL = Group(MODELS.component, {**MODELS.options, "model": Model})
-LORAS = Group("LoraSettings", {"lora_dir": LoraDir, "fast_lora": FastLora, "fast_lora_steps": FastLoraSteps})
-NETWORK = Group("NetworkSettings", {"allow_private": AllowPrivate})
-PROCESSES = Group("ProcessSettings", {"workers": Workers, "log_level": LogLevel})
-SAFETY = Group(
+ONE_MODEL: Group[settings.ModelSettings] = Group(MODELS.component, {**MODELS.options, "model": Model})
+LORAS: Group[settings.LoraSettings] = Group(
+    "LoraSettings", {"lora_dir": LoraDir, "fast_lora": FastLora, "fast_lora_steps": FastLoraSteps}
+)
+NETWORK: Group[settings.NetworkSettings] = Group("NetworkSettings", {"allow_private": AllowPrivate})
+PROCESSES: Group[settings.ProcessSettings] = Group("ProcessSettings", {"workers": Workers, "log_level": LogLevel})
+SAFETY: Group[settings.SafetySettings] = Group(
     "SafetySettings",
     {
         "safety_checker": SafetyChecker,
@@ -233,21 +244,21 @@ SAFETY = Group(
         "prompt_threshold": PromptThreshold,
     },
 )
-ROUTES = Group("RoutesSettings", {"routes": RoutesFile})
-REWRITER = Group(
+ROUTES: Group[settings.RoutesSettings] = Group("RoutesSettings", {"routes": RoutesFile})
+REWRITER: Group[settings.RewriterSettings] = Group(
     "RewriterSettings",
     {"rewriter": RewriterName, "rewriter_model": RewriterModel, "rewriter_prompt": RewriterPrompt},
 )
-PROVENANCE = Group(
+PROVENANCE: Group[settings.ProvenanceSettings] = Group(
     "ProvenanceSettings",
     {"provenance": ProvenanceMode, "provenance_cert": ProvenanceCert, "provenance_key": ProvenanceKey},
 )
 
 
-def takes(*groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of `groups` behind its own; it is called with their components, in this order."""
+def takes(*groups: Group[Any]) -> Callable[[Callable[Concatenate[Given, ...], None]], Callable[..., None]]:
+    """Give a command the options of `groups` behind its own keyword-only ones."""
 
-    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    def with_options(command: Callable[Concatenate[Given, ...], None]) -> Callable[..., None]:
         own = [
             parameter
             for parameter in inspect.signature(command, eval_str=True).parameters.values()
@@ -259,9 +270,8 @@ def takes(*groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]
             for name, option in group.options.items()
         ]
 
-        def called(**given: Any) -> None:
-            components = [group.read(given) for group in groups]
-            command(*components, **{parameter.name: given[parameter.name] for parameter in own})
+        def called(**given: object) -> None:
+            command(given, **{parameter.name: given[parameter.name] for parameter in own})
 
         # What typer reads a command's options from.
         called.__name__, called.__doc__ = command.__name__, command.__doc__
