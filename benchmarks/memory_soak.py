@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from retouch.catalog import checkpoint_named
-from retouch.cli.memory import KERNEL_CACHE_VARIABLE, bound_kernel_cache, keep_freed_memory
+from retouch.cli.process import KERNEL_CACHE_VARIABLE, bound_kernel_cache, keep_freed_memory
 from retouch.edit import EditSpec
 from retouch.engine.engine import Engine
 from retouch.engine.pipelines import load_pipeline

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from retouch.catalog import checkpoint_named
-from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
+from retouch.cli.process import bound_kernel_cache, keep_freed_memory
 from retouch.cli.worker import KEPT_MEGABYTES
 from retouch.edit import Acceleration, EditRequest, EditSpec, ImageInput
 from retouch.engine.engine import Engine

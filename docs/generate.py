@@ -32,7 +32,7 @@ PUBLIC_HEAD = """# Models
 
 ## What callers may ask for
 
-| model | input images | pictures | steps | guidance scale | LoRAs | formats | prompt, characters | checked |
+| model | input images | images made | steps | guidance scale | LoRAs | formats | prompt, characters | checked |
 |---|---|---|---|---|---|---|---|---|
 """
 

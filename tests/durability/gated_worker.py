@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from retouch.cli.logs import set_up_logging
+from retouch.cli.process import set_up_logging
 from retouch.edit import ImageInput
 from retouch.storage.fetch import Fetcher
 from retouch.storage.objects import LocalBlobs, link_secret

@@ -99,7 +99,7 @@ def test_no_text_keeps_a_loaded_value(value: str, before: str, after: str) -> No
 def test_no_log_line_of_a_process_holds_a_loaded_secret() -> None:
     script = """
 import logging, structlog
-from retouch.cli.logs import set_up_logging
+from retouch.cli.process import set_up_logging
 from retouch.secret import Secret
 set_up_logging("debug")
 secret = Secret("sk-live-in-the-log-0001")

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from retouch.cli.logs import set_up_logging
+from retouch.cli.process import set_up_logging
 from retouch.jobs.attempts import Attempt
 from retouch.jobs.job import Lease
 from retouch.upstreams.attempt_book import AttemptBook

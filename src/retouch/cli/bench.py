@@ -10,7 +10,7 @@ from importlib.resources import files
 from retouch import images
 from retouch.catalog import MODELS, Route, checkpoint_named
 from retouch.cli.loras import fast_lora_file, with_fast_lora
-from retouch.cli.memory import bound_kernel_cache
+from retouch.cli.process import bound_kernel_cache
 from retouch.edit import Acceleration, EditRequest, EditSpec, ImageInput
 from retouch.engine.engine import Engine, Finished
 from retouch.engine.pipelines import load_pipeline

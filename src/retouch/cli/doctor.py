@@ -58,7 +58,7 @@ def providers() -> Iterator[str]:
         yield f"routes file {path} is wrong: {error.message}"
         return
     models = len(dict.fromkeys(rule.model for rule in file.rules))
-    yield f"routes file {path}: {models} models are led, to {', '.join(file.upstreams) or 'nobody'}"
+    yield f"routes file {path}: {models} models are led, to {', '.join(file.upstreams) or 'no provider'}"
 
 
 def devices(device: str) -> Iterator[str]:

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from retouch import sizes
 from retouch.catalog import MODELS, Route, checkpoint_named
 from retouch.cli.loras import fast_lora_file, lora_of_argument, own_lora, with_fast_lora
-from retouch.cli.memory import bound_kernel_cache
 from retouch.cli.policy import RESIDENT, check_safety, moderation, provenance_of
+from retouch.cli.process import bound_kernel_cache
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
 from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine, Finished

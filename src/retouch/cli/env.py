@@ -21,15 +21,14 @@ def exports(client: str, http: HttpSettings, store: StoreSettings) -> str:
     if http.forward_proxy:
         host = urlsplit(address).hostname or http.host
         proxy = f"http://[{host}]:{http.forward_proxy}" if ":" in host else f"http://{host}:{http.forward_proxy}"
-    trust = _trust(TlsFiles.of(store.data)) if http.tls == "auto" else ""
+    trust = ""
+    if http.tls == "auto":
+        files = TlsFiles.of(store.data)
+        if not files.bundle.exists():
+            raise InvalidSetting(
+                f"There is no certificate in {files.folder} yet. "
+                "Start 'retouch serve --tls auto' with the same --data first."
+            )
+        # Python reads one file instead of its own list, Node one beside it.
+        trust = export_lines(SSL_CERT_FILE=str(files.bundle), NODE_EXTRA_CA_CERTS=str(files.authority))
     return trust + clients[client](ClientAddress(address, proxy))
-
-
-def _trust(files: TlsFiles) -> str:
-    """Python reads one file instead of its own list, Node one beside it."""
-    if not files.bundle.exists():
-        raise InvalidSetting(
-            f"There is no certificate in {files.folder} yet. "
-            "Start 'retouch serve --tls auto' with the same --data first."
-        )
-    return export_lines(SSL_CERT_FILE=str(files.bundle), NODE_EXTRA_CA_CERTS=str(files.authority))

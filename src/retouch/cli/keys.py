@@ -6,7 +6,7 @@ import sys
 
 from retouch.accounts.keys import Keys
 from retouch.accounts.upstream_keys import UpstreamKeys
-from retouch.cli.parts import open_database
+from retouch.cli.database import open_database
 from retouch.settings import StoreSettings
 
 
@@ -31,7 +31,7 @@ def revoke(store: StoreSettings, name: str) -> None:
 
 
 def store(settings: StoreSettings, name: str, provider: str) -> None:
-    """The secret is read from standard input: as an argument everybody on the machine could see it."""
+    """The secret is read from standard input: as an argument every user of the machine could see it."""
     if sys.stdin.isatty():
         sys.stderr.write(f"Paste the key that '{name}' has at the provider, then Enter and Ctrl-D:\n")
     secret = sys.stdin.read().strip()

@@ -40,7 +40,13 @@ def with_fast_lora(checkpoints: Sequence[Checkpoint], loras: LoraSettings) -> tu
         return tuple(checkpoints)
     if not first.takes_loras:
         raise InvalidSetting(f"'{first.name}' takes no LoRAs here; leave out {FAST_LORA}.")
-    return (replace(first, fast_lora=FastLora(path, loras.fast_lora_steps or _steps_in(path))), *checkpoints[1:])
+    steps = loras.fast_lora_steps
+    if steps is None:  # as in `…-8steps.safetensors`
+        found = re.findall(r"(\d+)[-_ ]?steps?", Path(path).name, re.IGNORECASE)
+        if not found or not 1 <= int(found[-1]) <= 100:
+            raise InvalidSetting(f"The name of {FAST_LORA} does not tell its steps; say --fast-lora-steps.")
+        steps = int(found[-1])
+    return (replace(first, fast_lora=FastLora(path, steps)), *checkpoints[1:])
 
 
 def fast_lora_file(checkpoint: Checkpoint, store: StoreSettings, network: NetworkSettings) -> LoraFile | None:
@@ -77,13 +83,6 @@ def lora_of_argument(text: str) -> Lora:
         return Lora(path, float(scale)) if path else Lora(text)
     except ValueError:
         return Lora(text)  # a link with a query
-
-
-def _steps_in(path: str) -> int:
-    found = re.findall(r"(\d+)[-_ ]?steps?", Path(path).name, re.IGNORECASE)
-    if not found or not 1 <= int(found[-1]) <= 100:
-        raise InvalidSetting(f"The name of {FAST_LORA} does not tell its steps; say --fast-lora-steps.")
-    return int(found[-1])
 
 
 def _kept(store: StoreSettings) -> Path:

@@ -5,8 +5,10 @@ Those are imported when they are called, so that `--help` is quick and `serve` n
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
+import unicodedata
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -29,9 +31,11 @@ from retouch.cli.options import (
     PublicUrl,
     takes,
 )
-from retouch.cli.streams import write_everything
 from retouch.edit import Acceleration
 from retouch.errors import RetouchError
+
+STAND_INS = {"…": "...", "×": "x", "–": "-", "—": "-", "→": "->", "‘": "'", "’": "'", "“": '"', "”": '"', "━": "-"}
+"""For characters that an output stream cannot write."""
 
 EVERY_OPTION = "Every option is also a variable: --public-url is RETOUCH_PUBLIC_URL."
 
@@ -61,7 +65,12 @@ FAST_LORA = LORAS.only("fast_lora", "fast_lora_steps")
 
 def run() -> None:
     """The console script: every foreseen error is one sentence on the terminal, never a traceback."""
-    write_everything()
+    # PYTHONIOENCODING=ascii, a Latin-1 terminal, a file name that is no UTF-8: the streams must not fail on these.
+    codecs.register_error("retouch", stand_in)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="retouch")
     try:
         app()
     except RetouchError as error:
@@ -84,6 +93,18 @@ def run() -> None:
 def _give_up(sentence: str) -> None:
     sys.stderr.write(f"retouch: {sentence}\n")
     sys.exit(1)
+
+
+def stand_in(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written for characters that a stream's encoding does not have (an error handler of `codecs`)."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    written = ""
+    for character in error.object[error.start : error.end]:
+        spinner = "*" if unicodedata.category(character) == "So" else None  # its frames, and what else is drawn
+        plain = character.encode("ascii", "backslashreplace").decode()
+        written += STAND_INS.get(character) or spinner or plain
+    return written, error.end
 
 
 def _print_version(wanted: bool) -> None:

@@ -51,7 +51,7 @@ StorageUrl = Annotated[
 RetentionDays = Annotated[
     float | None, typer.Option(help="How many days results and their files are kept. [default: 7]")
 ]
-NoAuth = Annotated[bool | None, typer.Option("--no-auth", help="Let everybody in without a key, on any address.")]
+NoAuth = Annotated[bool | None, typer.Option("--no-auth", help="Accept every caller without a key, on any address.")]
 Tls = Annotated[
     str | None,
     typer.Option(metavar="auto", help="auto: speak https with a certificate made in the data folder. [default: off]"),
@@ -155,7 +155,7 @@ RewriterName = Annotated[
     typer.Option(
         "--rewriter",
         metavar="auto|off|resident|URL",
-        help="Who expands prompts: the loaded model, or the /v1 address of a chat server, whose key is in "
+        help="What expands prompts: the loaded model, or the /v1 address of a chat server, whose key is in "
         "RETOUCH_REWRITER_KEY. [default: auto, the loaded model on a GPU]",
     ),
 ]

@@ -16,7 +16,7 @@ from retouch.catalog import Checkpoint
 from retouch.engine import rewrite
 from retouch.engine.engine import Engine
 from retouch.engine.open_nsfw import OpenNsfw
-from retouch.engine.pipeline import LanguageModel, Pipeline, Speaks
+from retouch.engine.pipeline import Pipeline, Speaks
 from retouch.engine.pipelines import has_gpu, load_guard, load_image_classifier
 from retouch.engine.prompt_safety import PromptChecker, PromptClassifier, ResidentClassifier
 from retouch.engine.rewrite import PromptExpander, Rewriter
@@ -81,11 +81,25 @@ def job_policy(  # noqa: PLR0917 - one settings class for each component
     pipeline: Pipeline,
 ) -> JobPolicy:
     """Load everything that is asked for. Raises InvalidSetting, UnsupportedParameter."""
-    return JobPolicy(
-        moderation=moderation(safety, device, lambda: ask_resident(engine, _language_model(pipeline))),
-        expander=_expander(rewriter, engine, pipeline),
-        provenance=provenance_of(provenance),
-    )
+    model = pipeline.language_model
+
+    def resident() -> Callable[[str], float]:
+        assert model is not None, "it was loaded to judge"
+        return ask_resident(engine, model)
+
+    checks = moderation(safety, device, resident)
+    rewrites: Rewriter | None = None
+    if rewriter.rewriter not in WORDS:
+        rewrites = _chat_rewriter(rewriter)
+    elif rewriter.rewriter != "off" and model is not None and model.rewrites:
+        rewrites = ResidentRewriter(engine, model, _rules(rewriter.rewriter_prompt))
+    elif rewriter.rewriter == RESIDENT:
+        raise InvalidSetting(
+            "--rewriter resident needs the text encoder on the GPU, and --offload keeps it away; say --offload none, "
+            "or name a chat server with --rewriter."
+        )
+    expander = None if rewrites is None else PromptExpander(rewrites)
+    return JobPolicy(moderation=checks, expander=expander, provenance=provenance_of(provenance))
 
 
 def moderation(safety: SafetySettings, device: str, resident: Callable[[], Callable[[str], float]]) -> Moderation:
@@ -97,8 +111,20 @@ def moderation(safety: SafetySettings, device: str, resident: Callable[[], Calla
         classifier = ResidentClassifier(resident(), threshold)
     elif safety.prompt_checker != "off":
         classifier = _guard(safety.prompt_checker, device)
+    images = None
+    if safety.safety_checker == "auto":
+        try:
+            images = ImageChecker(OpenNsfw(), safety.safety_threshold, tally.count)
+        except (OSError, SafetensorError) as error:
+            raise InvalidSetting(
+                f"The packaged safety checker cannot be loaded ({error}); install Retouch again, or use "
+                "--safety-checker off."
+            ) from None
+    elif safety.safety_checker != "off":
+        named = load_image_classifier(safety.safety_checker, safety.safety_labels)
+        images = ImageChecker(named, safety.safety_threshold, tally.count)
     return Moderation(
-        images=_image_checker(safety, tally),
+        images=images,
         prompts=None
         if classifier is None
         else PromptChecker(classifier, lambda verdict, seconds: tally.count("prompt", verdict, seconds)),
@@ -125,38 +151,6 @@ def _guard(name: str, device: str) -> PromptClassifier:
     return load_guard(name, device)
 
 
-def _image_checker(safety: SafetySettings, tally: SafetyTally) -> ImageChecker | None:
-    if safety.safety_checker == "off":
-        return None
-    if safety.safety_checker != "auto":
-        named = load_image_classifier(safety.safety_checker, safety.safety_labels)
-        return ImageChecker(named, safety.safety_threshold, tally.count)
-    try:
-        packaged = OpenNsfw()
-    except (OSError, SafetensorError) as error:
-        raise InvalidSetting(
-            f"The packaged safety checker cannot be loaded ({error}); install Retouch again, or use "
-            "--safety-checker off."
-        ) from None
-    return ImageChecker(packaged, safety.safety_threshold, tally.count)
-
-
-def _expander(settings: RewriterSettings, engine: Engine, pipeline: Pipeline) -> PromptExpander | None:
-    rewriter: Rewriter
-    if settings.rewriter not in WORDS:
-        rewriter = _chat_rewriter(settings)
-    elif settings.rewriter != "off" and pipeline.language_model is not None and pipeline.language_model.rewrites:
-        rewriter = ResidentRewriter(engine, pipeline.language_model, _rules(settings.rewriter_prompt))
-    elif settings.rewriter == RESIDENT:
-        raise InvalidSetting(
-            "--rewriter resident needs the text encoder on the GPU, and --offload keeps it away; say --offload none, "
-            "or name a chat server with --rewriter."
-        )
-    else:
-        return None
-    return PromptExpander(rewriter)
-
-
 def _chat_rewriter(settings: RewriterSettings) -> ChatRewriter:
     key = None if settings.rewriter_key is None else settings.rewriter_key.get_secret_value()
     rules = _rules(settings.rewriter_prompt)
@@ -174,8 +168,3 @@ def _rules(file: Path | None) -> str:
     if not rules:
         raise InvalidSetting(f"--rewriter-prompt: {file} is empty.")
     return rules
-
-
-def _language_model(pipeline: Pipeline) -> LanguageModel:
-    assert pipeline.language_model is not None, "it was loaded to judge"
-    return pipeline.language_model

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retouch.catalog.normaliser import Normaliser
-from retouch.catalog.profiles import Behaviour, Profile, hosted
+from retouch.catalog.profiles import Behaviour, hosted
 from retouch.errors import InvalidSetting
 from retouch.settings import HttpSettings, RoutesSettings
 from retouch.upstreams.routes import Conditions, RouteRule, Target
 from retouch.upstreams.routes_file import RoutesFile, load_routes, public_ids, public_model
-from retouch.upstreams.upstream_settings import UpstreamSettings
 
 USUAL_FILE = Path("retouch.toml")
 
@@ -24,7 +23,10 @@ def check(settings: RoutesSettings, http: HttpSettings) -> None:
     file = _load(settings, http)
     sys.stdout.write(f"{file.path} is right.\n\n")
     for upstream in file.upstreams.values():
-        sys.stdout.write(f"{upstream.name}: {upstream.kind.title} at {upstream.base_url}, {_key(upstream)}\n")
+        key = "no key" if upstream.key.secret is None else f"key {upstream.key.secret}"
+        if upstream.key.caller is not None:
+            key = f"each caller's own key '{upstream.key.caller}'"
+        sys.stdout.write(f"{upstream.name}: {upstream.kind.title} at {upstream.base_url}, {key}\n")
     models = dict.fromkeys(rule.model for rule in file.rules)
     sys.stdout.write(f"\n{len(models)} models are led: {', '.join(models)}\n")
 
@@ -32,7 +34,9 @@ def check(settings: RoutesSettings, http: HttpSettings) -> None:
 def show(settings: RoutesSettings, http: HttpSettings, model: str | None) -> None:
     """Print the routes of a model, or of all: conditions, targets in order, prices, what is done to parameters."""
     file = _load(settings, http)
-    rules = [rule for rule in file.rules if model is None or rule.model == _model_id(model)]
+    known = None if model is None else public_model(model)
+    wanted = model if known is None else known.id
+    rules = [rule for rule in file.rules if wanted is None or rule.model == wanted]
     if model is not None and model in file.forced:
         rules = [RouteRule(model, (file.forced[model],))]
     if not rules:
@@ -42,17 +46,6 @@ def show(settings: RoutesSettings, http: HttpSettings, model: str | None) -> Non
 
 def _load(settings: RoutesSettings, http: HttpSettings) -> RoutesFile:
     return load_routes(settings.routes or USUAL_FILE, public_url=http.public_url)
-
-
-def _model_id(name: str) -> str:
-    known = public_model(name)
-    return name if known is None else known.id
-
-
-def _key(upstream: UpstreamSettings) -> str:
-    if upstream.key.caller is not None:
-        return f"each caller's own key '{upstream.key.caller}'"
-    return "no key" if upstream.key.secret is None else f"key {upstream.key.secret}"
 
 
 def _rule_lines(rule: RouteRule) -> Iterator[str]:
@@ -66,7 +59,11 @@ def _rule_lines(rule: RouteRule) -> Iterator[str]:
     for number, target in enumerate(rule.targets, 1):
         yield f"  {number}. {target.name}: {_terms(target, weighted=rule.policy == 'weighted')}"
         if isinstance(target.normalise, Normaliser):
-            yield from (f"       {line}" for line in _parameters(target.normalise.profile))
+            cells = target.normalise.profile.cells
+            for behaviour in _TOLD:  # the fields that do not go through as they are, by what becomes of them
+                names = [name for name in hosted().fields if cells[name].behaviour is behaviour]
+                if names:
+                    yield f"       {behaviour.value}: {', '.join(names)}"
     yield ""
 
 
@@ -89,11 +86,3 @@ def _terms(target: Target, *, weighted: bool) -> str:
         terms = "free" if target.sheet is None else str(target.sheet)
         terms += f", in {target.region}" if target.region else ""
     return f"{terms}, weight {target.weight}" if weighted else terms
-
-
-def _parameters(profile: Profile) -> Iterator[str]:
-    """The fields that do not go through as they are, by what becomes of them."""
-    for behaviour in _TOLD:
-        names = [name for name in hosted().fields if profile.cells[name].behaviour is behaviour]
-        if names:
-            yield f"{behaviour.value}: {', '.join(names)}"

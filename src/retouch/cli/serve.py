@@ -1,4 +1,4 @@
-"""`retouch serve`: builds the HTTP process and its gateway, starts the workers, and says when an edit can be sent.
+"""`retouch serve`: builds the HTTP process and its gateway, starts the workers, and has the banner say what is ready.
 
 Imports no torch. The order matters to the operator: a taken port, a folder that cannot be written or a missing
 key is reported before anything is started.
@@ -11,9 +11,13 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -24,21 +28,22 @@ from retouch.accounts.keys import Keys
 from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.signing import Signer
 from retouch.accounts.tokens import Tokens
+from retouch.accounts.upstream_keys import UpstreamKeys
 from retouch.catalog import HOSTED, Catalog, checkpoints_named
-from retouch.cli.hosted import open_hosted
-from retouch.cli.https import listening_socket, open_forward_proxy, use_own_certificate
-from retouch.cli.logs import set_up_logging
+from retouch.cli.database import open_database
 from retouch.cli.loras import with_fast_lora
-from retouch.cli.memory import keep_freed_memory
-from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, provenance_of
+from retouch.cli.process import keep_freed_memory, set_up_logging, worker_name
 from retouch.cli.startup_banner import StartupBanner
 from retouch.database import Database
 from retouch.errors import InvalidSetting
+from retouch.jobs.job import utc_now
 from retouch.jobs.wakeups import open_wakeups
 from retouch.protocols.dependencies import MAX_BODY_BYTES, AppDependencies
 from retouch.protocols.http import Authenticator
+from retouch.server import certificates
 from retouch.server.app import create_app
+from retouch.server.forward_proxy import forward_proxy
 from retouch.server.supervisor import Supervisor
 from retouch.server.webhooks import Webhooks
 from retouch.service import Dispatch, Service, ServiceSettings
@@ -57,7 +62,14 @@ from retouch.settings import (
 )
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.blobs import Blobs
+from retouch.storage.caller_bucket import CallerBuckets
+from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
+from retouch.upstreams.choice import Dispatcher
+from retouch.upstreams.delivery import Delivery
+from retouch.upstreams.edit_run import Parts
+from retouch.upstreams.gateway import Gateway
+from retouch.upstreams.loaded_routes import LoadedRoutes
 from retouch.watch import Watch
 
 logger = structlog.get_logger(__name__)
@@ -225,3 +237,110 @@ def _server_config(app: object) -> uvicorn.Config:
         server_header=False,
         timeout_graceful_shutdown=OPEN_REQUESTS_S,
     )
+
+
+# --- hosted providers
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """What is built for edits that go to hosted providers. dispatch: for the service. routes: the file as it is now."""
+
+    routes: LoadedRoutes
+    dispatch: Dispatcher
+    database: Database
+    blobs: Blobs
+    delivery: Delivery
+    keys: UpstreamKeys
+    caller_buckets: CallerBuckets
+
+    def gateway(self, service: Service) -> Gateway:
+        """The gateway of this process, not started yet."""
+        parts = Parts(
+            service=service,
+            database=self.database,
+            blobs=self.blobs,
+            routes=self.routes,
+            delivery=self.delivery,
+            account_name=Keys(self.database).name_of,
+            clock=utc_now,
+            caller_buckets=self.caller_buckets,
+        )
+        return Gateway(f"gateway-{worker_name()}", parts, service.wakeups)
+
+    def reload_on_hangup(self) -> None:
+        """Read the file again at each SIGHUP, on a thread: a signal may not wait."""
+        signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=self.routes.reload, name="reload").start())
+
+
+@contextlib.contextmanager
+def open_hosted(  # noqa: PLR0917 - what it is made of
+    path: Path,
+    http: HttpSettings,
+    store: StoreSettings,
+    network: NetworkSettings,
+    database: Database,
+    blobs: Blobs,
+    catalog: Catalog,
+) -> Iterator[Hosted]:
+    """Load the file and have the catalogue lead by it. Raises InvalidSetting with line and reason."""
+    keys = UpstreamKeys(database)
+    routes = LoadedRoutes(
+        path,
+        blobs=blobs,
+        keys=keys,
+        public_url=http.public_url,
+        allow_private=network.allow_private,
+        results_ttl_s=store.retention_s,
+    )
+    try:
+        routes.on_change(lambda file: file.lead(catalog))
+        delivery = Delivery(blobs, Fetcher(network.allow_private))
+        dispatch = Dispatcher(routes, database, delivery.sizes_of, utc_now)
+        yield Hosted(routes, dispatch, database, blobs, delivery, keys, CallerBuckets(network.allow_private))
+    finally:
+        routes.close()
+
+
+# --- https
+
+
+def listening_socket(host: str, port: int, option: str) -> socket.socket:
+    """A bound socket; raises InvalidSetting when the address is taken or not ours. `option` chooses the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise InvalidSetting(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}. Choose another with {option} or --host."
+        ) from None
+    return listener
+
+
+def use_own_certificate(
+    http: HttpSettings, store: StoreSettings, config: uvicorn.Config, stop: threading.Event
+) -> Path:
+    """Make `config` speak https, until `stop` with a certificate that has not expired; what clients must trust."""
+    names = certificates.names_for(http.host, http.public_url)
+    files = certificates.ensure(certificates.TlsFiles.of(store.data), names)
+    config.ssl_certfile = files.server
+
+    def context() -> ssl.SSLContext:
+        assert config.ssl is not None, "made when the server started"
+        return config.ssl
+
+    threading.Thread(target=certificates.renew_daily, args=(files, names, context, stop), daemon=True).start()
+    return files.authority
+
+
+def open_forward_proxy(http: HttpSettings, port: int) -> contextlib.AbstractContextManager[None]:
+    """The forward proxy to this server; raises InvalidSetting without certificates for the names it leads here."""
+    if http.tls != "auto":
+        raise InvalidSetting("--forward-proxy needs --tls auto: clients speak https through it.")
+    if port == http.port:
+        raise InvalidSetting(f"--forward-proxy and --port are both {port}; the proxy needs a port of its own.")
+    listener = listening_socket(http.host, port, "--forward-proxy")
+    return forward_proxy(listener, (urlsplit(http.address).hostname or http.host, http.port))

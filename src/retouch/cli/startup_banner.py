@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,13 +38,25 @@ class StartupBanner:
 
     def tell(self, service: Service, stop: threading.Event) -> None:
         """Say what is waited for until an edit can be run, then the welcome; or nothing more after `stop`."""
-        said = self._expected()
-        sys.stdout.write(f"Retouch listens at {self.http.address}. {self._first_line()}\n")
+        own = self._own()
+        if not own:
+            expects = "Edits go to hosted providers."
+        elif self.workers == 0:
+            options = " ".join(f"--model {shlex.quote(name)}" for name in own)
+            expects = f"It waits for a worker: retouch worker {options}"
+        else:
+            expects = f"Loading {self._models()} …"
+        sys.stdout.write(f"Retouch listens at {self.http.address}. {expects}\n")
         sys.stdout.flush()
-        with self._spinner():
+        # What the first line has reported already, in the words of `Service.ready`.
+        words = ("No worker serves '{}'.", "The model '{}' is loading.")
+        said = {sentence.format(name) for name in self.catalog.queues for sentence in words}
+        console = Console()
+        moves = console.is_terminal and self.workers > 0
+        with console.status(f"Loading {', '.join(own)}") if moves else nullcontext():
             while (reason := service.ready()) is not None:
                 if reason not in said:
-                    said = {*said, reason}
+                    said.add(reason)
                     sys.stdout.write(f"Not ready yet: {reason}\n")
                     sys.stdout.flush()
                 if stop.wait(CHECK_S):
@@ -66,18 +78,16 @@ class StartupBanner:
             certificate=str(self.certificate) if self.certificate else None,
         )
         command = next(face.example_command for face in FACES if face.example_command is not None)(call)
+        served = ""
+        if len(self.catalog.queues) > 1:  # which ids lead to which of several models
+            for queue in self.catalog.queues:
+                if queue not in missing:
+                    ids = [route.model.id for route in self.catalog.routes if route.queue == queue]
+                    served += f"  '{queue}' serves {', '.join(ids)}\n"
         return (
-            f"\nRetouch is ready at {self.http.address} with {self._models(missing)}.\n{self._routes(missing)}\n"
+            f"\nRetouch is ready at {self.http.address} with {self._models(missing)}.\n{served}\n"
             f"Edit the sample photo:\n\n  {command}\n\n"
         )
-
-    def _routes(self, missing: Sequence[str]) -> str:
-        """Which ids lead to which of several models, a line each."""
-        if len(self.catalog.queues) == 1:
-            return ""
-        queues = [queue for queue in self.catalog.queues if queue not in missing]
-        ids = {queue: [route.model.id for route in self.catalog.routes if route.queue == queue] for queue in queues}
-        return "".join(f"  '{queue}' serves {', '.join(ids[queue])}\n" for queue in queues)
 
     def _models(self, missing: Sequence[str] = ()) -> str:
         own = [name for name in self._own() if name not in missing]
@@ -88,23 +98,3 @@ class StartupBanner:
     def _own(self) -> tuple[str, ...]:
         """The models that run on workers of ours."""
         return tuple(name for name in self.catalog.queues if name != HOSTED.name)
-
-    def _first_line(self) -> str:
-        if not self._own():
-            return "Edits go to hosted providers."
-        if self.workers == 0:
-            options = " ".join(f"--model {shlex.quote(name)}" for name in self._own())
-            return f"It waits for a worker: retouch worker {options}"
-        return f"Loading {self._models()} …"
-
-    def _expected(self) -> set[str]:
-        """What the first line has reported already, in the words of `Service.ready`."""
-        words = ("No worker serves '{}'.", "The model '{}' is loading.")
-        return {sentence.format(name) for name in self.catalog.queues for sentence in words}
-
-    def _spinner(self) -> AbstractContextManager[object]:
-        """Something that moves, on a terminal."""
-        console = Console()
-        if not console.is_terminal or self.workers == 0:
-            return nullcontext()
-        return console.status(f"Loading {', '.join(self._own())}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from retouch.cli.parts import open_database
+from retouch.cli.database import open_database
 from retouch.errors import UnknownJob
 from retouch.jobs import outbox
 from retouch.settings import StoreSettings

@@ -16,12 +16,10 @@ from functools import partial
 import structlog
 
 from retouch.catalog import Catalog, Checkpoint, checkpoints_named
-from retouch.cli.logs import set_up_logging
+from retouch.cli.database import open_database
 from retouch.cli.loras import fast_lora_file, lora_finder, with_fast_lora
-from retouch.cli.memory import bound_kernel_cache, keep_freed_memory
-from retouch.cli.parts import open_database
 from retouch.cli.policy import check_rewriter, check_safety, job_policy, speaks
-from retouch.cli.worker_name import worker_name
+from retouch.cli.process import bound_kernel_cache, keep_freed_memory, set_up_logging, worker_name
 from retouch.engine.cost import CostLearner
 from retouch.engine.device_errors import DeviceLost
 from retouch.engine.engine import Engine

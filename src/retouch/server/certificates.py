@@ -256,7 +256,7 @@ def _certificate_text(certificate: x509.Certificate) -> bytes:
 
 
 def _public_authorities() -> bytes:
-    """The authorities everybody trusts: certifi's where it is installed, else the system's, else none."""
+    """The public authorities: certifi's where it is installed, else the system's, else none."""
     try:
         import certifi
 

@@ -33,7 +33,7 @@ class Metrics:
     def text(self, *, operator: bool = False) -> bytes:
         """The page. Reads the database; `retouch_up` is 0 when that is not possible.
 
-        operator: what each key has used is on it as well, which is nobody else's business.
+        operator: what each key has used is on it as well, which other callers may not see.
         """
         page = generate_latest(self._jobs)
         return page + generate_latest(self._usage) if operator else page

@@ -54,7 +54,7 @@ class Supervisor:
             thread.start()
 
     def stop(self) -> None:
-        """Stop every worker, kindly at first; returns when none is left."""
+        """Stop every worker, by a signal that it can answer at first; returns when none is left."""
         self._stopping.set()
         with self._lock:
             running = tuple(self._running.values())

@@ -15,8 +15,8 @@ import pytest
 from retouch import images
 from retouch.accounts.keys import Keys
 from retouch.accounts.upstream_keys import UpstreamKeys
+from retouch.cli.database import open_database
 from retouch.cli.main import run
-from retouch.cli.parts import open_database
 from retouch.settings import ModelSettings, NetworkSettings, StoreSettings, read
 from tests.harness import png
 

@@ -9,7 +9,7 @@ from tests.live_server import clean_environment
 
 PROGRAM = """
 import logging
-from retouch.cli.logs import set_up_logging
+from retouch.cli.process import set_up_logging
 
 def called_with(authorization):
     raise ZeroDivisionError("a bug")

@@ -10,7 +10,7 @@ import pytest
 
 from retouch import settings
 from retouch.catalog import Catalog, checkpoint_named
-from retouch.cli.parts import open_database
+from retouch.cli.database import open_database
 from retouch.cli.serve import open_dependencies
 from retouch.protocols.dependencies import AppDependencies
 from retouch.server.app import create_app

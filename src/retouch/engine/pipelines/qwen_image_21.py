@@ -134,7 +134,7 @@ class QwenImage21:
         self.device = device
         self.dtype = dtype
         self.weights = weights
-        self.facts: Mapping[str, str] = {}  # told by who loads it
+        self.facts: Mapping[str, str] = {}  # set when it is loaded
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
 
     @property

@@ -127,7 +127,7 @@ class QwenImageEdit:
         self.weights = weights
         self.loras = Loras(network, device, exact=compat)
         self.fast_lora: FastLoraNetwork | None = None
-        self.facts: Mapping[str, str] = {}  # told by who loads it
+        self.facts: Mapping[str, str] = {}  # set when it is loaded
         self._references = TensorCache(REFERENCE_CACHE_BYTES)
 
     def use_fast_lora(self, file: LoraFile) -> None:

@@ -1,4 +1,4 @@
-"""Opens what several commands need, with errors that tell an operator what to change."""
+"""Opens the database of the data folder, with errors that tell an operator what to change."""
 
 from __future__ import annotations
 
