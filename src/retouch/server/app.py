@@ -1,15 +1,17 @@
-"""Puts the HTTP process together: the faces, the files, the health routes, the layers around them.
+"""Puts the HTTP process together: the faces, stored files, the health routes, the layers around them, and its lifespan.
 
 `create_app` is given everything it wires; `cli/serve.py` builds those dependencies.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 import orjson
+import structlog
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -17,20 +19,25 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from retouch.accounts.upstream_keys import UpstreamKeys
-from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable
+from retouch.errors import InvalidKey, InvalidRequest, NotFound, RetouchError, Unavailable, UnknownFile
 from retouch.protocols.dependencies import AppDependencies
+from retouch.protocols.file_response import file_response
 from retouch.protocols.http import ID_HEADER, FaceMount, RequestLog, credential_of
 from retouch.protocols.registry import FACES, VENDOR_HOSTS
-from retouch.server.files import file_routes
 from retouch.server.forwarded import ForwardedHeaders
-from retouch.server.housekeeping import Housekeeping
 from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
 from retouch.server.playground import playground_routes
 from retouch.server.upstream_keys import upstream_key_routes
 from retouch.server.upstream_webhooks import upstream_webhook_routes
 from retouch.server.webhooks import Webhooks
+from retouch.service import Service
+from retouch.storage.blobs import Blobs
 from retouch.upstreams.gateway import Gateway
+
+logger = structlog.get_logger(__name__)
+
+SWEEP_EVERY_S = 1.0
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -57,7 +64,7 @@ def create_app(
     app.add_exception_handler(RetouchError, answer_error)
     app.add_exception_handler(HTTPException, answer_http_error)
     add_health_routes(app, dependencies)
-    app.include_router(file_routes(dependencies.blobs))
+    add_file_route(app, dependencies.blobs)
     app.include_router(playground_routes(dependencies.blobs))
     if gateway is not None:
         app.include_router(upstream_webhook_routes(gateway))
@@ -98,12 +105,11 @@ def exposed_headers() -> list[str]:
 
 def _lifespan(
     dependencies: AppDependencies, webhooks: Webhooks | None, gateway: Gateway | None
-) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
+) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        housekeeping = Housekeeping(dependencies.service)
         await dependencies.watch.start()
-        housekeeping.start()
+        sweeping = asyncio.create_task(_sweep(dependencies.service), name="housekeeping")
         if webhooks is not None:
             webhooks.start(dependencies)
         if gateway is not None:
@@ -113,10 +119,39 @@ def _lifespan(
             await run_in_threadpool(gateway.stop)
         if webhooks is not None:
             await webhooks.stop()
-        await housekeeping.stop()
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
         await dependencies.watch.stop()
 
     return lifespan
+
+
+async def _sweep(service: Service) -> None:
+    """`service.sweep` each second; logs once when that begins or ceases to be possible."""
+    away = False
+    while True:
+        try:
+            await run_in_threadpool(service.sweep)
+        except Unavailable as error:
+            if not away:
+                logger.warning("housekeeping has to wait", reason=error.message)
+            away = True
+        else:
+            if away:
+                logger.info("housekeeping goes on")
+            away = False
+        await asyncio.sleep(SWEEP_EVERY_S)
+
+
+def add_file_route(app: FastAPI, blobs: Blobs) -> None:
+    """`GET` and `HEAD /files/{key}`: stored files by signed link, whole or in part."""
+
+    @app.api_route("/files/{key:path}", methods=["GET", "HEAD"])
+    async def read_file(request: Request, key: str) -> Response:
+        if blobs.key_of_link(str(request.url)) != key:
+            raise UnknownFile("There is no such file, or its link has expired.")
+        return file_response(await run_in_threadpool(blobs.get, key), request)
 
 
 def add_health_routes(app: FastAPI, dependencies: AppDependencies) -> None:

@@ -11,8 +11,7 @@ import ipaddress
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -92,7 +91,8 @@ def ensure(files: TlsFiles, names: Iterable[str], now: datetime | None = None) -
     """
     now, wanted = now or datetime.now(UTC), tuple(map(_general_name, names))
     files.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _one_at_a_time(files.folder):
+    with (files.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two servers on one data folder must not each make an authority
         authority = _read(files.authority, files.authority_key)
         if authority is None or not _may_sign(authority[0], wanted, now):
             if authority is not None:
@@ -277,11 +277,3 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         os.fsync(file.fileno())
     beside.chmod(mode)
     beside.replace(path)
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Two servers on one data folder must not each make an authority."""
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -62,7 +62,10 @@ class LocalOnlyGuard:
         name = name_in(f"//{host}")
         if not (name in self._own_names or name in self._vendor_names or is_unregistrable(name)):
             return f"it does not answer to the name '{host[:100]}'"
-        if _is_harmless(scope):
+        # Health routes; stored files, whose links are their own permission; CORS preflights.
+        method, path = scope.get("method", ""), scope["path"]
+        harmless = path in HARMLESS_PATHS or path.startswith("/files/")
+        if method == "OPTIONS" or (method in ("GET", "HEAD") and harmless):
             return None
         origin = headers.get("origin")
         if origin is None:
@@ -96,13 +99,6 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return ipaddress.ip_address(name)
     except ValueError:
         return None
-
-
-def _is_harmless(scope: Scope) -> bool:
-    """Health routes; stored files, whose links are their own permission; CORS preflights."""
-    method, path = scope.get("method", ""), scope["path"]
-    reads = method in ("GET", "HEAD") and (path in HARMLESS_PATHS or path.startswith("/files/"))
-    return reads or method == "OPTIONS"
 
 
 async def _refuse(scope: Scope, send: Send, reason: str) -> None:

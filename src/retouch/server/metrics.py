@@ -58,14 +58,12 @@ class _JobTable(Collector):
             return
         up.add_metric([], 1)
         yield up
-        yield _routes(self._catalog)
+        routes = GaugeMetricFamily("retouch_route", "Which queue serves a model id.", labels=["model", "queue"])
+        for route in self._catalog.routes:
+            routes.add_metric([route.model.id, route.queue], 1)
+        yield routes
         yield from _jobs(statistics)
-        yield from _times(statistics)
-        yield _workers(statistics)
-        yield _facts(statistics)
-        yield _seconds(statistics)
-        yield _device(statistics)
-        yield from _safety(statistics)
+        yield from _workers(statistics)
         yield from _hosted(hosted)
 
 
@@ -87,13 +85,6 @@ def _hosted(statistics: HostedStatistics) -> Iterator[Metric]:
     for row in statistics.breakers:
         breakers.add_metric([row.target, row.key, row.state(statistics.now).value], 1)
     yield from (attempts, cost, breakers)
-
-
-def _routes(catalog: Catalog) -> Metric:
-    routes = GaugeMetricFamily("retouch_route", "Which queue serves a model id.", labels=["model", "queue"])
-    for route in catalog.routes:
-        routes.add_metric([route.model.id, route.queue], 1)
-    return routes
 
 
 class _UsageTable(Collector):
@@ -131,80 +122,51 @@ def _jobs(statistics: QueueStatistics) -> Iterator[Metric]:
     for queue, counts in statistics.jobs.items():
         for state, count in counts.items():
             (ever if state.final else now).add_metric([queue, state.value], count)
-    yield now
-    yield ever
-
-
-def _times(statistics: QueueStatistics) -> Iterator[Metric]:
     wait = SummaryMetricFamily("retouch_job_wait_seconds", "From submit to start, of succeeded jobs.", labels=["queue"])
     run = SummaryMetricFamily("retouch_job_run_seconds", "From start to end, of succeeded jobs.", labels=["queue"])
     for queue, times in statistics.times.items():
         wait.add_metric([queue], times.jobs, times.wait_s)
         run.add_metric([queue], times.jobs, times.run_s)
-    yield wait
-    yield run
-
-
-def _seconds(statistics: QueueStatistics) -> Metric:
-    """A counter for each worker, so that a restart is a reset and not a fall."""
-    seconds = CounterMetricFamily(
-        "retouch_stage_seconds", "Time spent on finished jobs, by stage.", labels=["worker", "queue", "stage"]
-    )
-    for worker in statistics.workers:
-        for stage, spent in worker.seconds.items():
-            if stage not in ("inference", "safety", *_DEVICE):  # the sum of three others; metrics of their own
-                seconds.add_metric([worker.name, worker.queues[0], stage], spent)
-    return seconds
+    yield from (now, ever, wait, run)
 
 
 _DEVICE = {"device busy": "busy", "device waited": "waited"}
 """A worker's names for what became of its device's time."""
 
 
-def _device(statistics: QueueStatistics) -> Metric:
-    """Busy and waited do not add up to the clock: the rest of the time there was no edit."""
-    seconds = CounterMetricFamily(
+def _workers(statistics: QueueStatistics) -> Iterator[Metric]:
+    """What each worker tells of itself. Its counters have its name, so that a restart is a reset and not a fall."""
+    up = GaugeMetricFamily(
+        "retouch_worker_up", "Workers heard of lately.", labels=["worker", "queue", "device", "state"]
+    )
+    facts = InfoMetricFamily(
+        "retouch_worker", "The device of a worker, and how its model was loaded.", labels=["worker", "queue"]
+    )
+    stages = CounterMetricFamily(
+        "retouch_stage_seconds", "Time spent on finished jobs, by stage.", labels=["worker", "queue", "stage"]
+    )
+    device = CounterMetricFamily(  # the two do not add up to the clock: the rest of the time there was no edit
         "retouch_device_seconds",
         "Time of the device: busy with edits, or waited, idle while an edit was fetched and decoded for it.",
         labels=["worker", "queue", "state"],
     )
-    for worker in statistics.workers:
-        for name, state in _DEVICE.items():
-            seconds.add_metric([worker.name, worker.queues[0], state], worker.seconds.get(name, 0.0))
-    return seconds
-
-
-def _safety(statistics: QueueStatistics) -> Iterator[Metric]:
-    """What the checkers found: counts and time, never a score, a prompt or an image."""
-    checks = CounterMetricFamily(
+    checks = CounterMetricFamily(  # counts and time, never a score, a prompt or an image
         "retouch_safety_checks", "Safety checks, by what was checked and found.", labels=["worker", "stage", "verdict"]
     )
-    seconds = CounterMetricFamily("retouch_safety_seconds", "Time spent on safety checks.", labels=["worker"])
+    checking = CounterMetricFamily("retouch_safety_seconds", "Time spent on safety checks.", labels=["worker"])
     for worker in statistics.workers:
+        queue = worker.queues[0]
+        for each in worker.queues:
+            up.add_metric([worker.name, each, worker.device, worker.state], 1)
+        if worker.facts:  # its model is loaded
+            facts.add_metric([worker.name, queue], dict(worker.facts))
+        for stage, spent in worker.seconds.items():
+            if stage not in ("inference", "safety", *_DEVICE):  # the sum of three others; metrics of their own
+                stages.add_metric([worker.name, queue, stage], spent)
+        for name, state in _DEVICE.items():
+            device.add_metric([worker.name, queue, state], worker.seconds.get(name, 0.0))
         for name, count in worker.checks.items():
             stage, _, verdict = name.partition(" ")
             checks.add_metric([worker.name, stage, verdict], count)
-        seconds.add_metric([worker.name], worker.seconds.get("safety", 0.0))
-    yield checks
-    yield seconds
-
-
-def _workers(statistics: QueueStatistics) -> Metric:
-    workers = GaugeMetricFamily(
-        "retouch_worker_up", "Workers heard of lately.", labels=["worker", "queue", "device", "state"]
-    )
-    for worker in statistics.workers:
-        for queue in worker.queues:
-            workers.add_metric([worker.name, queue, worker.device, worker.state], 1)
-    return workers
-
-
-def _facts(statistics: QueueStatistics) -> Metric:
-    """Of workers whose model is loaded."""
-    facts = InfoMetricFamily(
-        "retouch_worker", "The device of a worker, and how its model was loaded.", labels=["worker", "queue"]
-    )
-    for worker in statistics.workers:
-        if worker.facts:
-            facts.add_metric([worker.name, worker.queues[0]], dict(worker.facts))
-    return facts
+        checking.add_metric([worker.name], worker.seconds.get("safety", 0.0))
+    yield from (up, facts, stages, device, checks, checking)

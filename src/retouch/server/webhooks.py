@@ -18,7 +18,7 @@ import structlog
 from retouch.database import Database
 from retouch.errors import ForbiddenAddress, Unavailable
 from retouch.jobs import outbox
-from retouch.jobs.outbox import RetrySchedule, WebhookDelivery
+from retouch.jobs.outbox import WebhookDelivery
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.face import WebhookMessage
 from retouch.protocols.registry import face_named
@@ -85,28 +85,35 @@ class Webhooks:
                 return 0
         with self._database.transaction() as connection:
             due = outbox.take_due(connection, self._clock(), AT_ONCE, BUSY_S)
-        for error in threads.map(lambda promise: self._try(dependencies, promise), due):
+        for error in threads.map(lambda delivery: self._try(dependencies, delivery), due):
             if error is not None:
                 raise error
         return len(due)
 
-    def _try(self, dependencies: AppDependencies, promise: WebhookDelivery) -> Unavailable | None:
-        """One attempt at one promise, settled either way; what a bug leaves unsettled is due again later."""
+    def _try(self, dependencies: AppDependencies, delivery: WebhookDelivery) -> Unavailable | None:
+        """One attempt, written either way; what a bug leaves unwritten is due again later."""
         try:
-            job = self._service.get_any(promise.job_id)
+            job = self._service.get_any(delivery.job_id)
             face = face_named(job.delivery.protocol)
             assert face.webhook is not None, "a face without webhooks takes no address for one"
-            trouble = self._post(promise.url, face.webhook(dependencies, job, self._clock()))
-            over = self._settle(promise, trouble, face.webhook_schedule)
+            trouble = self._post(delivery.url, face.webhook(dependencies, job, self._clock()))
+            with self._database.transaction() as connection:
+                if trouble is None:
+                    outbox.delivered(connection, delivery.id, self._clock())
+                    over = True
+                else:
+                    sentence, for_good = trouble
+                    schedule, now = face.webhook_schedule, self._clock()
+                    over = outbox.failed(connection, delivery, now, sentence, for_good=for_good, schedule=schedule)
             if over and (job.delivery.inline or not job.delivery.keep_payload):
                 self._service.forget_payload(job.id)
         except Unavailable as error:
             return error
         except Exception:
-            logger.exception("a webhook could not be sent because of a bug", job=promise.job_id)
+            logger.exception("a webhook could not be sent because of a bug", job=delivery.job_id)
             return None
         log = logger.info if trouble is None else logger.warning
-        log("webhook", job=promise.job_id, attempt=promise.attempts, trouble=trouble and trouble[0])
+        log("webhook", job=delivery.job_id, attempt=delivery.attempts, trouble=trouble and trouble[0])
         return None
 
     def _post(self, url: str, message: WebhookMessage) -> tuple[str, bool] | None:
@@ -130,12 +137,3 @@ class Webhooks:
             return None
         # A redirect is never followed: it would be another address than the caller gave.
         return f"It was answered with status {status}.", 300 <= status < 400
-
-    def _settle(self, promise: WebhookDelivery, trouble: tuple[str, bool] | None, schedule: RetrySchedule) -> bool:
-        """Write how the attempt went; True when there will be no other."""
-        with self._database.transaction() as connection:
-            if trouble is None:
-                outbox.delivered(connection, promise.id, self._clock())
-                return True
-            sentence, for_good = trouble
-            return outbox.failed(connection, promise, self._clock(), sentence, for_good=for_good, schedule=schedule)

@@ -8,7 +8,7 @@ A key carries everything a store must know about a blob besides its bytes:
 The expiry (unix seconds) and its hour (UTC) are in the key so that they survive a restart in every store
 and a sweep looks into the hours that have begun instead of at every blob; what never expires lies in the
 hour `keep`. The suffix tells the media type. A put is atomic in every store: readers see the whole blob or none.
-Buckets and their links are in `s3.py`; the files of the folder are served by `server/files.py`.
+Buckets and their links are in `s3.py`; the files of the folder are served by `server/app.py`.
 """
 
 from __future__ import annotations
