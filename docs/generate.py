@@ -94,17 +94,13 @@ def error_codes() -> str:
 
 def models() -> str:
     """The catalogue: public models and checkpoints."""
-
-    def limits(value: Limits | None) -> str:
-        return "–" if value is None else f"{value.minimum:g} to {value.maximum:g}, default {value.default:g}"
-
     public = (
         _row(
             f"`{m.id}`",
             m.max_images,
             m.max_num_images,
-            limits(m.steps),
-            limits(m.guidance),
+            _limits(m.steps, default=True),
+            _limits(m.guidance, default=True),
             m.max_loras or "–",
             ", ".join(f.value for f in m.output_formats),
             f"{m.max_prompt_characters:,}",
@@ -235,18 +231,14 @@ def _profile_cells(profile: Profile, shown: Callable[[str, Cell], str]) -> list[
     table = hosted()
     common = table.column_cells[profile.column]
     own = [f"`{name}` {shown(name, cell)}" for name, cell in profile.cells.items() if cell != common[name]]
-
-    def limits(value: Limits | None) -> str:
-        return "–" if value is None else f"{value.minimum:g} to {value.maximum:g}"
-
     return [
         f"`{profile.id}`",
         ", ".join([table.columns[profile.column], *own]),
         profile.max_images,
         profile.max_num_images,
         _SIZE_WORDS[profile.sizes.way].format(count=len(profile.sizes.choices)),
-        limits(profile.steps),
-        limits(profile.guidance),
+        _limits(profile.steps),
+        _limits(profile.guidance),
         ", ".join(each.value for each in profile.output_formats),
         "–" if profile.price is None else str(profile.price),
         ", ".join(profile.unverified) or "–",
@@ -259,6 +251,12 @@ PAGES: dict[str, Callable[[], str]] = {
     "providers.md": providers,
     "commands.md": commands,
 }
+
+
+def _limits(value: Limits | None, *, default: bool = False) -> str:
+    if value is None:
+        return "–"
+    return f"{value.minimum:g} to {value.maximum:g}" + (f", default {value.default:g}" if default else "")
 
 
 def _summary(error: type[RetouchError]) -> str:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 
 from retouch.catalog import checkpoints_named
 from retouch.errors import InvalidSetting
@@ -21,15 +22,8 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate")
 def examine(model: ModelSettings) -> None:
     """Print the report. Raises RetouchError for a checkpoint or device that does not exist."""
     checkpoints = checkpoints_named(model.model, accept_research_licence=True)
-    for line in (*machine(), *devices(model.device)):
-        sys.stdout.write(f"{line}\n")
-    for line in providers():
-        sys.stdout.write(f"{line}\n")
-    for checkpoint in checkpoints:
-        if checkpoint.block_cache:
-            for line in fitting(checkpoint.name):
-                sys.stdout.write(f"{line}\n")
-    for line in sharing([checkpoint.name for checkpoint in checkpoints if checkpoint.block_cache]):
+    large = [checkpoint.name for checkpoint in checkpoints if checkpoint.block_cache]
+    for line in chain(machine(), devices(model.device), providers(), *map(fitting, large), sharing(large)):
         sys.stdout.write(f"{line}\n")
 
 

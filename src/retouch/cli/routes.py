@@ -10,7 +10,7 @@ from retouch.catalog.normaliser import Normaliser
 from retouch.catalog.profiles import Behaviour, hosted
 from retouch.errors import InvalidSetting
 from retouch.settings import HttpSettings, RoutesSettings
-from retouch.upstreams.routes import Conditions, RouteRule, Target
+from retouch.upstreams.routes import Conditions, RouteRule
 from retouch.upstreams.routes_file import RoutesFile, load_routes, public_ids, public_model
 
 USUAL_FILE = Path("retouch.toml")
@@ -57,7 +57,14 @@ def _rule_lines(rule: RouteRule) -> Iterator[str]:
     if rule.strict:
         yield "  strict: what a target would drop is refused"
     for number, target in enumerate(rule.targets, 1):
-        yield f"  {number}. {target.name}: {_terms(target, weighted=rule.policy == 'weighted')}"
+        if target.local:
+            overflow = target.overflow_after_s
+            terms = "our own queue" + ("" if overflow is None else f", last when the wait is over {overflow:g} s")
+        else:
+            terms = "free" if target.sheet is None else str(target.sheet)
+            terms += f", in {target.region}" if target.region else ""
+        terms += f", weight {target.weight}" if rule.policy == "weighted" else ""
+        yield f"  {number}. {target.name}: {terms}"
         if isinstance(target.normalise, Normaliser):
             cells = target.normalise.profile.cells
             for behaviour in _TOLD:  # the fields that do not go through as they are, by what becomes of them
@@ -76,13 +83,3 @@ def _conditions(when: Conditions) -> str:
         "" if when.max_price_microusd is None else f"targets up to {when.max_price_microusd / 1e6:g} USD",
     ]
     return ", ".join(filter(None, told)) or "every request"
-
-
-def _terms(target: Target, *, weighted: bool) -> str:
-    if target.local:
-        overflow = target.overflow_after_s
-        terms = "our own queue" + ("" if overflow is None else f", last when the wait is over {overflow:g} s")
-    else:
-        terms = "free" if target.sheet is None else str(target.sheet)
-        terms += f", in {target.region}" if target.region else ""
-    return f"{terms}, weight {target.weight}" if weighted else terms

@@ -119,7 +119,10 @@ class Loras:
                     layers = self._kept[digest] = read_lora(given, self._shapes)
                 self._kept.move_to_end(digest)
                 loaded.append(Loaded(digest, given.scale, layers))
-                while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > self.kept_bytes:
+                while (
+                    len(self._kept) > 1
+                    and sum(part.nbytes for kept in self._kept.values() for part in kept.values()) > self.kept_bytes
+                ):
                     self._kept.popitem(last=False)
         return tuple(loaded)
 
@@ -165,10 +168,6 @@ class Loras:
             for name, layer in self.plain.transformer.named_modules()
             if isinstance(layer, nn.Linear | ScaledLinear)
         }
-
-
-def _nbytes(layers: Mapping[str, LowRank]) -> int:
-    return sum(layer.nbytes for layer in layers.values())
 
 
 # --- one file

@@ -69,15 +69,32 @@ class Modulation:
         """
         key = (tuple(sigmas), latents.dtype)
 
-        def read_or_make() -> torch.Tensor:
-            kept = self._read(key, latents)
-            return self._make(key, latents) if kept is None else kept
+        return self._tables.get_or_make(key, lambda: self._read_or_make(key, latents))
 
-        return self._tables.get_or_make(key, read_or_make)
+    def _read_or_make(self, key: Key, latents: torch.Tensor) -> torch.Tensor:
+        file = None
+        if self.folder is not None:
+            whole_name = f"{self.fingerprint} {key} {self.transformer.img_in.weight.dtype}"
+            file = self.folder / f"{hashlib.sha256(whole_name.encode()).hexdigest()[:32]}.safetensors"
+        if file is not None and file.is_file():
+            try:
+                return load_file(file)["table"].to(latents.device)
+            except (OSError, SafetensorError, KeyError) as error:
+                logger.warning("the table %s is made again, it cannot be read: %s", file, error)
+        table = self._make(key[0], latents)
+        if file is not None:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+                    save_file({"table": table.cpu().contiguous()}, part.name)
+                os.replace(part.name, file)
+            except OSError as error:
+                logger.warning("the table %s is not kept: %s", file, error)
+        return table
 
-    def _make(self, key: Key, latents: torch.Tensor) -> torch.Tensor:
+    def _make(self, sigmas: Sequence[float], latents: torch.Tensor) -> torch.Tensor:
         self.made += 1
-        network, (sigmas, _) = self.transformer, key
+        network = self.transformer
         dtype = network.img_in.weight.dtype
         # One timestep at a time: the last bits of a product may depend on its shape, and so on the schedule.
         times = [
@@ -93,38 +110,7 @@ class Modulation:
             columns.append(made)
         width = columns[0][0].shape[-1]
         rows = [[F.pad(row, (0, width - row.shape[-1])) for row in column] for column in columns]
-        table = torch.stack([torch.cat(row).unflatten(-1, (6, -1)) for row in zip(*rows, strict=True)])
-        self._write(key, table)
-        return table
-
-    def _file(self, key: Key) -> Path | None:
-        if self.folder is None:
-            return None
-        name = hashlib.sha256(f"{self.fingerprint} {key} {self.transformer.img_in.weight.dtype}".encode()).hexdigest()
-        return self.folder / f"{name[:32]}.safetensors"
-
-    def _read(self, key: Key, latents: torch.Tensor) -> torch.Tensor | None:
-        """The table on disk, or None; a damaged file is as good as none."""
-        file = self._file(key)
-        if file is None or not file.is_file():
-            return None
-        try:
-            return load_file(file)["table"].to(latents.device)
-        except (OSError, SafetensorError, KeyError) as error:
-            logger.warning("the table %s is made again, it cannot be read: %s", file, error)
-            return None
-
-    def _write(self, key: Key, table: torch.Tensor) -> None:
-        file = self._file(key)
-        if file is None:
-            return
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-                save_file({"table": table.cpu().contiguous()}, part.name)
-            os.replace(part.name, file)
-        except OSError as error:
-            logger.warning("the table %s is not kept: %s", file, error)
+        return torch.stack([torch.cat(row).unflatten(-1, (6, -1)) for row in zip(*rows, strict=True)])
 
 
 def modulation_layers(network: QwenImageTransformer2DModel) -> Iterator[Any]:
