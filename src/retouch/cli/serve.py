@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import structlog
 import uvicorn
 from pydantic import BaseModel, SecretStr
+from starlette.types import ASGIApp
 
 from retouch.accounts import signing, tokens
 from retouch.accounts.keys import Keys
@@ -123,11 +124,10 @@ def serve(  # noqa: PLR0917 - one settings class for each component
         workers = processes.workers if set(catalog.queues) - {HOSTED.name} else 0  # nothing to load
         webhooks = Webhooks(database, dependencies.service, allow_private=network.allow_private)
         stop = threading.Event()
-        config = _server_config(create_app(dependencies, webhooks, http.forwarded_allow_ips, gateway, keys))
-        certificate = use_own_certificate(http, store, config, stop) if http.tls == "auto" else None
+        server = _Server(create_app(dependencies, webhooks, http.forwarded_allow_ips, gateway, keys))
+        certificate = use_own_certificate(http, store, server.config, stop) if http.tls == "auto" else None
         if http.forward_proxy is not None:
             stack.enter_context(open_forward_proxy(http, http.forward_proxy))
-        server = _Server(config)
         supervisor = Supervisor(
             (sys.executable, "-m", "retouch", "worker", "--attached"),
             # One check is one thread: with several, two checks at a time take longer together than in turn.
@@ -212,6 +212,22 @@ class _Server(uvicorn.Server):
 
     gave_up = False
 
+    def __init__(self, app: ASGIApp) -> None:
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            loop="uvloop",
+            ws="websockets-sansio",
+            ws_max_size=MAX_BODY_BYTES,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # `ForwardedHeaders` reads them, from the peers the operator names
+            server_header=False,
+            timeout_graceful_shutdown=OPEN_REQUESTS_S,
+        )
+        super().__init__(config)
+
     def give_up(self) -> None:
         self.gave_up = True
         self.should_exit = True
@@ -221,22 +237,6 @@ class _Server(uvicorn.Server):
         signal.signal(signal.SIGTERM, lambda *_: None)
         with contextlib.suppress(KeyboardInterrupt):
             super().run(sockets)
-
-
-def _server_config(app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http="httptools",
-        loop="uvloop",
-        ws="websockets-sansio",
-        ws_max_size=MAX_BODY_BYTES,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # `ForwardedHeaders` reads them, from the peers the operator names
-        server_header=False,
-        timeout_graceful_shutdown=OPEN_REQUESTS_S,
-    )
 
 
 # --- hosted providers
