@@ -49,8 +49,11 @@ PROMPT_CACHE_BYTES = 256 * 2**20
 
 MAX_TOKENS = 200
 MAX_S = 10.0
+"""Of a rewritten prompt, and of the model's own time for it."""
+
 END = "<|im_end|>"
 CLOSING = '"}'
+"""Where a rewritten prompt ends: `engine/rewrite.py` has it written as JSON."""
 
 
 class ImageAndTextProcessor(Qwen2VLProcessor):
