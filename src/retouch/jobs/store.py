@@ -257,6 +257,7 @@ def claim(connection: Connection, queue: str, worker: str, now: datetime, lease_
     until = now + timedelta(seconds=lease_s)
     run_by = None if head.run_timeout_s is None else now + timedelta(seconds=head.run_timeout_s)
     claim = {"of_sequence": head.sequence, "by_worker": worker, "until": until, "now": now, "to_run_by": run_by}
+    # By its number alone: the look above has locked the row, and on SQLite the writer's turn, so it is queued still.
     row = connection.execute(_CLAIM, claim).one()
     claimed = job_of(row)
     _append_state(connection, claimed, now, attempt=claimed.attempt)
