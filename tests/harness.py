@@ -46,9 +46,8 @@ from retouch.storage.open import open_blobs
 from retouch.watch import Watch
 from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
-from retouch.worker.shared_device import SharedDevice
 from retouch.worker.staging import FindLora, ReadInput, input_reader, no_lora
-from retouch.worker.worker import Worker
+from retouch.worker.worker import SharedDevice, Worker
 from tests.databases import migrated_file
 from tests.waiting import WITHIN_S, until
 

@@ -45,9 +45,8 @@ from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
 from retouch.worker.priority import prefer_short_turns
 from retouch.worker.settings import WorkerSettings
-from retouch.worker.shared_device import SharedDevice
 from retouch.worker.staging import input_reader
-from retouch.worker.worker import Worker
+from retouch.worker.worker import SharedDevice, Worker
 
 logger = structlog.get_logger(__name__)
 

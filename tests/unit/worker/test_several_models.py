@@ -18,7 +18,7 @@ from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.errors import OutOfMemory, RetouchError, Unavailable
 from retouch.jobs.job import JobState
-from retouch.worker.shared_device import SharedDevice
+from retouch.worker.worker import SharedDevice
 from tests.harness import Deployment, GatedPipeline
 from tests.waiting import until
 

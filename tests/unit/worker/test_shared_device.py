@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from retouch.engine.pipelines.null import NullPipeline
-from retouch.worker.shared_device import Seat, SharedDevice
+from retouch.worker.worker import Seat, SharedDevice
 from tests.waiting import until
 
 
