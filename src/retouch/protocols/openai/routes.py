@@ -184,7 +184,7 @@ class Edits:
             self._leave(accepted, answered=False)
             raise
         except TimeoutError:
-            self._leave(accepted, answered=True)
+            self._leave(accepted, answered=True)  # with the job's id: the edit goes on
             raise EditTimeout(
                 f"The edit takes longer than {ANSWER_WITHIN_S:g} s and still runs as job {job_id}. Repeat the call "
                 "with an Idempotency-Key, or with 'stream', to wait longer."

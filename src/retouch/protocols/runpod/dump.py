@@ -22,8 +22,6 @@ from retouch.protocols.runpod.errors import TIMED_OUT, sentence_of
 
 PROTOCOL = "runpod"
 
-IN_QUEUE, IN_PROGRESS = "IN_QUEUE", "IN_PROGRESS"
-
 SYNC_OPTION, BASE64_OPTION = "sync", "base64"
 NAMES_OPTION, NOTICES_OPTION, INPUT_OPTION, ORIGIN_OPTION = "names", "notices", "input", "origin"
 """What `Delivery.options` keeps of a request: flags, the caller's names of fields, what was not done, the input as it
@@ -31,11 +29,13 @@ came but for image files, and this server's address as the caller wrote it."""
 
 _ID = re.compile(r"(?:sync-)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:-[a-z]\d)?")
 _REGION = "u1"
+"""The vendor's ids end with a region; here there is one."""
+
 _SHOWN_FILE_CHARACTERS = 64
 
 _STATUSES: Mapping[JobState, str] = {
-    JobState.QUEUED: IN_QUEUE,
-    JobState.RUNNING: IN_PROGRESS,
+    JobState.QUEUED: "IN_QUEUE",
+    JobState.RUNNING: "IN_PROGRESS",
     JobState.SUCCEEDED: "COMPLETED",
     JobState.FAILED: "FAILED",
     JobState.CANCELLED: "CANCELLED",
