@@ -28,13 +28,12 @@ from retouch.jobs.job import Job
 from retouch.jobs.tables import attempt
 from retouch.service import Service
 from retouch.storage.fetch import Fetcher
-from retouch.upstreams.choice import Dispatcher
 from retouch.upstreams.delivery import Delivery
 from retouch.upstreams.edit_run import Parts
 from retouch.upstreams.gateway import Gateway, GatewayTimes
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
-from retouch.upstreams.routes import LOCAL_TARGET, Connection, GatewaySettings, RouteRule, Routes, Target
+from retouch.upstreams.routes import LOCAL_TARGET, Connection, Dispatcher, GatewaySettings, RouteRule, Routes, Target
 from retouch.upstreams.upstream import Upstream
 from tests.harness import ANNE, Deployment, HandClock
 from tests.upstreams.stubs.dashscope import DashScopeStub

@@ -15,8 +15,7 @@ from retouch.catalog.profiles import Sheet
 from retouch.edit import Bucket, EditRequest
 from retouch.jobs.attempts import AttemptState
 from retouch.jobs.job import JobState
-from retouch.upstreams.choice import Circumstances, plan
-from retouch.upstreams.routes import GatewaySettings, RouteRule
+from retouch.upstreams.routes import Circumstances, GatewaySettings, RouteRule, plan
 from tests.harness import ANNE, HandClock
 from tests.upstreams.gateway_world import TIMES, GatewayWorld, code_of
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Closes, Reset, Says, Silence

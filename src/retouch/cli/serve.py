@@ -66,11 +66,11 @@ from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.storage.fetch import Fetcher
 from retouch.storage.open import open_blobs
-from retouch.upstreams.choice import Dispatcher
 from retouch.upstreams.delivery import Delivery
 from retouch.upstreams.edit_run import Parts
 from retouch.upstreams.gateway import Gateway
 from retouch.upstreams.loaded_routes import LoadedRoutes
+from retouch.upstreams.routes import Dispatcher
 from retouch.watch import Watch
 
 logger = structlog.get_logger(__name__)

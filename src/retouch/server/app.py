@@ -28,8 +28,7 @@ from retouch.server.forwarded import ForwardedHeaders
 from retouch.server.local_only import LocalOnlyGuard, name_in
 from retouch.server.metrics import Metrics
 from retouch.server.playground import playground_routes
-from retouch.server.upstream_keys import upstream_key_routes
-from retouch.server.upstream_webhooks import upstream_webhook_routes
+from retouch.server.upstreams import upstream_key_routes, upstream_webhook_routes
 from retouch.server.webhooks import Webhooks
 from retouch.service import Service
 from retouch.storage.blobs import Blobs

@@ -39,9 +39,8 @@ from retouch.storage.blobs import Blobs
 from retouch.storage.caller_bucket import CallerBuckets
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.call_run import CallRun, CallTools, Made, Spot, Verdict
-from retouch.upstreams.choice import Circumstances, Plan, plan
 from retouch.upstreams.delivery import Delivery
-from retouch.upstreams.routes import Connection, Routes, Target
+from retouch.upstreams.routes import Circumstances, Connection, Plan, Routes, Target, plan
 from retouch.upstreams.waits import Cancelled, Dropped, Lost, Pace, Signals, Slots, Stopping
 
 logger = structlog.get_logger(__name__)

@@ -12,8 +12,7 @@ from retouch.catalog.normalised import NO_SIZES, Emulation, ImageField, ImageSiz
 from retouch.catalog.profiles import Sheet
 from retouch.edit import EditRequest, ImageInput, SizeRequest
 from retouch.errors import InvalidRequest, TooLong
-from retouch.upstreams.choice import Circumstances, plan
-from retouch.upstreams.routes import LOCAL_TARGET, Conditions, RouteRule, Routes, Target
+from retouch.upstreams.routes import LOCAL_TARGET, Circumstances, Conditions, RouteRule, Routes, Target, plan
 
 REQUEST = EditRequest(model="qwen-image-edit-plus", prompt="make it snow", images=(ImageInput(blob="a"),))
 NOW = Circumstances("studio", local_wait_s=1.0)

@@ -19,7 +19,7 @@ from retouch.edit import EditRequest, ImageInput
 from retouch.errors import InvalidSetting, UnknownModel
 from retouch.protocols.openai.dump import dump_targets
 from retouch.protocols.openai.parse import route_of
-from retouch.upstreams.choice import Circumstances, plan
+from retouch.upstreams.routes import Circumstances, plan
 from retouch.upstreams.routes_file import InvalidRoutesFile, RoutesFile, load_routes
 from retouch.upstreams.toml_tables import TomlLines
 
