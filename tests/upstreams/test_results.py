@@ -25,7 +25,6 @@ from retouch.upstreams.upstream import (
     RemoteImage,
     Reread,
     StoredResult,
-    no_reread,
 )
 from tests.upstreams.conftest import KINDS, World, make_world
 from tests.upstreams.stubs.server import Closes, Reset, Says, StubProvider, jpeg, png
@@ -54,7 +53,7 @@ Fetch = Callable[..., StoredResult | Fault]
 
 @pytest.fixture
 def fetch(server: FileServer, tmp_path: Path) -> Fetch:
-    def fetched(path: str = "/results/a", reread: Reread = no_reread, **limits: Any) -> StoredResult | Fault:
+    def fetched(path: str = "/results/a", reread: Reread | None = None, **limits: Any) -> StoredResult | Fault:
         address = server.url.removeprefix("http://")
         blobs = LocalBlobs(tmp_path, b"s" * 32)
         limits = {"allow_private": (address,), "pauses_s": (0, 0), **limits}

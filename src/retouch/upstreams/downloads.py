@@ -26,7 +26,7 @@ from retouch.storage.content_encoding import TooLarge, Undecodable, decoded
 from retouch.storage.guard import Resolver, check_host, guarded_client, resolve_by_system
 from retouch.storage.objects import storage_errors
 from retouch.upstreams.answers import Answer
-from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, Reread, StoredResult, no_reread
+from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, Reread, StoredResult
 
 MAX_BYTES: Final = 50 * 1024 * 1024
 TIMEOUT_S: Final = 60.0
@@ -75,7 +75,7 @@ class Downloads:
         self._resolver = resolver
         self._pause = pause
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         """As `Upstream.collect`; what is sure to fail again, such as an image that is too large, is tried once."""
         for pause_s in (*self._pauses_s, None):
             if image.stored is not None:
@@ -86,7 +86,7 @@ class Downloads:
                 if pause_s is None or not failed.again:
                     return failed.fault
             self._pause(pause_s)
-            image = reread() or image
+            image = (reread() if reread else None) or image
         raise AssertionError("the last try returns")
 
     def keep(self, file: IO[bytes]) -> StoredResult | Fault:

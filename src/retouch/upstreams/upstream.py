@@ -90,10 +90,6 @@ Reread: TypeAlias = Callable[[], RemoteImage | None]
 """Asks the provider again for an image whose link may have expired; None where it cannot be asked or does not tell."""
 
 
-def no_reread() -> None:
-    """Of a provider that can be asked for nothing twice."""
-
-
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a provider made. cost_microusd: as it reported itself, None when it did not; seed: the one it names."""
@@ -225,7 +221,7 @@ class Upstream(Protocol):
         told nothing but to poll: the body is never taken as a result.
         """
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         """The image in our store: downloaded without the key, seen to be one, tried up to three times in all.
 
         reread: gives the image anew before each further try. The fault is LOST or BAD_IMAGE. Raises StorageUnavailable

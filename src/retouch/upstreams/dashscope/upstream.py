@@ -46,7 +46,6 @@ from retouch.upstreams.upstream import (
     Ticket,
     Traits,
     Unreadable,
-    no_reread,
 )
 
 BASE_URL: Final = "https://dashscope-intl.aliyuncs.com"
@@ -121,7 +120,9 @@ class DashScopeUpstream:
             output = reply.members.get("output")
             number = output.get("task_id") if isinstance(output, dict) else None
             if as_task and reply.ok and is_id(number):
-                return Accepted(_ticket(number))  # also beside a code: a task that has a name may be charged
+                task = f"/api/v1/tasks/{number}"
+                # Also beside a code: a task that has a name may be charged.
+                return Accepted(Ticket(number, {"status": task, "cancel": f"{task}/cancel"}))
             if not reply.ok or reply.members.get("code"):
                 return Failed(fault_of_answer(reply))
             return Failed(malformed(reply, "task_id")) if as_task else self._finished(reply, output)
@@ -148,7 +149,7 @@ class DashScopeUpstream:
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
         return None
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
@@ -215,7 +216,3 @@ def _end_of(state: object, output: Any) -> Fault:
     if state == "CANCELED":
         return Fault(FaultKind.CANCELLED, "The task was cancelled at the provider.", charged=False)
     return Fault(FaultKind.UNKNOWN_JOB, "The provider does not know the task, or its data has expired.")
-
-
-def _ticket(number: str) -> Ticket:
-    return Ticket(number, {"status": f"/api/v1/tasks/{number}", "cancel": f"/api/v1/tasks/{number}/cancel"})

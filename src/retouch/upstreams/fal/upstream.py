@@ -36,7 +36,6 @@ from retouch.upstreams.upstream import (
     Ticket,
     Traits,
     Unreadable,
-    no_reread,
 )
 
 QUEUE: Final = "https://queue.fal.run"
@@ -160,7 +159,7 @@ class FalUpstream:
         number = None if self._webhook_keys is None else self._webhook_keys.verified(headers, body)
         return self._ticket(endpoint, number, {}) if number is not None and is_id(number) else None
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:

@@ -34,7 +34,6 @@ from retouch.upstreams.upstream import (
     SubmitOutcome,
     Ticket,
     Traits,
-    no_reread,
 )
 
 
@@ -110,7 +109,7 @@ class OpenAIUpstream:
     def verify_webhook(self, endpoint: str, headers: Mapping[str, str], body: bytes) -> Ticket | None:  # noqa: ARG002
         return None
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:

@@ -35,7 +35,6 @@ from retouch.upstreams.upstream import (
     Ticket,
     Traits,
     Unreadable,
-    no_reread,
 )
 
 BASE_URL: Final = "https://api.replicate.com"
@@ -124,7 +123,7 @@ class ReplicateUpstream:
         number = id_in(body)
         return None if number is None else _ticket(number)
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:

@@ -34,7 +34,6 @@ from retouch.upstreams.upstream import (
     Ticket,
     Traits,
     Unreadable,
-    no_reread,
 )
 
 BASE_URL: Final = "https://api.runpod.ai/v2"
@@ -116,7 +115,7 @@ class RunPodUpstream:
         number = id_in(body)
         return None if number is None else _ticket(endpoint, number)
 
-    def collect(self, image: RemoteImage, reread: Reread = no_reread) -> StoredResult | Fault:
+    def collect(self, image: RemoteImage, reread: Reread | None = None) -> StoredResult | Fault:
         return self._downloads.collect(image, reread)
 
     def abandon(self, attempt_id: str) -> bool:
