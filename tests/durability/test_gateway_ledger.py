@@ -67,7 +67,8 @@ def test_the_ledger_equals_the_providers_bills_but_for_what_is_marked_unknown(
     database_url: str, tmp_path: Path
 ) -> None:
     count = JOBS[database_url.partition(":")[0]]
-    settings = GatewaySettings(deadline_s=60.0, max_in_flight=32)
+    # A submit that never arrived is looked for until the deadline, in one of the 32 places: not longer than edits need.
+    settings = GatewaySettings(deadline_s=20.0, max_in_flight=32)
     world = GatewayWorld(tmp_path, database_url, "fal", "lumenfall", settings=settings, rule={"policy": "weighted"})
     for number, each in enumerate(world.providers.values()):
         each.stub.image = an_image()
@@ -102,6 +103,6 @@ def test_the_ledger_equals_the_providers_bills_but_for_what_is_marked_unknown(
     assert sum(states.values()) == count
     lost = {"upstream_outcome_unknown", "upstream_result_lost", "upstream_bad_image", "all_providers_exhausted"}
     assert set(codes) <= lost
-    told = {target: charge for target, _, _, charge in world.service.hosted().attempts}
-    assert sum(told.values()) <= sum(bills.values())
+    shown = sum(charge for _, _, _, charge in world.service.hosted().attempts)
+    assert shown <= sum(bills.values())
     world.close()
