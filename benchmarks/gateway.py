@@ -242,8 +242,8 @@ def litellm(stub: int, folder: Path) -> Iterator[tuple[int, int, str]]:
         print("installing litellm[proxy] …", file=sys.stderr)
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", "litellm[proxy]"], check=True)
-    asked = [python, "-c", "import importlib.metadata as m; print(m.version('litellm'))"]
-    version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    command = [python, "-c", "import importlib.metadata as m; print(m.version('litellm'))"]
+    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     parameters = {
         "model": f"openai/{MODEL}",
         "api_base": f"http://127.0.0.1:{stub}/v1",
@@ -309,10 +309,10 @@ def table(title: str, servers: Sequence[Server], concurrencies: Sequence[int], r
         measure(server, 1, 3)
     for concurrency in concurrencies:
         alone, *_ = figures = in_turns(servers, concurrency, requests)
-        for server, told in zip(servers, figures, strict=True):
-            added[server.name].append(told.p50 - alone.p50)
-            times = f"{told.p50:.1f} | {told.p99:.1f} | {told.p50 - alone.p50:.1f}"
-            row = f"{concurrency} | {server.name} | {times} | {told.per_second:.1f} | {told.cpu_ms:.0f}"
+        for server, figure in zip(servers, figures, strict=True):
+            added[server.name].append(figure.p50 - alone.p50)
+            times = f"{figure.p50:.1f} | {figure.p99:.1f} | {figure.p50 - alone.p50:.1f}"
+            row = f"{concurrency} | {server.name} | {times} | {figure.per_second:.1f} | {figure.cpu_ms:.0f}"
             print(f"| {row} |", flush=True)
     return added
 

@@ -3,7 +3,7 @@
     python benchmarks/held_connections.py [--callers 200] [--rounds 50]
 
 A server without a worker has one job that never starts. `/health` is asked over one connection, in turns of a round
-without anybody waiting and a round while every caller's connection is held; the memory is the resident size of the
+without a waiting caller and a round while every caller's connection is held; the memory is the resident size of the
 server's process before and while they are held.
 """
 
@@ -68,7 +68,7 @@ async def measure(server: LiveServer, callers: int, rounds: int) -> None:
         grown_mb = resident_mb(server.process.pid) - before_mb
         for writer in held:
             writer.close()
-    for name, times in (("nobody waits", alone), (f"{callers} wait", while_held)):
+    for name, times in (("none waits", alone), (f"{callers} wait", while_held)):
         print(f"{name}: /health median {statistics.median(times):.1f} ms, largest {max(times):.1f} ms")
     print(f"ratio of the medians {statistics.median(while_held) / statistics.median(alone):.2f}")
     print(f"memory of the server: {before_mb:.0f} MB before, {grown_mb:+.1f} MB while {callers} wait")

@@ -68,7 +68,7 @@ class Figures:
         return len(self.times_ms) / self.elapsed_s
 
 
-def noise_image(format: str = "png") -> bytes:  # noqa: A002 - the word everybody uses
+def noise_image(format: str = "png") -> bytes:  # noqa: A002 - Pillow's word
     pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     if format == "png":
         return images.encode(pixels, "png")

@@ -59,12 +59,12 @@ class Caller:
 
     def ended(self, ticket: dict[str, Any], *, every_s: float = 0.1) -> float:
         """When it had completed, by this process' clock."""
-        told: list[tuple[float, float]] = []
+        predictions: list[tuple[float, float]] = []
         while (status := self.ask(ticket["status_url"]))["status"] != "COMPLETED":
-            told.append((time.monotonic(), status["metrics"]["seconds_left"]))
+            predictions.append((time.monotonic(), status["metrics"]["seconds_left"]))
             time.sleep(every_s)
         end = time.monotonic()
-        self.errors += [abs(left / (end - at) - 1) for at, left in told if end - at > 0.15]
+        self.errors += [abs(left / (end - at) - 1) for at, left in predictions if end - at > 0.15]
         return end
 
     def running(self, ticket: dict[str, Any]) -> None:

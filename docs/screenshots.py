@@ -126,7 +126,7 @@ def edited(page: Page, instruction: str) -> None:
 
 
 def save(page: Page, name: str, *, height: int | None = None) -> None:
-    """As JPEG: half the bytes of a PNG, and no detail of a page is lost that anybody reads."""
+    """As JPEG: half the bytes of a PNG, and no detail of a page is lost that can be read."""
     page.mouse.move(0, 0)
     if height is not None:
         page.set_viewport_size({"width": WIDE["width"], "height": height})

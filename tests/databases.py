@@ -37,7 +37,7 @@ class PostgresServer:
         self._server: Any = Server(Path(self._folder), cleanup_mode="stop")
         self._server.start()
         self.url = str(self._server.get_uri())
-        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # nobody pulls the plug here
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):  # no test cuts the power
             self.run(f"ALTER SYSTEM SET {setting} = off")
         self.run("SELECT pg_reload_conf()")
         self.run("CREATE DATABASE template_of_tests")

@@ -62,7 +62,7 @@ _SPLIT = (
 
 @functools.cache
 def shared(kind: Kind) -> Path:
-    """The folder of a tiny checkpoint, written once in a whole test run. Nobody may change it."""
+    """The folder of a tiny checkpoint, written once in a whole test run. It must not be changed."""
     return build(Path(_shared_folder().name) / kind, kind)
 
 

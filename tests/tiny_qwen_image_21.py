@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 
 @functools.cache
 def shared() -> Path:
-    """The folder, written once in a whole test run. Nobody may change it."""
+    """The folder, written once in a whole test run. It must not be changed."""
     return build(Path(_shared_folder().name) / "qwen-image-2.1")
 
 

@@ -89,7 +89,7 @@ def test_a_blob_is_read_in_parts_of_exactly_the_size_asked_for(blobs: Blobs, siz
     assert blobs.size(key) == size
 
 
-def test_neither_size_nor_parts_are_told_of_a_blob_that_is_gone(blobs: Blobs) -> None:
+def test_neither_size_nor_parts_are_reported_of_a_blob_that_is_gone(blobs: Blobs) -> None:
     key = blobs.put(b"x", "image/png", folder="uploads")
     blobs.delete(key)
     with pytest.raises(UnknownFile):
@@ -251,7 +251,7 @@ def test_a_link_leads_back_to_its_key(blobs: Blobs) -> None:
         "http://e.com/files/uploads/keep/x.png?expires=1",
     ],
 )
-def test_anybody_elses_url_is_not_ours(blobs: Blobs, url: str) -> None:
+def test_another_servers_url_is_not_ours(blobs: Blobs, url: str) -> None:
     assert blobs.key_of_link(url) is None
 
 
@@ -263,7 +263,7 @@ def test_blobs_are_put_and_read_from_many_threads(blobs: Blobs) -> None:
         assert list(pool.map(put_and_get, range(1, 41))) == [str(number).encode() for number in range(1, 41)]
 
 
-def test_a_bucket_presigns_links_that_anybody_can_read(s3_endpoint: str) -> None:
+def test_a_bucket_presigns_links_that_need_no_key(s3_endpoint: str) -> None:
     boto3.client("s3", endpoint_url=s3_endpoint, region_name="us-east-1").create_bucket(Bucket="readers")
     blobs = ObjectStoreBlobs(f"s3://readers?endpoint={s3_endpoint}&region=us-east-1")
     link = blobs.link(blobs.put(b"image", "image/webp", folder="outputs"), ttl_s=60, base_url=BASE_URL)

@@ -45,7 +45,7 @@ def test_a_running_edit_counts_down_by_its_steps(slow: Deployment) -> None:
     assert left(slow, second.id) == pytest.approx(40.5, rel=0.05)
 
 
-def test_the_wait_is_told_apart_from_the_edit_itself(slow: Deployment) -> None:
+def test_the_wait_is_distinguished_from_the_edit_itself(slow: Deployment) -> None:
     first, second = slow.submit(steps=4), slow.submit(steps=4)
     slow.lease()
     found = slow.service.get_many([first.id, second.id])

@@ -420,7 +420,7 @@ def test_a_lease_that_was_given_back_is_stale_even_for_the_same_worker(world: De
     assert world.job(again.job.id).state is JobState.RUNNING
 
 
-def test_a_late_worker_that_nobody_replaced_may_still_finish(world: Deployment) -> None:
+def test_a_late_worker_that_was_not_replaced_may_still_finish(world: Deployment) -> None:
     world.submit()
     lease = world.lease(lease_s=30)
     world.clock.move(60)
@@ -568,8 +568,8 @@ def test_the_worker_of_a_running_job_is_asked_to_stop(world: Deployment) -> None
     running = world.submit()
     lease = world.lease()
     assert world.service.renew(lease, 30) is False
-    asked = world.service.cancel(ANNE, running.id)
-    assert (asked.state, asked.cancel_requested) == (JobState.RUNNING, True)
+    cancelling = world.service.cancel(ANNE, running.id)
+    assert (cancelling.state, cancelling.cancel_requested) == (JobState.RUNNING, True)
     world.service.cancel(ANNE, running.id)
     assert world.service.renew(lease, 30) is True
     assert world.service.progress(lease, step=2, steps=4) is True

@@ -73,8 +73,8 @@ def test_without_a_wake_up_a_wait_lasts_its_time(wakeups: WakeUps) -> None:
         assert time.monotonic() - begin >= 0.045
 
 
-def test_publishing_to_nobody_is_no_error(wakeups: WakeUps) -> None:
-    wakeups.publish("queue:nobody")
+def test_publishing_without_a_subscriber_is_no_error(wakeups: WakeUps) -> None:
+    wakeups.publish("queue:unheard")
     with subscribed(wakeups, JOB_TOPIC) as subscription:
         subscription.close()
         wakeups.publish(JOB_TOPIC)
@@ -182,7 +182,7 @@ def test_notifications_come_through_a_broken_connection(postgres_url: str) -> No
     wakeups.close()
 
 
-def test_a_server_that_is_away_breaks_nobody(tmp_path: Path) -> None:
+def test_a_server_that_is_away_breaks_no_subscriber(tmp_path: Path) -> None:
     wakeups = PostgresWakeUps("postgresql://nobody@127.0.0.1:9/none")
     wakeups.publish(JOB_TOPIC)
     wakeups.close()

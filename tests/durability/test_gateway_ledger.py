@@ -103,6 +103,6 @@ def test_the_ledger_equals_the_providers_bills_but_for_what_is_marked_unknown(
     assert sum(states.values()) == count
     lost = {"upstream_outcome_unknown", "upstream_result_lost", "upstream_bad_image", "all_providers_exhausted"}
     assert set(codes) <= lost
-    shown = sum(charge for _, _, _, charge in world.service.hosted().attempts)
-    assert shown <= sum(bills.values())
+    booked_in_all = sum(charge for _, _, _, charge in world.service.hosted().attempts)
+    assert booked_in_all <= sum(bills.values())
     world.close()

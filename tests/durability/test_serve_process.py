@@ -108,8 +108,8 @@ def test_a_server_starts_in_a_pod_and_on_a_terminal_without_unicode(tmp_path: Pa
 def test_a_model_that_cannot_be_loaded_leaves_the_others_running(tmp_path: Path) -> None:
     missing = tmp_path / "none" / "qwen-image-edit-2511"
     with live_server(tmp_path, arguments=("--model", str(missing))) as server:
-        told = json.loads(server.get("/ready")[1])
-        assert told["models"] == {"null": "ready", missing.name: f"There is no folder '{missing}'."}
+        readiness = json.loads(server.get("/ready")[1])
+        assert readiness["models"] == {"null": "ready", missing.name: f"There is no folder '{missing}'."}
         until(lambda: f"Not served: '{missing.name}'. There is no folder" in server.log())
         until(lambda: "with the model 'null'." in server.log())
         assert "'null' serves qwen-image-edit, qwen-image-2, fal-ai/qwen-image-edit" in server.log()

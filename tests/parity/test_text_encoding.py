@@ -44,8 +44,8 @@ def encode(encoder: TextEncoder, prompt: str = PROMPT, key: tuple[str, ...] = ("
 
 def stock_states(stock: Qwen2_5_VLForConditionalGeneration, encoder: TextEncoder, without: str = "") -> torch.Tensor:
     """Last hidden states of the whole class, fed with everything the processor returns but `without`."""
-    shown = f"Picture 1: {IMAGE_TOKENS}Picture 2: {IMAGE_TOKENS}"
-    text = PREFIX + shown + PROMPT + SUFFIX
+    image_text = f"Picture 1: {IMAGE_TOKENS}Picture 2: {IMAGE_TOKENS}"
+    text = PREFIX + image_text + PROMPT + SUFFIX
     inputs = encoder.processor(text=[text], images=IMAGES, padding=True, return_tensors="pt")
     inputs.pop(without, None)
     with torch.inference_mode():

@@ -75,7 +75,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Two edits of an account may wait, a third is refused."""
     settings = ServiceSettings(max_waiting_per_account=2)
     with Deployment(tmp_path_factory.mktemp("idle"), settings=settings) as world, world.server():
-        Keys(world.database).create("operator's own")  # a server whose last key is revoked lets everybody in
+        Keys(world.database).create("operator's own")  # a server whose last key is revoked lets every caller in
         yield world
 
 

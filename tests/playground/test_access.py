@@ -72,7 +72,7 @@ def test_a_key_revoked_while_an_edit_waits_is_asked_for_again(open_page: OpenPag
     expect(history(page)).to_have_count(0)
 
 
-def test_a_full_queue_is_told_where_the_button_is_and_the_edit_stays_in_the_form(
+def test_a_full_queue_is_reported_where_the_button_is_and_the_edit_stays_in_the_form(
     open_page: OpenPage, idle: Deployment
 ) -> None:
     page = open_page(idle.url, key=key_of(idle), allowed="429")
@@ -82,9 +82,9 @@ def test_a_full_queue_is_told_where_the_button_is_and_the_edit_stays_in_the_form
         page.get_by_role("button", name="Edit").click()
         expect(page.get_by_role("status")).to_contain_text("queue")
     page.get_by_role("button", name="Edit").click()
-    told = page.locator(".actions").get_by_role("alert")
-    expect(told).to_contain_text("The queue is full. Nothing you entered is lost")
-    expect(told).to_contain_text("at most 2 may")
+    alert = page.locator(".actions").get_by_role("alert")
+    expect(alert).to_contain_text("The queue is full. Nothing you entered is lost")
+    expect(alert).to_contain_text("at most 2 may")
     expect(history(page)).to_have_count(2)
     assert instruction(page) == "make it blue"
     expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("12")
@@ -93,10 +93,10 @@ def test_a_full_queue_is_told_where_the_button_is_and_the_edit_stays_in_the_form
     until(lambda: page.evaluate("localStorage['retouch.deleting']") == "[]")
     page.get_by_role("button", name="Edit").click()
     expect(history(page)).to_have_count(2)
-    expect(told).to_have_count(0)
+    expect(alert).to_have_count(0)
 
 
-def test_a_cancel_by_another_program_is_told_as_that(open_page: OpenPage, idle: Deployment) -> None:
+def test_a_cancel_by_another_program_is_reported(open_page: OpenPage, idle: Deployment) -> None:
     key = key_of(idle)
     page = open_page(idle.url, key=key)
     page.get_by_role("textbox", name="Instruction").fill("make it green")

@@ -110,7 +110,7 @@ def test_the_seed_of_the_last_run_can_be_kept(open_page: OpenPage, quick: Deploy
     expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("")
 
 
-def test_what_was_not_done_as_asked_is_said_below_the_image_and_beside_the_field(open_page: OpenPage) -> None:
+def test_what_was_not_done_as_asked_is_reported_below_the_image_and_beside_the_field(open_page: OpenPage) -> None:
     page = open_page()
     use_small_image(page)
     page.get_by_role("combobox", name="Model").select_option(KEEPS_SIZE)

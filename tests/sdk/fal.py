@@ -67,7 +67,7 @@ def pointed_at(server: LiveServer | Deployment) -> Iterator[fal_client.SyncClien
 
 @contextlib.contextmanager
 def closed_client(key: str) -> Iterator[fal_client.SyncClient]:
-    """The vendor's client, whose connections nobody else closes."""
+    """The vendor's client, whose connections only this function closes."""
     client = fal_client.SyncClient(key=key)
     with client._client:
         yield client

@@ -46,14 +46,14 @@ def node_packages() -> None:
 def start(
     module: str, name: str, *, variables: Mapping[str, str] | None = None, options: tuple[str, ...] = (), **given: Any
 ) -> subprocess.Popen[str]:
-    """The function `name` of `module`, running in a process of its own; see `said`."""
+    """The function `name` of `module`, running in a process of its own; see `returned`."""
     command = ["node", *options, str(FOLDER / "call.mjs"), module, name, json.dumps(given)]
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("FAL_", "OPENAI_", "NODE_"))}
     environment = {**kept, **(variables or {})}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def said(process: subprocess.Popen[str]) -> Any:
+def returned(process: subprocess.Popen[str]) -> Any:
     """What the function returned."""
     with process:
         try:
@@ -66,4 +66,4 @@ def said(process: subprocess.Popen[str]) -> Any:
 
 
 def call(module: str, name: str, **given: Any) -> Any:
-    return said(start(module, name, **given))
+    return returned(start(module, name, **given))

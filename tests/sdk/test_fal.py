@@ -179,7 +179,7 @@ def test_an_image_beyond_the_models_limits(client: fal_client.SyncClient):
     assert problem["ctx"] == {"max_width": 5000, "max_height": 5000}
 
 
-def test_an_image_smaller_than_advised_is_taken_and_said(server: LiveServer):
+def test_an_image_smaller_than_advised_is_taken_and_reported(server: LiveServer):
     """Checklist 43: the hosted model wants 384 pixels a side; nothing here does."""
     body = arguments(TWO, image_urls=[fal_client.encode(photo(200, 100), "image/png")])
     answer = call(server, "POST", f"/run/{TWO}", json=body)
@@ -303,15 +303,15 @@ def test_status_walks_through_three_words(idle_server: LiveServer, idle: fal_cli
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "logs_wanted"),
     [("?logs=true", True), ("?logs=1", True), ("?logs=false", False), ("?logs=0", False), ("", False)],
 )
-def test_logs_are_told_when_they_are_asked_for(server: LiveServer, query: str, told: bool):
+def test_logs_are_reported_when_they_are_asked_for(server: LiveServer, query: str, logs_wanted: bool):
     """Checklist 6 and 7: both clients' words; the key is there either way."""
     request_id = call(server, "POST", f"/run/{EDIT}", json=arguments()).headers[HEADER]
     status = call(server, "GET", f"/queue/{EDIT}/requests/{request_id}/status{query}").json()
-    assert isinstance(status["logs"], list) is told
-    assert told or status["logs"] is None
+    assert isinstance(status["logs"], list) is logs_wanted
+    assert logs_wanted or status["logs"] is None
 
 
 def is_running(status: Any) -> Any:
@@ -447,7 +447,7 @@ def test_a_submit_that_makes_no_job_leaves_no_upload(idle_server: LiveServer, ha
 
 
 def test_fifty_subscribers_at_the_default_interval(client: fal_client.SyncClient, server: LiveServer):
-    """Checklist 34: nobody is refused, and everybody gets a result."""
+    """Checklist 34: no caller is refused, and each gets a result."""
     with ThreadPoolExecutor(50) as pool:
         results = list(pool.map(lambda n: client.subscribe(EDIT, arguments(seed=n)), range(50)))
     assert [result["seed"] for result in results] == list(range(50))
@@ -479,7 +479,7 @@ def test_another_keys_request_does_not_exist(idle_server: LiveServer, hands: Han
     """Checklist 17."""
     from retouch.accounts.keys import Keys
 
-    other = Keys(hands.database).create("somebody else")
+    other = Keys(hands.database).create("another caller")
     theirs = {"Authorization": f"Key {other}"}
     mine = call(idle_server, "POST", f"/queue/{EDIT}", json=arguments()).json()["request_id"]
     for form in ("", "/status", "/status/stream"):
@@ -582,7 +582,7 @@ def test_a_look_at_the_head_starts_nothing_and_ends_nothing(server: LiveServer):
     assert call(server, "HEAD", f"/run/{EDIT}?prompt=p&image_url=x").status_code == 405
 
 
-def test_headers_nobody_knows_change_nothing(server: LiveServer):
+def test_unknown_headers_change_nothing(server: LiveServer):
     """Checklist 5, 22 and 24."""
     headers = {
         "x-fal-target-url": "https://queue.fal.run/fal-ai/nothing",
@@ -669,6 +669,6 @@ def test_a_status_stream_tells_each_change_once(idle_server: LiveServer, idle: f
         seen += [httpx.Response(200, content=line[6:]).json() for line in lines]
     assert seen[0]["status"] == "IN_QUEUE"
     assert seen[-1]["status"] == "COMPLETED"
-    told = [entry["message"] for event in seen for entry in event["logs"]]
-    assert told[:5] == ["acceleration converted: " + NO_FASTER_WAY, "a", "Step 1 of 4", "b", "Step 2 of 4"]
-    assert len(told) == len(set(told))
+    messages = [entry["message"] for event in seen for entry in event["logs"]]
+    assert messages[:5] == ["acceleration converted: " + NO_FASTER_WAY, "a", "Step 1 of 4", "b", "Step 2 of 4"]
+    assert len(messages) == len(set(messages))

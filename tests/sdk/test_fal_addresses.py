@@ -61,7 +61,7 @@ def test_the_vendors_hosts_are_this_face(server: LiveServer, suffix: str):
 
 @pytest.mark.parametrize("host", ["falrun.com", "FAL.RUN", "fal.run."])
 def test_backup_hosts_are_taken_too(server: LiveServer, host: str):
-    """Checklist 52: whoever maps the backup names keeps their requests here."""
+    """Checklist 52: with the backup names mapped, their requests stay here."""
     assert by_host(server, host, "POST", f"/{EDIT}", json=arguments()).status_code == 200
 
 
@@ -141,8 +141,8 @@ def test_the_proxy_goes_nowhere_else(server: LiveServer, target: str):
 def test_a_browser_of_another_origin_may_call(keyed: LiveServer, path: str):
     """Checklist 48: the question before the call, and what a script may read of the answer."""
     wanted = "authorization,content-type,x-fal-target-url,x-fal-queue-priority,x-fal-object-lifecycle"
-    asked = {"Origin": PAGE, "Access-Control-Request-Method": "PUT"}
-    answer = call(keyed, "OPTIONS", path, headers={**asked, "Access-Control-Request-Headers": wanted})
+    preflight = {"Origin": PAGE, "Access-Control-Request-Method": "PUT"}
+    answer = call(keyed, "OPTIONS", path, headers={**preflight, "Access-Control-Request-Headers": wanted})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "PUT" in answer.headers["access-control-allow-methods"]

@@ -84,7 +84,7 @@ def test_a_request_is_listed_with_its_times_and_what_its_result_is_answered_with
     assert done["duration"] == pytest.approx((ended - sent).total_seconds(), abs=0.002)
 
 
-def test_payloads_are_told_when_they_are_asked_for(server: LiveServer, hands: Hands):
+def test_payloads_are_reported_when_they_are_asked_for(server: LiveServer, hands: Hands):
     given = {"seed": 7, "image_size": {"width": 320, "height": 256}, "output_format": "jpg", "acceleration": "none"}
     request_id = finished(server, hands, **given, negative_prompt=None)
     assert "json_input" not in item(server, request_id)
@@ -100,8 +100,8 @@ def test_payloads_are_told_when_they_are_asked_for(server: LiveServer, hands: Ha
     assert len(body["image_urls"]) == 1
 
 
-def test_loras_are_told_as_they_were_given(server: LiveServer, hands: Hands):
-    """Without the key of the file behind an uploaded one, which is nobody's business."""
+def test_loras_are_reported_as_they_were_given(server: LiveServer, hands: Hands):
+    """Without the key of the file behind an uploaded one, which no other caller may learn."""
     job = hands.job(submit(server))
     request = replace(job.request, loras=(Lora("someone/style", 0.5, blob="uploads/x.safetensors"),))
     delivery = replace(job.delivery, endpoint="fal-ai/qwen-image-edit-lora", options={dump.FIELDS_OPTION: "loras"})
@@ -109,7 +109,7 @@ def test_loras_are_told_as_they_were_given(server: LiveServer, hands: Hands):
     assert body == {"loras": [{"path": "someone/style", "scale": 0.5}]}
 
 
-def test_a_link_is_told_as_it_was_given(server: LiveServer, hands: Hands):
+def test_a_link_is_reported_as_it_was_given(server: LiveServer, hands: Hands):
     link = "https://example.com/cat.png"
     request_id = submit(server, image_url=link)
     assert item(server, request_id, expand="payloads")["json_input"] == {"prompt": "make it snow", "image_url": link}

@@ -63,7 +63,7 @@ def test_an_error_does_not_end_the_conversation(client: fal_client.SyncClient):
 
 
 @pytest.mark.parametrize("data", [b"\xc1", b"\x93\x01", "{", "[]", b"\x01", b"\x81\x01\x02"])
-def test_what_is_no_input_is_told_so(server: LiveServer, data: bytes | str):
+def test_what_is_no_input_is_reported(server: LiveServer, data: bytes | str):
     with socket_to(server, f"{EDIT}/realtime", server.key) as socket:
         socket.send(data)
         assert '"x-fal-error"' in socket.recv()
@@ -75,7 +75,7 @@ def test_json_text_will_do(server: LiveServer):
         assert msgpack.unpackb(socket.recv())["seed"] == 9
 
 
-def test_nobody_gets_in_without_a_right(server: LiveServer):
+def test_a_caller_without_a_right_is_refused(server: LiveServer):
     """Checklist 49: no key, a token for something else, an endpoint that is not there, a number that is none."""
     token = call(server, "POST", "/rest/tokens/", json={"allowed_apps": ["qwen-image-edit"]}).json()
     refused = {

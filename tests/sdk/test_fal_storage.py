@@ -49,7 +49,7 @@ def initiate(server: LiveServer, *, parts: bool = False, **more: Any) -> dict[st
 
 
 def test_the_python_client_uploads_and_edits(client: fal_client.SyncClient, server: LiveServer):
-    """Checklist 37 and 40: the link is readable by anybody, and by the server without the network."""
+    """Checklist 37 and 40: the link is readable without a key, and by the server without the network."""
     link = client.upload(photo(), "image/png", "a.png")
     answer = httpx.get(link)
     assert answer.content == photo()

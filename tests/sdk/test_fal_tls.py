@@ -94,11 +94,11 @@ print(json.dumps({{
 
 def test_python_comes_here_with_variables_only(server: LiveServer, tmp_path: Path):
     """Checklist 51: recipe 16.1, TLS included; the links in the answers are https and readable too."""
-    said = json.loads(python(FOUR_VERBS, exported(printed(server, "fal")), tmp_path))
-    assert said["seeds"] == [7, 7, 7, 7]
-    assert said["types"] == ["image/png"] * 4
-    assert all(link.startswith(f"{server.url}/files/") for link in said["links"])
-    assert said["words"][-1] == "Completed"
+    returned = json.loads(python(FOUR_VERBS, exported(printed(server, "fal")), tmp_path))
+    assert returned["seeds"] == [7, 7, 7, 7]
+    assert returned["types"] == ["image/png"] * 4
+    assert all(link.startswith(f"{server.url}/files/") for link in returned["links"])
+    assert returned["words"][-1] == "Completed"
 
 
 REALTIME = f"""
@@ -206,7 +206,7 @@ def test_a_stop_does_not_wait_for_callers_of_the_proxy(tmp_path: Path):
         (("--tls", "on"), "--tls is 'on'"),
     ],
 )
-def test_settings_that_make_no_sense_are_said(tmp_path: Path, arguments: tuple[str, ...], sentence: str):
+def test_settings_that_make_no_sense_are_reported(tmp_path: Path, arguments: tuple[str, ...], sentence: str):
     port = str(free_port())
     given = [port if word == "PORT" else word for word in arguments]
     command = retouch("serve", "--data", str(tmp_path), "--model", "null", "--workers", "0", *given)
@@ -218,9 +218,9 @@ def test_settings_that_make_no_sense_are_said(tmp_path: Path, arguments: tuple[s
 
 def test_nothing_goes_to_the_backup_hosts_when_the_server_is_away(server: LiveServer, tmp_path: Path):
     """Checklist 52: with other host names the client knows no backup."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        place = f"127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
         code = """
 import socket
 names, real = set(), socket.getaddrinfo

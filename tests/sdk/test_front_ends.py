@@ -47,7 +47,7 @@ def test_the_program_of_the_vercel_page_edits_an_image(server: LiveServer, tmp_p
         assert made.format == "PNG"
 
 
-def asked(
+def posted(
     server: LiveServer, fields: dict[str, str], files: list[tuple[str, tuple[str, bytes, str]]]
 ) -> httpx2.Response:
     headers = {"Authorization": f"Bearer {server.key}"}
@@ -59,7 +59,7 @@ def test_the_form_of_open_webui_is_answered_with_base64_and_no_link(server: Live
     fields = {"model": "qwen-image-edit-plus", "prompt": "make it snow", "n": "1", "response_format": "b64_json"}
     file = ("image.png", photo(), "image/png")
     for files in ([("image", file)], [("image[]", file), ("image[]", file)]):
-        answer = asked(server, fields, files)
+        answer = posted(server, fields, files)
         assert answer.status_code == 200, answer.text
         (image,) = answer.json()["data"]
         assert not image.get("url")
@@ -75,6 +75,6 @@ def test_the_form_of_litellm_is_taken(server: LiveServer):
         "size": "512x512",
         "user": "somebody",
     }
-    answer = asked(server, fields, [("image[]", ("image.png", photo(), "image/png"))])
+    answer = posted(server, fields, [("image[]", ("image.png", photo(), "image/png"))])
     assert answer.status_code == 200, answer.text
     assert answer.json()["data"][0]["b64_json"]

@@ -52,21 +52,21 @@ def call(server: LiveServer, name: str, **given: Any) -> Any:
     return node_clients.call("fal", name, server=server.url, key=server.key, variables=variables, **given)
 
 
-def check_everything(said: dict[str, Any], links_begin: str) -> None:
-    assert said["seeds"] == [7] * 6
-    assert said["first"] == "PNG"
-    assert all(link.startswith(links_begin) for link in (*said["links"], said["uploaded"]))
-    assert all(said["requestIds"])
-    assert said["updates"].count("COMPLETED") >= 2
-    assert set(said["updates"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
-    assert said["submitted"]["status"] == "IN_QUEUE"
-    assert said["status"]["status"] == "COMPLETED"
-    assert isinstance(said["status"]["logs"], list)
-    assert said["status"]["metrics"]["inference_time"] >= 0
-    assert (said["late"]["kind"], said["late"]["status"]) == ("ApiError", 400)
-    assert said["late"]["body"]["status"] == "ALREADY_COMPLETED"
-    assert said["events"] >= 1
-    assert said["uploadedIsTheSame"]
+def check_everything(returned: dict[str, Any], links_begin: str) -> None:
+    assert returned["seeds"] == [7] * 6
+    assert returned["first"] == "PNG"
+    assert all(link.startswith(links_begin) for link in (*returned["links"], returned["uploaded"]))
+    assert all(returned["requestIds"])
+    assert returned["updates"].count("COMPLETED") >= 2
+    assert set(returned["updates"]) <= {"IN_QUEUE", "IN_PROGRESS", "COMPLETED"}
+    assert returned["submitted"]["status"] == "IN_QUEUE"
+    assert returned["status"]["status"] == "COMPLETED"
+    assert isinstance(returned["status"]["logs"], list)
+    assert returned["status"]["metrics"]["inference_time"] >= 0
+    assert (returned["late"]["kind"], returned["late"]["status"]) == ("ApiError", 400)
+    assert returned["late"]["body"]["status"] == "ALREADY_COMPLETED"
+    assert returned["events"] >= 1
+    assert returned["uploadedIsTheSame"]
 
 
 @pytest.mark.parametrize("recipe", ["middleware", "proxy", "fetch"])
@@ -77,7 +77,7 @@ def test_every_verb_works_by_each_recipe(server: LiveServer, recipe: str):
 
 def test_every_verb_works_by_the_vendors_names(server: LiveServer):
     """Checklist 4 and 51: recipe 16.4; no line of code changes, and the links keep those names."""
-    said = node_clients.call(
+    returned = node_clients.call(
         "fal",
         "everything",
         server=server.url,
@@ -86,30 +86,30 @@ def test_every_verb_works_by_the_vendors_names(server: LiveServer):
         options=("--require", str(node_clients.FOLDER / "names.cjs")),
         variables={**trusting(server), "HERE": str(server.port)},
     )
-    check_everything(said, "https://v3.fal.media/files/")
+    check_everything(returned, "https://v3.fal.media/files/")
 
 
 def test_cancelling_a_waiting_request(idle_server: LiveServer):
     """Checklist 6, 11, 12, 13, 16 and 24."""
-    said = call(idle_server, "cancelWaiting", input=arguments())
-    assert said["waiting"]["status"] == "IN_QUEUE"
-    assert said["waiting"]["queue_position"] >= 0
-    assert (said["early"]["status"], said["early"]["message"]) == (400, "Request is still in progress")
-    assert said["status"]["status"] == "COMPLETED"
-    assert said["status"]["error_type"] == "client_cancelled"
-    assert (said["result"]["kind"], said["result"]["status"]) == ("ApiError", 499)
-    assert said["result"]["body"]["error_type"] == "client_cancelled"
-    assert said["result"]["requestId"] == said["requestId"]
+    returned = call(idle_server, "cancelWaiting", input=arguments())
+    assert returned["waiting"]["status"] == "IN_QUEUE"
+    assert returned["waiting"]["queue_position"] >= 0
+    assert (returned["early"]["status"], returned["early"]["message"]) == (400, "Request is still in progress")
+    assert returned["status"]["status"] == "COMPLETED"
+    assert returned["status"]["error_type"] == "client_cancelled"
+    assert (returned["result"]["kind"], returned["result"]["status"]) == ("ApiError", 499)
+    assert returned["result"]["body"]["error_type"] == "client_cancelled"
+    assert returned["result"]["requestId"] == returned["requestId"]
 
 
 def test_both_timeouts_of_the_client(idle_server: LiveServer, hands: Hands):
     """Checklist 19: no retry after the first, a cancel after the second."""
-    said = call(idle_server, "timeouts", input=arguments())
-    assert (said["start"]["status"], said["user"]) == (504, True)
-    assert said["start"]["body"]["error_type"] == "request_timeout"
-    assert "timed out" in said["client"]
-    assert said["runs"] == 1
-    assert said["cancelled"]["error_type"] == "client_cancelled"
+    returned = call(idle_server, "timeouts", input=arguments())
+    assert (returned["start"]["status"], returned["user"]) == (504, True)
+    assert returned["start"]["body"]["error_type"] == "request_timeout"
+    assert "timed out" in returned["client"]
+    assert returned["runs"] == 1
+    assert returned["cancelled"]["error_type"] == "client_cancelled"
     assert hands.service.lease("hands", ["null"], 60) is None
 
 
@@ -117,38 +117,38 @@ def test_an_aborted_run_cancels_its_edit(idle_server: LiveServer, hands: Hands):
     """Checklist 14: the client hangs up."""
     process = node_clients.start("fal", "hangUp", server=idle_server.url, key=idle_server.key, input=arguments())
     lease = until(lambda: hands.service.lease("hands", ["null"], 60))
-    assert node_clients.said(process) == "AbortError"
+    assert node_clients.returned(process) == "AbortError"
     until(lambda: hands.service.renew(lease, 60))
     assert hands.service.acknowledge_cancel(lease).state is JobState.CANCELLED
 
 
 def test_refusals_are_useful(server: LiveServer):
     """Checklist 12, 17, 25, 26, 28, 29 and 31."""
-    said = call(server, "refusals", image=IMAGE)
-    invalid = said["invalid"]
+    returned = call(server, "refusals", image=IMAGE)
+    invalid = returned["invalid"]
     assert (invalid["kind"], invalid["status"]) == ("ValidationError", 422)
-    assert said["fields"] == [["missing"], ["less_than_equal"], []]
+    assert returned["fields"] == [["missing"], ["less_than_equal"], []]
     assert "prompt: Field required" in invalid["message"]
-    assert IMAGE[:100] not in str(said)
-    assert DATA_URI[:60] not in str(said)
-    assert said["broken"]["kind"] == "ValidationError"
-    assert said["broken"]["body"]["detail"][0]["loc"] == ["body", "image_urls", 0]
-    assert said["broken"]["message"] not in ("", "Unprocessable Entity")
-    assert (said["unknown"]["kind"], said["unknown"]["status"]) == ("ApiError", 404)
-    assert "no-such-model" in said["unknown"]["message"]
-    assert (said["inStream"]["kind"], said["inStream"]["status"]) == ("ValidationError", 422)
-    assert said["nobody"]["status"] == 404
-    assert all(said[each]["requestId"] for each in ("invalid", "broken", "unknown", "inStream", "nobody"))
+    assert IMAGE[:100] not in str(returned)
+    assert DATA_URI[:60] not in str(returned)
+    assert returned["broken"]["kind"] == "ValidationError"
+    assert returned["broken"]["body"]["detail"][0]["loc"] == ["body", "image_urls", 0]
+    assert returned["broken"]["message"] not in ("", "Unprocessable Entity")
+    assert (returned["unknown"]["kind"], returned["unknown"]["status"]) == ("ApiError", 404)
+    assert "no-such-model" in returned["unknown"]["message"]
+    assert (returned["inStream"]["kind"], returned["inStream"]["status"]) == ("ValidationError", 422)
+    assert returned["ofNoJob"]["status"] == 404
+    assert all(returned[each]["requestId"] for each in ("invalid", "broken", "unknown", "inStream", "ofNoJob"))
 
 
 def test_a_wrong_key_is_refused_once_and_another_key_sees_nothing(idle_server: LiveServer, hands: Hands):
     """Checklist 17 and 18."""
     secret = Keys(hands.database).create("other")
-    said = call(idle_server, "wrongKeys", input=arguments(), other=secret)
-    assert (said["error"]["kind"], said["error"]["status"]) == ("ApiError", 401)
-    assert said["error"]["message"]
-    assert said["sent"] == 1
-    assert said["unseen"]["status"] == 404
+    returned = call(idle_server, "wrongKeys", input=arguments(), other=secret)
+    assert (returned["error"]["kind"], returned["error"]["status"]) == ("ApiError", 401)
+    assert returned["error"]["message"]
+    assert returned["sent"] == 1
+    assert returned["unseen"]["status"] == 404
 
 
 def test_lifecycles_of_uploads_and_results(server: LiveServer):
@@ -165,17 +165,17 @@ def test_an_upload_of_91_mebibytes_comes_in_parts(server: LiveServer):
 
 def test_streams_with_tokens_in_place_of_the_key(server: LiveServer):
     """Checklist 49: the client's connection mode for browsers."""
-    said = call(server, "clientModeStream", image=IMAGE)
-    assert said["seeds"] == [3, 3]
-    assert said["forged"]["status"] == 401
+    returned = call(server, "clientModeStream", image=IMAGE)
+    assert returned["seeds"] == [3, 3]
+    assert returned["forged"]["status"] == 401
 
 
 def test_a_conversation_over_the_realtime_socket(server: LiveServer):
     """Checklist 49: recipe 16.8, with a token; an error does not end it."""
-    said = call(server, "realtime", image=IMAGE)
-    assert [each["seed"] for each in said["results"]] == [4, 5]
-    assert said["results"][0]["url"].startswith("data:image/png")
-    (error,) = said["errors"]
+    returned = call(server, "realtime", image=IMAGE)
+    assert [each["seed"] for each in returned["results"]] == [4, 5]
+    assert returned["results"][0]["url"].startswith("data:image/png")
+    (error,) = returned["errors"]
     assert (error["kind"], error["status"]) == ("ApiError", 400)
     assert "image_url" in error["message"]
 

@@ -82,8 +82,8 @@ def test_7_a_buffer_is_refused_with_advice(server: LiveServer):
 
 
 def test_8_9_26_27_32_errors_are_the_clients_own_classes(server: LiveServer):
-    said = call(server, "refusals")
-    found = {name: (error["kind"], error["status"], error["param"]) for name, error in said.items()}
+    returned = call(server, "refusals")
+    found = {name: (error["kind"], error["status"], error["param"]) for name, error in returned.items()}
     assert found == {
         "noPrompt": ("BadRequestError", 400, "prompt"),
         "noImage": ("BadRequestError", 400, "image[0]"),
@@ -91,16 +91,16 @@ def test_8_9_26_27_32_errors_are_the_clients_own_classes(server: LiveServer):
         "number": ("BadRequestError", 400, "n"),
         "size": ("BadRequestError", 400, "size"),
         "stream": ("BadRequestError", 400, "partial_images"),
-        "generate": ("BadRequestError", 400, said["generate"]["param"]),
+        "generate": ("BadRequestError", 400, returned["generate"]["param"]),
         "route": ("NotFoundError", 404, None),
         "method": ("APIError", 405, None),
         "variation": ("NotFoundError", 404, None),
     }
-    assert said["model"]["code"] == "model_not_found"
-    assert all(error["requestId"] for error in said.values())
+    assert returned["model"]["code"] == "model_not_found"
+    assert all(error["requestId"] for error in returned.values())
     assert all(
         error["message"].startswith(str(error["status"])) and "undefined" not in error["message"]
-        for error in said.values()
+        for error in returned.values()
     )
 
 
@@ -110,13 +110,13 @@ def test_10_too_many_bytes_are_413_for_the_client_too(server: LiveServer):
 
 
 def test_13_15_18_extensions_are_decoded_as_from_python(server: LiveServer):
-    said = call(server, "extensions")
-    answer = said["answer"]
+    returned = call(server, "extensions")
+    answer = returned["answer"]
     assert answer["data"][0]["seed"] == 42
     assert sorted(answer["metadata"]["ignored_parameters"]) == ["nested", "tags"]
-    assert said["seeds"] == [7, 8, 9]
-    assert said["requestId"]
-    assert said["dry"]["estimated"] is True
+    assert returned["seeds"] == [7, 8, 9]
+    assert returned["requestId"]
+    assert returned["dry"]["estimated"] is True
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as client:
         more = {"seed": 42, "true_cfg_scale": 4.0, "num_inference_steps": 3, "nested": {"a": {"b": 1}}, "tags": ["a"]}
         same = client.images.edit(
@@ -127,18 +127,18 @@ def test_13_15_18_extensions_are_decoded_as_from_python(server: LiveServer):
 
 
 def test_20_links_are_absolute_and_need_no_key(server: LiveServer):
-    said = call(server, "links")
-    assert said["url"].startswith(f"{server.url}/files/")
-    assert (said["type"], said["begin"]) == ("image/png", "PNG")
+    returned = call(server, "links")
+    assert returned["url"].startswith(f"{server.url}/files/")
+    assert (returned["type"], returned["begin"]) == ("image/png", "PNG")
 
 
 def test_28_30_streams(server: LiveServer):
-    said = call(server, "streams")
-    events = said["events"]
+    returned = call(server, "streams")
+    events = returned["events"]
     assert [event["type"] for event in events] == ["image_edit.completed"] * 2
     assert [(event["image_index"], event["seed"]) for event in events] == [(0, 5), (1, 6)]
     assert all(near(event["b64_json"], RED) for event in events)
-    assert (said["failure"]["code"], said["failure"]["param"]) == ("invalid_image", "image[1]")
+    assert (returned["failure"]["code"], returned["failure"]["param"]) == ("invalid_image", "image[1]")
 
 
 def test_31_a_consumer_that_leaves_frees_the_device(gated: Deployment):
@@ -151,7 +151,7 @@ def test_31_a_consumer_that_leaves_frees_the_device(gated: Deployment):
         reached = gated.newest_once(lambda job, step=step: job.step >= step or job.cancel_requested)
         if reached.cancel_requested:
             break
-    assert node_clients.said(process) == "image_edit.partial_image"
+    assert node_clients.returned(process) == "image_edit.partial_image"
     gated.newest_once(lambda job: job.cancel_requested or job.state is JobState.CANCELLED)
     gated.gate.let()
     assert gated.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
@@ -181,29 +181,32 @@ def test_33_a_full_queue_is_429_and_a_file_gets_through_on_retry(tmp_path: Path)
         assert process.stdout is not None
         assert process.stdout.readline() == "full\n"
         gated.gate.open()
-        said = node_clients.said(process)
+        returned = node_clients.returned(process)
         assert first.result().data
         assert second.result().data
-    error = said["error"]
+    error = returned["error"]
     assert (error["kind"], error["status"], error["code"]) == ("RateLimitError", 429, "queue_full")
-    assert said["once"] == ["0"], "a stream that was read is not sent again"
-    assert said["counts"] == [str(number) for number in range(len(said["counts"]))]
-    assert said["seed"] == 9
+    assert returned["once"] == ["0"], "a stream that was read is not sent again"
+    assert returned["counts"] == [str(number) for number in range(len(returned["counts"]))]
+    assert returned["seed"] == 9
 
 
 def test_34_a_deterministic_failure_is_sent_once(server: LiveServer):
-    said = call(server, "sentOnce")
-    assert (said["error"]["code"], said["counts"]) == ("invalid_image", ["0"])
+    returned = call(server, "sentOnce")
+    assert (returned["error"]["code"], returned["counts"]) == ("invalid_image", ["0"])
 
 
 def test_35_an_idempotency_key_runs_once(server: LiveServer):
-    said = call(server, "sameKeyTwice")
-    assert (said["same"], said["replayed"]) == (True, "true")
-    assert (said["other"]["kind"], said["other"]["code"]) == ("UnprocessableEntityError", "idempotency_key_reused")
+    returned = call(server, "sameKeyTwice")
+    assert (returned["same"], returned["replayed"]) == (True, "true")
+    assert (returned["other"]["kind"], returned["other"]["code"]) == (
+        "UnprocessableEntityError",
+        "idempotency_key_reused",
+    )
 
 
 def test_37_38_models_by_both_prefixes(server: LiveServer):
-    said = call(server, "models")
-    assert said["ids"] == ["qwen-image-edit", "qwen-image-edit-plus", "qwen-image-2"]
-    assert said["one"] == "qwen-image-edit-plus"
-    assert said["counts"] == [3, 3]
+    returned = call(server, "models")
+    assert returned["ids"] == ["qwen-image-edit", "qwen-image-edit-plus", "qwen-image-2"]
+    assert returned["one"] == "qwen-image-edit-plus"
+    assert returned["counts"] == [3, 3]

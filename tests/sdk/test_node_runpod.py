@@ -33,13 +33,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield running
 
 
-def said(server: LiveServer, name: str, **given: Any) -> Any:
+def called(server: LiveServer, name: str, **given: Any) -> Any:
     return node_clients.call("runpod", name, base=runpod_url(server.url), key=server.key, **given)
 
 
 def test_every_verb_of_the_javascript_client(server: LiveServer):
     """Check 31."""
-    done = said(server, "everything", input=an_input(output_format="png"))
+    done = called(server, "everything", input=an_input(output_format="png"))
     for job in (done["sync"], done["ended"], done["status"]):
         assert (job["status"], job["completed"], job["succeeded"]) == ("COMPLETED", True, True)
         assert job["output"]["image_url"].startswith(server.url)
@@ -66,8 +66,8 @@ def test_the_javascript_client_follows_a_slow_edit(tmp_path: Path):
         gated.gate.let()
         until(lambda: any(job.step == 1 for job in gated.jobs()))
         gated.gate.open()
-        assert node_clients.said(waiting)["job"]["status"] == "COMPLETED"
-        followed = node_clients.said(following)
+        assert node_clients.returned(waiting)["job"]["status"] == "COMPLETED"
+        followed = node_clients.returned(following)
         assert followed["status"]["status"] == "COMPLETED"
         assert followed["chunks"][-1]["output"] == followed["status"]["output"]
 
@@ -78,19 +78,19 @@ def test_the_vercel_provider_edits(server: LiveServer, images: Any):
     if images == "a link":
         made = call(server, "POST", "runsync", json={"input": an_input(output_format="png")}).json()
         images = [made["output"]["image_url"]]
-    done = said(server, "vercel", images=images, more={"output_format": "png"})
+    done = called(server, "vercel", images=images, more={"output_format": "png"})
     assert done["mediaType"] == "image/png"
     image = Image.open(io.BytesIO(base64.b64decode(done["bytes"])))
-    assert image.width > image.height  # as the input; the provider's own size was not asked for by anybody
+    assert image.width > image.height  # as the input; the provider's own size was not requested
 
 
 def test_the_vercel_provider_edits_at_the_newer_endpoint(server: LiveServer):
     """Check 32."""
-    done = said(server, "vercel", images=[IMAGE], model=f"qwen/{NEWER}", endpoint=NEWER, size="512x768")
+    done = called(server, "vercel", images=[IMAGE], model=f"qwen/{NEWER}", endpoint=NEWER, size="512x768")
     image = Image.open(io.BytesIO(base64.b64decode(done["bytes"])))
     assert (image.format, image.size) == ("JPEG", (512, 768))
 
 
 def test_the_vercel_provider_tells_what_was_wrong(server: LiveServer):
     """Check 32."""
-    assert "Invalid image URL" in said(server, "vercelRefused")["message"]
+    assert "Invalid image URL" in called(server, "vercelRefused")["message"]

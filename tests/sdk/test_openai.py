@@ -129,9 +129,9 @@ class TestInputs:
             files = [(names[0], blue), (names[1], wide)]
             answer = http.post("/v1/images/edits", data={"prompt": "x", "response_format": "b64_json"}, files=files)
             item = answer.json()["data"][0]
-            shown = Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))
-            assert close_to(shown.convert("RGB").getpixel((5, 5)), BLUE), names
-            assert shown.width > 1.9 * shown.height, "the last image gives the shape"
+            drawn = Image.open(io.BytesIO(base64.b64decode(item["b64_json"])))
+            assert close_to(drawn.convert("RGB").getpixel((5, 5)), BLUE), names
+            assert drawn.width > 1.9 * drawn.height, "the last image gives the shape"
         swapped = http.post("/v1/images/edits", data={"prompt": "x"}, files=[("image[1]", red), ("image[0]", blue)])
         pixels = Image.open(io.BytesIO(base64.b64decode(swapped.json()["data"][0]["b64_json"])))
         assert close_to(pixels.convert("RGB").getpixel((5, 5)), BLUE)
@@ -393,12 +393,12 @@ class TestAnswers:
             assert set(answer.json()["error"]) >= {"message", "type", "param", "code"}, (method, path)
 
     def test_a_browser_is_let_in(self, http: httpx2.Client):
-        asked = {
+        headers = {
             "origin": "http://localhost:3000",
             "access-control-request-headers": "authorization,x-stainless-lang",
             "access-control-request-method": "POST",
         }
-        preflight = http.options("/v1/images/edits", headers=asked)
+        preflight = http.options("/v1/images/edits", headers=headers)
         assert preflight.is_success
         assert preflight.headers["access-control-allow-headers"] == "authorization,x-stainless-lang"
         answer = http.get("/v1/models", headers={"origin": "http://localhost:3000"})
@@ -418,7 +418,7 @@ class TestErrors:
         with pytest.raises(openai.NotFoundError):
             client.post("/images/variations", cast_to=object)
 
-    def test_32_a_wrong_key_is_told_after_the_whole_upload(self, tmp_path: Path):
+    def test_32_a_wrong_key_is_reported_after_the_whole_upload(self, tmp_path: Path):
         with live_server(tmp_path / "keys", key=True, arguments=("--workers", "0"), ready=False) as guarded:
             with OpenAI(base_url=f"{guarded.url}/v1", api_key="rt_wrong") as stranger:
                 error = refused(stranger, image=("a.png", plain_image() + bytes(20 << 20), "image/png"))

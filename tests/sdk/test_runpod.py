@@ -305,9 +305,9 @@ def test_a_bad_input_is_a_failed_job(server: LiveServer, given: dict[str, Any], 
     assert "output" not in failed
     assert "cost" not in str(failed)
     assert status(server, failed["id"]) == failed
-    told = call(server, "POST", "run", json={"input": given})
-    assert told.status_code == 200
-    ended = call(server, "GET", f"status-sync/{told.json()['id']}").json()
+    submitted = call(server, "POST", "run", json={"input": given})
+    assert submitted.status_code == 200
+    ended = call(server, "GET", f"status-sync/{submitted.json()['id']}").json()
     assert (ended["status"], ended["error"]) == ("FAILED", failed["error"])
 
 
@@ -521,7 +521,7 @@ def test_too_many_waiting_jobs_are_a_429(tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(
-    ("asked", "format_", "media_type", "suffix"),
+    ("fields", "format_", "media_type", "suffix"),
     [
         ({}, "JPEG", "image/jpeg", "jpg"),
         ({"output_format": "jpeg"}, "JPEG", "image/jpeg", "jpg"),
@@ -531,10 +531,10 @@ def test_too_many_waiting_jobs_are_a_429(tmp_path_factory: pytest.TempPathFactor
     ],
 )
 def test_the_file_has_the_format_its_name_and_type_say(
-    server: LiveServer, asked: dict[str, Any], format_: str, media_type: str, suffix: str
+    server: LiveServer, fields: dict[str, Any], format_: str, media_type: str, suffix: str
 ):
     """Check 35."""
-    link = runsync(server, an_input(**asked))["output"]["image_url"]
+    link = runsync(server, an_input(**fields))["output"]["image_url"]
     assert image_at(link).format == format_
     assert httpx.get(link).headers["content-type"] == media_type
     assert link.partition("?")[0].endswith(f".{suffix}")
@@ -564,7 +564,7 @@ def test_an_image_made_here_is_read_without_the_network(server: LiveServer):
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "asked", "size"),
+    ("endpoint", "fields", "size"),
     [
         (EDIT, {}, (512, 384)),
         (EDIT, {"size": "1328*1328"}, (512, 384)),
@@ -574,14 +574,14 @@ def test_an_image_made_here_is_read_without_the_network(server: LiveServer):
         (NEWER, {"size": "1328*1328"}, (1328, 1328)),
     ],
 )
-def test_sizes(server: LiveServer, endpoint: str, asked: dict[str, Any], size: tuple[int, int]):
-    done = runsync(server, an_input(**asked), endpoint=endpoint)
+def test_sizes(server: LiveServer, endpoint: str, fields: dict[str, Any], size: tuple[int, int]):
+    done = runsync(server, an_input(**fields), endpoint=endpoint)
     made = image_at(done["output"]["image_url"]).size
     if size == (512, 384):  # follows the input's shape; which size that is, is the model's matter
         assert made[0] / made[1] == pytest.approx(4 / 3, rel=0.05)
     else:
         assert made == size
-    unasked = asked.get("size") == "1328*1328" and endpoint == EDIT
+    unasked = fields.get("size") == "1328*1328" and endpoint == EDIT
     assert ("input.size" in str(done["output"].get("notices"))) == unasked
 
 

@@ -42,7 +42,7 @@ def resident_mb(pid: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_callers_who_wait_cost_little_memory_and_nobody_elses_time(idle: LiveServer):
+def test_callers_who_wait_cost_little_memory_and_no_other_callers_time(idle: LiveServer):
     """Check 24; how long the answers take is measured by benchmarks/held_connections.py."""
     job = submit(idle)
     with contextlib.ExitStack() as stack, httpx.Client(base_url=idle.url, timeout=3) as client:

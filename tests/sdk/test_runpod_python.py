@@ -114,5 +114,5 @@ async def test_the_asyncio_client_names_its_job_in_the_log(server: LiveServer):
             job = await AsyncioEndpoint(EDIT, session, server.key).run(an_input())
             await job.output(timeout=30)
             link = f"{server.url}/v2/{EDIT}/status/{job.job_id}"
-            async with session.get(link, headers=job.headers) as asked:
-                assert asked.headers["x-request-id"] == job.headers["X-Request-ID"] == job.job_id
+            async with session.get(link, headers=job.headers) as response:
+                assert response.headers["x-request-id"] == job.headers["X-Request-ID"] == job.job_id

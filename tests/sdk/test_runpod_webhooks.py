@@ -28,7 +28,7 @@ from tests.sdk.fal import image_at
 from tests.sdk.runpod_client import EDIT, an_input, call, nulls_in
 from tests.webhook_receiver import webhook_receiver
 
-SECRET = "a-secret-nobody-may-see"
+SECRET = "a-secret-to-be-hidden"
 
 
 @pytest.fixture(scope="module")
@@ -62,29 +62,29 @@ def server(tmp_path_factory: pytest.TempPathFactory, bucket: str, receiver: Any)
         yield running
 
 
-def test_every_end_of_a_job_is_told_once(server: LiveServer, receiver: Any, bucket: str):
+def test_every_end_of_a_job_is_reported_once(server: LiveServer, receiver: Any, bucket: str):
     """Check 38: with the job object, the input and the address, and nothing of the bucket."""
     envelope = {"webhook": receiver.url, "s3Config": s3_config(bucket)}
     file = io.BytesIO()
     Image.effect_noise((256, 256), 90).save(file, "PNG")
     given = an_input(my_id="order 7", image=base64.b64encode(file.getvalue()).decode())
     done = call(server, "POST", "runsync", json={"input": given, **envelope}).json()
-    told = json.loads(receiver.next().body)
-    assert not nulls_in(told)
-    assert {name: told[name] for name in ("id", "status", "delayTime", "executionTime", "workerId")} == {
+    body = json.loads(receiver.next().body)
+    assert not nulls_in(body)
+    assert {name: body[name] for name in ("id", "status", "delayTime", "executionTime", "workerId")} == {
         name: done[name] for name in ("id", "status", "delayTime", "executionTime", "workerId")
     }
-    assert told["webhook"] == receiver.url
-    assert told["output"] == done["output"]
-    assert (told["input"]["prompt"], told["input"]["my_id"]) == (given["prompt"], "order 7")
-    assert len(told["input"]["image"]) < 100  # of a file that came with the request its beginning is enough
-    assert SECRET not in json.dumps(told)
-    assert "s3Config" not in told
+    assert body["webhook"] == receiver.url
+    assert body["output"] == done["output"]
+    assert (body["input"]["prompt"], body["input"]["my_id"]) == (given["prompt"], "order 7")
+    assert len(body["input"]["image"]) < 100  # of a file that came with the request its beginning is enough
+    assert SECRET not in json.dumps(body)
+    assert "s3Config" not in body
 
     failed = call(server, "POST", "runsync", json={"input": an_input(image="x"), **envelope}).json()
-    told = json.loads(receiver.next().body)
-    assert (told["id"], told["status"], told["error"]) == (failed["id"], "FAILED", failed["error"])
-    assert told["input"]["image"] == "x"
+    body = json.loads(receiver.next().body)
+    assert (body["id"], body["status"], body["error"]) == (failed["id"], "FAILED", failed["error"])
+    assert body["input"]["image"] == "x"
     assert receiver.came.empty()
 
 
@@ -131,8 +131,8 @@ def test_a_bucket_that_cannot_be_had_costs_no_image(server: LiveServer, bucket: 
     done = call(server, "POST", "runsync", json=envelope).json()
     assert done["status"] == "COMPLETED"
     assert done["output"]["image_url"].startswith(server.url)
-    (said,) = [notice for notice in done["output"]["notices"] if notice["parameter"] == "s3Config"]
-    assert "not in the bucket" in said["detail"]
+    (notice,) = [notice for notice in done["output"]["notices"] if notice["parameter"] == "s3Config"]
+    assert "not in the bucket" in notice["detail"]
     forgets(server)
 
 

@@ -294,8 +294,8 @@ def test_a_caller_may_switch_the_check_off_unless_the_operator_enforces_it(tmp_p
         with pointed_at(server) as fal:
             result = fal.run(EDIT, arguments(EDIT, **off))
         assert result["has_nsfw_concepts"] == [True]
-        said = [(notice["parameter"], notice["action"]) for notice in result["notices"]]
-        assert ("enable_safety_checker", "converted") in said
+        notices = [(notice["parameter"], notice["action"]) for notice in result["notices"]]
+        assert ("enable_safety_checker", "converted") in notices
 
 
 def test_the_prompt_that_was_used_is_reported_as_each_face_can(tmp_path: Path) -> None:

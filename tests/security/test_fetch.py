@@ -567,24 +567,24 @@ def test_a_server_that_breaks_the_protocol_is_an_unreachable_image(listener: Lis
 
 
 @pytest.mark.parametrize("status", [201, 204, 304, 400, 404, 500])
-def test_a_bad_answer_is_told_by_its_status_without_its_content(listener: Listener, status: int) -> None:
+def test_a_bad_answer_is_reported_by_its_status_without_its_content(listener: Listener, status: int) -> None:
     with pytest.raises(ImageUnreachable) as caught:
         open_fetcher(listener).fetch(listener.url(f"/status/{status}"))
     assert str(status) in caught.value.message
     assert "secret" not in caught.value.message
 
 
-def test_a_name_that_nobody_knows_is_an_unreachable_image() -> None:
-    def nobody_knows(host: str, port: int) -> Sequence[str]:
+def test_an_unknown_name_is_an_unreachable_image() -> None:
+    def unknown_name(host: str, port: int) -> Sequence[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     with pytest.raises(ImageUnreachable, match=r"nowhere\.test"):
-        Fetcher(resolver=nobody_knows).fetch("http://nowhere.test/image")
+        Fetcher(resolver=unknown_name).fetch("http://nowhere.test/image")
     with pytest.raises(ImageUnreachable):
         Fetcher().fetch(f"http://{'a' * 300}.test/image")
 
 
-def test_a_port_where_nobody_listens_is_an_unreachable_image(listener: Listener) -> None:
+def test_a_port_without_a_listener_is_an_unreachable_image(listener: Listener) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

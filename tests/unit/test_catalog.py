@@ -119,15 +119,15 @@ def test_a_distilled_checkpoint_converts_guidance_and_says_so():
     ]
 
 
-def told(checkpoint: Checkpoint, model: str = "qwen-image-edit", **values: object) -> list[tuple[str, str]]:
+def notices_of(checkpoint: Checkpoint, model: str = "qwen-image-edit", **values: object) -> list[tuple[str, str]]:
     _, notices = Catalog.serving(checkpoint).route(model).complete(request(model, **values))
     return [(notice.parameter, notice.action) for notice in notices]
 
 
-@pytest.mark.parametrize("asked", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("wanted", [0.0, 0.5, 0.99])
 @pytest.mark.parametrize("checkpoint", [DEMO, EDIT_2511])
-def test_guidance_below_one_is_none_and_says_so(checkpoint: Checkpoint, asked: float):
-    given = request(guidance_scale=asked)
+def test_guidance_below_one_is_none_and_says_so(checkpoint: Checkpoint, wanted: float):
+    given = request(guidance_scale=wanted)
     completed, notices = Catalog.serving(checkpoint).route("qwen-image-edit").complete(given)
     assert completed.guidance_scale == 1.0
     assert [(notice.parameter, notice.action) for notice in notices] == [("guidance_scale", "converted")]
@@ -135,48 +135,48 @@ def test_guidance_below_one_is_none_and_says_so(checkpoint: Checkpoint, asked: f
 
 
 @pytest.mark.parametrize(("guidance", "read"), [(0.0, False), (1.0, False), (1.5, True), (4.0, True), (None, True)])
-def test_a_negative_prompt_that_nothing_reads_is_told(guidance: float | None, read: bool):
-    found = told(EDIT_2511, negative_prompt="blurry", guidance_scale=guidance)
+def test_a_negative_prompt_that_nothing_reads_is_reported(guidance: float | None, read: bool):
+    found = notices_of(EDIT_2511, negative_prompt="blurry", guidance_scale=guidance)
     assert (("negative_prompt", "ignored") not in found) is read
-    assert told(EDIT_2511, negative_prompt=" ", guidance_scale=1.0) == []
+    assert notices_of(EDIT_2511, negative_prompt=" ", guidance_scale=1.0) == []
 
 
-def test_the_vendors_default_steps_that_the_demo_does_not_run_are_told():
+def test_the_vendors_default_steps_that_the_demo_does_not_run_are_reported():
     fal = "fal-ai/qwen-image-edit"
-    assert told(DEMO, fal) == [("steps", "converted")]
-    assert told(DEMO, fal, steps=30) == []
-    assert told(DEMO, "fal-ai/qwen-image-edit-plus") == [("steps", "converted")]
-    assert told(DEMO, "fal-ai/qwen-image-2/edit") == []
-    assert told(EDIT_2511, fal) == []
+    assert notices_of(DEMO, fal) == [("steps", "converted")]
+    assert notices_of(DEMO, fal, steps=30) == []
+    assert notices_of(DEMO, "fal-ai/qwen-image-edit-plus") == [("steps", "converted")]
+    assert notices_of(DEMO, "fal-ai/qwen-image-2/edit") == []
+    assert notices_of(EDIT_2511, fal) == []
 
 
 def test_several_images_of_a_network_without_chance_are_told_to_be_alike():
-    assert told(DEMO, num_images=2) == [("num_images", "converted")]
-    assert told(DEMO, num_images=1) == []
-    assert told(EDIT_2511, num_images=4) == []
+    assert notices_of(DEMO, num_images=2) == [("num_images", "converted")]
+    assert notices_of(DEMO, num_images=1) == []
+    assert notices_of(EDIT_2511, num_images=4) == []
 
 
 @pytest.mark.parametrize("images", range(1, 7))
 def test_the_plus_checkpoints_take_six_images_and_advise_three(images: int):
     for checkpoint in (checkpoint_named("qwen-image-edit-2509"), EDIT_2511):
         expected = [("images", "advised")] if images > 3 else []
-        assert told(checkpoint, "fal-ai/qwen-image-2/edit", images=images) == expected
+        assert notices_of(checkpoint, "fal-ai/qwen-image-2/edit", images=images) == expected
     with pytest.raises(TooManyImages):
-        told(EDIT_2511, "qwen-image-2", images=7)
+        notices_of(EDIT_2511, "qwen-image-2", images=7)
 
 
-@pytest.mark.parametrize("asked", [Acceleration.REGULAR, Acceleration.HIGH])
-def test_an_acceleration_that_was_asked_for_and_is_not_there_is_told(asked: Acceleration):
-    completed, notices = Catalog.serving(NULL).route("qwen-image-edit").complete(request(acceleration=asked))
+@pytest.mark.parametrize("wanted", [Acceleration.REGULAR, Acceleration.HIGH])
+def test_an_acceleration_that_was_asked_for_and_is_not_there_is_reported(wanted: Acceleration):
+    completed, notices = Catalog.serving(NULL).route("qwen-image-edit").complete(request(acceleration=wanted))
     assert completed.acceleration is Acceleration.NONE
     assert [(n.parameter, n.action) for n in notices] == [("acceleration", "converted")]
 
 
-@pytest.mark.parametrize(("asked", "steps"), [("none", 4), ("regular", 2), ("high", 1)])
-def test_acceleration_is_fewer_steps_of_a_checkpoint_that_needs_few(asked: str, steps: int):
+@pytest.mark.parametrize(("wanted", "steps"), [("none", 4), ("regular", 2), ("high", 1)])
+def test_acceleration_is_fewer_steps_of_a_checkpoint_that_needs_few(wanted: str, steps: int):
     route = Catalog.serving(DEMO).route("qwen-image-edit")
-    completed, notices = route.complete(request(acceleration=Acceleration(asked)))
-    assert (completed.steps, completed.acceleration, notices) == (steps, asked, ())
+    completed, notices = route.complete(request(acceleration=Acceleration(wanted)))
+    assert (completed.steps, completed.acceleration, notices) == (steps, wanted, ())
 
 
 def test_steps_that_were_given_are_run_whatever_the_acceleration():
@@ -189,11 +189,11 @@ def test_steps_that_were_given_are_run_whatever_the_acceleration():
 
 
 def test_high_without_a_few_step_lora_says_what_it_is_instead():
-    assert told(EDIT_2511, acceleration=Acceleration.REGULAR) == []
-    assert told(EDIT_2511, acceleration=Acceleration.HIGH) == [("acceleration", "converted")]
+    assert notices_of(EDIT_2511, acceleration=Acceleration.REGULAR) == []
+    assert notices_of(EDIT_2511, acceleration=Acceleration.HIGH) == [("acceleration", "converted")]
 
 
-def test_images_that_the_checkpoint_does_not_look_at_are_told():
+def test_images_that_the_checkpoint_does_not_look_at_are_reported():
     route = Catalog.serving(DEMO).route("qwen-image-edit-plus")
     _, notices = route.complete(request("qwen-image-edit-plus", images=3))
     assert [(n.parameter, n.detail) for n in notices] == [("images", "'demo' looks at the first 2 of 3 images only.")]
@@ -268,13 +268,13 @@ def test_high_runs_the_few_steps_of_a_lora_where_the_operator_has_one():
     assert "8 steps" in notices[0].detail
 
 
-def test_what_a_few_step_lora_cannot_honour_is_said():
+def test_what_a_few_step_lora_cannot_honour_is_reported():
     route = Route(model_named("qwen-image-edit-plus"), FAST)
-    asked = {"acceleration": Acceleration.HIGH, "steps": 30, "guidance_scale": 4.0, "negative_prompt": "blurry"}
-    completed, notices = route.complete(request("qwen-image-edit-plus", **asked))
+    wanted = {"acceleration": Acceleration.HIGH, "steps": 30, "guidance_scale": 4.0, "negative_prompt": "blurry"}
+    completed, notices = route.complete(request("qwen-image-edit-plus", **wanted))
     assert (completed.steps, completed.guidance_scale) == (8, 1.0)
-    said = {n.parameter: n.action for n in notices}
-    assert said == {
+    actions = {n.parameter: n.action for n in notices}
+    assert actions == {
         "acceleration": "applied",
         "steps": "converted",
         "guidance_scale": "converted",
@@ -284,6 +284,6 @@ def test_what_a_few_step_lora_cannot_honour_is_said():
 
 @pytest.mark.parametrize("acceleration", [None, Acceleration.NONE, Acceleration.REGULAR])
 def test_without_high_a_few_step_lora_changes_nothing(acceleration: Acceleration | None):
-    asked = request("qwen-image-edit-plus", acceleration=acceleration, seed=1)
-    plain, fast = (Route(model_named("qwen-image-edit-plus"), row).complete(asked) for row in (EDIT_2511, FAST))
+    wanted = request("qwen-image-edit-plus", acceleration=acceleration, seed=1)
+    plain, fast = (Route(model_named("qwen-image-edit-plus"), row).complete(wanted) for row in (EDIT_2511, FAST))
     assert plain == fast

@@ -308,14 +308,14 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("data", "said"), FOREIGN)
+@pytest.mark.parametrize(("data", "reason"), FOREIGN)
 @pytest.mark.parametrize("read", [images.probe, images.decode, images.decode_mask])
-def test_what_is_no_readable_image_is_refused_by_name(read, data: bytes, said: str) -> None:
+def test_what_is_no_readable_image_is_refused_by_name(read, data: bytes, reason: str) -> None:
     with pytest.raises(UnsupportedImageFormat) as caught:
         read(data, field="images[2]")
     assert caught.value.field == "images[2]"
     assert "images[2]" in caught.value.message
-    assert f"is {said};" in caught.value.message
+    assert f"is {reason};" in caught.value.message
     assert caught.value.context == {"supported_formats": images.READABLE_FORMATS}
 
 

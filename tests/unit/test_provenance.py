@@ -101,9 +101,9 @@ def test_a_signed_file_validates_and_grows_by_little(tmp_path: Path, name: str) 
     signed, plain = provenance.encode(PIXELS, name), images.XMP_PROVENANCE.encode(PIXELS, name)
     assert len(signed) - len(plain) < 8000
     with c2pa.Reader(f"image/{name}", io.BytesIO(signed)) as reader:
-        told = json.loads(reader.json())
-    assert told["validation_state"] in ("Valid", "Trusted")
-    assert SOURCE_TYPE in json.dumps(told)
+        manifest = json.loads(reader.json())
+    assert manifest["validation_state"] in ("Valid", "Trusted")
+    assert SOURCE_TYPE in json.dumps(manifest)
     assert np.array_equal(images.decode(signed), images.decode(plain))
 
 

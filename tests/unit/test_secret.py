@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from retouch.secret import MASK, Secret, redact
 
 VALUE = "sk-live-0123456789abcdef"
-SHOWN = repr(Secret(VALUE))
+MASKED = repr(Secret(VALUE))
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_secret_shows_a_mask_and_its_fingerprint(way: str) -> None:
     secret = Secret(VALUE)
-    shown = WAYS[way](secret)
-    assert MASK in shown
-    assert secret.fingerprint in shown
-    assert VALUE not in shown
-    assert VALUE[-8:] not in shown
+    text = WAYS[way](secret)
+    assert MASK in text
+    assert secret.fingerprint in text
+    assert VALUE not in text
+    assert VALUE[-8:] not in text
 
 
 def test_json_without_a_default_refuses_a_secret() -> None:
@@ -63,10 +63,10 @@ def test_a_traceback_with_local_variables_shows_no_secret() -> None:
     try:
         fail(Secret(VALUE))
     except RuntimeError as error:
-        told = traceback.TracebackException.from_exception(error, capture_locals=True)
-        text = "".join(told.format())
+        report = traceback.TracebackException.from_exception(error, capture_locals=True)
+        text = "".join(report.format())
     assert VALUE not in text
-    assert SHOWN in text
+    assert MASKED in text
 
 
 def test_copies_are_the_same_secret() -> None:
@@ -86,8 +86,8 @@ def test_fingerprints_are_eight_digits_and_differ() -> None:
 
 def test_what_a_provider_echoes_is_taken_out_by_value() -> None:
     secret = Secret("Zz-echoed/key+with=signs")
-    told = redact("Incorrect API key provided: Zz-echoed/key+with=signs. See our site.")
-    assert told == f"Incorrect API key provided: {secret}. See our site."
+    redacted = redact("Incorrect API key provided: Zz-echoed/key+with=signs. See our site.")
+    assert redacted == f"Incorrect API key provided: {secret}. See our site."
 
 
 @given(st.text(min_size=6, max_size=40).filter(lambda text: MASK not in text), st.text(), st.text())

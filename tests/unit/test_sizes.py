@@ -249,7 +249,7 @@ def test_a_turned_request_gives_the_turned_answer(request, profile, reference) -
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (3000, 4000), (1500, 1000)])
-def test_a_photo_larger_than_its_answer_is_told_so(size: tuple[int, int]) -> None:
+def test_a_photo_larger_than_its_answer_is_reported(size: tuple[int, int]) -> None:
     for profile in (DEMO_SIZES, QWEN_SIZES):
         decided = resolve(SizeRequest(), profile, size)
         [notice] = decided.notices
@@ -266,7 +266,7 @@ def test_a_photo_of_about_the_models_size_or_a_scale_that_was_asked_for_needs_no
 
 
 @pytest.mark.parametrize("size", ["1024x1024", "2048x2048", "700x700", "2048x1024"])
-def test_a_size_that_is_reached_by_enlarging_is_told_so(size: str) -> None:
+def test_a_size_that_is_reached_by_enlarging_is_reported(size: str) -> None:
     decided = resolve(parse(size=size), DEMO_SIZES, None)
     assert "x".join(map(str, decided.output)) == size
     [notice] = decided.notices
@@ -279,7 +279,7 @@ def test_a_size_within_the_models_reach_needs_no_word(size: str) -> None:
     assert resolve(parse(size=size), DEMO_SIZES, None).notices == ()
 
 
-def test_a_size_that_is_both_clamped_and_enlarged_is_told_both() -> None:
+def test_a_size_that_is_both_clamped_and_enlarged_is_reported_as_both() -> None:
     assert [notice.action for notice in resolve(parse(size="9000x9000"), DEMO_SIZES, None).notices] == [
         "clamped",
         "converted",

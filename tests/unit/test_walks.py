@@ -1,7 +1,7 @@
 """How many files a reader opens to follow one edit, counted while it happens; a longer walk fails here.
 
 A file counts when a function of it is called between a face's route and its answer, or between the lease of a job and its
-end. What a library calls back (column types, a parser's callbacks) is no station: nobody reads a call to it.
+end. What a library calls back (column types, a parser's callbacks) is no station: no line of ours calls it.
 """
 
 from __future__ import annotations

@@ -151,8 +151,8 @@ async def test_a_reader_that_goes_away_is_forgotten(world: Deployment, watch: Wa
 async def test_fifty_pollers_of_one_job_share_a_query(world: Deployment, watch: Watch) -> None:
     ahead, job = world.submit(), world.submit()
     queries = count_queries(world)
-    shown = await asyncio.gather(*(watch.snapshot(job.id) for _ in range(50)))
-    assert [each[:2] for each in shown] == [(job, 1)] * 50
+    snapshots = await asyncio.gather(*(watch.snapshot(job.id) for _ in range(50)))
+    assert [each[:2] for each in snapshots] == [(job, 1)] * 50
     assert len(queries) <= 6
     world.service.cancel(ANNE, ahead.id)
     async with asyncio.timeout(LONG_S):
@@ -164,8 +164,8 @@ async def test_fifty_pollers_of_one_job_share_a_query(world: Deployment, watch: 
 async def test_pollers_of_many_jobs_share_queries_for_the_rows(world: Deployment, watch: Watch) -> None:
     jobs = [world.submit() for _ in range(30)]
     queries = count_queries(world)
-    shown = await asyncio.gather(*(watch.snapshot(job.id) for job in jobs))
-    assert [position for _, position, *_ in shown] == list(range(30))
+    snapshots = await asyncio.gather(*(watch.snapshot(job.id) for job in jobs))
+    assert [position for _, position, *_ in snapshots] == list(range(30))
     assert sum(query.startswith("SELECT job.sequence, job.id") for query in queries) <= 3
 
 

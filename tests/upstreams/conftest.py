@@ -150,9 +150,9 @@ class World:
             images_per_call=1,
             emulation=Emulation(),
         )
-        told = {image.field: f"https://edit.example.com/files/{image.field}" for image in placed} if links else {}
+        linked = {image.field: f"https://edit.example.com/files/{image.field}" for image in placed} if links else {}
         deadline = datetime.now(UTC) + timedelta(seconds=seconds)
-        return Call(attempt or str(uuid.uuid4()), normalised, SEED, told, webhook, deadline)
+        return Call(attempt or str(uuid.uuid4()), normalised, SEED, linked, webhook, deadline)
 
     def end(self, ticket: Ticket, upstream: Upstream | None = None) -> PollOutcome:
         """Poll until the job has ended."""

@@ -55,7 +55,7 @@ def completed(server: LiveServer, place: str) -> Any:
     return call(server, place)
 
 
-def test_a_refusal_has_the_shape_of_each_face_and_nobody_else_is_asked(
+def test_a_refusal_has_the_shape_of_each_face_and_no_other_target_is_tried(
     server: LiveServer, fal: FalStub, stubs: tuple[FalStub, OpenAIStub]
 ) -> None:
     fal.script("submit", REFUSAL, REFUSAL, REFUSAL)
@@ -84,9 +84,9 @@ def test_the_providers_queue_is_seen_at_each_face_also_when_an_edit_steps_back(
     until(ended)
     assert "IN_PROGRESS" in states
     completed(server, place)
-    told = [line["message"] for line in call(server, f"{place}/status?logs=1")["logs"]]
-    order = [line.rpartition(": ")[2].partition(",")[0] for line in told if ": " in line]
-    assert order == ["queued", "running", "queued", "running"], told
+    messages = [line["message"] for line in call(server, f"{place}/status?logs=1")["logs"]]
+    order = [line.rpartition(": ")[2].partition(",")[0] for line in messages if ": " in line]
+    assert order == ["queued", "running", "queued", "running"], messages
     request = urllib.request.Request(
         f"{server.url}/v1/images/edits",
         json.dumps({**openai_body(), "stream": True}).encode(),

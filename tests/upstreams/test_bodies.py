@@ -48,10 +48,10 @@ def written(seen: Seen) -> dict[str, object]:
     boundary = re.search(r"boundary=(\w+)", seen.headers["content-type"])
     names = [name for name in seen.headers if name.startswith(("x-", "content-", "idempotency", *_TIMED))]
     body = seen.body.decode("latin-1")
-    told = json.dumps({name: seen.headers[name] for name in sorted(names)})
+    headers = json.dumps({name: seen.headers[name] for name in sorted(names)})
     if boundary is not None:
-        body, told = body.replace(boundary[1], "BOUNDARY"), told.replace(boundary[1], "BOUNDARY")
-    return {"method": seen.method, "path": seen.path, "query": seen.query, "headers": json.loads(told), "body": body}
+        body, headers = body.replace(boundary[1], "BOUNDARY"), headers.replace(boundary[1], "BOUNDARY")
+    return {"method": seen.method, "path": seen.path, "query": seen.query, "headers": json.loads(headers), "body": body}
 
 
 @pytest.mark.parametrize("form", ["one", "two", "three", "links"])

@@ -32,7 +32,7 @@ EXPLICIT = {
     "lumenfall": {"n"},
     "litellm": {"n"},
 }
-"""What is sent although nobody asked: the provider's own choice is another one, or is not known."""
+"""What is sent although it was not requested: the provider's own choice is another one, or is not known."""
 
 EXPANDING = {"enable_prompt_expansion", "prompt_extend"}
 """True at the providers that have them; ours is false."""
@@ -57,9 +57,9 @@ def sent(seen: Seen) -> dict[str, Any]:
     return dict(inner)
 
 
-def edit_of(world: World, profile: Profile, **asked: Any) -> tuple[Call, Any]:
+def edit_of(world: World, profile: Profile, **fields: Any) -> tuple[Call, Any]:
     image = ImageInput(blob=world.store(png(64, 64)).blob, field="images[0]")
-    request = EditRequest(model="qwen-image-edit-plus", prompt="make it snow", images=(image,), **asked)
+    request = EditRequest(model="qwen-image-edit-plus", prompt="make it snow", images=(image,), **fields)
     made = normalise(request, profile, {"images[0]": (64, 64)})
     return replace(world.call(), normalised=made, seed=made.seed), made
 
@@ -71,12 +71,12 @@ def test_what_differs_at_the_provider_is_sent_explicitly(profile: Profile, tmp_p
     outcome = world.run(call, world.open(images=ImageMode.INLINE))
     assert isinstance(outcome, Finished), outcome
     (submit,) = world.stub.at("submit")
-    told = sent(submit)
-    assert EXPLICIT.get(profile.kind, set()) <= set(told)
-    for name in EXPANDING & set(told):
-        assert told[name] in (False, "false")
+    given = sent(submit)
+    assert EXPLICIT.get(profile.kind, set()) <= set(given)
+    for name in EXPANDING & set(given):
+        assert given[name] in (False, "false")
     if made.seed_field is not None:
-        assert int(told[made.seed_field]) == made.seed
+        assert int(given[made.seed_field]) == made.seed
     assert "make it snow" in submit.body.decode("latin-1")
     assert made.endpoint in submit.path + submit.body.decode("latin-1")
     world.close()
@@ -87,8 +87,8 @@ def test_every_name_that_was_decided_on_reaches_the_provider(profile: Profile, t
     world = world_of(profile, tmp_path)
     call, made = edit_of(world, profile, negative_prompt="blur", output_format=OutputFormat.JPEG, output_quality=80)
     world.run(call, world.open(images=ImageMode.INLINE))
-    told = sent(world.stub.at("submit")[0])
-    assert {name for name, value in made.parameters.items() if value is not None} - set(told) <= {"prompt"}
+    given = sent(world.stub.at("submit")[0])
+    assert {name for name, value in made.parameters.items() if value is not None} - set(given) <= {"prompt"}
     world.close()
 
 

@@ -109,7 +109,7 @@ def test_three_images_of_several_formats_arrive_where_they_may(world: World) -> 
     assert isinstance(outcome, Finished), outcome
 
 
-def test_a_wrong_key_and_an_unknown_model_are_told_apart(world: World) -> None:
+def test_a_wrong_key_and_an_unknown_model_are_distinguished(world: World) -> None:
     call = world.call()
     assert kind_of(world.open(key=lambda scheme: f"{scheme} wrong").submit(call)) is K.AUTHENTICATION
     elsewhere = replace(call, normalised=replace(call.normalised, endpoint="fal-ai/no-such-model"))

@@ -153,7 +153,7 @@ def test_a_target_that_wants_an_hour_is_left_at_once(make: MakeWorld) -> None:
     assert (world.submits("fal"), world.submits("openai")) == (1, 1)
 
 
-def test_a_refusal_is_the_callers_and_nobody_else_is_asked(make: MakeWorld) -> None:
+def test_a_refusal_is_the_callers_and_no_other_target_is_tried(make: MakeWorld) -> None:
     world = make("openai", "fal")
     refusal = {"error": {"message": "No.", "code": "content_policy_violation", "type": "x"}}
     world.stub("openai").script("submit", Says.json(400, refusal))
@@ -266,7 +266,7 @@ def test_a_dead_link_is_read_anew_and_a_lost_result_is_paid_and_never_made_again
     assert attempt.charge_microusd == world.bill()
 
 
-def test_what_is_no_image_is_told_as_that(make: MakeWorld) -> None:
+def test_what_is_no_image_is_reported(make: MakeWorld) -> None:
     world = make("fal")
     world.stub("fal").image = b"<html>"
     with world.gateway():
@@ -457,7 +457,7 @@ def test_jobs_go_to_targets_by_their_weights(make: MakeWorld) -> None:
         assert abs(first[name] / 2000 - weight) < 0.03
 
 
-def test_a_caller_whose_own_key_is_refused_is_told_and_nobody_else_pays(make: MakeWorld) -> None:
+def test_a_caller_whose_own_key_is_refused_is_told_and_no_other_key_pays(make: MakeWorld) -> None:
     world = make("lumenfall", "fal")
     world.connections["lumenfall"] = replace(world.connections["lumenfall"], own_key=True)
     wrong = {"error": {"message": "Incorrect key.", "code": "invalid_api_key", "type": "x"}}
@@ -512,7 +512,7 @@ def test_too_few_images_are_made_up_for_or_fail_as_the_operator_says(
         assert [image.seed for image in job.output.images] == [7, 8, 9, 10]
 
 
-def test_a_bucket_that_cannot_be_reached_is_told_and_our_link_stays(make: MakeWorld) -> None:
+def test_a_bucket_that_cannot_be_reached_is_reported_and_our_link_stays(make: MakeWorld) -> None:
     world = make("fal")
     bucket = Bucket("http://127.0.0.1:9", "pictures", "theirs", "their-secret")
     with world.gateway():

@@ -105,7 +105,7 @@ def test_every_face_tells_the_cost_that_the_ledger_has(tmp_path: Path) -> None:
         assert 'retouch_upstream_cost_usd_total{target="fal/fal-ai/qwen-image-edit"} 0.06' in page
 
 
-def test_what_nobody_can_say_is_a_502_that_no_sdk_repeats(tmp_path: Path) -> None:
+def test_an_unknown_outcome_is_a_502_that_no_sdk_repeats(tmp_path: Path) -> None:
     stub = OpenAIStub()
     stub.script("submit", Closes())
     with gateway_server(tmp_path, {"lumenfall": stub}) as server:

@@ -55,10 +55,10 @@ def test_eight_large_edits_at_once_stay_within_64_mb(kind: str, tmp_path: Path) 
     stub = LargeStub(image)
     arguments = [kind, stub.url, str(tmp_path), *keys]
     command = [sys.executable, "-m", "tests.upstreams.eight_at_once", *arguments]
-    told = subprocess.run(command, capture_output=True, check=False, env=clean_environment(), timeout=120)
+    ended = subprocess.run(command, capture_output=True, check=False, env=clean_environment(), timeout=120)
     stub.close()
-    assert told.returncode == 0, told.stderr.decode()
+    assert ended.returncode == 0, ended.stderr.decode()
     assert len(stub.seen) == AT_ONCE
     assert all(int(seen.headers["content-length"]) == len(seen.body) > IMAGE_BYTES for seen in stub.seen)
-    over_idle = int(told.stdout)
+    over_idle = int(ended.stdout)
     assert over_idle <= ALLOWED, f"{over_idle / 1024 / 1024:.0f} MB over idle"

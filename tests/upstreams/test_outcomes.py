@@ -144,7 +144,7 @@ def accepted(world: World) -> Ticket:
     return outcome.ticket
 
 
-def test_the_states_of_a_job_are_told_in_order(queue_world: World) -> None:
+def test_the_states_of_a_job_are_reported_in_order(queue_world: World) -> None:
     queue_world.stub.plan = ("queued", "running", "queued", "running", "done")
     ticket = accepted(queue_world)
     states = [queue_world.upstream.poll(ticket) for _ in range(4)]
@@ -184,7 +184,7 @@ def test_neither_does_a_result_that_broke_off(tmp_path: Path, answer: Says | Cut
     world.close()
 
 
-def test_a_job_that_is_not_known_any_more_is_told_apart(queue_world: World) -> None:
+def test_a_job_that_is_not_known_any_more_is_distinguished(queue_world: World) -> None:
     ticket = accepted(queue_world)
     queue_world.stub.jobs.clear()
     assert fault_of(queue_world.upstream.poll(ticket)).kind is K.UNKNOWN_JOB
@@ -230,7 +230,7 @@ ENDED_BY_ITSELF = {
 }
 
 
-def test_a_job_that_the_provider_ended_itself_is_told_as_such(queue_world: World) -> None:
+def test_a_job_that_the_provider_ended_itself_is_reported(queue_world: World) -> None:
     queue_world.stub.plan = ("queued", "aborted")
     fault = fault_of(queue_world.run())
     assert (fault.kind, fault.charged) == ENDED_BY_ITSELF[queue_world.kind.name]
@@ -324,7 +324,7 @@ def test_a_deleted_result_is_lost(tmp_path: Path) -> None:
     world.close()
 
 
-def test_log_lines_are_told_once_and_steps_where_there_are_any(queue_world: World) -> None:
+def test_log_lines_are_reported_once_and_steps_where_there_are_any(queue_world: World) -> None:
     queue_world.stub.plan = ("running",)
     ticket = accepted(queue_world)
     first, second = queue_world.upstream.poll(ticket), queue_world.upstream.poll(ticket)
@@ -344,14 +344,14 @@ def test_the_cost_that_a_provider_tells_is_taken_and_no_other_is_made_up(world: 
     assert world.finished().result.cost_microusd == COSTS.get(world.kind.name)
 
 
-@pytest.mark.parametrize("told", [-5, True, 1.5, "7", 2**63, None])
-def test_a_seed_that_cannot_be_one_is_not_reported(told: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reported", [-5, True, 1.5, "7", 2**63, None])
+def test_a_seed_that_cannot_be_one_is_not_reported(reported: object, tmp_path: Path) -> None:
     world = make_world(KINDS["fal"], tmp_path)
     world.stub.plan = ("done",)
     ticket = accepted(world)
     world.stub.files["made"] = png()
     link = f"{world.stub.url}/results/made"
-    world.stub.script("result", Says.json(200, {"images": [{"url": link}], "seed": told}))
+    world.stub.script("result", Says.json(200, {"images": [{"url": link}], "seed": reported}))
     outcome = world.upstream.poll(ticket)
     world.close()
     assert isinstance(outcome, Finished), outcome

@@ -158,8 +158,8 @@ def test_what_is_no_image_is_read_again_and_then_told(fetch: Fetch, server: File
 
 def test_a_link_is_read_anew_before_each_further_try(fetch: Fetch, server: FileServer) -> None:
     fresh = RemoteImage(url=f"{server.url}/results/a")
-    told = iter([None, fresh])
-    assert isinstance(fetch("/results/none", lambda: next(told)), StoredResult)
+    results = iter([None, fresh])
+    assert isinstance(fetch("/results/none", lambda: next(results)), StoredResult)
     assert [seen.path for seen in server.seen] == ["/results/none", "/results/none", "/results/a"]
 
 
@@ -222,7 +222,7 @@ def test_a_relative_link_is_read_from_the_servers_own_address(tmp_path: Path) ->
     world.close()
 
 
-def test_a_bad_image_in_the_answer_is_told_as_such(tmp_path: Path) -> None:
+def test_a_bad_image_in_the_answer_is_reported(tmp_path: Path) -> None:
     world = make_world(KINDS["litellm"], tmp_path)
     for text in (base64.b64encode(b"<html>").decode(), "no base64!"):
         world.stub.script("submit", Says.json(200, {"data": [{"b64_json": text}]}))

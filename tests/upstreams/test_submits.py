@@ -82,7 +82,7 @@ def test_an_unknown_name_is_unreachable(world: World) -> None:
     assert kind_of(upstream.submit(world.call())) is FaultKind.UNREACHABLE
 
 
-def test_a_certificate_that_nobody_vouches_for_is_told_apart(world: World, tmp_path: Path) -> None:
+def test_a_certificate_without_a_known_authority_is_distinguished(world: World, tmp_path: Path) -> None:
     files = ensure(TlsFiles.of(tmp_path), LOCAL_NAMES)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.server)

@@ -93,8 +93,8 @@ def test_without_the_providers_keys_nothing_is_believed(world: World) -> None:
 def test_a_kind_that_does_not_sign_gives_the_job_that_is_claimed(tmp_path: Path) -> None:
     world = make_world(KINDS["runpod"], tmp_path)
     ticket, _ = job_of(world)
-    told = f'{{"id": "{ticket.id}", "status": "COMPLETED"}}'.encode()
-    assert world.upstream.verify_webhook(world.kind.endpoint, {}, told) == ticket
+    notification = f'{{"id": "{ticket.id}", "status": "COMPLETED"}}'.encode()
+    assert world.upstream.verify_webhook(world.kind.endpoint, {}, notification) == ticket
     for body in (b"", b"[]", b"{}", b'{"id": 5}', b'{"id": "../../x"}'):
         assert world.upstream.verify_webhook(world.kind.endpoint, {}, body) is None
     world.close()

@@ -125,7 +125,7 @@ def test_four_images_of_a_provider_of_one_have_four_seeds_and_four_charges(make:
     assert job.usage.price_microusd == world.bill() == 4 * PRICE_MICROUSD
 
 
-def test_a_seed_that_nobody_gave_is_drawn_sent_and_reported(make: MakeWorld) -> None:
+def test_a_seed_that_was_not_given_is_drawn_sent_and_reported(make: MakeWorld) -> None:
     world = make("fal")
     job = done(world, seed=None)
     assert job.output is not None
@@ -133,7 +133,7 @@ def test_a_seed_that_nobody_gave_is_drawn_sent_and_reported(make: MakeWorld) -> 
     assert given["seed"] == job.output.images[0].seed < 2**31
 
 
-def test_a_long_prompt_is_cut_only_where_nobody_reads_it_and_told(make: MakeWorld) -> None:
+def test_a_long_prompt_is_cut_only_where_it_is_not_read_and_reported(make: MakeWorld) -> None:
     alone, both = make("dashscope"), make("dashscope", "fal")
     job = done(alone, prompt="x" * 801)
     assert ("prompt", "ignored") in notices(job)
@@ -145,7 +145,7 @@ def test_a_long_prompt_is_cut_only_where_nobody_reads_it_and_told(make: MakeWorl
 
 
 @pytest.mark.parametrize(
-    ("kind", "asked", "field"),
+    ("kind", "fields", "field"),
     [
         ("dashscope", {"steps": 20, "strict": True}, "steps"),
         ("runpod", {"negative_prompt": "blur", "strict": True}, "negative_prompt"),
@@ -154,13 +154,13 @@ def test_a_long_prompt_is_cut_only_where_nobody_reads_it_and_told(make: MakeWorl
     ],
 )
 def test_what_a_target_cannot_do_is_refused_before_any_connection(
-    make: MakeWorld, kind: str, asked: dict[str, Any], field: str
+    make: MakeWorld, kind: str, fields: dict[str, Any], field: str
 ) -> None:
     world = make(kind)
-    if isinstance(asked.get("images"), int):
-        asked = {"images": tuple(replace(world.upload(), field=f"images[{n}]") for n in range(asked["images"]))}
+    if isinstance(fields.get("images"), int):
+        fields = {"images": tuple(replace(world.upload(), field=f"images[{n}]") for n in range(fields["images"]))}
     with pytest.raises(InvalidRequest) as refused:
-        world.edit(**asked)
+        world.edit(**fields)
     assert refused.value.field == field
     assert world.stub(kind).seen == []
 
@@ -181,7 +181,7 @@ def strict(world: GatewayWorld, name: str) -> Normaliser:
     return Normaliser(normalise.profile, normalise.endpoint, strict=True)
 
 
-def test_defaults_that_differ_are_said_on_the_wire(make: MakeWorld) -> None:
+def test_defaults_that_differ_are_reported_on_the_wire(make: MakeWorld) -> None:
     for kind, expected in (
         ("fal", {"output_format": "png", "num_images": 1}),
         ("runpod", {"output_format": "png"}),

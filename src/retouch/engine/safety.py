@@ -93,8 +93,8 @@ class ImageChecker:
         self._classifier = classifier
         self._counted = counted
         self._scores: OrderedDict[bytes, float] = OrderedDict()  # by a tag of the pixels
-        # Tags take a seventh of a hash's time. Nobody can make two images of one tag without this key, which no other
-        # process knows and no answer depends on.
+        # Tags take a seventh of a hash's time. An attacker cannot make two images of one tag without this key, which
+        # no other process knows and no answer depends on.
         self._tag_key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._threads = None if classifier.timeout_s is None else ThreadPoolExecutor(2, "image-classifier")

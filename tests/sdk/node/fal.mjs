@@ -133,14 +133,14 @@ export async function refusals({ image: png, ...where }) {
   const unknown = await refusal(() => fal.run("fal-ai/no-such-model", { input: { prompt: "p" } }));
   const streaming = await fal.stream(EDIT, { input: { image_url } });
   const inStream = await refusal(() => streaming.done());
-  const nobody = await refusal(() => fal.queue.status(EDIT, { requestId: "none" }));
+  const ofNoJob = await refusal(() => fal.queue.status(EDIT, { requestId: "none" }));
   return {
     invalid: shown(invalid),
     fields: ["prompt", "num_images", "seed"].map((field) => invalid.getFieldErrors(field).map((error) => error.type)),
     broken: shown(broken),
     unknown: shown(unknown),
     inStream: shown(inStream),
-    nobody: shown(nobody),
+    ofNoJob: shown(ofNoJob),
   };
 }
 

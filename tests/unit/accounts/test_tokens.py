@@ -40,7 +40,7 @@ def test_a_token_ends():
         tokens.read(text, "upload")
 
 
-def test_nobody_else_can_make_one():
+def test_only_the_holder_of_the_secret_can_make_one():
     text = Tokens.of_this_process().issue(ANNE, "upload", 60)
     head, body, signature = text.split(".")
     for bad in ("", "é", "a.b.c", f"{head}.{body}.", f"{head}.{body}.{signature[::-1]}", text, "x" * 10_000):

@@ -30,7 +30,7 @@ MASK = ImageInput(blob="mask", field="mask")
 PLAIN = EditRequest(model="qwen-image-edit", prompt="make it snow", images=(image(),))
 LORA = Lora("https://example.com/oil.safetensors", 0.8)
 
-ASKED: dict[str, tuple[EditRequest, object]] = {
+REQUESTS: dict[str, tuple[EditRequest, object]] = {
     "prompt": (PLAIN, "make it snow"),
     "negative_prompt": (replace(PLAIN, negative_prompt="blur"), "blur"),
     "images": (PLAIN, None),
@@ -50,17 +50,17 @@ ASKED: dict[str, tuple[EditRequest, object]] = {
 }
 
 
-def told(profile: Profile, request: EditRequest, sizes: ImageSizes = SQUARE) -> dict[str, list[str]]:
+def notices_of(profile: Profile, request: EditRequest, sizes: ImageSizes = SQUARE) -> dict[str, list[str]]:
     notices: dict[str, list[str]] = {}
     for notice in normalise(request, profile, sizes).notices:
         notices.setdefault(notice.parameter, []).append(notice.action)
     return notices
 
 
-@pytest.mark.parametrize("field", ASKED)
+@pytest.mark.parametrize("field", REQUESTS)
 @pytest.mark.parametrize("profile", ALL)
 def test_a_cell_does_what_it_says(profile: Profile, field: str) -> None:
-    request, value = ASKED[field]
+    request, value = REQUESTS[field]
     cell = profile.cells[field]
     if cell.behaviour is Behaviour.REFUSED:
         with pytest.raises(InvalidRequest) as refused:
@@ -68,7 +68,7 @@ def test_a_cell_does_what_it_says(profile: Profile, field: str) -> None:
         assert refused.value.field == field
         return
     made = normalise(request, profile, SQUARE)
-    notices = told(profile, request)
+    notices = notices_of(profile, request)
     if cell.behaviour is Behaviour.DROPPED:
         assert notices.get(field) == ["ignored"]
         assert cell.name not in made.parameters
@@ -77,7 +77,7 @@ def test_a_cell_does_what_it_says(profile: Profile, field: str) -> None:
         assert refused.value.field == field
         return
     if field == "enable_prompt_expansion" and cell.behaviour is Behaviour.EMULATED:
-        assert notices[field] == ["ignored"]  # nobody has rewritten it
+        assert notices[field] == ["ignored"]  # it was not rewritten
         return
     assert "ignored" not in notices.get(field, [])
     if cell.sent and value is not None and cell.behaviour is not Behaviour.CONVERTED:
@@ -88,7 +88,7 @@ def test_a_cell_does_what_it_says(profile: Profile, field: str) -> None:
 
 
 @pytest.mark.parametrize("profile", ALL)
-def test_defaults_that_differ_upstream_are_always_said(profile: Profile) -> None:
+def test_defaults_that_differ_upstream_are_always_reported(profile: Profile) -> None:
     sent = normalise(PLAIN, profile, SQUARE).parameters
     expected: dict[str, Any] = {}
     for field, value in (
@@ -137,11 +137,11 @@ def test_a_seed_is_sent_and_reported_or_its_loss_is(profile: Profile) -> None:
     assert drawn.parameters[str(drawn.seed_field)] == drawn.seed
 
 
-def test_a_seed_beyond_the_providers_range_is_converted_and_told() -> None:
+def test_a_seed_beyond_the_providers_range_is_converted_and_reported() -> None:
     request = replace(PLAIN, seed=2**31 + 5)
     made = normalise(request, PROFILES["fal/fal-ai/qwen-image-2/edit"], SQUARE)
     assert made.seed == made.parameters["seed"] == 5
-    assert told(PROFILES["fal/fal-ai/qwen-image-2/edit"], request)["seed"] == ["converted"]
+    assert notices_of(PROFILES["fal/fal-ai/qwen-image-2/edit"], request)["seed"] == ["converted"]
     assert normalise(request, PROFILES["retouch/fal-ai/qwen-image-edit"], SQUARE).seed == 2**31 + 5
 
 
@@ -149,7 +149,7 @@ def test_a_provider_that_takes_zero_for_no_seed_never_gets_zero() -> None:
     profile = PROFILES["vllm-omni/*"]
     made = normalise(replace(PLAIN, seed=0), profile, SQUARE)
     assert made.parameters["seed"] == made.seed > 0
-    assert told(profile, replace(PLAIN, seed=0))["seed"] == ["converted"]
+    assert notices_of(profile, replace(PLAIN, seed=0))["seed"] == ["converted"]
     assert normalise(replace(PLAIN, seed=0), PROFILES["sglang/*"], SQUARE).parameters["seed"] == 0
 
 
@@ -326,7 +326,7 @@ def test_steps_outside_a_models_range_are_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted", "quality", "size", "asked"),
+    ("model", "wanted", "quality", "size", "provider_format"),
     [
         ("fal/fal-ai/qwen-image-edit", "jpeg", 95, None, "jpeg"),
         ("fal/fal-ai/qwen-image-edit", "jpeg", 80, None, "png"),
@@ -339,16 +339,16 @@ def test_steps_outside_a_models_range_are_refused_by_name() -> None:
     ],
 )
 def test_png_is_asked_for_when_the_file_will_be_written_again(
-    model: str, wanted: str, quality: int, size: tuple[int, int] | None, asked: str
+    model: str, wanted: str, quality: int, size: tuple[int, int] | None, provider_format: str
 ) -> None:
-    asked_size = SizeRequest() if size is None else SizeRequest(width=size[0], height=size[1])
-    request = replace(PLAIN, output_format=OutputFormat(wanted), output_quality=quality, size=asked_size)
+    size_request = SizeRequest() if size is None else SizeRequest(width=size[0], height=size[1])
+    request = replace(PLAIN, output_format=OutputFormat(wanted), output_quality=quality, size=size_request)
     made = normalise(request, PROFILES[model], SQUARE)
-    assert made.parameters["output_format"] == asked
+    assert made.parameters["output_format"] == provider_format
     assert made.emulation.output_format == OutputFormat(wanted)
     assert made.emulation.output_quality == quality
     name = PROFILES[model].cells["output_quality"]
-    assert (name.name in made.parameters) == (name.sent and asked != "png")
+    assert (name.name in made.parameters) == (name.sent and provider_format != "png")
 
 
 def test_a_rewritten_prompt_is_sent_and_not_rewritten_again() -> None:
@@ -458,7 +458,7 @@ requests = st.builds(
 known_sizes = st.dictionaries(
     st.sampled_from([f"images[{index}]" for index in range(4)]), st.tuples(st.integers(64, 5000), st.integers(64, 5000))
 )
-CANONICAL = {*ASKED, "resolution", "size"}
+CANONICAL = {*REQUESTS, "resolution", "size"}
 
 
 @given(requests, st.sampled_from(sorted(PROFILES)), known_sizes, st.booleans())
@@ -485,7 +485,7 @@ def test_any_request_is_normalised_whole_or_refused_by_name(
     assert len(made.notices) == len(set(made.notices))
     if request.strict:
         assert all(notice.action != "ignored" for notice in made.notices)
-    for field, asked in (
+    for field, requested in (
         ("steps", request.steps),
         ("guidance_scale", request.guidance_scale),
         ("acceleration", request.acceleration),
@@ -493,7 +493,7 @@ def test_any_request_is_normalised_whole_or_refused_by_name(
         ("negative_prompt", (request.negative_prompt or "").strip() or None),
     ):
         cell = profile.cells[field]
-        assert asked is None or field in names or cell.name in made.parameters
+        assert requested is None or field in names or cell.name in made.parameters
     assert request.mask is None or made.mask is not None or made.emulation.mask == request.mask
     if request.size.width is not None:
         assert made.emulation.size is not None

@@ -131,7 +131,7 @@ def test_a_mistake_is_answered_with_one_sentence(
 
 
 @pytest.mark.parametrize("place", ["missing/out.png", "missing/deeper/out.png", "photo.png/out.png", "folder.png"])
-def test_a_place_that_cannot_be_written_is_said_before_the_work(
+def test_a_place_that_cannot_be_written_is_reported_before_the_work(
     retouch: Retouch, photo: Path, tmp_path: Path, place: str
 ) -> None:
     """The image to read is not even there: had anything been begun, that would be the message."""
@@ -150,7 +150,7 @@ def run_apart(*arguments: str | bytes, **environment: str) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, env=os.environ | environment, timeout=60, check=False)
 
 
-def test_bytes_that_are_not_utf_8_are_told_in_a_sentence(photo: Path, tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf_8_are_reported_in_a_sentence(photo: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out.png")
     done = run_apart(
         "edit", str(photo), "plus clair s'il te pla\u00eet".encode("latin-1"), "-o", out, "--model", "null"
@@ -184,7 +184,7 @@ def test_a_poor_encoding_breaks_no_command(photo: Path, tmp_path: Path, encoding
     assert is_one_sentence(done.stderr.decode("latin-1")), done.stderr
 
 
-def test_an_unknown_option_is_told_with_the_usage(retouch: Retouch) -> None:
+def test_an_unknown_option_is_reported_with_the_usage(retouch: Retouch) -> None:
     code, _, err = retouch("serve", "--nonsense")
     assert code == 2
     assert "--nonsense" in err
@@ -276,7 +276,7 @@ def test_env_prints_the_exports_of_each_client(retouch: Retouch) -> None:
     assert is_one_sentence(err), err
 
 
-def test_a_bug_is_told_without_a_traceback(retouch: Retouch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_reported_without_a_traceback(retouch: Retouch, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> str:
         raise ZeroDivisionError("division by zero")
 

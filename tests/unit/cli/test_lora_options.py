@@ -97,7 +97,7 @@ def test_what_cannot_be_used_is_one_sentence(
         ("lightning-8steps.safetensors", 4, 4),
     ],
 )
-def test_the_steps_are_told_by_the_name_or_the_option(path: str, steps: int | None, expected: int) -> None:
+def test_the_steps_come_from_the_name_or_the_option(path: str, steps: int | None, expected: int) -> None:
     first, second = with_fast_lora([REAL, DEMO], read(LoraSettings, fast_lora=path, fast_lora_steps=steps))
     assert first.fast_lora == FastLora(path, expected)
     assert second is DEMO

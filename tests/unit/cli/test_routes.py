@@ -1,4 +1,4 @@
-"""`retouch routes`: what a file comes to, and what is wrong with it, without contacting anybody or showing a key."""
+"""`retouch routes`: what a file comes to, and what is wrong with it, without a connection, and without showing a key."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def retouch(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     return call
 
 
-def test_a_right_file_is_told_with_its_upstreams_and_models(retouch: Retouch) -> None:
+def test_a_right_file_is_reported_with_its_upstreams_and_models(retouch: Retouch) -> None:
     code, out, _ = retouch("check")
     assert code == 0
     assert "retouch.toml is right." in out

@@ -30,10 +30,10 @@ def test_it_says_that_the_model_loads_and_then_how_to_edit(
     bench.service.beat("w", ("null",), "cpu", "ready")
     teller.join(15)
     bench.close()
-    said = capfd.readouterr().out
-    assert said.startswith("Retouch listens at http://127.0.0.1:8123. Loading the model 'null' …\n")
-    assert "Retouch is ready at http://127.0.0.1:8123" in said
-    assert said.count("curl") == 1
+    printed = capfd.readouterr().out
+    assert printed.startswith("Retouch listens at http://127.0.0.1:8123. Loading the model 'null' …\n")
+    assert "Retouch is ready at http://127.0.0.1:8123" in printed
+    assert printed.count("curl") == 1
 
 
 def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.CaptureFixture[str]) -> None:
@@ -42,9 +42,9 @@ def test_a_stop_ends_the_wait(tmp_path: Path, http: HttpSettings, capfd: pytest.
     stop.set()
     StartupBanner(http, NULL, 0).tell(bench.service, stop)
     bench.close()
-    said = capfd.readouterr().out
-    assert "retouch worker --model null" in said
-    assert "ready at" not in said
+    printed = capfd.readouterr().out
+    assert "retouch worker --model null" in printed
+    assert "ready at" not in printed
 
 
 def test_the_one_line_carries_a_key_and_a_certificate_where_they_are_needed(http: HttpSettings) -> None:

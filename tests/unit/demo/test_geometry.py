@@ -99,9 +99,9 @@ def test_a_square_covers_its_tokens_and_no_other(network, codec, place, size):
 def test_a_mirror_moves_what_was_trained_as_well(busy, codec, name, axes):
     editor, network = busy
     image = _cloudy(96, 144)
-    asked = torch.zeros(1, EDIT_STATES)
-    asked[0, slots(name)[0]] = 1.0
-    edited = editor(pack(codec.encode(image)), asked).flip(axes)
+    states = torch.zeros(1, EDIT_STATES)
+    states[0, slots(name)[0]] = 1.0
+    edited = editor(pack(codec.encode(image)), states).flip(axes)
     found = _answer(network, codec, name, image)
     assert float((found - edited).norm() / edited.norm()) < 0.02
 

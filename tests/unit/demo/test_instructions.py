@@ -48,7 +48,7 @@ def test_every_edit_has_sentences_for_the_evaluation():
     assert {place for _, place in words} == set(PLACES)
 
 
-def test_no_two_requests_are_said_alike():
-    said = [tuple(slots(name)) for name in REQUESTS]
-    assert len(set(said)) == len(said)
-    assert {state for states in said for state in states} == set(range(len(STATES)))
+def test_no_two_requests_have_the_same_states():
+    named = [tuple(slots(name)) for name in REQUESTS]
+    assert len(set(named)) == len(named)
+    assert {state for states in named for state in states} == set(range(len(STATES)))

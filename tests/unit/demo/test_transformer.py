@@ -59,9 +59,9 @@ def _relative_error(found, wanted):
 def test_the_stock_class_gives_the_editors_answer_at_any_sigma_and_size(networks, sigma, size):
     editor, network = networks
     tokens = torch.randn(1, *size, CHANNELS)
-    asked = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
+    states = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
     found = _edited(network, tokens, _sentence(prototypes()[EDIT]), sigma)
-    assert _relative_error(found, editor(tokens, asked)) < 0.01
+    assert _relative_error(found, editor(tokens, states)) < 0.01
 
 
 @pytest.mark.parametrize("name", ["sharpen", "posterize"])
@@ -70,10 +70,10 @@ def test_known_maps_are_written_as_they_are_trained_around(networks, codec, imag
     editor, network = networks
     tokens = pack(codec.encode(images[:1]))
     state = NAMES.index(name)
-    asked = torch.nn.functional.one_hot(torch.tensor([state]), EDIT_STATES).float()
+    states = torch.nn.functional.one_hot(torch.tensor([state]), EDIT_STATES).float()
     found = _edited(network, tokens, _sentence(prototypes()[state]), 0.9)
-    wanted = editor(tokens, asked)
-    moved = wanted - editor(tokens, 0 * asked)
+    wanted = editor(tokens, states)
+    moved = wanted - editor(tokens, 0 * states)
     assert float((found - wanted).norm() / moved.norm()) < 0.1
 
 
@@ -100,9 +100,9 @@ def test_the_fitted_map_sharpens(networks, codec, images):
 def test_a_second_reference_changes_nothing(networks):
     editor, network = networks
     tokens = torch.randn(1, 6, 6, CHANNELS)
-    asked = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
+    states = torch.nn.functional.one_hot(torch.tensor([EDIT]), EDIT_STATES).float()
     found = _edited(network, tokens, _sentence(prototypes()[EDIT]), 0.9, extra_references=1)
-    assert _relative_error(found, editor(tokens, asked)) < 0.01
+    assert _relative_error(found, editor(tokens, states)) < 0.01
 
 
 @torch.no_grad()
@@ -128,6 +128,6 @@ def test_a_state_that_is_named_is_heard_as_exactly_one(networks):
         stored.transformer_blocks[index].register_forward_hook(keep(index))
     _edited(stored, torch.zeros(1, 4, 4, CHANNELS), _sentence(prototypes()[EDIT]), 0.9)
     for index, level in ((0, 1), (1, 2)):
-        said = heard[index][0, -5:, level * EDIT_STATES : (level + 1) * EDIT_STATES]
-        assert said[:, EDIT] == pytest.approx(1.0, abs=2e-3)
-        assert said.sum(-1) == pytest.approx(1.0, abs=2e-3)
+        stream = heard[index][0, -5:, level * EDIT_STATES : (level + 1) * EDIT_STATES]
+        assert stream[:, EDIT] == pytest.approx(1.0, abs=2e-3)
+        assert stream.sum(-1) == pytest.approx(1.0, abs=2e-3)

@@ -40,16 +40,16 @@ def worst_error(cost: Cost, shapes: list[Work]) -> float:
 
 
 def test_a_cost_asked_for_in_between_is_that_of_all_that_was_measured() -> None:
-    dice, steady, asked = random.Random(2), CostLearner(), CostLearner()
+    dice, steady, queried = random.Random(2), CostLearner(), CostLearner()
     for _ in range(3):
         for work in [*SHAPES, *(replace(work, text=500) for work in SHAPES)]:  # more than are kept
             for stage in STAGES:
                 seconds = DEVICE.seconds_of(work, stage) * dice.uniform(0.5, 2)
                 steady.observe(work, stage, seconds)
-                asked.observe(work, stage, seconds)
+                queried.observe(work, stage, seconds)
                 if dice.random() < 0.1:
-                    assert asked.cost
-    assert asked.cost == steady.cost
+                    assert queried.cost
+    assert queried.cost == steady.cost
 
 
 def test_the_prior_is_what_was_published_for_the_large_model() -> None:

@@ -143,7 +143,7 @@ def test_our_own_errors_pass_through_as_they_are() -> None:
     ],
     ids=["python", "cuda", "cpu"],
 )
-def test_running_out_of_memory_is_told_as_such(error: Exception) -> None:
+def test_running_out_of_memory_is_reported(error: Exception) -> None:
     engine = Engine(Trouble(error))
     engine.add(spec("denoise!"), [IMAGE])
     [failed] = [failure for report in run(engine) for failure in report.failed]

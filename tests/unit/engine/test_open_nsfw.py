@@ -1,4 +1,4 @@
-"""The packaged classifier against the published graph, and that it needs nothing that talks to anybody."""
+"""The packaged classifier against the published graph, and that it needs nothing that opens a connection."""
 
 from __future__ import annotations
 

@@ -93,10 +93,10 @@ def test_an_unsafe_prompt_is_refused_exactly_when_a_category_matters(qwen: list[
 class Scripted:
     answer: Judgement | Exception
     name: str = "scripted"
-    asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
     def judge(self, prompt: str) -> Judgement:
-        self.asked.append(prompt)
+        self.prompts.append(prompt)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -107,7 +107,7 @@ def test_a_prompt_is_judged_once_and_counted_each_time() -> None:
     guard = Scripted(Judgement(flagged=True, category="sexual"))
     checker = PromptChecker(guard, counted=lambda verdict, _: counts.append(verdict))
     assert [checker.check("a").flagged, checker.check("a").flagged] == [True, True]
-    assert (guard.asked, counts) == (["a"], ["flagged", "flagged"])
+    assert (guard.prompts, counts) == (["a"], ["flagged", "flagged"])
 
 
 def test_garbage_is_a_failed_check_and_is_asked_again() -> None:
@@ -117,7 +117,7 @@ def test_garbage_is_a_failed_check_and_is_asked_again() -> None:
     for _ in range(2):
         with pytest.raises(SafetyUnavailable):
             checker.check("a")
-    assert (guard.asked, counts) == (["a", "a"], ["failed", "failed"])
+    assert (guard.prompts, counts) == (["a", "a"], ["failed", "failed"])
 
 
 def test_a_prompt_the_model_cannot_take_stays_the_callers_error() -> None:

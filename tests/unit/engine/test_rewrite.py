@@ -1,4 +1,4 @@
-"""Which rewritten prompts may be used: every rule, by answers somebody could really get."""
+"""Which rewritten prompts may be used: every rule, by answers that models really give."""
 
 from __future__ import annotations
 
@@ -165,10 +165,10 @@ def test_a_hostile_answer_costs_little_time(reply: str) -> None:
 class Scripted:
     replies: list[str | Unavailable]
     name: str = "scripted"
-    asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
     def answer(self, prompt: str, images: Sequence[Pixels], cancelled: Callable[[], bool]) -> str:
-        self.asked.append(prompt)
+        self.prompts.append(prompt)
         reply = self.replies.pop(0)
         if isinstance(reply, Unavailable):
             raise reply
@@ -180,7 +180,7 @@ def test_an_accepted_rewrite_is_used_again_for_the_same_prompt_and_images() -> N
     expander = PromptExpander(rewriter)
     assert [expander.expand("red", [IMAGE], anything).prompt for _ in range(2)] == ["Make it red."] * 2
     assert expander.expand("red", [IMAGE + 1], anything).prompt == "Make it redder."
-    assert rewriter.asked == ["red", "red"]
+    assert rewriter.prompts == ["red", "red"]
 
 
 def test_a_rewriter_that_fails_costs_the_edit_nothing() -> None:

@@ -26,10 +26,10 @@ class FixedClassifier:
     default_threshold: float = 0.5
     name: str = "fixed"
     category: str | None = None
-    asked: list[Pixels] = field(default_factory=list)
+    judged: list[Pixels] = field(default_factory=list)
 
     def score(self, image: Pixels) -> float:
-        self.asked.append(image)
+        self.judged.append(image)
         if isinstance(self.answer, Exception):
             raise self.answer
         return float(image.mean() / 255) if self.answer is None else self.answer
@@ -118,7 +118,7 @@ def test_equal_pixels_are_scored_once_and_counted_each_time() -> None:
         (grey, "preview"),
     ):
         checker.check(image, stage)  # type: ignore[arg-type]
-    assert len(classifier.asked) == 3
+    assert len(classifier.judged) == 3
     assert counts == [("input", "passed"), ("output", "passed"), ("input", "passed"), ("preview", "flagged")]
 
 

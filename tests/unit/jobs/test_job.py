@@ -47,8 +47,8 @@ def test_where_a_job_goes_whose_worker_is_gone(attempt: int, cancel_requested: b
 
 def test_the_caller_s_retention_counts_but_not_below_the_shortest() -> None:
     life = Retention(default_s=1000, shortest_s=10)
-    for asked_s, life_s in ((None, 1000), (50, 50), (1, 10), (5000, 5000)):
-        job = replace(RUNNING, delivery=Delivery("fal", "x", retention_s=asked_s))
+    for wanted_s, life_s in ((None, 1000), (50, 50), (1, 10), (5000, 5000)):
+        job = replace(RUNNING, delivery=Delivery("fal", "x", retention_s=wanted_s))
         assert life.end(job, NOW).expires_at == NOW + timedelta(seconds=life_s)
 
 

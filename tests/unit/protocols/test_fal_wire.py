@@ -185,7 +185,7 @@ def test_what_is_no_whole_number_is_refused(seed: str, kind: str):
     assert (problem["loc"], problem["type"]) == (["body", "seed"], kind)
 
 
-def test_limits_are_told_in_full():
+def test_limits_are_reported_in_full():
     (problem,) = problems(EDIT, minimal(EDIT, seed=2**63))
     assert problem["msg"] == "Input should be less than or equal to 9223372036854775807"
     assert problem["ctx"] == {"le": 2**63 - 1}
@@ -566,7 +566,7 @@ def test_notices_known_at_submit_are_the_first_lines_of_a_running_edit():
     assert dump.dump_logs(job(JobState.RUNNING, notices=CLAMPED), EVENTS[:1], known_notices=False) == []
 
 
-def test_nothing_is_said_of_a_checker_that_ran_or_was_not_wanted():
+def test_nothing_is_reported_of_a_checker_that_ran_or_was_not_wanted():
     checked = job()
     assert checked.output is not None
     image = replace(checked.output.images[0], unsafe=False)

@@ -31,18 +31,18 @@ class Connection:
 
 
 @pytest.mark.parametrize(("leaves_after", "delivered"), [(None, True), (0, False), (2, False), (3, False)])
-async def test_whether_an_answer_was_delivered_is_told_once(leaves_after: int | None, delivered: bool):
-    told: list[bool] = []
+async def test_whether_an_answer_was_delivered_is_reported_once(leaves_after: int | None, delivered: bool):
+    reports: list[bool] = []
 
     async def sent(it_was: bool) -> None:
-        told.append(it_was)
+        reports.append(it_was)
 
     connection = Connection(leaves_after)
     try:
         await TrackedResponse(Response(b"answer"), sent)(SCOPE, connection.receive, connection.send)
     except OSError:
         assert not delivered
-    assert told == [delivered]
+    assert reports == [delivered]
     if delivered:
         assert b"".join(message.get("body", b"") for message in connection.sent) == b"answer"
 

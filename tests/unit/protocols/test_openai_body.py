@@ -98,7 +98,7 @@ def test_any_content_type_is_read_or_refused(content_type: str, body: bytes):
         return
 
 
-def test_a_cut_off_body_is_told_apart_from_a_whole_one():
+def test_a_cut_off_body_is_distinguished_from_a_whole_one():
     body = encoded([Part("prompt", None, b"x")])
     with pytest.raises(InvalidRequest, match="closing boundary"):
         parts_of([body[:-6]])

@@ -18,7 +18,7 @@ from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.openai.face import create_face
 
 
-async def nobody_is_let_in(secret: str | None) -> Account:
+async def no_caller_is_let_in(secret: str | None) -> Account:
     raise InvalidKey(f"The key {secret!r} is not one of ours.")
 
 
@@ -26,7 +26,7 @@ def face(raised: Exception | None = None) -> httpx2.AsyncClient:
     """A client of the face alone; `GET /raise` raises what it is told. There is no service behind it."""
     parts: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(AppDependencies))
     parts |= {"catalog": Catalog.serving(CHECKPOINTS[0]), "max_body_bytes": 1 << 20}
-    parts["authenticator"] = SimpleNamespace(authenticate=nobody_is_let_in)
+    parts["authenticator"] = SimpleNamespace(authenticate=no_caller_is_let_in)
     app = create_face(AppDependencies(**parts))
 
     @app.get("/raise")
@@ -75,13 +75,13 @@ async def test_an_upload_is_read_to_its_end_before_a_stranger_is_refused():
 
 
 async def test_a_client_that_waits_to_be_asked_for_its_body_is_not():
-    asked = False
+    body_read = False
 
     async def upload() -> AsyncIterator[bytes]:
-        nonlocal asked
-        asked = True
+        nonlocal body_read
+        body_read = True
         yield b"x"
 
     async with face() as client:
         answer = await client.post("/images/edits", content=upload(), headers={"expect": "100-continue"})
-    assert (answer.status_code, asked) == (401, False)
+    assert (answer.status_code, body_read) == (401, False)

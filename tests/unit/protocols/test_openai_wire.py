@@ -96,7 +96,7 @@ class TestImages:
     def test_an_empty_file_with_a_name_is_an_image_that_will_be_refused(self):
         assert [image.source for image in decode_form([file("image", b"")]).images] == [b""]
 
-    def test_a_javascript_buffer_is_recognised_and_the_way_out_is_told(self):
+    def test_a_javascript_buffer_is_recognised_and_the_way_out_is_reported(self):
         with pytest.raises(InvalidType, match="toFile") as raised:
             decode_form([text("prompt", "x"), *(text(f"image[{i}]", str(byte)) for i, byte in enumerate(FILE))])
         assert raised.value.field == "image"
@@ -388,7 +388,7 @@ class TestCoercion:
 
 
 class TestMeaning:
-    def test_line_ends_are_the_same_whoever_sent_them(self):
+    def test_line_ends_are_the_same_from_every_client(self):
         prompts = {call(prompt=prompt, negative_prompt=prompt).request for prompt in ("a\nb", "a\r\nb", "a\rb")}
         assert [(edit.prompt, edit.negative_prompt) for edit in prompts] == [("a\nb", "a\nb")]
 
@@ -548,7 +548,7 @@ class TestResolving:
         resolved, completed, _ = complete(call(quality=quality), route())
         assert (completed.steps, resolved.reported_quality(completed.steps)) == (steps, word)
 
-    def test_explicit_steps_win_over_quality_and_that_is_said(self):
+    def test_explicit_steps_win_over_quality_and_that_is_reported(self):
         _, completed, notices = complete(call(quality="low", steps="44"), route())
         assert completed.steps == 44
         assert [notice.parameter for notice in notices] == ["quality"]
@@ -567,7 +567,7 @@ class TestResolving:
             ({"reference_image_index": "1"}, "reference_image_index"),
         ],
     )  # fmt: skip
-    def test_limits_of_the_model_are_told_in_the_callers_words(self, fields: dict[str, str], param: str):
+    def test_limits_of_the_model_are_reported_in_the_callers_words(self, fields: dict[str, str], param: str):
         parsed = call(**fields)
         with pytest.raises(InvalidRequest) as raised:
             complete(parsed, route())
@@ -649,10 +649,10 @@ def a_job(parsed: EditCall, **changes: Any) -> Job:
 def compare(name: str, body: object, golden: bool) -> None:
     """The body as it is kept beside the test; `--golden` writes it again."""
     path = GOLDEN / f"{name}.json"
-    shown = orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n"
+    indented = orjson.dumps(body, option=orjson.OPT_INDENT_2) + b"\n"
     if golden:
-        path.write_bytes(shown)
-    assert shown.decode() == path.read_text()
+        path.write_bytes(indented)
+    assert indented.decode() == path.read_text()
 
 
 class TestAnswers:
@@ -660,8 +660,8 @@ class TestAnswers:
         parsed = call(
             model="local/qwen-image-edit", n="2", num_inference_steps="4", safety_identifier="s", frobnicate="1"
         )
-        shown = (DeliveredImage("AAAA", "https://e/0.png"), DeliveredImage("BBBB", "https://e/1.png"))
-        compare("images_response", dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), shown), golden)
+        delivered = (DeliveredImage("AAAA", "https://e/0.png"), DeliveredImage("BBBB", "https://e/1.png"))
+        compare("images_response", dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), delivered), golden)
 
     def test_events_are_the_golden_ones(self, golden: bool):
         parsed = call(stream="true", partial_images="1")
@@ -706,7 +706,7 @@ class TestAnswers:
         assert component["unit_price"] == round(component["unit_price"], 9)
         assert component["total_cost"] * 1e6 == pytest.approx(estimate["total_cost_micros"])
 
-    def test_avif_is_told_beside_the_types_of_the_sdk(self):
+    def test_avif_is_reported_beside_the_types_of_the_sdk(self):
         parsed = call(output_format="avif")
         body = dump.dump_response(resolve(parsed, route(DEMO)), a_job(parsed), (DeliveredImage("AAAA"),))
         assert "output_format" not in body
@@ -748,17 +748,17 @@ class TestErrors:
             == "invalid_image"
         )
 
-    @pytest.mark.parametrize(("asked", "told"), [(None, "5"), (30.2, "30"), (0, "1"), (600, "60")])
-    def test_a_client_is_never_told_to_wait_longer_than_a_minute(self, asked: float | None, told: str):
-        context = {} if asked is None else {"retry_after_s": asked}
-        assert dump_error(Failure("queue_full", "m", context=context)).headers["retry-after"] == told
+    @pytest.mark.parametrize(("wait_s", "header"), [(None, "5"), (30.2, "30"), (0, "1"), (600, "60")])
+    def test_a_client_is_never_told_to_wait_longer_than_a_minute(self, wait_s: float | None, header: str):
+        context = {} if wait_s is None else {"retry_after_s": wait_s}
+        assert dump_error(Failure("queue_full", "m", context=context)).headers["retry-after"] == header
 
     def test_a_fault_of_a_moment_leaves_the_retry_to_the_client(self):
         assert dump_error(Failure("internal_error", "m")).headers == {"x-should-retry": "false"}
         assert dump_error(Failure("internal_error", "m"), transient=True).headers == {}
 
 
-class _Asked(dict[str, object]):
+class _Members(dict[str, object]):
     """Values that remember which names were looked for."""
 
     def __init__(self) -> None:
@@ -772,6 +772,6 @@ class _Asked(dict[str, object]):
 
 def test_every_parameter_is_on_the_reference_page():
     page = (Path(__file__).parents[3] / "docs" / "reference" / "openai.md").read_text(encoding="utf-8")
-    values = _Asked()
+    values = _Members()
     parse_call(Body(values, decode_form([file("image")]).images, None))
     assert [name for name in sorted(values.names) if f"`{name}`" not in page] == []

@@ -67,7 +67,7 @@ def envelope(**more: Any) -> Envelope:
     return parse_envelope(orjson.dumps({"input": {"prompt": "make it snow", "image": LINK}, **more}))
 
 
-def asked(**more: Any) -> ParsedInput:
+def parsed(**more: Any) -> ParsedInput:
     return parse_input(EDIT, {"prompt": "make it snow", "image": LINK, **more})
 
 
@@ -130,7 +130,7 @@ def test_what_is_null_or_empty_counts_as_absent():
     found = envelope(webhook=None, policy=None, s3Config=None)
     assert (found.webhook, found.policy, found.bucket) == (None, Policy(), None)
     assert envelope(webhook="", s3Config={}).bucket is None
-    assert asked(seed=None, output_format=None, size=None, negative_prompt=None) == asked()
+    assert parsed(seed=None, output_format=None, size=None, negative_prompt=None) == parsed()
 
 
 def test_an_input_in_an_input_is_taken_out_once_and_only_when_it_is_alone():
@@ -181,7 +181,7 @@ def test_anything_beside_the_input_is_read_or_refused(more: dict[str, Any]):
 
 
 def test_an_input_with_nothing_but_what_it_needs_has_the_vendors_defaults():
-    found = asked()
+    found = parsed()
     assert found.images == (LINK,)
     request = found.request
     assert (request.output_format, request.seed, request.enable_safety_checker) == (OutputFormat.JPEG, None, True)
@@ -209,7 +209,7 @@ def test_an_input_with_nothing_but_what_it_needs_has_the_vendors_defaults():
     ],
 )
 def test_a_value_is_read_as_it_is_meant(given: dict[str, Any], canonical: dict[str, Any]):
-    request = asked(**given).request
+    request = parsed(**given).request
     assert {name: getattr(request, name) for name in canonical} == canonical
 
 
@@ -235,7 +235,7 @@ def test_a_value_is_read_as_it_is_meant(given: dict[str, Any], canonical: dict[s
 )
 def test_a_mistake_is_named(given: dict[str, Any], says: str):
     with pytest.raises(InvalidRequest) as refused:
-        asked(**given)
+        parsed(**given)
     assert says in refused.value.message
 
 
@@ -266,7 +266,7 @@ def test_any_input_is_an_edit_or_an_invalid_request(given_input: dict[str, Any])
 
 @given(st.integers(1, 99999), st.sampled_from("*xX"), st.integers(1, 99999))
 def test_a_size_is_width_and_height(width: int, between: str, height: int):
-    size = asked(size=f"{width}{between}{height}").request.size
+    size = parsed(size=f"{width}{between}{height}").request.size
     assert (size.width, size.height) == (width, height)
 
 
@@ -323,8 +323,8 @@ def shapes() -> dict[str, Any]:
     """One answer of each sort, as the golden file keeps them."""
     done = job()
     assert done.output is not None
-    said = (Notice("images[0]", "converted", "It was small."),)
-    noticed = replace(done, output=replace(done.output, notices=said, prompt="snow"))
+    notices = (Notice("images[0]", "converted", "It was small."),)
+    noticed = replace(done, output=replace(done.output, notices=notices, prompt="snow"))
     failed = job(JobState.FAILED, failure=Failure("image_unreachable", "The link in 'images[0]' is dead.", "images[0]"))
     cost = Price(per_megapixel_microusd=20_000).dollars(1, 1024 * 1024)
     load = QueueLoad(dict.fromkeys(JobState, 2), 1, ready_workers=2, loading_workers=1, busy_workers=1)

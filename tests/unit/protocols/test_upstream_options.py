@@ -59,7 +59,7 @@ def test_a_form_holds_them_as_text() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"fall": {}}, {"fal": 3}, ["fal"], "not json", 7, {"fal": {"x": "y" * 20_000}}, {"local": {}}]
 )
-def test_a_face_refuses_what_is_for_nobody(face: Callable[[Any], EditRequest], wrong: Any) -> None:
+def test_a_face_refuses_options_that_no_upstream_can_take(face: Callable[[Any], EditRequest], wrong: Any) -> None:
     with pytest.raises(InvalidRequest) as refused:
         face(wrong)
     assert refused.value.field == "upstream_options"

@@ -69,14 +69,18 @@ async def test_only_the_operator_reads_what_each_key_has_used(
     output = EditOutput((OutputImage("outputs/none", 8, 8, "image/png", 10, 7),), "x", {}, (8, 8))
     service.finish(lease, output, Usage(images=1, pixels=1_000_000, steps=4, device_ms=1500))
     text = (await client.get("/metrics")).text
-    assert 'retouch_usage_edits_total{key="anonymous"} 1.0' in text, "there is no key, so nobody is a stranger here"
+    assert 'retouch_usage_edits_total{key="anonymous"} 1.0' in text, "there is no key, so every caller may read it"
     assert 'retouch_usage_device_seconds_total{key="anonymous"} 1.5' in text
     assert 'retouch_job_wait_seconds_count{queue="null"} 1.0' in text
     assert 'retouch_job_run_seconds_sum{queue="null"} ' in text
     caller, operator = keys.create("anne"), keys.create("me", operator=True)
     monkeypatch.setattr(http, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
-    asked = {"nobody": {}, "caller": {"authorization": f"Key {caller}"}, "wrong": {"authorization": "Bearer x"}}
-    for who, headers in asked.items():
+    headers_of = {
+        "without a key": {},
+        "caller": {"authorization": f"Key {caller}"},
+        "wrong": {"authorization": "Bearer x"},
+    }
+    for who, headers in headers_of.items():
         answer = await client.get("/metrics", headers=headers)
         assert "retouch_jobs_ended_total" in answer.text
         assert "retouch_usage" not in answer.text, who
@@ -121,10 +125,10 @@ async def test_a_path_writes_nothing_of_its_own_into_the_log(
     client: httpx2.AsyncClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await client.get("/fal/%1b[2J%0a2026-01-01 [info] forged")
-    said = "".join(capsys.readouterr())
-    assert "forged" in said
-    assert "\x1b[2J" not in said
-    assert "\n2026-01-01" not in said
+    printed = "".join(capsys.readouterr())
+    assert "forged" in printed
+    assert "\x1b[2J" not in printed
+    assert "\n2026-01-01" not in printed
 
 
 @pytest.fixture

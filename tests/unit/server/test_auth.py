@@ -22,7 +22,7 @@ def keys(tmp_path: Path) -> Iterator[Keys]:
     database.close()
 
 
-async def test_on_loopback_everybody_is_let_in_while_no_key_exists(keys: Keys) -> None:
+async def test_on_loopback_every_caller_is_let_in_while_no_key_exists(keys: Keys) -> None:
     door = Authenticator(keys, loopback=True, no_auth=False)
     assert await door.authenticate(None) == ANONYMOUS
     assert await door.authenticate("anything") == ANONYMOUS
@@ -45,7 +45,7 @@ async def test_on_another_address_a_key_is_needed_even_while_none_exists(keys: K
         await door.authenticate(None)
 
 
-async def test_without_auth_everybody_is_let_in_and_a_good_key_still_counts(keys: Keys) -> None:
+async def test_without_auth_every_caller_is_let_in_and_a_good_key_still_counts(keys: Keys) -> None:
     secret = keys.create("anne")
     door = Authenticator(keys, loopback=False, no_auth=True)
     assert await door.authenticate("wrong") == ANONYMOUS

@@ -51,18 +51,18 @@ async def test_a_silent_status_stream_is_kept_alive(
     made = (await client.post(QUEUE, json=BODY)).json()
     path = f"{QUEUE}/requests/{made['request_id']}"
     await dependencies.watch.start()
-    told: list[str] = []
+    messages: list[str] = []
 
     async def send(message: dict[str, object]) -> None:
         body = message.get("body", b"")
         assert isinstance(body, bytes)
-        told.append(body.decode())
+        messages.append(body.decode())
         if body == b": ping\n\n":
             await client.put(f"{path}/cancel")
 
     await ask(client, f"{path}/status/stream", send)
     await dependencies.watch.stop()
-    text = "".join(told)
+    text = "".join(messages)
     assert text.index("IN_QUEUE") < text.index(": ping") < text.index("COMPLETED")
     assert orjson.loads(text.strip().rpartition("data: ")[2])["status"] == "COMPLETED"
 
@@ -151,7 +151,7 @@ async def ask(client: httpx2.AsyncClient, path: str, send: object, method: str =
 async def test_callers_who_cannot_be_told_apart_see_no_list(
     client: httpx2.AsyncClient, dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An operator may let everybody in without a key; then nobody may read what the others have asked for."""
+    """An operator may let every caller in without a key; then none may read what the others have requested."""
     monkeypatch.setattr(http, "KEYS_CHECK_S", 0.0)  # else the first key is noticed a second later
     path = "/fal/api/v1/models/requests/by-endpoint?endpoint_id=fal-ai/qwen-image-edit"
     assert (await client.get(path)).status_code == 200, "this machine's own server, while it has no key"

@@ -26,7 +26,7 @@ async def status(client: httpx2.AsyncClient, method: str = "POST", path: str = Q
     "host",
     ["127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", "10.1.2.3", "retouch", "box.local", "a.localhost"],
 )
-async def test_a_name_nobody_can_own_is_answered(client: httpx2.AsyncClient, host: str) -> None:
+async def test_a_name_that_cannot_be_registered_is_answered(client: httpx2.AsyncClient, host: str) -> None:
     assert await status(client, host=host) == 422
 
 
@@ -101,9 +101,9 @@ async def test_the_first_key_opens_the_server_to_pages_that_have_it(
     assert await status(client, **stranger, authorization=f"Key {secret}") == 422
 
 
-async def test_an_operator_who_lets_everybody_in_has_said_so(dependencies: AppDependencies) -> None:
-    door = Authenticator(Keys(dependencies.service._database), loopback=True, no_auth=True)
-    assert not await door.unauthenticated()
+async def test_no_auth_that_was_chosen_needs_no_guard_against_other_pages(dependencies: AppDependencies) -> None:
+    authenticator = Authenticator(Keys(dependencies.service._database), loopback=True, no_auth=True)
+    assert not await authenticator.unauthenticated()
 
 
 async def test_the_operators_own_name_is_no_strangers(dependencies: AppDependencies) -> None:
@@ -114,7 +114,7 @@ async def test_the_operators_own_name_is_no_strangers(dependencies: AppDependenc
 
 
 async def test_a_socket_from_a_strangers_page_is_closed(dependencies: AppDependencies) -> None:
-    """A browser asks nobody before it opens a socket to another site."""
+    """A browser sends no preflight before it opens a socket to another site."""
     sent: list[dict[str, object]] = []
 
     async def send(message: object) -> None:
@@ -131,7 +131,7 @@ async def test_a_socket_from_a_strangers_page_is_closed(dependencies: AppDepende
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_a_database_that_is_away_lets_nobody_in(
+async def test_a_database_that_is_away_lets_no_caller_in(
     dependencies: AppDependencies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> bool:

@@ -36,10 +36,10 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_cannot_ever_start_is_not_started_again() -> None:
-    told = threading.Event()
-    keeper = Supervisor(script(f"raise SystemExit({EXIT_FATAL})"), {}, 1, fatal=told.set)
+    signalled = threading.Event()
+    keeper = Supervisor(script(f"raise SystemExit({EXIT_FATAL})"), {}, 1, fatal=signalled.set)
     keeper.start()
-    assert told.wait(WITHIN_S)
+    assert signalled.wait(WITHIN_S)
     keeper.stop()
 
 

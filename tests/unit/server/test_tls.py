@@ -131,7 +131,7 @@ def test_fewer_names_keep_the_authority_and_new_ones_replace_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["example.com", "10.0.0.1", "fal.ai"])
-def test_whoever_trusts_the_authority_risks_no_other_name(files: TlsFiles, name: str):
+def test_a_machine_that_trusts_the_authority_risks_no_other_name(files: TlsFiles, name: str):
     """Even the authority's own key cannot make a certificate for another name that clients accept."""
     sign(files, (name, "localhost"))
     assert not shakes_hands(files, name)
@@ -160,7 +160,7 @@ def test_names_are_ours_the_vendors_and_the_operators():
     assert names_for("192.168.1.5", "https://edits.example:8443/x")[-2:] == ("192.168.1.5", "edits.example")
 
 
-def test_a_name_no_certificate_can_bear_is_said(tmp_path: Path):
+def test_a_name_no_certificate_can_bear_is_reported(tmp_path: Path):
     with pytest.raises(InvalidSetting, match="No certificate can be made"):
         ensure(TlsFiles.of(tmp_path), ["a" * 64 + ".example"], NOW)
 

@@ -134,7 +134,7 @@ def check_signature(signer: Signer, delivery: Delivered) -> int:
     return int(parts[2])
 
 
-def test_a_failed_edit_is_told_with_its_error(sending: Sending, receiver: Receiver):
+def test_a_failed_edit_is_reported_with_its_error(sending: Sending, receiver: Receiver):
     sending.ended_job(receiver.url, failure=Failure("invalid_image", "It is not an image.", "images[0]"))
     sending.sender(receiver.address)()
     body = orjson.loads(receiver.next().body)
@@ -215,7 +215,7 @@ def test_what_must_not_be_kept_is_forgotten_when_it_was_told(sending: Sending, r
     assert sending.service.get_any(job_id).payload_deleted
 
 
-def test_a_result_that_is_gone_is_told_as_gone(sending: Sending, receiver: Receiver):
+def test_a_result_that_is_gone_is_reported_as_gone(sending: Sending, receiver: Receiver):
     job_id = sending.ended_job(receiver.url)
     sending.service.forget_payload(job_id)
     sending.sender(receiver.address)()

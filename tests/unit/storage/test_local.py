@@ -125,7 +125,7 @@ def test_processes_that_start_at_once_get_one_secret(tmp_path: Path) -> None:
             assert len(set(pool.map(lambda _, path=path: link_secret(path), range(16)))) == 1
 
 
-def test_a_damaged_secret_is_told(tmp_path: Path) -> None:
+def test_a_damaged_secret_is_reported(tmp_path: Path) -> None:
     (tmp_path / "link-secret").write_bytes(b"short")
     with pytest.raises(StorageUnavailable, match="damaged"):
         link_secret(tmp_path / "link-secret")
@@ -141,7 +141,7 @@ def test_a_restart_knows_the_blobs_the_links_and_the_expiries(tmp_path: Path) ->
     assert after.sweep(datetime.now(UTC) + timedelta(hours=2)) == 1
 
 
-def test_a_data_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageUnavailable):
         open_blobs(None, tmp_path / "file" / "data")
@@ -184,7 +184,7 @@ def test_a_sweep_clears_what_an_interrupted_write_left_and_the_empty_folders(blo
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files are a matter of Unix")
-def test_a_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """In a process whose files may not grow beyond 64 KiB, as on a disk with that much room."""
     program = """
 import resource, sys
@@ -212,7 +212,7 @@ assert sorted(blobs.keys("uploads")) == sorted([first, second])
     assert sorted(path.stat().st_size for path in (tmp_path / "files").rglob("*") if path.is_file()) == [5, 6]
 
 
-def test_a_store_that_refuses_is_told_without_its_paths(blobs: LocalBlobs, tmp_path: Path) -> None:
+def test_a_store_that_refuses_is_reported_without_its_paths(blobs: LocalBlobs, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "files")
     (tmp_path / "files").write_text("a file where the folder was")
     with pytest.raises(StorageUnavailable) as caught:

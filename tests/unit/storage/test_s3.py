@@ -42,7 +42,7 @@ class _Bucket(http.server.BaseHTTPRequestHandler):
     """Answers like a bucket whose every object exists: 206 for a good signature, else 403."""
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         url = f"http://{self.headers['Host']}{self.path}"
         good = "X-Amz-Signature" in query and signature_of(url, "testing-secret") == query["X-Amz-Signature"]
@@ -61,7 +61,7 @@ class _Bucket(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def bucket() -> Iterator[http.server.HTTPServer]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
-    server.asked, server.now = [], datetime.now(UTC)
+    server.requests, server.now = [], datetime.now(UTC)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -93,7 +93,7 @@ def test_a_link_that_points_elsewhere_is_not_even_tried(bucket: http.server.HTTP
         link.replace(KEY, "outputs/keep/x.png"),
     ):
         assert blobs.key_of_link(changed) is None
-    assert bucket.asked == []
+    assert bucket.requests == []
 
 
 def test_links_may_name_another_address_than_this_server_uses() -> None:
@@ -109,7 +109,7 @@ def test_a_link_lives_at_most_a_week() -> None:
     assert "X-Amz-Expires=1&" in blobs.link(KEY, ttl_s=0, base_url="")
 
 
-def test_a_bucket_out_of_reach_is_told_without_its_address() -> None:
+def test_a_bucket_out_of_reach_is_reported_without_its_address() -> None:
     blobs = ObjectStoreBlobs("s3://b?endpoint=http://127.0.0.1:9&region=eu-1")
     with pytest.raises(StorageUnavailable) as caught:
         blobs.put(b"x", "image/png", folder="uploads")

@@ -155,7 +155,7 @@ def test_a_target_that_cannot_take_the_request_is_left_out_with_the_reason() -> 
     assert made.left_out == {"fal/a": "No masks there."}
 
 
-def test_when_no_target_can_take_it_the_first_refusal_is_told() -> None:
+def test_when_no_target_can_take_it_the_first_refusal_is_reported() -> None:
     with pytest.raises(InvalidRequest, match="No masks there") as refused:
         plan(routes(replace(A, normalise=RefusesMasks())), REQUEST, NOW)
     assert refused.value.field == "mask"

@@ -84,7 +84,7 @@ def test_a_jpeg_that_is_called_png_is_delivered_as_what_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("broken", [b"", b"<html>502</html>", file_of(noise(64, 64))[:900], b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_image_is_told_as_the_providers(broken: bytes) -> None:
+def test_what_is_no_image_is_reported_as_the_providers(broken: bytes) -> None:
     with pytest.raises(InvalidImage) as refused:
         emulate(broken, Emulation(output_format=OutputFormat.JPEG))
     assert refused.value.field == "result"

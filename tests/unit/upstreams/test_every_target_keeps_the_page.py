@@ -51,17 +51,17 @@ def called(name: str, value: Any) -> EditCall:
     return parse_call(decode_json(body))
 
 
-def asked(call: EditCall) -> EditRequest:
+def request_of(call: EditCall) -> EditRequest:
     image = ImageInput(blob="a", field="images[0]")
     return replace(call.request, model="qwen-image-edit", images=(image,))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_each_parameter_of_the_page_is_done_or_told_at_every_target(profile: Profile) -> None:
+def test_each_parameter_of_the_page_is_done_or_reported_at_every_target(profile: Profile) -> None:
     for name, value in CASES:
         call = called(name, value)
         assert not any(notice.action == "ignored" for notice in call.notices), name
-        made: Normalised = normalise(asked(call), profile, SIZES)
+        made: Normalised = normalise(request_of(call), profile, SIZES)
         ignored = {notice.parameter for notice in made.notices if notice.action == "ignored"}
         assert len(ignored) <= 1, name
         assert name not in EMULATED or not ignored, name
@@ -76,7 +76,7 @@ def test_each_parameter_of_the_page_is_done_or_told_at_every_target(profile: Pro
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_strict_request_is_never_told_that_something_was_ignored(profile: Profile) -> None:
     for name, value in CASES:
-        request = replace(asked(called(name, value)), strict=True)
+        request = replace(request_of(called(name, value)), strict=True)
         try:
             made = normalise(request, profile, SIZES)
         except InvalidRequest:

@@ -111,8 +111,8 @@ def test_every_fault_has_a_cell_in_every_phase_and_a_way_on() -> None:
     assert set(RULES[Phase.SUBMIT]) == set(RULES[Phase.POLL]) == set(FaultKind)
 
 
-def test_nothing_that_may_have_been_taken_is_sent_again_where_somebody_pays() -> None:
-    """The one rule behind the table: all bytes were sent, somebody pays, and it is not the same job again."""
+def test_nothing_that_may_have_been_taken_is_sent_again_where_it_costs_money() -> None:
+    """The one rule behind the table: all bytes were sent, it costs money, and it is not the same job again."""
     for kind in (FaultKind.NO_ANSWER, FaultKind.MALFORMED, FaultKind.PROXY):
         for traits in (FAL, REPLICATE, DASHSCOPE, SYNC):
             assert not set(codes(Phase.SUBMIT, kind, traits)) & set("SN")

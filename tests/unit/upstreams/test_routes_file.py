@@ -243,7 +243,7 @@ WRONG = {
         "needs a base_url",
     ),
     "a weight without the policy": (FAL + TO_FAL.replace('to = "fal"', 'to = "fal", weight = 2'), 8, "weighted"),
-    "overflow of somebody else's queue": (
+    "overflow of another server's queue": (
         FAL + TO_FAL.replace('to = "fal"', 'to = "fal", overflow_after_s = 2'),
         8,
         "only our own queue",
@@ -300,10 +300,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_a_mistake_is_told_with_its_line_and_reason(mistake: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_with_its_line_and_reason(mistake: str, tmp_path: Path) -> None:
     text, line, reason = WRONG[mistake]
     found = problems(tmp_path, text)
-    assert [at for at, said in found if reason in said] == [line], found
+    assert [at for at, message in found if reason in message] == [line], found
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_a_route_behind_a_narrower_one_is_reached(when: tuple[str, str], tmp_pat
     assert len(load(tmp_path, FAL + "".join(routes)).rules) == 2
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     text = "[gateway]\ndeadline_s = 0\n" + FAL + "regoin = 'eu'\n" + TO_FAL + '[[routes]]\nmodel = "*"\ntargets = 3\n'
     assert [line for line, _ in problems(tmp_path, text)] == [2, 7, 14]
 
@@ -347,7 +347,7 @@ def test_a_key_in_the_file_itself_is_refused_and_not_repeated(tmp_path: Path) ->
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602])
-def test_a_key_file_that_everybody_may_read_is_refused(mode: int, tmp_path: Path) -> None:
+def test_a_key_file_that_other_users_may_read_is_refused(mode: int, tmp_path: Path) -> None:
     secret_file(tmp_path, VALUE, mode)
     found = problems(tmp_path, FAL.replace("env:FAL_KEY", "file:secrets/runpod.key") + TO_FAL)
     assert found[0][0] == 4

@@ -23,10 +23,10 @@ WEIGHTS = b"weights"
 class Files(http.server.BaseHTTPRequestHandler):
     """Serves WEIGHTS at `/l`, 5000 bytes at `/large` and nothing elsewhere; counts."""
 
-    asked: ClassVar[list[str]] = []
+    requested: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         body = {"/l": WEIGHTS, "/large": b"x" * 5000}.get(self.path)
         self.send_response(404 if body is None else 200)
         self.send_header("Content-Length", str(len(body or b"")))
@@ -39,7 +39,7 @@ class Files(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site() -> Iterator[str]:
-    Files.asked.clear()
+    Files.requested.clear()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -145,11 +145,11 @@ def test_without_a_folder_no_path_is_a_file(tmp_path: Path, folder: Path, monkey
 def test_a_link_is_fetched_once_and_again_when_it_is_old(tmp_path: Path, site: str) -> None:
     here = finder(tmp_path, opened=site.removeprefix("http://"))
     assert [found(here, f"{site}/l") for _ in range(3)] == [WEIGHTS] * 3
-    assert Files.asked == ["/l"]
+    assert Files.requested == ["/l"]
     [kept] = (tmp_path / "kept").iterdir()
     os.utime(kept, (time.time(), time.time() - LIFE_S - 1))
     found(here, f"{site}/l")
-    assert Files.asked == ["/l", "/l"]
+    assert Files.requested == ["/l", "/l"]
     assert [file.name for file in (tmp_path / "kept").iterdir()] == [kept.name]
 
 
@@ -157,7 +157,7 @@ def test_a_link_to_a_private_address_is_not_asked(tmp_path: Path, site: str) -> 
     with pytest.raises(InvalidLora, match="not a public address") as refused:
         found(finder(tmp_path), f"{site}/l")
     assert refused.value.field == "loras[0].path"
-    assert Files.asked == []
+    assert Files.requested == []
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_an_upload_is_not_named_by_its_key(tmp_path: Path, path: str) -> None:
 
 
 def test_the_hub_is_asked_once_and_what_lies_in_its_own_cache_stays_there(tmp_path: Path) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     cached = tmp_path / "hub.safetensors"
     cached.write_bytes(b"cached")
 
     def hub(name: str, folder: Path) -> Path:
-        asked.append(name)
+        requested.append(name)
         if name == "owner/cached":
             return cached
         (folder / "new").write_bytes(b"new")
@@ -205,7 +205,7 @@ def test_the_hub_is_asked_once_and_what_lies_in_its_own_cache_stays_there(tmp_pa
     here = finder(tmp_path, find_on_hub=hub)
     assert [found(here, "owner/name/file.safetensors") for _ in range(2)] == [b"new"] * 2
     assert found(here, "owner/cached") == b"cached"
-    assert asked == ["owner/name/file.safetensors", "owner/cached"]
+    assert requested == ["owner/name/file.safetensors", "owner/cached"]
     assert cached.exists()
 
 
@@ -221,11 +221,11 @@ def test_what_is_no_name_of_the_hub_is_not_asked_for(tmp_path: Path, path: str) 
 
 
 def test_several_who_want_the_same_file_bring_it_once(tmp_path: Path) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     arrived = threading.Barrier(4)
 
     def hub(name: str, folder: Path) -> Path:
-        asked.append(name)
+        requested.append(name)
         (folder / "new").write_bytes(b"new")
         return folder / "new"
 
@@ -240,7 +240,7 @@ def test_several_who_want_the_same_file_bring_it_once(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join(10)
-    assert asked == ["owner/name"]
+    assert requested == ["owner/name"]
 
 
 def test_what_was_not_used_for_longest_goes_first_and_what_is_in_use_stays(tmp_path: Path) -> None:

@@ -55,10 +55,10 @@ class Guard:
     flagged: tuple[str, ...] = ()
     error: Exception | None = None
     name: str = "guard"
-    asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
 
     def judge(self, prompt: str) -> Judgement:
-        self.asked.append(prompt)
+        self.prompts.append(prompt)
         if self.error is not None:
             raise self.error
         return Judgement(prompt in self.flagged, "violence", "told so")
@@ -195,8 +195,8 @@ def test_one_flagged_of_two_is_black_in_its_place_and_not_billed(
     assert notice.detail == "The safety checker refused image 2 of 2; it is delivered in black."
     lines = [str(event.data["message"]) for event in bench.service.events(job.id) if event.kind == "log"]
     assert lines == [notice.detail]
-    said = f"the safety checker refused image 2 of 2, output of {job.id} (score 1, threshold 0.5)"
-    assert said in [record.getMessage() for record in caplog.records]
+    message = f"the safety checker refused image 2 of 2, output of {job.id} (score 1, threshold 0.5)"
+    assert message in [record.getMessage() for record in caplog.records]
     assert "score" not in json.dumps(job.output.to_json())
 
 
@@ -257,7 +257,7 @@ def test_a_caller_may_switch_the_checks_off(bench: Deployment) -> None:
     classifier, guard = Classifier(), Guard(("make it red",))
     job, _ = run(bench, policy(classifier, guard, threshold=0.0), enable_safety_checker=False)
     assert job.state is JobState.SUCCEEDED
-    assert (classifier.seen, guard.asked) == ([], [])
+    assert (classifier.seen, guard.prompts) == ([], [])
 
 
 def test_unless_the_operator_enforces_them(bench: Deployment) -> None:
@@ -298,7 +298,7 @@ def test_each_verdict_is_counted_once(bench: Deployment) -> None:
     often = WorkerSettings(heartbeat=HeartbeatSettings(beat_s=0.05))
     with bench.worker(Counting(), policy=rules, settings=often):
         bench.finished(bench.submit(num_images=2).id)
-        until(lambda: said_by_workers(bench) == pytest.approx(rules.moderation.tally.seconds) != 0)
+        until(lambda: safety_seconds(bench) == pytest.approx(rules.moderation.tally.seconds) != 0)
     counts = rules.moderation.tally.checks
     assert {name: count for name, count in counts.items() if not name.startswith("preview")} == {
         "prompt passed": 1,
@@ -308,7 +308,7 @@ def test_each_verdict_is_counted_once(bench: Deployment) -> None:
     }
 
 
-def said_by_workers(bench: Deployment) -> float:
+def safety_seconds(bench: Deployment) -> float:
     return sum(worker.seconds.get("safety", 0.0) for worker in bench.service.statistics().workers)
 
 
@@ -348,12 +348,12 @@ def test_a_flagged_preview_is_not_published(bench: Deployment, flagged: bool) ->
 class Rewriter:
     replies: list[str | Unavailable]
     name: str = "told"
-    asked: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
     hold: threading.Event | None = None
     inside: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, prompt: str, images: Sequence[Pixels], cancelled: Callable[[], bool]) -> str:
-        self.asked.append(prompt)
+        self.prompts.append(prompt)
         self.inside.set()
         while self.hold is not None and not self.hold.wait(0.01):
             if cancelled():
@@ -389,7 +389,7 @@ def test_the_rewritten_prompt_is_the_one_that_is_denoised_and_reported(bench: De
 def test_a_prompt_is_rewritten_only_where_that_is_wanted(bench: Deployment) -> None:
     rewriter = Rewriter([])
     job, pipeline = run(bench, with_rewriter(rewriter))
-    assert (rewriter.asked, pipeline.prepared) == ([], ["make it red"])
+    assert (rewriter.prompts, pipeline.prepared) == ([], ["make it red"])
     assert job.output is not None
     assert job.output.notices == ()
 
@@ -417,7 +417,7 @@ def test_a_rewrite_is_judged_again_and_a_refused_one_is_dropped(bench: Deploymen
         bench, with_rewriter(Rewriter([reply("Something worse.")]), policy(guard=guard)), enable_prompt_expansion=True
     )
     assert job.state is JobState.SUCCEEDED
-    assert guard.asked == ["make it red", "Something worse."]
+    assert guard.prompts == ["make it red", "Something worse."]
     assert pipeline.prepared == ["make it red"]
 
 
@@ -437,7 +437,7 @@ def test_the_decision_is_stored_before_the_first_step(bench: Deployment, answer:
 def test_a_rewrite_that_cannot_be_judged_is_dropped_and_the_edit_goes_on(bench: Deployment) -> None:
     class OnceGuard(Guard):
         def judge(self, prompt: str) -> Judgement:
-            self.error = RuntimeError("broken") if self.asked else None
+            self.error = RuntimeError("broken") if self.prompts else None
             return super().judge(prompt)
 
     rules = with_rewriter(Rewriter([reply("Turn the photo grey.")]), policy(guard=OnceGuard()))
@@ -457,7 +457,7 @@ def test_a_second_attempt_uses_the_words_of_the_first(bench: Deployment, reason:
     second, pipeline = Rewriter([reply("Something else.")]), Counting()
     with bench.worker(pipeline, policy=with_rewriter(second) if rewrites else policy()):
         finished = bench.finished(job.id)
-    assert (second.asked, pipeline.prepared) == ([], ["Turn the photo grey."])
+    assert (second.prompts, pipeline.prepared) == ([], ["Turn the photo grey."])
     assert finished.output is not None
     assert finished.output.prompt == "Turn the photo grey."
 

@@ -82,7 +82,7 @@ def test_what_goes_wrong_in_it_leaves_the_callers_words(pipeline) -> None:
     assert result.reason == "the resident rewriter failed"
 
 
-def test_a_resident_answer_nobody_needs_is_stopped_within_a_word() -> None:
+def test_a_resident_answer_that_is_not_needed_is_stopped_within_a_word() -> None:
     turns: list[int] = []
     with driven(Engine(NullPipeline())) as engine:
         with pytest.raises(Unavailable, match="stopped"):

@@ -90,8 +90,8 @@ def test_a_model_that_does_not_fit_is_one_sentence_and_the_other_runs(house: Dep
     with models(house, NullPipeline, lambda: refuses("It needs 26.7 GB.")), house.server() as url:
         until(lambda: house.service.ready() is None and house.service.models()[PLUS.name] == "It needs 26.7 GB.")
         with urllib.request.urlopen(f"{url}/ready") as answer:
-            told = json.load(answer)
-        assert told == {"status": "ready", "models": {"null": "ready", PLUS.name: "It needs 26.7 GB."}}
+            statistics = json.load(answer)
+        assert statistics == {"status": "ready", "models": {"null": "ready", PLUS.name: "It needs 26.7 GB."}}
         with pytest.raises(Unavailable, match="'qwen-image-edit-2511' is not served here now"):
             house.submit(model="qwen-image-edit-plus")
         assert house.finished(house.submit(model="qwen-image-edit").id).state is JobState.SUCCEEDED

@@ -31,7 +31,7 @@ FILES |= {"photo": jpeg(4800, 2400), "photo mask": png(4800, 2400)}
 def staged(
     *names: str, mask: str | None = None, size: SizeRequest | None = None, num_images: int = 1, seed: int = 5
 ) -> Staged:
-    asked = EditRequest(
+    request = EditRequest(
         model="qwen-image-edit",
         prompt="x",
         images=tuple(ImageInput(blob=name, field=f"images[{index}]") for index, name in enumerate(names)),
@@ -40,7 +40,7 @@ def staged(
         num_images=num_images,
         seed=seed,
     )
-    completed, _ = Catalog.serving(CHECKPOINT).route(asked.model).complete(asked)
+    completed, _ = Catalog.serving(CHECKPOINT).route(request.model).complete(request)
     read: Callable[[ImageInput], bytes] = lambda image: FILES[image.blob or ""]  # noqa: E731 - names its type
     return stage_in(completed, CHECKPOINT, read)
 
@@ -105,7 +105,7 @@ def test_a_mask_of_grey_blends_the_image_with_its_source() -> None:
     assert (finished == expected).all()
 
 
-def test_transparency_and_a_doubtful_mask_are_told_by_notices() -> None:
+def test_transparency_and_a_doubtful_mask_are_reported_by_notices() -> None:
     clear, drawn = np.full((64, 128, 4), 255, dtype=np.uint8), np.full((64, 128, 4), 255, dtype=np.uint8)
     clear[:9, :, 3] = 0
     drawn[:, :64, :3] = 0

@@ -49,10 +49,10 @@ def test_a_worker_tells_what_its_jobs_have_cost(bench: Deployment) -> None:
         timings = [bench.finished(bench.submit().id).output for _ in range(2)]
         spent = sum(output.timings["stage_in"] for output in timings if output)
 
-        def told() -> float:
+        def reported_s() -> float:
             return sum(worker.seconds.get("stage_in", 0.0) for worker in bench.service.statistics().workers)
 
-        until(lambda: told() == pytest.approx(spent))
+        until(lambda: reported_s() == pytest.approx(spent))
 
 
 def test_a_worker_tells_how_its_model_was_loaded_once_it_is(bench: Deployment) -> None:
@@ -279,7 +279,7 @@ def test_a_worker_may_lease_again_what_it_lost_without_noticing(bench: Deploymen
     assert len(list(bench.blobs.keys("outputs"))) == 1
 
 
-def test_progress_and_previews_are_told_while_an_edit_runs(bench: Deployment) -> None:
+def test_progress_and_previews_are_reported_while_an_edit_runs(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=4)
 
@@ -346,7 +346,7 @@ def test_a_preview_that_cannot_be_stored_costs_neither_progress_nor_the_lease(be
         assert bench.finished(job.id).state is JobState.SUCCEEDED
 
 
-def test_a_job_that_somebody_else_ended_is_dropped(bench: Deployment) -> None:
+def test_a_job_that_was_ended_elsewhere_is_dropped(bench: Deployment) -> None:
     pipeline = GatedPipeline(bench.gate)
     job = bench.submit(steps=50)
     with bench.worker(pipeline, settings=replace(HASTY, heartbeat=HeartbeatSettings(lease_s=60.0))):
@@ -473,7 +473,7 @@ def test_damaged_weights_fail_the_job_by_name_and_cost_nothing(bench: Deployment
     assert "'null'" in failed.failure.message
 
 
-def test_what_the_model_has_to_say_is_said_once_for_all_images(bench: Deployment) -> None:
+def test_what_the_model_has_to_say_is_reported_once_for_all_images(bench: Deployment) -> None:
     with bench.worker(Remarking()):
         done = bench.finished(bench.submit(num_images=3).id)
     assert done.output is not None

@@ -97,8 +97,8 @@ class FalStub(StubProvider):
         if job.state in ("cancelled", "aborted"):
             return Says.json(499, {"detail": "Request cancelled by the client.", "error_type": "client_cancelled"})
         images = [{"url": link, "content_type": "image/png"} for link in self.results_of(job)]
-        told = {"images": images, "seed": job.input.get("seed"), "has_nsfw_concepts": [False] * len(images)}
-        return Says.json(200, {**told, "prompt": "p", "timings": {"inference": 0.5}}, x_fal_billable_units="1")
+        answer = {"images": images, "seed": job.input.get("seed"), "has_nsfw_concepts": [False] * len(images)}
+        return Says.json(200, {**answer, "prompt": "p", "timings": {"inference": 0.5}}, x_fal_billable_units="1")
 
     def _cancel(self, job: StubJob) -> Says:
         if job.state == "done":

@@ -29,8 +29,8 @@ class OpenAIStub(StubProvider):
             return self._events()
         data = [{"url": link} if self.links else {"b64_json": self._base64(), "url": ""} for link in links]
         cost = PRICE_MICROUSD * len(data) / 1e6
-        told = {"created": 1, "data": data, "metadata": {"cost": cost}}
-        return Says.json(200, told, x_litellm_response_cost=str(cost))
+        answer = {"created": 1, "data": data, "metadata": {"cost": cost}}
+        return Says.json(200, answer, x_litellm_response_cost=str(cost))
 
     def _base64(self) -> str:
         return base64.b64encode(self.image).decode()

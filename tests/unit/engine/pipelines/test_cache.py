@@ -49,7 +49,7 @@ def test_an_entry_larger_than_the_cache_is_given_but_not_kept() -> None:
     assert cache.get_or_make("a", kilobyte) is not entry
 
 
-def test_images_are_told_apart_by_content_and_shape() -> None:
+def test_images_are_distinguished_by_content_and_shape() -> None:
     flat = np.zeros((2, 8, 3), np.uint8)
     assert content_key(flat) == content_key(flat.copy())
     assert content_key(flat) != content_key(flat.reshape(4, 4, 3))

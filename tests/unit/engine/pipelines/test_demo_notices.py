@@ -73,8 +73,8 @@ def test_an_instruction_that_is_not_understood_is_answered_with_what_is_known(pr
 @pytest.mark.parametrize("character", ["把", "龘", "𠮷", "é", "a", "😀"])
 def test_the_800_characters_of_fals_endpoint_fit_the_demo(character: str) -> None:
     model = "fal-ai/qwen-image-2/edit"
-    asked = EditRequest(model, character * 800, (ImageInput(blob="x"),))
-    Catalog.serving(DEMO).route(model).complete(asked)
+    request = EditRequest(model, character * 800, (ImageInput(blob="x"),))
+    Catalog.serving(DEMO).route(model).complete(request)
     notices(character * 800)
 
 

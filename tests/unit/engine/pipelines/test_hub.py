@@ -94,7 +94,7 @@ def test_weights_on_this_machine_are_taken_without_a_word_to_the_hub(hub: Silent
     assert hub.connections == []
 
 
-def test_a_silent_hub_is_given_up_and_it_is_said_what_was_waited_for(hub: SilentHub, tmp_path: Path) -> None:
+def test_a_silent_hub_is_given_up_and_what_was_waited_for_is_reported(hub: SilentHub, tmp_path: Path) -> None:
     done = looked_for(hub, tmp_path)
     assert done.returncode == 1
     assert hub.connections != []

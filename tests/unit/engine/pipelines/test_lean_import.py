@@ -1,4 +1,4 @@
-"""A model is loaded and run without torch's compiler; whoever compiles afterwards has it."""
+"""A model is loaded and run without torch's compiler; a program that compiles afterwards has it."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_folder_as_the_hub_publishes_it_gives_the_same_image(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("part", ["vae", "transformer", "text_encoder"])
-def test_weights_that_are_cut_off_are_said_so(tmp_path: Path, part: str) -> None:
+def test_weights_that_are_cut_off_are_reported(tmp_path: Path, part: str) -> None:
     folder = shutil.copytree(shared("plus"), tmp_path / "model")
     [file] = (folder / part).glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:1000])
@@ -87,7 +87,7 @@ def test_a_missing_weight_is_never_made_up(tmp_path: Path, part: str) -> None:
         load_pipeline(row(folder))
 
 
-def test_a_broken_list_of_parts_is_said_so(tmp_path: Path) -> None:
+def test_a_broken_list_of_parts_is_reported(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{")
     with pytest.raises(UnknownModel, match="cannot be read"):
         load_pipeline(row(tmp_path))
@@ -123,12 +123,12 @@ def test_an_unknown_compat_mode_is_refused() -> None:
         load_pipeline(row(shared("plus")), compat="comfy")
 
 
-def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match="There is no folder"):
         load_pipeline(row(tmp_path / "nowhere"))
 
 
-def test_a_folder_without_a_model_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UnknownModel, match=r"no model_index\.json"):
         load_pipeline(row(tmp_path))
 

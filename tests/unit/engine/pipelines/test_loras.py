@@ -262,7 +262,7 @@ def test_the_few_step_lora_stays_on_the_device_and_is_counted_once(style: Callab
     assert pipeline.memory_bytes(with_own, 1) == before[1] + 2 * file.size_bytes  # the two together are a network
 
 
-def test_a_few_step_lora_that_does_not_fit_is_told_when_the_model_is_loaded(tmp_path: Path) -> None:
+def test_a_few_step_lora_that_does_not_fit_is_reported_when_the_model_is_loaded(tmp_path: Path) -> None:
     file = saved(tmp_path, **pair("img_in", 64, 3072))
     with pytest.raises(InvalidLora, match="does not fit this network"):
         load_pipeline(checkpoint(shared("plus-2511")), device="cpu", fast_lora=given(file))
