@@ -7,7 +7,7 @@ loop imports no torch. What becomes of the edits is the worker's matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 DEVICE_CLASSES = frozenset({"AcceleratorError", "RuntimeError"})
 """What torch raises for an error of the device, by version."""
@@ -56,7 +56,14 @@ class DeviceLost(Exception):
 
 def is_device_loss(error: BaseException) -> bool:
     """Whether the error, or one that led to it, means that this process has lost its device."""
-    return any(isinstance(cause, DeviceLost) or _is_sticky(cause) for cause in _causes(error))
+    cause: BaseException | None = error
+    seen: set[int] = set()  # chains of causes may run in a circle
+    while cause is not None and id(cause) not in seen:
+        if isinstance(cause, DeviceLost) or _is_sticky(cause):
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _is_sticky(error: BaseException) -> bool:
@@ -67,11 +74,3 @@ def _is_sticky(error: BaseException) -> bool:
     if any(status in text for status in FOLLOWING) and "ALLOCATION" not in text:  # cuDNN's word for out of memory
         return True
     return any(api in text for api in DEVICE_API) and any(reason in text for reason in STICKY)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

@@ -199,7 +199,17 @@ class Engine:
             action = self._scheduler.next()
             edits = {edit_id: self._edits[edit_id] for edit_id in action.edit_ids}
         try:
-            return self._perform(action, edits)
+            match action.name:
+                case "prepare":
+                    return self._prepare(edits)
+                case "denoise":
+                    return self._denoise(edits)
+                case "decode":
+                    return self._decode(edits)
+                case "speak":
+                    return self._speak()
+                case "idle":
+                    return StepReport("idle")
         except Exception as error:  # whatever goes wrong around one edit ends that edit alone
             if is_device_loss(error):
                 raise self._loss(action.edit_ids) from error
@@ -210,24 +220,11 @@ class Engine:
             self._device_lost = True
             return DeviceLost(at_work, [edit_id for edit_id, edit in self._edits.items() if edit.state is not None])
 
-    def _perform(self, action: Action, edits: Mapping[str, _Edit]) -> StepReport:
-        match action.name:
-            case "prepare":
-                return self._prepare(edits)
-            case "denoise":
-                return self._denoise(edits)
-            case "decode":
-                return self._decode(edits)
-            case "speak":
-                return self._speak()
-            case "idle":
-                return StepReport("idle")
-
     def _prepare(self, edits: Mapping[str, _Edit]) -> StepReport:
         [(edit_id, edit)] = edits.items()
-        if not self._scheduler.fits(self._pipeline.memory_bytes(edit.spec, len(edit.images))):
-            size = f"{edit.spec.width} x {edit.spec.height}"
-            needed, given = self._pipeline.memory_bytes(edit.spec, len(edit.images)), self._scheduler.memory_bytes or 0
+        needed = self._pipeline.memory_bytes(edit.spec, len(edit.images))
+        if not self._scheduler.fits(needed):  # not even alone, so it would wait for ever
+            size, given = f"{edit.spec.width} x {edit.spec.height}", self._scheduler.memory_bytes or 0
             raise OutOfMemory(
                 f"An edit of {size} pixels with {len(edit.images)} input images does not fit this device: it needs "
                 f"{needed / 1e9:.2f} GB between its steps, and there are {given / 1e9:.2f} GB."

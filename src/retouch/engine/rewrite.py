@@ -13,7 +13,7 @@ import re
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,7 +108,11 @@ class PromptExpander:
 
         Raises what the rewriter raises when `prompt` itself cannot be used.
         """
-        key = self._key(prompt, images)
+        digest = hashlib.sha256(repr((VERSION, self._rewriter.name, prompt)).encode("utf-8", "surrogatepass"))
+        for image in images:
+            digest.update(repr(image.shape).encode())
+            digest.update(np.ascontiguousarray(image).data)
+        key = digest.hexdigest()
         with self._lock:
             if key in self._accepted:
                 self._accepted.move_to_end(key)
@@ -128,12 +132,9 @@ class PromptExpander:
                 self._accepted.popitem(last=False)
         return rewrite
 
-    def _key(self, prompt: str, images: Sequence[Pixels]) -> str:
-        digest = hashlib.sha256(repr((VERSION, self._rewriter.name, prompt)).encode("utf-8", "surrogatepass"))
-        for image in images:
-            digest.update(repr(image.shape).encode())
-            digest.update(np.ascontiguousarray(image).data)
-        return digest.hexdigest()
+
+_NUMBERED = re.compile(r"(?:\b(?:picture|image)\s?|图片?\s?)([0-9]{1,9})(?![0-9A-Za-z])", re.IGNORECASE)
+"""Chinese is written without spaces, so a word's edge says nothing there."""
 
 
 def user_message(prompt: str) -> str:
@@ -150,12 +151,14 @@ def accept(answer: str, original: str, images: int, check: PromptCheck) -> Rewri
     if not text:
         return Rewrite(None, "the rewriter returned nothing")
     text = re.sub(r"<image\s?(\d+)>", r"Picture \1", text)
-    reason = (
-        _control_words(text)
-        or (len(text) > MAX_CHARACTERS and f"the rewritten prompt has more than {MAX_CHARACTERS} characters")
-        or _broken_quotes(text, original)
-        or _broken_numbers(text, images)
-    )
+    if re.search(r"<\|.*?\|>", text):
+        reason = "the rewritten prompt holds a control word of a model"
+    elif len(text) > MAX_CHARACTERS:
+        reason = f"the rewritten prompt has more than {MAX_CHARACTERS} characters"
+    else:
+        reason = _broken_quotes(text, original)
+    if not reason and any(not 1 <= int(number) <= images for number in _NUMBERED.findall(text)):
+        reason = f"the rewritten prompt names an image that is not there ({images} given)"
     if reason:
         return Rewrite(None, reason)
     try:
@@ -166,27 +169,19 @@ def accept(answer: str, original: str, images: int, check: PromptCheck) -> Rewri
 
 
 def _rewritten(answer: str) -> str | None:
-    """The string under one of our keys in the last balanced JSON object after what was thought aloud."""
+    """The string under one of our keys in the last outermost JSON object after what was thought aloud."""
     spoken = answer.rpartition("</think>")[2][-MAX_ANSWER_CHARACTERS:]
-    last = next(_objects_from_the_end(spoken), {})
-    found = next((last[key] for key in KEYS if key in last), None)
-    return found if isinstance(found, str) else None
-
-
-def _objects_from_the_end(text: str) -> Iterator[dict[str, object]]:
-    """The outermost JSON objects of a text, the last one first."""
     decoder = json.JSONDecoder()
-    found: list[dict[str, object]] = []
-    at = text.find("{")
+    last: dict[str, object] = {}
+    at = spoken.find("{")
     while at >= 0:
         try:
-            value, end = decoder.raw_decode(text, at)
+            last, end = decoder.raw_decode(spoken, at)
         except (ValueError, RecursionError):
-            at = text.find("{", at + 1)
-            continue
-        found.append(value)
-        at = text.find("{", end)
-    return reversed(found)
+            end = at + 1
+        at = spoken.find("{", end)
+    found = next((last[key] for key in KEYS if key in last), None)
+    return found if isinstance(found, str) else None
 
 
 _PAIRS = (('"', '"'), ("“", "”"), ("„", "“"), ("«", "»"), ("「", "」"), ("『", "』"))
@@ -211,17 +206,3 @@ def _broken_quotes(text: str, original: str) -> str:
     if any(part not in written for part in (*kept, *quoted(text))):
         return "the rewritten prompt quotes what the prompt does not say"
     return ""
-
-
-_NUMBERED = re.compile(r"(?:\b(?:picture|image)\s?|图片?\s?)([0-9]{1,9})(?![0-9A-Za-z])", re.IGNORECASE)
-"""Chinese is written without spaces, so a word's edge says nothing there."""
-
-
-def _broken_numbers(text: str, images: int) -> str:
-    if any(not 1 <= int(number) <= images for number in _NUMBERED.findall(text)):
-        return f"the rewritten prompt names an image that is not there ({images} given)"
-    return ""
-
-
-def _control_words(text: str) -> str:
-    return "the rewritten prompt holds a control word of a model" if re.search(r"<\|.*?\|>", text) else ""

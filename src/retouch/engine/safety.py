@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -148,7 +148,9 @@ def unsafe_labels(labels: Sequence[str], named: Sequence[str] = ()) -> tuple[str
         if missing:
             raise _undecided(labels, f"There is no label {', '.join(missing)}")
         return tuple(label for label in labels if plain[label] in wanted)
-    known = _known_verdicts(plain)
+    graded = bool({"neutral", "low"} & set(plain.values()))
+    unsafe_words = UNSAFE_LABELS | GRADES if graded else UNSAFE_LABELS
+    known = {label: word in unsafe_words for label, word in plain.items() if word in unsafe_words | SAFE_LABELS}
     if len(labels) == 2 and len(known) == 1:
         [(label, unsafe)] = known.items()
         known |= {other: not unsafe for other in labels if other != label}
@@ -158,13 +160,6 @@ def unsafe_labels(labels: Sequence[str], named: Sequence[str] = ()) -> tuple[str
     if not chosen or len(chosen) == len(labels):
         raise _undecided(labels, f"{'None' if not chosen else 'Every one'} of its labels means unsafe")
     return chosen
-
-
-def _known_verdicts(plain: Mapping[str, str]) -> dict[str, bool]:
-    """True for each label known as unsafe, False for each known as safe."""
-    graded = bool({"neutral", "low"} & set(plain.values()))
-    unsafe = UNSAFE_LABELS | GRADES if graded else UNSAFE_LABELS
-    return {label: word in unsafe for label, word in plain.items() if word in unsafe or word in SAFE_LABELS}
 
 
 def _plain(label: str) -> str:

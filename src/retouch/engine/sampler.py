@@ -74,32 +74,19 @@ class NoiseSchedule:
     def sigmas(self, steps: int, target_tokens: int) -> tuple[float, ...]:
         """`steps` + 1 float32 values falling from 1 to 0, for an edit of `target_tokens` packed 2x2 tokens."""
         table: Table = np.linspace(1.0, 1 / steps, steps).astype(np.float32)
-        table = self._shifted(table, self._mu(target_tokens))
-        if self.shift_terminal is not None:
-            table = self._stretched(table, self.shift_terminal)
+        if self.dynamic:
+            slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
+            mu = target_tokens * slope + (self.base_shift - slope * self.base_tokens)
+            factor = math.exp(mu) if self.exponential else mu
+            table = factor / (factor + (1 / table - 1))
+        else:
+            table = self.shift * table / (1 + (self.shift - 1) * table)
+        if self.shift_terminal is not None:  # the distances to 1 are scaled so that the table ends there
+            distance = 1 - table
+            scale = distance[-1] / (1 - self.shift_terminal)
+            if scale != 0:  # else a single step stands at 1, and nothing can be stretched
+                table = 1 - (distance / scale)
         return (*(float(sigma) for sigma in table), 0.0)
-
-    def _mu(self, target_tokens: int) -> float:
-        slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
-        return target_tokens * slope + (self.base_shift - slope * self.base_tokens)
-
-    def _shifted(self, table: Table, mu: float) -> Table:
-        if not self.dynamic:
-            static: Table = self.shift * table / (1 + (self.shift - 1) * table)
-            return static
-        factor = math.exp(mu) if self.exponential else mu
-        shifted: Table = factor / (factor + (1 / table - 1))
-        return shifted
-
-    @staticmethod
-    def _stretched(table: Table, terminal: float) -> Table:
-        """Scale the distances to 1 so that the table ends at `terminal`."""
-        distance = 1 - table
-        scale = distance[-1] / (1 - terminal)
-        if scale == 0:  # a single step stands at 1, and nothing can be stretched
-            return table
-        stretched: Table = 1 - (distance / scale)
-        return stretched
 
 
 def step_length(sigma: float, sigma_next: float) -> float:

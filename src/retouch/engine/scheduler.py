@@ -109,7 +109,9 @@ class Scheduler:
         if newcomer is not None and self._admits(newcomer, runner):
             return Action("prepare", (newcomer.edit_id,))
         if runner is not None:
-            return Action("denoise", self._sharing_with(runner))
+            if not self._shares(runner):
+                return Action("denoise", (runner.edit_id,))
+            return Action("denoise", tuple(turn.edit_id for turn in self._running.values() if turn.key == runner.key))
         return SPEAK if self.speaking else IDLE
 
     def _admits(self, newcomer: _Turn, runner: _Turn | None) -> bool:
@@ -120,11 +122,6 @@ class Scheduler:
         if newcomer.place < runner.place:
             return fits
         return fits and self._shares(runner) and self._last != "prepare"  # it may turn out to have an equal key
-
-    def _sharing_with(self, turn: _Turn) -> tuple[str, ...]:
-        if not self._shares(turn):
-            return (turn.edit_id,)
-        return tuple(other.edit_id for other in self._running.values() if other.key == turn.key)
 
     def _shares(self, turn: _Turn) -> bool:
         assert turn.key is not None, "a running edit was prepared"

@@ -108,20 +108,16 @@ class ChatRewriter:
                 guarded_client(opened, timeout_s=self._timeout_s) as client,
                 client.stream("POST", self._address, content=message, headers=self._headers) as answer,
             ):
-                return answer.status_code, _body(answer) if answer.status_code == 200 else b""
+                body = bytearray()
+                for part in answer.iter_raw() if answer.status_code == 200 else ():
+                    body += part
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise Unavailable(f"the rewriter sent more than {MAX_ANSWER_BYTES} bytes")
+                return answer.status_code, bytes(body)
         except httpx2.TimeoutException:
             raise Unavailable(f"the rewriter did not answer within {self._timeout_s:g} seconds") from None
         except httpx2.HTTPError:
             raise Unavailable("the rewriter could not be reached, or broke off") from None
-
-
-def _body(answer: httpx2.Response) -> bytes:
-    body = bytearray()
-    for part in answer.iter_raw():
-        body += part
-        if len(body) > MAX_ANSWER_BYTES:
-            raise Unavailable(f"the rewriter sent more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(body)
 
 
 def _reduced(image: Pixels) -> Pixels:

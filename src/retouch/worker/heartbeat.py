@@ -92,20 +92,12 @@ class Heartbeat:
         self._progress = progress
         self._beat_at = 0.0
 
-    def _keep_cost(self, now: float) -> None:
-        """Share what the device was measured at, when that has changed."""
-        if not self.device_name or now < self._keep_cost_at:
-            return
-        cost = self.runner.costs.cost
-        if cost == self._kept_cost:
-            return
-        for queue in self.queues:
-            self.service.keep_cost(queue, self.device_name, cost)
-        self._kept_cost, self._keep_cost_at = cost, now + self.settings.keep_cost_s
-
     def _round(self, now: float) -> None:
-        """Attend to every leased job once, and beat when it is due or the state has changed."""
-        self._keep_cost(now)
+        """Attend to every leased job once; share what the device was measured at, and beat, when due or changed."""
+        if self.device_name and now >= self._keep_cost_at and (cost := self.runner.costs.cost) != self._kept_cost:
+            for queue in self.queues:
+                self.service.keep_cost(queue, self.device_name, cost)
+            self._kept_cost, self._keep_cost_at = cost, now + self.settings.keep_cost_s
         state = "ready" if self.runner.engine is not None else "failed" if self._failure else "loading"
         if state != self._beat_state or now - self._beat_at >= self.settings.beat_s:
             tally = self.runner.policy.moderation.tally
