@@ -25,7 +25,8 @@ from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.storage.content_encoding import TooLarge, Undecodable, decoded
 from retouch.storage.guard import Resolver, check_host, guarded_client, resolve_by_system
 from retouch.storage.objects import storage_errors
-from retouch.upstreams.answers import Answer
+from retouch.upstreams.replies import malformed
+from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind, RemoteImage, Reread, StoredResult
 
 MAX_BYTES: Final = 50 * 1024 * 1024
@@ -106,29 +107,31 @@ class Downloads:
             self._blobs.fill(key, file.read())
         return StoredResult(key, header.media_type, header.width, header.height, size)
 
-    def taken(
-        self, answer: Answer, members: Sequence[object], unsafe: Sequence[object] = ()
-    ) -> list[RemoteImage] | Fault:
+    def images_in(
+        self, reply: Reply, members: Sequence[object], unsafe: object = (), *, wanted: str = "image"
+    ) -> tuple[RemoteImage, ...] | Fault:
         """Members of an answer as images: links as they stand, base64 as blobs; what is neither is left out.
 
-        An empty string is neither. unsafe: the verdict on each. The fault is BAD_IMAGE.
+        An empty string is neither. unsafe: the verdict on each, where it is a list of them. The fault is BAD_IMAGE, or
+        MALFORMED, which names what is `wanted`, when there is no image.
         """
+        verdicts = unsafe[: len(members)] if isinstance(unsafe, list) else ()
         images: list[RemoteImage] = []
-        for member, verdict in zip_longest(members, unsafe[: len(members)]):
+        for member, verdict in zip_longest(members, verdicts):
             mark = verdict if isinstance(verdict, bool) else None
             if not isinstance(member, str) or not member:
                 continue
             if member.startswith(("http://", "https://")):
                 images.append(RemoteImage(url=member, unsafe=mark))
                 continue
-            file = answer.image(member)
+            file = reply.answer.image(member)
             if file is None:
                 return Fault(FaultKind.BAD_IMAGE, "The provider's answer holds an image that is no base64.")
             kept = self.keep(file)
             if isinstance(kept, Fault):
                 return kept
             images.append(RemoteImage(stored=kept, unsafe=mark))
-        return images
+        return tuple(images) or malformed(reply, wanted)
 
     def _fetch(self, url: str) -> StoredResult:
         try:

@@ -188,15 +188,13 @@ class EditRun:
         for attempt in latest.values():
             if _given_up(attempt):
                 continue
-            # Its key may have been changed since, in the file or by its caller: the target is asked with the new one.
-            target = self._routes.target(attempt.target)
-            connection = None if target is None else self._routes.connect(target.upstream, attempt.account_id)
-            if target is None or connection is None:
+            place = self._routes.sent_to(attempt.target, attempt.account_id)
+            if place is None:
                 raise UpstreamOutcomeUnknown(
                     f"'{attempt.target}' has been sent the edit and is no longer in the routes file of this server."
                 )
             spot = Spot(attempt.image, attempt.images, attempt.seed, attempt.lane)
-            calls.append(self._call(tools, (target, connection), spot, attempt=attempt))
+            calls.append(self._call(tools, place, spot, attempt=attempt))
         return [each for each in self._run_all(calls) if isinstance(each, Made)]
 
     def _ask(self, tools: CallTools, made: list[Made], tried: set[str]) -> None:

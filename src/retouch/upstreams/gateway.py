@@ -202,11 +202,10 @@ class Gateway:
         attempt = self._book.read(attempt_id)
         if attempt is None:
             return WebhookVerdict.UNKNOWN
-        routes = self._parts.routes()
-        target = routes.target(attempt.target)
-        connection = None if target is None else routes.connect(target.upstream, attempt.account_id)
-        if target is None or connection is None:
+        place = self._parts.routes().sent_to(attempt.target, attempt.account_id)
+        if place is None:
             return WebhookVerdict.TAKEN
+        target, connection = place
         ticket = connection.upstream.verify_webhook(target.model, headers, body)
         if ticket is None:
             return WebhookVerdict.FORGED

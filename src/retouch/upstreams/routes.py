@@ -181,10 +181,15 @@ class Routes:
         targets = [target for rule in self.rules if fnmatchcase(model, rule.model) for target in rule.targets]
         return any(target.local for target in targets), any(not target.local for target in targets)
 
-    def target(self, name: str) -> Target | None:
-        """The target of that name, wherever it stands; for what was sent to it earlier."""
-        named = (target for rule in self.rules for target in rule.targets if target.name == name)
-        return next(named, None) or next((each for each in self.forced.values() if each.name == name), None)
+    def sent_to(self, name: str, account_id: str) -> tuple[Target, Connection] | None:
+        """The target of that name, wherever it stands, for what was sent to it earlier; None when it is not led to now.
+
+        Its key may have been changed since, in the file or by its caller.
+        """
+        targets = [*(target for rule in self.rules for target in rule.targets), *self.forced.values()]
+        found = next((target for target in targets if target.name == name), None)
+        connection = None if found is None else self.connect(found.upstream, account_id)
+        return None if found is None or connection is None else (found, connection)
 
 
 @dataclass(frozen=True, slots=True)

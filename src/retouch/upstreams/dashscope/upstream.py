@@ -183,10 +183,8 @@ class DashScopeUpstream:
             content = message.get("content") if isinstance(message, dict) else None
             parts = content if isinstance(content, list) else ()
             found += [part.get("image") for part in parts if isinstance(part, dict)]
-        images = self._downloads.taken(reply.answer, found)
-        if isinstance(images, Fault):
-            return Failed(images)
-        return Finished(Result(tuple(images))) if images else Failed(malformed(reply, "image"))
+        images = self._downloads.images_in(reply, found)
+        return Failed(images) if isinstance(images, Fault) else Finished(Result(images))
 
     def _upload(self, model: str, image: StoredImage) -> str | Fault:
         """To the store that the provider reads `oss://` from; where, and with which signed form, it says itself."""

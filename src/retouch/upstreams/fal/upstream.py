@@ -221,16 +221,13 @@ class FalUpstream:
         members = reply.members
         entries = members.get("images")
         links = [entry.get("url") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-        verdicts = members.get("has_nsfw_concepts")
-        images = self._downloads.taken(reply.answer, links, verdicts if isinstance(verdicts, list) else ())
+        images = self._downloads.images_in(reply, links, members.get("has_nsfw_concepts"), wanted="images")
         if isinstance(images, Fault):
             return Failed(images)
-        if not images:
-            return Failed(malformed(reply, "images"))
         timings = members.get("timings")
         return Finished(
             Result(
-                tuple(images),
+                images,
                 cost_microusd=self._cost(reply, ticket),
                 seed=seed_of(members.get("seed")),
                 prompt=members["prompt"] if isinstance(members.get("prompt"), str) else None,

@@ -18,7 +18,7 @@ from retouch.upstreams.answers import Answer
 from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, Inputs, parameters_of
 from retouch.upstreams.openai.errors import fault_of_answer, fault_of_event
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.replies import malformed, seed_of
+from retouch.upstreams.replies import seed_of
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Call,
@@ -147,19 +147,17 @@ class OpenAIUpstream:
             entries = [event for event in events if str(event.get("type", "")).endswith(".completed")]
             members = entries[-1] if entries else {}
         found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-        images = self._downloads.taken(
-            reply.answer,
+        images = self._downloads.images_in(
+            reply,
             [entry.get("b64_json") or self._link(reply.answer, entry.get("url")) for entry in found],
             [entry.get("has_nsfw_concepts") for entry in found],
         )
         if isinstance(images, Fault):
             return Failed(images)
-        if not images:
-            return Failed(malformed(reply, "image"))
         seed, prompt = found[0].get("seed"), found[0].get("revised_prompt")
         return Finished(
             Result(
-                tuple(images),
+                images,
                 cost_microusd=self._cost(reply, members),
                 seed=seed_of(seed),
                 prompt=prompt if isinstance(prompt, str) and prompt else None,

@@ -153,15 +153,13 @@ class ReplicateUpstream:
         output = reply.members.get("output")
         if output is None and reply.members.get("data_removed"):
             return Failed(Fault(FaultKind.LOST, "The provider has deleted the result, as it does after an hour."))
-        images = self._downloads.taken(reply.answer, output if isinstance(output, list) else [output])
+        images = self._downloads.images_in(reply, output if isinstance(output, list) else [output], wanted="output")
         if isinstance(images, Fault):
             return Failed(images)
-        if not images:
-            return Failed(malformed(reply, "output"))
         metrics = reply.members.get("metrics")
         seconds = metrics.get("predict_time") if isinstance(metrics, dict) else None
         timings = {"inference": float(seconds)} if isinstance(seconds, int | float) else {}
-        return Finished(Result(tuple(images), timings=timings))
+        return Finished(Result(images, timings=timings))
 
     def _upload(self, image: StoredImage) -> str | Fault:
         body = FormBody({"metadata": {}}, [FilePart("content", image, f"input.{image.suffix}")], self._blobs)

@@ -146,18 +146,15 @@ class RunPodUpstream:
         return Failed(Fault(kind, message, code=state, charged=self._failure_charged))
 
     def _finished(self, reply: Reply, output: object) -> PollOutcome:
-        verdicts = output.get("has_nsfw_concepts") if isinstance(output, dict) else None
-        images = self._downloads.taken(reply.answer, _images_of(output), verdicts if isinstance(verdicts, list) else ())
+        members = output if isinstance(output, dict) else {}
+        images = self._downloads.images_in(reply, _images_of(output), members.get("has_nsfw_concepts"))
         if isinstance(images, Fault):
             return Failed(images)
-        if not images:
-            return Failed(malformed(reply, "image"))
-        members = output if isinstance(output, dict) else {}
         cost, seed = members.get("cost"), members.get("seed")
         times = {"wait": reply.members.get("delayTime"), "inference": reply.members.get("executionTime")}
         return Finished(
             Result(
-                tuple(images),
+                images,
                 cost_microusd=round(cost * 1e6) if isinstance(cost, int | float) and 0 <= cost < 1e6 else None,
                 seed=seed_of(seed),
                 timings={name: ms / 1000 for name, ms in times.items() if isinstance(ms, int | float)},
