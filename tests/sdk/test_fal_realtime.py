@@ -69,6 +69,20 @@ def test_what_is_no_input_is_reported(server: LiveServer, data: bytes | str):
         assert '"x-fal-error"' in socket.recv()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{b"promt": 1}, {"upstream_options": {"fal": {"image": b"PNG"}}}, {"upstream_options": {"fal": {b"image": 1}}}],
+)
+def test_bytes_where_json_has_text_are_refused_and_the_socket_stays(
+    server: LiveServer, more: dict[str | bytes, object]
+):
+    with socket_to(server, f"{EDIT}/realtime", server.key) as socket:
+        socket.send(msgpack.packb({**arguments(), **more}))
+        assert '"x-fal-error"' in socket.recv()
+        socket.send(msgpack.packb(arguments(seed=4)))
+        assert msgpack.unpackb(socket.recv())["seed"] == 4
+
+
 def test_json_text_will_do(server: LiveServer):
     with socket_to(server, f"{EDIT}/realtime", server.key) as socket:
         socket.send(fal_client.client.json.dumps(arguments(seed=9)))
@@ -84,6 +98,7 @@ def test_a_caller_without_a_right_is_refused(server: LiveServer):
         f"{PLUS}/realtime?fal_jwt_token={token}": 403,
         f"fal-ai/nothing/realtime?fal_jwt_token={token}": 404,
         f"{EDIT}/realtime?fal_jwt_token={token}&max_buffering=99": 400,
+        f"{EDIT}/realtime?fal_jwt_token={token}&max_buffering=00601": 400,
     }
     for path, status in refused.items():
         with pytest.raises(InvalidStatus) as denied, socket_to(server, path):

@@ -92,8 +92,12 @@ def read_upstream_options(value: object) -> dict[str, Mapping[str, Any]]:
             raise InvalidType(UPSTREAM_OPTIONS, "object", value) from None
     if not isinstance(value, dict) or not all(isinstance(options, dict) for options in value.values()):
         raise InvalidType(UPSTREAM_OPTIONS, "object", value)
+    try:
+        as_json = orjson.dumps(value)
+    except TypeError:  # bytes, say, in what did not come as JSON
+        raise InvalidType(UPSTREAM_OPTIONS, "object", value) from None
     check_upstream_options(value)
-    if len(orjson.dumps(value)) > MAX_OPTIONS_BYTES:
+    if len(as_json) > MAX_OPTIONS_BYTES:
         too_long = f"The field '{UPSTREAM_OPTIONS}' is longer than {MAX_OPTIONS_BYTES} bytes of JSON."
         raise InvalidRequest(too_long, field=UPSTREAM_OPTIONS)
     return value

@@ -128,7 +128,8 @@ def _parsed(data: bytes, *, is_text: bool) -> _Input:
         return error
     except ValueError:
         return InvalidBody((Problem((), "The message is not MessagePack", "msgpack_invalid"),))
-    if not isinstance(found, dict):
+    # MessagePack knows more keys than JSON, in which the answer names them.
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
         return InvalidBody((Problem((), "Input should be a valid object", "dict_type"),))
     return found
 
