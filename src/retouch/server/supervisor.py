@@ -72,9 +72,23 @@ class Supervisor:
 
     def _keep_alive(self, index: int) -> None:
         pause_s = FIRST_PAUSE_S
-        while not self._stopping.is_set():
+        while True:
             began = time.monotonic()
-            code = self._run_once(index)
+            with self._lock:  # either `stop` sees the process, or this sees that there shall be none
+                if self._stopping.is_set():
+                    return
+                process = subprocess.Popen(  # noqa: S603 - our own command
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    env=self._environments[index],
+                    process_group=0,  # an interrupt at the terminal is for `serve`, which then stops its workers
+                )
+                self._running[index] = process
+            code = process.wait()
+            assert process.stdin is not None, "opened as a pipe above"
+            process.stdin.close()
+            with self._lock:
+                del self._running[index]
             if self._stopping.is_set():
                 return
             if code == EXIT_FATAL:
@@ -85,24 +99,6 @@ class Supervisor:
             logger.warning("a worker died and is started again", code=code, pause_s=pause_s)
             self._stopping.wait(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-    def _run_once(self, index: int) -> int:
-        with self._lock:
-            if self._stopping.is_set():
-                return 0
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                self._command,
-                stdin=subprocess.PIPE,
-                env=self._environments[index],
-                process_group=0,  # an interrupt at the terminal is for `serve`, which then stops its workers
-            )
-            self._running[index] = process
-        code = process.wait()
-        assert process.stdin is not None, "opened as a pipe above"
-        process.stdin.close()
-        with self._lock:
-            del self._running[index]
-        return code
 
 
 def worker_environment(environment: Mapping[str, str], index: int, count: int) -> dict[str, str]:
