@@ -40,7 +40,7 @@ from retouch.storage.caller_bucket import CallerBuckets
 from retouch.upstreams.attempt_book import AttemptBook
 from retouch.upstreams.call_run import CallRun, CallTools, Made, Spot, Verdict
 from retouch.upstreams.delivery import Delivery
-from retouch.upstreams.routes import Circumstances, Connection, Plan, Routes, Target, plan
+from retouch.upstreams.routes import Circumstances, Connection, Destination, Plan, Routes, Target, plan
 from retouch.upstreams.waits import Cancelled, Dropped, Lost, Pace, Signals, Slots, Stopping
 
 logger = structlog.get_logger(__name__)
@@ -148,7 +148,7 @@ class EditRun:
         try:
             self._ask(tools, made, tried)
         except RetouchError:
-            for each in made:  # they came, and the others did not
+            for each in made:  # paid, although the caller gets an error for the others
                 self._book.book(each.attempt, each.charge_microusd)
             raise
         self._finish(made)
@@ -204,6 +204,7 @@ class EditRun:
             return
         chosen = self._plan(request)
         left = [target for target in chosen.targets if not target.local]
+        # What failed in an earlier life of the job is asked again only where there is nothing else.
         left = [target for target in left if target.name not in tried] or left
         while missing := _missing(wanted, made):
             if not left:
@@ -239,7 +240,7 @@ class EditRun:
         return chosen
 
     @contextmanager
-    def _slot(self, left: Sequence[Target], tools: CallTools) -> Iterator[tuple[Target, Connection]]:
+    def _slot(self, left: Sequence[Target], tools: CallTools) -> Iterator[Destination]:
         """The first target with room, waited for when all are full; a half-open one is tried by one edit only."""
         job = self.lease.job
         while True:
@@ -258,16 +259,17 @@ class EditRun:
 
     def _may_try(self, target: Target, connection: Connection, tools: CallTools) -> bool:
         now = self._parts.clock()
+        key = (target.name, connection.fingerprint)
         with self._parts.database.read() as reading:
-            row = breakers.read(reading, [(target.name, connection.fingerprint)]).get(
-                (target.name, connection.fingerprint)
-            )
-        if row is None or row.state(now) is not BreakerState.HALF_OPEN:
-            return row is None or row.state(now) is BreakerState.CLOSED or row.probe == self.id
+            row = breakers.read(reading, [key]).get(key)
+        if row is None or row.state(now) is BreakerState.CLOSED:
+            return True
+        if row.state(now) is BreakerState.OPEN:
+            return row.probe == self.id
         with self._parts.database.transaction() as writing:
             return breakers.take_probe(writing, row, self.id, now, tools.deadline + timedelta(seconds=PROBE_S))
 
-    def _backup(self, chosen: Plan, left: Sequence[Target]) -> tuple[Target, Connection] | None:
+    def _backup(self, chosen: Plan, left: Sequence[Target]) -> Destination | None:
         """Who is asked as well when the first target takes long: only where what has not begun is cancelled free."""
         if chosen.rule.hedge_after_s is None:
             return None
@@ -280,15 +282,15 @@ class EditRun:
     def _race(
         self,
         tools: CallTools,
-        first: tuple[Target, Connection],
-        backup: tuple[Target, Connection],
+        first: Destination,
+        backup: Destination,
         missing: Sequence[range],
         chosen: Plan,
     ) -> list[Verdict]:
         """Ask the backup as well after a while; the first to have made the images is taken, the other one cancelled."""
         ended: SimpleQueue[tuple[int, list[Verdict] | BaseException]] = SimpleQueue()
 
-        def ask(at: tuple[Target, Connection], lane: int) -> None:
+        def ask(at: Destination, lane: int) -> None:
             try:
                 ended.put((lane, self._at(tools, at, missing, chosen, lane=lane)))
             except BaseException as error:  # noqa: BLE001 - handed to the thread of the job, which raises it
@@ -319,7 +321,7 @@ class EditRun:
     def _at(
         self,
         tools: CallTools,
-        at: tuple[Target, Connection],
+        at: Destination,
         missing: Sequence[range],
         chosen: Plan,
         *,
@@ -349,7 +351,7 @@ class EditRun:
     def _call(
         self,
         tools: CallTools,
-        at: tuple[Target, Connection],
+        at: Destination,
         spot: Spot,
         normalised: Normalised | None = None,
         attempt: Attempt | None = None,

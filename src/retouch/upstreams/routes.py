@@ -151,6 +151,9 @@ class Connection:
     max_in_flight: int | None = None
 
 
+Destination: TypeAlias = tuple[Target, Connection]
+"""Where an edit is sent, and how."""
+
 Connect: TypeAlias = Callable[[str, str], Connection | None]
 """(name of the upstream, account id) to its connection; None when the caller has stored no key for it."""
 
@@ -181,7 +184,7 @@ class Routes:
         targets = [target for rule in self.rules if fnmatchcase(model, rule.model) for target in rule.targets]
         return any(target.local for target in targets), any(not target.local for target in targets)
 
-    def sent_to(self, name: str, account_id: str) -> tuple[Target, Connection] | None:
+    def sent_to(self, name: str, account_id: str) -> Destination | None:
         """The target of that name, wherever it stands, for what was sent to it earlier; None when it is not led to now.
 
         Its key may have been changed since, in the file or by its caller.
