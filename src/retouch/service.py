@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -346,7 +347,8 @@ class Service:
             start_by = now + timedelta(seconds=self._settings.max_wait_s)
             start_by = start_by if job.end_by is None else min(start_by, job.end_by)
             route = self._catalog.route(job.request.model, queue=job.queue)
-            predicted = Predicted(*self._costs.predict(job.request, route.checkpoint))
+            read = partial(device_costs.of_queue, connection)  # a second connection might have to be waited for
+            predicted = Predicted(*self._costs.predict(job.request, route.checkpoint, read))
             job = store.retry(connection, job, weight=account.weight, predicted=predicted, now=now, start_by=start_by)
         self._wake(job.queue)
         return job

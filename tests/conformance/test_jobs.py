@@ -1033,6 +1033,14 @@ def test_a_failed_job_is_retried_under_its_id_and_tells_its_webhook_again(
     world.check_the_line()
 
 
+def test_a_retry_needs_no_second_connection(world: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = fail_one(world)
+    minute_a_step = Cost({"prepare": (0.0,) * 3, "denoise": (60.0, 0.0, 0.0), "decode": (0.0, 0.0)})
+    world.service.keep_cost("demo", "a device", minute_a_step)  # so that what is known of it is read anew
+    monkeypatch.setattr(world.database, "read", lambda: pytest.fail("many retries at once would wait for each other"))
+    assert world.service.retry(ANNE, failed.id).cost == fair_queue.cost_of(60.0 * failed.steps) > failed.cost
+
+
 def test_a_late_worker_of_an_earlier_run_cannot_touch_a_retried_job(world: Deployment) -> None:
     world.submit(ANNE)
     first = world.lease("w1")

@@ -240,9 +240,14 @@ class QueueCosts:
         """Read a queue anew, which has just been measured."""
         self._known.pop(queue, None)
 
-    def predict(self, request: EditRequest, checkpoint: Checkpoint) -> tuple[float, float]:
-        """Device seconds, all images together, of an edit whose images have not been looked at, and of a typical."""
-        costs = tuple(self.of_queue(checkpoint.name).values())
+    def predict(
+        self, request: EditRequest, checkpoint: Checkpoint, read: ReadCosts | None = None
+    ) -> tuple[float, float]:
+        """Device seconds, all images together, of an edit whose images have not been looked at, and of a typical.
+
+        read: as for `of_queue`.
+        """
+        costs = tuple(self.of_queue(checkpoint.name, read).values())
         seconds = request.num_images * seconds_on(costs, work_of(request, checkpoint))
         return seconds, seconds_on(costs, typical_work(checkpoint))
 
