@@ -321,9 +321,8 @@ def _add(connection: Connection, queue: str, turn: Turn, jobs: int) -> None:
             )
             connection.execute(line.on_conflict_do_nothing())
     block = _Block.of(row)
-    if (
-        block.waiting > BLOCK_SIZE
-    ):  # at once, while this transaction holds the row and nothing else can be counted in it
+    if block.waiting > BLOCK_SIZE:
+        # At once, while this transaction holds the row and nothing else can be counted in it.
         _cut(connection, queue, block)
 
 

@@ -559,8 +559,7 @@ def _finalize(connection: Connection, ended: Job, now: datetime) -> Job:
         attempts.settle_job(connection, ended.id, now)
     counted = {"queue": ended.queue, "state": ended.state.value, "jobs": 1, "wait_ms": 0, "run_ms": 0}
     if ended.state is JobState.SUCCEEDED and ended.started_at is not None:
-        joined = ended.retried_at or ended.created_at
-        counted |= {"wait_ms": _ms(joined, ended.started_at), "run_ms": _ms(ended.started_at, now)}
+        counted |= {"wait_ms": _ms(ended.queued_at, ended.started_at), "run_ms": _ms(ended.started_at, now)}
     connection.execute(_tally(connection.dialect.name), counted)
     return ended
 
