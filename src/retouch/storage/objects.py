@@ -131,7 +131,7 @@ _DISK_FULL: Final = re.compile(r"(?:os error |Errno )(?:28|27|122)\b")
 
 _DELETE_BATCH: Final = 1000  # S3's limit for one bulk delete
 
-UTC_CLOCK: Final = partial(datetime.now, UTC)
+utc_now: Final = partial(datetime.now, UTC)
 
 
 class StoredObjects:
@@ -313,7 +313,7 @@ class LocalBlobs(StoredObjects):
     exempt.
     """
 
-    def __init__(self, folder: Path, secret: bytes, *, clock: Callable[[], datetime] = UTC_CLOCK) -> None:
+    def __init__(self, folder: Path, secret: bytes, *, clock: Callable[[], datetime] = utc_now) -> None:
         assert len(secret) >= SECRET_BYTES, "a short secret can be guessed"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

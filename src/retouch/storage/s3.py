@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from retouch.errors import InvalidRequest, StorageUnavailable
-from retouch.storage.objects import KEY, UTC_CLOCK, StoredObjects, read_key
+from retouch.storage.objects import KEY, StoredObjects, read_key, utc_now
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -42,7 +42,7 @@ class ObjectStoreBlobs(StoredObjects):
     Raises InvalidRequest for a URL that is not understood.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], datetime] = UTC_CLOCK) -> None:
+    def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
         store, self._signing_store = _open(url)
         super().__init__(store, keeps_media_types=True, clock=clock)
 
