@@ -134,7 +134,7 @@ class Engine:
         return edit_id
 
     def begun(self, edit_id: str) -> bool:
-        """Whether the device has done anything for it."""
+        """Whether it is prepared and not yet decoded; False for an id that is not, or no longer, known."""
         edit = self._edits.get(edit_id)
         return edit is not None and edit.state is not None
 
@@ -223,7 +223,7 @@ class Engine:
     def _prepare(self, edits: Mapping[str, _Edit]) -> StepReport:
         [(edit_id, edit)] = edits.items()
         needed = self._pipeline.memory_bytes(edit.spec, len(edit.images))
-        if not self._scheduler.fits(needed):  # not even alone, so it would wait for ever
+        if not self._scheduler.fits(needed):
             size, given = f"{edit.spec.width} x {edit.spec.height}", self._scheduler.memory_bytes or 0
             raise OutOfMemory(
                 f"An edit of {size} pixels with {len(edit.images)} input images does not fit this device: it needs "

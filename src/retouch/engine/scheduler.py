@@ -116,12 +116,13 @@ class Scheduler:
 
     def _admits(self, newcomer: _Turn, runner: _Turn | None) -> bool:
         if runner is None:
-            return True
+            return True  # alone; what does not fit even so is refused when it is prepared, instead of waiting for ever
         held = sum(turn.memory_bytes for turn in self._running.values())
         fits = self.memory_bytes is None or held + newcomer.memory_bytes <= self.memory_bytes
         if newcomer.place < runner.place:
             return fits
-        return fits and self._shares(runner) and self._last != "prepare"  # it may turn out to have an equal key
+        # It may turn out to have an equal key. One at a time, so that those that run take a step in between.
+        return fits and self._shares(runner) and self._last != "prepare"
 
     def _shares(self, turn: _Turn) -> bool:
         assert turn.key is not None, "a running edit was prepared"
