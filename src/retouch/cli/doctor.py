@@ -58,12 +58,12 @@ def providers() -> Iterator[str]:
 def devices(device: str) -> Iterator[str]:
     try:
         torch = importlib.import_module("torch")
-        loading = importlib.import_module("retouch.engine.pipelines.loading")
+        pipelines_device = importlib.import_module("retouch.engine.pipelines.device")
     except ModuleNotFoundError:
         return
-    chosen = loading.choose_device(device)
+    chosen = pipelines_device.choose_device(device)
     dtype = torch.bfloat16 if chosen.type == "cuda" else torch.float32
-    yield f"attention on {chosen}: torch's {loading.kernel_of(chosen, dtype)}"
+    yield f"attention on {chosen}: torch's {pipelines_device.kernel_of(chosen, dtype)}"
     for index in range(torch.cuda.device_count()):
         free, whole = torch.cuda.mem_get_info(index)
         name, (major, minor) = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
@@ -73,7 +73,7 @@ def devices(device: str) -> Iterator[str]:
 
 
 def fitting(name: str) -> Iterator[str]:
-    """What a large checkpoint needs, and what of it fits."""
+    """What a large checkpoint needs, and what of it fpipelines_device."""
     try:
         memory_plan = importlib.import_module("retouch.engine.pipelines.memory_plan")
     except ModuleNotFoundError:

@@ -74,16 +74,17 @@ def share_device(
     names = [checkpoint.name for checkpoint in checkpoints if checkpoint.name != NULL]
     if not names:
         return False, ((precision, offload),) * len(checkpoints)
-    shared = _module("memory_plan", names[0]).share_device(
-        checkpoints, device=device, precision=precision, offload=offload, speaks=speaks
-    )
+    with _module("lean_import", names[0]).without_compiler():
+        shared = _module("memory_plan", names[0]).share_device(
+            checkpoints, device=device, precision=precision, offload=offload, speaks=speaks
+        )
     ways = ((precision, offload) if plan is None else (plan.precision, plan.offload) for plan in shared.plans)
     return shared.swaps, tuple(ways)
 
 
 def has_gpu(device: str) -> bool:
     """Whether a model on `device` runs on a GPU; raises UnsupportedParameter for a device that is not there."""
-    chosen: str = _module("folders", f"--device {device}").choose_device(device).type
+    chosen: str = _module("device", f"--device {device}").choose_device(device).type
     return chosen == "cuda"
 
 

@@ -1,4 +1,6 @@
-"""What is asked of a device: name, attention kernel, memory for running edits, whether it is done, finite numbers."""
+"""What is asked of a device: which, its name, attention kernel, memory for running edits, whether it is done, finite
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,27 @@ import torch
 from torch.nn.attention import SDPBackend
 
 from retouch.catalog import Checkpoint
-from retouch.errors import InternalError
+from retouch.errors import InternalError, UnsupportedParameter
 
 logger = logging.getLogger(__name__)
 
 HEAD_WIDTH = 128
 """Of the attention in the large checkpoints."""
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is a GPU when there is one. Raises UnsupportedParameter for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UnsupportedParameter(f"There is no device '{device}'; say auto, cpu or cuda.", field="device") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise UnsupportedParameter(f"The device '{device}' is not supported; say auto, cpu or cuda.", field="device")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UnsupportedParameter(f"This machine has no device '{device}'.", field="device")
+    return chosen
 
 
 def device_name(device: torch.device) -> str:

@@ -1,4 +1,4 @@
-"""What every family of checkpoints needs to be read: a device, a folder, whole parts of it, and errors in one sentence.
+"""What every family of checkpoints needs to be read: a folder, whole parts of it, and errors in one sentence.
 
 Never runs code or pickles from a folder. Knows no family (`loading.py`).
 """
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipelines.hub import first_line, weights_of
-from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
+from retouch.errors import OutOfMemory, UnknownModel
 
 logger = logging.getLogger(__name__)
 
@@ -30,21 +30,6 @@ PACKAGED_DEMO = Path(__file__).parents[2] / "demo_model"
 def dtype_on(device: torch.device, checkpoint: Checkpoint) -> torch.dtype:
     """bfloat16 on a GPU, float32 on a CPU and for a checkpoint that needs it everywhere."""
     return torch.bfloat16 if device.type == "cuda" and not checkpoint.full_precision else torch.float32
-
-
-def choose_device(device: str) -> torch.device:
-    """`auto` is a GPU when there is one. Raises UnsupportedParameter for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise UnsupportedParameter(f"There is no device '{device}'; say auto, cpu or cuda.", field="device") from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise UnsupportedParameter(f"The device '{device}' is not supported; say auto, cpu or cuda.", field="device")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UnsupportedParameter(f"This machine has no device '{device}'.", field="device")
-    return chosen
 
 
 def find_folder(checkpoint: Checkpoint) -> Path:

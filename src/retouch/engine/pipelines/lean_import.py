@@ -21,9 +21,12 @@ COMPILER: Final = "torch._dynamo"
 def without_compiler() -> Iterator[None]:
     """Within the block torch has no distributed part and diffusers no peft; a stand-in takes the compiler's place.
 
-    Does nothing when either library, or the compiler, is imported already. Not for two threads at a time.
+    Does nothing when the compiler, or either library outside such a block, is imported already. Not for two threads at
+    a time.
     """
-    if {"transformers", "diffusers", COMPILER} & sys.modules.keys():
+    # Whether a block came before this one. Not by getattr, for which torch would import its compiler.
+    lean = "torch" in sys.modules and isinstance(vars(sys.modules["torch"]).get("_dynamo"), _Later)
+    if COMPILER in sys.modules or (not lean and {"transformers", "diffusers"} & sys.modules.keys()):
         yield
         return
     try:

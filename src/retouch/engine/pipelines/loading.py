@@ -30,17 +30,8 @@ from retouch.catalog import Checkpoint
 from retouch.edit import LoraFile
 from retouch.engine.pipeline import SILENT, Speaks
 from retouch.engine.pipelines.denoising import FastNetwork, Network, PlainNetwork, compiled_block
-from retouch.engine.pipelines.device import kernel_of
-from retouch.engine.pipelines.folders import (
-    choose_device,
-    class_name_of,
-    dtype_on,
-    find_folder,
-    json_of,
-    quiet,
-    reading,
-    whole,
-)
+from retouch.engine.pipelines.device import choose_device, kernel_of
+from retouch.engine.pipelines.folders import class_name_of, dtype_on, find_folder, json_of, quiet, reading, whole
 from retouch.engine.pipelines.hub import PARTS
 from retouch.engine.pipelines.memory_plan import EXACT, FOUR_BITS, QWEN_IMAGE_21, Plan, plan_of
 from retouch.engine.pipelines.modulation import Modulation, fingerprint_of, modulation_layers

@@ -30,7 +30,8 @@ from transformers import (
 
 from retouch.catalog import Checkpoint
 from retouch.engine.pipeline import SILENT, Speaks
-from retouch.engine.pipelines.folders import choose_device, class_name_of, dtype_on, find_folder, json_of, reading
+from retouch.engine.pipelines.device import choose_device
+from retouch.engine.pipelines.folders import class_name_of, dtype_on, find_folder, json_of, reading
 from retouch.engine.pipelines.modulation import modulation_layers
 from retouch.engine.pipelines.precision import compressible, gguf_blocks_bytes, gguf_file
 from retouch.errors import OutOfMemory, RetouchError, UnsupportedParameter

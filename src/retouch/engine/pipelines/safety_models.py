@@ -28,7 +28,8 @@ from transformers import (
     AutoTokenizer,
 )
 
-from retouch.engine.pipelines.folders import choose_device, quiet
+from retouch.engine.pipelines.device import choose_device
+from retouch.engine.pipelines.folders import quiet
 from retouch.engine.pipelines.hub import first_line
 from retouch.engine.prompt_safety import Judgement, read_llama_guard, read_qwen_guard
 from retouch.engine.safety import unsafe_labels

@@ -11,9 +11,13 @@ import numpy as np
 from retouch.catalog import checkpoint_named
 from retouch.edit import EditSpec
 from retouch.engine.engine import Engine
-from retouch.engine.pipelines import load_pipeline
+from retouch.engine.pipeline import SILENT
+from retouch.engine.pipelines import has_gpu, load_pipeline, share_device
 
-engine = Engine(load_pipeline(checkpoint_named("demo"), device="cpu"))
+demo = checkpoint_named("demo")
+has_gpu("auto")
+share_device([demo, demo], device="cpu", precision="auto", offload="auto", speaks=[SILENT, SILENT])
+engine = Engine(load_pipeline(demo, device="cpu"))
 engine.add(EditSpec("make it grayscale", 64, 64, seed=1, steps=1), [np.zeros((64, 64, 3), np.uint8)])
 while engine.busy:
     report = engine.step()
@@ -34,6 +38,6 @@ from transformers import AutoModelForCausalLM
 """
 
 
-def test_an_edit_runs_without_the_compiler_and_leaves_it_whole() -> None:
+def test_a_worker_looks_loads_and_edits_without_the_compiler_and_leaves_it_whole() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from retouch.catalog import Checkpoint, checkpoint_named
 from retouch.edit import EditSpec
 from retouch.engine.pipeline import Pipeline
 from retouch.engine.pipelines import folders, load_pipeline, loading, memory_plan
+from retouch.engine.pipelines.device import choose_device
 from retouch.engine.pipelines.null import NullPipeline
 from retouch.engine.pipelines.qwen_image_edit import FIRST, PLUS
 from retouch.errors import OutOfMemory, UnknownModel, UnsupportedParameter
@@ -157,11 +158,11 @@ def test_a_switch_of_another_member_of_the_family_is_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize("device", ["abacus", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(UnsupportedParameter, match=device):
-        folders.choose_device(device)
+        choose_device(device)
 
 
 def test_auto_takes_a_gpu_when_there_is_one() -> None:
-    assert folders.choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_the_local_cache_is_enough_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
