@@ -73,7 +73,7 @@ def devices(device: str) -> Iterator[str]:
 
 
 def fitting(name: str) -> Iterator[str]:
-    """What a large checkpoint needs, and what of it fpipelines_device."""
+    """What a large checkpoint needs, and what of it fits."""
     try:
         memory_plan = importlib.import_module("retouch.engine.pipelines.memory_plan")
     except ModuleNotFoundError:
