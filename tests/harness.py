@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import pytest
+import structlog
 import uvicorn
-from sqlalchemy import func, select
+from sqlalchemy import Connection, event, func, select
 
 from retouch import images
 from retouch.accounts.keys import ANONYMOUS, Account, Keys
@@ -218,6 +220,9 @@ class Deployment:
         self.key = None
         self._uploads = uploads
         self.database = Database(database_url)
+        self._reads_left: Iterator[int] | None = None  # during an outage
+        for engine in (self.database._backend.reader, self.database._backend.writer):
+            event.listen(engine, "begin", self._meet_outage)
         self.blobs = blobs or open_blobs(None, folder)
         self.wakeups = open_wakeups(self.database, folder)
         self.catalog = Catalog.serving(self.checkpoint, *others)
@@ -332,6 +337,35 @@ class Deployment:
 
     def running(self) -> Job:
         return self.newest_once(lambda job: job.state is JobState.RUNNING)
+
+    @contextlib.contextmanager
+    def outage(self, *, since: str, reads: int = 0) -> Iterator[None]:
+        """The driver of SQLite refuses everything from the log line `since` on, after the first `reads` of requests."""
+
+        def note(_logger: object, _method: str, line: Any) -> Any:
+            if line["event"] == since:
+                self._reads_left = itertools.count(reads, -1)
+            return line
+
+        processors = structlog.get_config()["processors"]
+        processors.insert(0, note)
+        try:
+            yield
+        finally:
+            processors.remove(note)
+            self._reads_left = None
+
+    def _meet_outage(self, connection: Connection) -> None:
+        left = self._reads_left
+        of_a_request = "request" in structlog.contextvars.get_contextvars()
+        if left is None or (of_a_request and next(left) > 0):
+            return
+        raw: Any = connection.connection.dbapi_connection
+        raw.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+        try:
+            connection.exec_driver_sql("SELECT 1")
+        finally:
+            raw.set_authorizer(None)
 
     # --- what the tables say
 

@@ -61,6 +61,9 @@ def close_to(colour: tuple[int, ...], expected: tuple[int, ...], tolerance: int 
     return all(abs(a - b) <= tolerance for a, b in zip(colour, expected, strict=True))
 
 
+STREAMED = {"image": data_uri(plain_image()), "prompt": "x", "stream": True}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with live_server(tmp_path_factory.mktemp("openai")) as running:
@@ -83,6 +86,13 @@ def http(server: LiveServer) -> Iterator[httpx2.Client]:
 def gated(tmp_path: Path) -> Iterator[Deployment]:
     with gated_server(tmp_path / "gated") as running:
         yield running
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[Deployment]:
+    """A server in this process without a worker: its database is used by what callers want only."""
+    with Deployment(tmp_path / "waiting") as deployment, deployment.server():
+        yield deployment
 
 
 def edit(client: OpenAI, **parameters: Any) -> ImagesResponse:
@@ -571,6 +581,12 @@ class TestStreaming:
             assert gated.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
             gated.gate.open()
             assert edit(client).data
+
+    def test_an_edit_whose_stream_cannot_begin_is_stopped(self, waiting: Deployment):
+        with waiting.outage(since="edit accepted"):
+            answer = httpx2.post(f"{waiting.url}/v1/images/edits", json=STREAMED, timeout=20)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+        assert waiting.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
 
 
 def _walk(gated: Deployment, steps: int) -> None:

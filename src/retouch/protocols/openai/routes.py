@@ -25,7 +25,15 @@ from starlette.responses import Response
 
 from retouch.accounts.keys import Account
 from retouch.catalog import Route
-from retouch.errors import EditTimeout, InvalidRequest, JobFinished, RetouchError, UnknownJob, UnsupportedMode
+from retouch.errors import (
+    EditTimeout,
+    InvalidRequest,
+    JobFinished,
+    RetouchError,
+    Unavailable,
+    UnknownJob,
+    UnsupportedMode,
+)
 from retouch.jobs.job import Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.events import EventStreamResponse
@@ -62,6 +70,9 @@ MARGIN_S = 3.0
 
 LONGEST_KEPT_S = 60.0
 """How long an edit without a caller is kept in all; further uploads of its account do not prolong that."""
+
+OUTAGE_PAUSE_S = 1.0
+"""Between two tries to stop an edit while the database is away."""
 
 log = structlog.get_logger(__name__)
 
@@ -204,17 +215,21 @@ class Edits:
     async def _stream(self, accepted: AcceptedEdit) -> Response:
         """Answer with events while the job runs."""
         call, job, size = accepted.call, accepted.job, None
-        if call.partial_images:
-            with contextlib.suppress(RetouchError):  # the job will fail by the same
-                found = await run_in_threadpool(sizes_of, self._dependencies.blobs, job.request, accepted.route)
-                size = found.output if found else None
+        try:
+            if call.partial_images:
+                with contextlib.suppress(RetouchError):  # the job will fail by the same
+                    found = await run_in_threadpool(sizes_of, self._dependencies.blobs, job.request, accepted.route)
+                    size = found.output if found else None
+            seconds_left = await run_in_threadpool(self._dependencies.service.seconds_left, job)
+        except BaseException:
+            self._leave(accepted, answered=False)  # without the job's id: no other call can fetch what it makes
+            raise
+        headers = dump.answer_headers(call, job, replayed=accepted.replayed)
+        if seconds_left is not None:
+            headers["x-estimated-seconds"] = f"{seconds_left:.1f}"
         stream = EditStream(
             self._dependencies, call, job, deliver=lambda ended: self._deliver(accepted, ended), size=size
         )
-        headers = dump.answer_headers(call, job, replayed=accepted.replayed)
-        seconds_left = await run_in_threadpool(self._dependencies.service.seconds_left, job)
-        if seconds_left is not None:
-            headers["x-estimated-seconds"] = f"{seconds_left:.1f}"
         return EventStreamResponse(
             stream.frames(), headers, on_close=lambda: self._leave(accepted, answered=stream.ended)
         )
@@ -246,10 +261,16 @@ class Edits:
             self._retries.leave(accepted.job.id, answered=answered)
 
     async def _cancel(self, account: Account, job_id: str) -> None:
-        """Stop a job that no caller waits for."""
+        """Stop a job that no caller waits for, if need be after an outage, which may be why it is given up."""
         with contextlib.suppress(JobFinished, UnknownJob):
-            await run_in_threadpool(self._dependencies.service.cancel, account, job_id)
-            log.info("edit abandoned", job=job_id, account=account.id)
+            while True:
+                try:
+                    await run_in_threadpool(self._dependencies.service.cancel, account, job_id)
+                except Unavailable:
+                    await asyncio.sleep(OUTAGE_PAUSE_S)
+                else:
+                    log.info("edit abandoned", job=job_id, account=account.id)
+                    return
 
     async def refuse_generation(self, request: Request) -> Response:
         """Text to image is not offered; names what is."""
