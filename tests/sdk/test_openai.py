@@ -588,6 +588,15 @@ class TestStreaming:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
         assert waiting.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
 
+    def test_an_outage_as_a_stream_begins_is_an_error_event_and_stops_the_edit(self, waiting: Deployment):
+        with waiting.outage(since="edit accepted", reads=1):  # the one for x-estimated-seconds
+            answer = httpx2.post(f"{waiting.url}/v1/images/edits", json=STREAMED, timeout=20)
+        assert answer.status_code == 200
+        [event, data] = answer.text.strip().splitlines()
+        assert event == "event: error"
+        assert '"code":"database_unavailable"' in data
+        assert waiting.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
+
 
 def _walk(gated: Deployment, steps: int) -> None:
     """Let the model take its steps one by one, each after the last was told."""

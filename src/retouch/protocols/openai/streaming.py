@@ -51,7 +51,7 @@ class EditStream:
     """The stream of one call.
 
     deliver: hands over the images of a succeeded job, or raises what the job failed with; blocking. size: of the final
-    images, where it is known before the end; previews are enlarged to it. ended: the caller got everything there is.
+    images, where it is known before the end; previews are enlarged to it. ended: the caller got every image.
     """
 
     dependencies: AppDependencies
@@ -64,8 +64,8 @@ class EditStream:
     async def frames(self) -> AsyncGenerator[bytes]:
         """Server-sent events, from the first comment to the last image or an error event."""
         partials = PartialImages(self.call.partial_images, self.job.request.steps or 1)
-        yield sse_comment(await self._waiting())
         try:
+            yield sse_comment(await self._waiting())
             async for events in history(self.dependencies.watch, self.job.id, pause_s=KEEP_ALIVE_S):
                 if not events:
                     yield sse_comment(await self._waiting())
@@ -82,10 +82,10 @@ class EditStream:
             final = await run_in_threadpool(self.dependencies.service.get_any, self.job.id)
             for frame in await run_in_threadpool(self._completed, final):
                 yield frame
-        except RetouchError as error:
+            self.ended = True
+        except RetouchError as error:  # of the job, or an outage that keeps it from its caller
             answer = dump_error(failure_in_wire_names(error.failure, self.call.wire_name))
             yield _frame({"type": "error", **answer.body})
-        self.ended = True
 
     async def _waiting(self) -> str:
         """What the caller waits for, in a few words."""
