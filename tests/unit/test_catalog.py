@@ -17,6 +17,7 @@ from retouch.catalog import (
     checkpoint_named,
     checkpoints_named,
     model_named,
+    routing,
 )
 from retouch.edit import Acceleration, EditRequest, ImageInput, OutputFormat
 from retouch.errors import InvalidRequest, InvalidSetting, NotOneOf, OutOfRange, TooLong, TooManyImages, UnknownModel
@@ -227,6 +228,16 @@ def test_fals_own_limits_hold_for_fals_ids():
         route.complete(EditRequest("fal-ai/qwen-image-2/edit", "x" * 801, request().images))
     with pytest.raises(NotOneOf):
         route.complete(request("fal-ai/qwen-image-2/edit", output_format=OutputFormat.GIF))
+
+
+def test_a_row_of_the_table_may_say_which_accelerations_its_model_takes():
+    plain = {"id": "own", "title": "Own", "max_images": 1, "max_num_images": 1, "price": {"per_image_microusd": 1}}
+    own = routing._model(plain | {"accelerations": ["none", "regular"], "acceleration": "none"})
+    assert (own.acceleration, own.steps, own.guidance) == (Acceleration.NONE, None, None)
+    with pytest.raises(NotOneOf, match="none"):
+        Route(own, DEMO).complete(request("own", acceleration=Acceleration.HIGH))
+    with pytest.raises(ValueError, match="fast"):
+        routing._model(plain | {"accelerations": ["fast"]})
 
 
 def test_a_price_counts_images_and_megapixels_in_whole_millionths():

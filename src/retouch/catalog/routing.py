@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from retouch.catalog.checkpoints import HOSTED, Checkpoint, FastLora
 from retouch.catalog.profiles import LOCAL, Limits, ServedTarget, local_profile
@@ -109,13 +109,24 @@ class Model:
         return ()
 
 
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "steps": lambda limits: Limits(*limits),
+    "guidance": lambda limits: Limits(*limits),
+    "price": lambda parts: Price(**parts),
+    "output_formats": lambda words: tuple(map(OutputFormat, words)),
+    "accelerations": lambda words: tuple(map(Acceleration, words)),
+    "acceleration": Acceleration,
+    "aliases": tuple,
+    "checks": Checks,
+    "checkpoints": tuple,
+}
+"""How a field of `Model` is read where TOML writes it as something else."""
+
+
 def _model(row: Mapping[str, Any]) -> Model:
     """A mistake in the table is ours and raises."""
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
-    values |= {name: Limits(*row[name]) if name in row else None for name in ("steps", "guidance")}
-    values["output_formats"] = tuple(map(OutputFormat, row.get("output_formats", OutputFormat)))
-    values["checks"] = Checks(row.get("checks", Checks.INPUT_AND_OUTPUT))
-    return Model(**values | {"price": Price(**row["price"])})
+    values = {name: _READ[name](value) if name in _READ else value for name, value in row.items()}
+    return Model(**{"steps": None, "guidance": None} | values)
 
 
 MODELS: tuple[Model, ...] = tuple(
