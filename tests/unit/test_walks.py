@@ -110,9 +110,9 @@ def edit_openai(url: str) -> None:
 @pytest.mark.parametrize(
     ("begin", "call", "most"),
     [
-        pytest.param("protocols/fal/routes.py:submit", submit_fal, 31, id="fal, submit"),
-        pytest.param("protocols/runpod/routes.py:run", submit_runpod, 29, id="RunPod, run"),
-        pytest.param("protocols/openai/routes.py:edit", edit_openai, 32, id="OpenAI, edit"),
+        pytest.param("protocols/fal/routes.py:submit", submit_fal, 17, id="fal, submit"),
+        pytest.param("protocols/runpod/routes.py:run", submit_runpod, 17, id="RunPod, run"),
+        pytest.param("protocols/openai/routes.py:edit", edit_openai, 20, id="OpenAI, edit"),
     ],
 )
 def test_the_walk_of_a_call_through_the_server_is_short(
@@ -128,4 +128,4 @@ def test_the_walk_of_a_job_through_the_worker_is_short(tmp_path: Path) -> None:
     with installed() as recorder, Deployment(tmp_path, uploads=True) as world, world.worker():
         world.finished(world.submit().id)
         walk = recorder.shortest_walk("service.py:lease", WORKING, lambda: world.finished(world.submit().id))
-    no_longer_than(34, walk)
+    no_longer_than(21, walk)
