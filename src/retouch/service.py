@@ -197,6 +197,7 @@ class Service:
             request=completed,
             delivery=delivery,
             created_at=now,
+            queued_at=now,
             priority=priority,
             steps=(completed.steps or 0) * completed.num_images,
             start_by=now + timedelta(seconds=wait_s),
@@ -235,6 +236,7 @@ class Service:
             request=request,
             delivery=delivery,
             created_at=now,
+            queued_at=now,
             finished_at=now,
             failure=failure,
         )

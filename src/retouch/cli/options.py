@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Generic, TypeAlia
 
 import typer
 
-from retouch.protocols import FORWARD_PROXY_ALIASES
+from retouch.protocols.options import FORWARD_PROXY_ALIASES
 
 if TYPE_CHECKING:
     from retouch import settings

@@ -59,7 +59,8 @@ class Job:
     in denoise steps, all images together. start_by: fail with `start_timeout` when still queued then.
     expires_at: the row and its files are deleted after this. payload_deleted: request and output were
     removed on the owner's wish. worker: who runs it, or ran it last. run_timeout_s: of one run, where its caller set
-    a limit; end_by: it fails when it has not ended then. retries, retried_at: by its owner, after it had failed.
+    a limit; end_by: it fails when it has not ended then. queued_at: when it joined the queue for the run it is in, or
+    had last. retries: by its owner, after it had failed.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Job:
     request: EditRequest
     delivery: Delivery
     created_at: datetime
+    queued_at: datetime
     sequence: int = 0
     priority: int = PRIORITY_NORMAL
     attempt: int = 0
@@ -93,12 +95,6 @@ class Job:
     run_timeout_s: float | None = None
     end_by: datetime | None = None
     retries: int = 0
-    retried_at: datetime | None = None
-
-    @property
-    def queued_at(self) -> datetime:
-        """When it joined the queue for the run it is in, or had last."""
-        return self.retried_at or self.created_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -514,6 +514,7 @@ def job_of(row: Row[Any]) -> Job:
         step=row.step,
         steps=row.steps,
         created_at=row.created_at,
+        queued_at=row.retried_at or row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         start_by=row.start_by,
@@ -527,7 +528,6 @@ def job_of(row: Row[Any]) -> Job:
         run_timeout_s=row.run_timeout_s,
         end_by=row.end_by,
         retries=row.retries,
-        retried_at=row.retried_at,
     )
 
 

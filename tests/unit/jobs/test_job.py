@@ -28,6 +28,7 @@ RUNNING = Job(
     step=0,
     steps=4,
     created_at=NOW,
+    queued_at=NOW,
 )
 
 

@@ -71,6 +71,7 @@ def job(state: JobState = JobState.SUCCEEDED, endpoint: Endpoint = EDIT, **chang
         step=4,
         steps=4,
         created_at=AT,
+        queued_at=AT,
         started_at=AT + timedelta(seconds=1),
         finished_at=AT + timedelta(seconds=4) if state.final else None,
         output=output if state is JobState.SUCCEEDED else None,

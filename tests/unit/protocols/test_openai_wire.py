@@ -640,7 +640,7 @@ def a_job(parsed: EditCall, **changes: Any) -> Job:
     job = Job(
         id="00000000-0000-4000-8000-000000000000", account_id="a", queue="demo", state=JobState.SUCCEEDED,
         request=dataclasses.replace(completed, images=(), seed=42), delivery=parsed.delivery(), sequence=1, priority=100,
-        attempt=1, cancel_requested=False, step=4, steps=4, created_at=MOMENT, started_at=MOMENT, finished_at=MOMENT,
+        attempt=1, cancel_requested=False, step=4, steps=4, created_at=MOMENT, queued_at=MOMENT, started_at=MOMENT, finished_at=MOMENT,
         output=output, usage=Usage(1, 921_600, 4, 1500, price_microusd=18_432), notices=notices,
     )  # fmt: skip
     return dataclasses.replace(job, **changes)

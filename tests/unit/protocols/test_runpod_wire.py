@@ -88,6 +88,7 @@ def job(state: JobState = JobState.SUCCEEDED, **changes: Any) -> Job:
         step=4,
         steps=4,
         created_at=AT,
+        queued_at=AT,
         started_at=None if state is JobState.QUEUED else AT + timedelta(milliseconds=14),
         finished_at=AT + timedelta(milliseconds=3889) if state.final else None,
         output=EditOutput((image,), "make it snow", {}, (1024, 1024)) if state is JobState.SUCCEEDED else None,
