@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ import pytest
 
 from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.database import Database
-from retouch.jobs.job import JobState
+from retouch.jobs.job import JobState, Preview
 from retouch.service import ServiceSettings
 from tests.harness import Deployment, gated_server
 from tests.live_server import LiveServer, live_server
@@ -58,6 +59,13 @@ def gated(shared_gate: Deployment) -> Iterator[Deployment]:
     yield shared_gate
     shared_gate.gate.open()
     until(lambda: all(job.state.final for job in shared_gate.jobs()))
+
+
+@pytest.fixture
+def by_hand(tmp_path: Path) -> Iterator[Deployment]:
+    """A server in this process without a worker: what it submits is the test's to run."""
+    with Deployment(tmp_path) as deployment, deployment.server():
+        yield deployment
 
 
 def runsync(server: LiveServer | str, given: dict[str, Any] | None = None, **how: Any) -> dict[str, Any]:
@@ -483,6 +491,15 @@ def test_a_stream_shows_the_image_appearing_and_ends_with_it(gated: Deployment):
     for _ in range(2):
         read = call(gated.url, "GET", f"stream/{job}").json()
         assert (read["status"], read["stream"]) == ("COMPLETED", [])
+
+
+def test_a_look_tells_the_step_that_it_is_of(by_hand: Deployment):
+    """Check 26: which may lie behind the one that is told with it."""
+    job = submit(by_hand.url)
+    preview = by_hand.blobs.put(photo(64, 48, "JPEG"), "image/jpeg", folder="previews")
+    by_hand.service.progress(by_hand.lease(), step=3, steps=4, previews=[Preview(preview, 0, 2)])
+    [look] = call(by_hand.url, "GET", f"stream/{job}").json()["stream"]
+    assert (look["output"]["step"], look["output"]["steps"], look["output"]["progress"]) == (2, 4, 0.5)
 
 
 def test_a_stream_of_a_failed_job_has_its_error_and_one_of_a_cancelled_job_ends(server: LiveServer, idle: LiveServer):

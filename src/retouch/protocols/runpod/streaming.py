@@ -77,13 +77,10 @@ async def read_stream(
         job = await run_in_threadpool(dependencies.service.get_any, job.id)
     chunks: list[dict[str, Any]] = []
     if not job.state.final:
-        step, steps = 0, job.steps
         for event in events:
-            if event.kind == "step":
-                step, steps = int(str(event.data["step"])), int(str(event.data["steps"]))
-            elif event.kind == "preview":
+            if event.kind == "preview":
                 link = dependencies.blobs.link(str(event.data["blob"]), ttl_s=PARTIAL_LINK_S, base_url=origin)
-                chunks.append({"output": dump.dump_partial(link, step, steps)})
+                chunks.append({"output": dump.dump_partial(link, int(str(event.data["step"])), job.steps)})
     elif not place.ended:
         place.ended = True
         output = await run_in_threadpool(deliver, job)
