@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.database import Database
 from retouch.jobs.job import JobState, Preview
 from retouch.service import ServiceSettings
-from tests.harness import Deployment, gated_server
+from tests.harness import OUTPUT, USAGE, Deployment, gated_server
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import DATA_URI, image_at, photo
 from tests.sdk.runpod_client import EDIT, FINAL, NEWER, an_input, call, nulls_in, submit
@@ -500,6 +501,23 @@ def test_a_look_tells_the_step_that_it_is_of(by_hand: Deployment):
     by_hand.service.progress(by_hand.lease(), step=3, steps=4, previews=[Preview(preview, 0, 2)])
     [look] = call(by_hand.url, "GET", f"stream/{job}").json()["stream"]
     assert (look["output"]["step"], look["output"]["steps"], look["output"]["progress"]) == (2, 4, 0.5)
+
+
+def test_an_output_that_could_not_be_read_is_the_chunk_of_the_next_read(by_hand: Deployment):
+    """Check 26."""
+    job = submit(by_hand.url, input=an_input(enable_base64_output=True))
+    key = by_hand.blobs.put(photo(), "image/png", folder="outputs")
+    image = replace(OUTPUT.images[0], blob=key)
+    by_hand.service.finish(by_hand.lease(), replace(OUTPUT, images=(image,)), USAGE)
+    outputs = by_hand.folder / "files" / "outputs"
+    away = outputs.rename(by_hand.folder / "away")
+    outputs.touch()
+    assert call(by_hand.url, "GET", f"stream/{job}").status_code == 503
+    outputs.unlink()
+    away.rename(outputs)
+    [chunk] = call(by_hand.url, "GET", f"stream/{job}").json()["stream"]
+    assert base64.b64decode(chunk["output"]["result"]) == photo()
+    assert call(by_hand.url, "GET", f"stream/{job}").json()["stream"] == []
 
 
 def test_a_stream_of_a_failed_job_has_its_error_and_one_of_a_cancelled_job_ends(server: LiveServer, idle: LiveServer):

@@ -82,8 +82,12 @@ async def read_stream(
                 link = dependencies.blobs.link(str(event.data["blob"]), ttl_s=PARTIAL_LINK_S, base_url=origin)
                 chunks.append({"output": dump.dump_partial(link, int(str(event.data["step"])), job.steps)})
     elif not place.ended:
-        place.ended = True
-        output = await run_in_threadpool(deliver, job)
+        place.ended = True  # at once, so that of two reads at the same time one gets it
+        try:
+            output = await run_in_threadpool(deliver, job)
+        except BaseException:
+            place.ended = False
+            raise
         chunks = [] if output is None else [{"output": output}]
     elif job.state is JobState.CANCELLED:
         raise UnknownJob("The job was cancelled; its stream is over.")
