@@ -644,11 +644,13 @@ def test_a_stream_shows_the_image_getting_clearer(idle: fal_client.SyncClient, h
         events = pool.submit(lambda: list(idle.stream(EDIT, arguments())))
         lease = until(lambda: hands.service.lease("hands", ["null"], 60))
         preview = hands.blobs.put(photo(64, 48, "JPEG"), "image/jpeg", folder="previews", ttl_s=60)
-        hands.service.progress(lease, step=1, steps=4, previews=[Preview(preview, 0, 1)])
+        hands.service.progress(lease, step=1, steps=4)
+        hands.service.progress(lease, step=1, steps=4, told=True, previews=[Preview(preview, 0, 1)])
         hands.service.progress(lease, step=3, steps=4)
         hands.finish(lease)
         seen = events.result(20)
     partial = next(event for event in seen if event.get("partial") and event["images"])
+    assert partial["progress"] == {"step": 1, "steps": 4}
     assert image_at(partial["images"][0]["url"]).size == (64, 48)
     assert seen[-1]["images"][0]["width"] == 512
 

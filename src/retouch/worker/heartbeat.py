@@ -127,11 +127,19 @@ class Heartbeat:
         """Write what is new about the job; returns whether its owner wants it cancelled."""
         step = job.step
         renewal_due = now - reported.renewed_at >= self.settings.lease_s / 3
-        if not renewal_due and step > reported.step and now - reported.progress_at >= self.settings.progress_s:
+        # A preview is ready only after its step was counted; the edit may stand still by then, so it is news by itself.
+        news = step > reported.step or job.previews
+        if not renewal_due and news and now - reported.progress_at >= self.settings.progress_s:
             previews = self._store_previews(job, reported, now)
-            reported.progress_at, reported.step = now, step
-            left = self.runner.seconds_left(job)
-            return self.service.progress(job.lease, step=step, steps=job.steps, previews=previews, seconds_left=left)
+            told, reported.progress_at, reported.step = step == reported.step, now, step
+            return self.service.progress(
+                job.lease,
+                step=step,
+                steps=job.steps,
+                told=told,
+                previews=previews,
+                seconds_left=self.runner.seconds_left(job),
+            )
         if renewal_due:
             reported.renewed_at = now
             return self.service.renew(job.lease, self.settings.lease_s)

@@ -26,7 +26,7 @@ from retouch.worker.policy import JobPolicy
 from retouch.worker.settings import HeartbeatSettings, WorkerSettings
 from retouch.worker.staging import Moderation
 from tests.harness import ANNE, DELIVERY, Deployment, GatedPipeline
-from tests.waiting import until
+from tests.waiting import WITHIN_S, until
 
 FAL = Delivery(protocol="fal", endpoint="fal-ai/qwen-image-edit")
 
@@ -339,6 +339,27 @@ def test_a_flagged_preview_is_not_published(bench: Deployment, flagged: bool) ->
         assert bench.finished(job.id).state is JobState.SUCCEEDED
         assert published() is not flagged
     assert bool(stored(bench, "previews")) is not flagged
+
+
+def test_a_preview_is_published_when_it_is_ready_though_the_edit_stands_still(bench: Deployment) -> None:
+    """Its step was reported while it was still being checked."""
+    told = threading.Event()
+
+    def look(image: Pixels) -> bool:
+        return image.shape[0] < 48 and not told.wait(WITHIN_S)  # smaller than the input: a preview
+
+    def steps_and_previews() -> list[tuple[str, object]]:
+        events = bench.service.events(job.id)
+        return [(event.kind, event.data["step"]) for event in events if event.kind in ("step", "preview")]
+
+    pipeline = GatedPipeline(bench.gate)
+    job = bench.submit(delivery=replace(DELIVERY, previews=3), steps=4)
+    with bench.worker(pipeline, policy=policy(Classifier(look))):
+        bench.gate.let()
+        until(lambda: steps_and_previews() == [("step", 1)])
+        told.set()
+        until(lambda: len(steps_and_previews()) > 1)
+        assert steps_and_previews() == [("step", 1), ("preview", 1)]
 
 
 # --- prompt expansion

@@ -116,13 +116,14 @@ async def _edit_frames(
     batches: AsyncIterator[tuple[JobEvent, ...]],
     origin: str,
 ) -> AsyncIterator[bytes]:
-    for body in await run_in_threadpool(_partials, dependencies, job, first, origin):
+    progress: dict[str, Any] = {}
+    for body in await run_in_threadpool(_partials, dependencies, job, first, origin, progress):
         yield sse_data(body)
     if not has_ended(first):
         async for batch in batches:
             if not batch:
                 yield sse_comment("ping")
-            for body in await run_in_threadpool(_partials, dependencies, job, batch, origin):
+            for body in await run_in_threadpool(_partials, dependencies, job, batch, origin, progress):
                 yield sse_data(body)
     job = await run_in_threadpool(dependencies.service.get_any, job.id)
     failure = failure_of(job)
@@ -133,20 +134,26 @@ async def _edit_frames(
         yield sse_data({**answer.body, "error": answer.text, "error_type": answer.kind})
 
 
-def _partials(dependencies: AppDependencies, job: Job, news: Sequence[JobEvent], origin: str) -> list[dict[str, Any]]:
-    """One event for each preview, with the index of the image it shows; one for the steps after the last of them."""
+def _partials(
+    dependencies: AppDependencies, job: Job, news: Sequence[JobEvent], origin: str, progress: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """One event for each preview, with the index of the image it shows; one for the steps after the last of them.
+
+    progress: what was last told, brought up to date; a preview may come later than the step it is of.
+    """
     partials: list[dict[str, Any]] = []
-    progress: dict[str, Any] = {}
+    stepped = False
     for event in news:
         if event.kind == "step":
-            progress = {"step": event.data["step"], "steps": event.data["steps"]}
+            progress |= {"step": event.data["step"], "steps": event.data["steps"]}
+            stepped = True
         elif event.kind == "preview":
             preview = _preview(dependencies, str(event.data["blob"]), origin, inline=job.delivery.inline)
-            shown = {"images": [preview] if preview else [], "partial": True, "progress": progress}
+            shown = {"images": [preview] if preview else [], "partial": True, "progress": dict(progress)}
             partials.append({**shown, "index": event.data.get("image", 0)})
-            progress = {}
-    if progress:
-        partials.append({"images": [], "partial": True, "progress": progress})
+            stepped = False
+    if stepped:
+        partials.append({"images": [], "partial": True, "progress": dict(progress)})
     return partials
 
 
