@@ -119,9 +119,11 @@ def _bound(prefix: str = "") -> tuple[BindParameter[int], BindParameter[int], Bi
     return priority, tag, sequence
 
 
+PLACE = (job.c.priority, job.c.fair_tag, job.c.sequence)
+"""The columns of a job's `Place`, in whose order a line is served."""
+
 _FLOW = (fair_share.c.queue, fair_share.c.priority, fair_share.c.account_id, fair_share.c.quick)
 _here = tuple_(*_bound())
-_PLACE = (job.c.priority, job.c.fair_tag, job.c.sequence)
 _LOWER = (queue_block.c.lower_priority, queue_block.c.lower_tag, queue_block.c.lower_sequence)
 _UPPER = (queue_block.c.upper_priority, queue_block.c.upper_tag, queue_block.c.upper_sequence)
 
@@ -331,7 +333,7 @@ def _cut(connection: Connection, queue: str, block: _Block) -> None:
     rows = [
         row
         for part in _waiting_between(queue, block.lower, block.upper, one_turn=block.lower[:2] == block.upper[:2])
-        for row in connection.execute(select(*_PLACE, job.c.cost).where(*part).order_by(*_PLACE))
+        for row in connection.execute(select(*PLACE, job.c.cost).where(*part).order_by(*PLACE))
     ]
     # Every change of the count is a change of a job in the same transaction, and this one holds the block's row: what
     # is read here is what was counted, and both halves stay exact.

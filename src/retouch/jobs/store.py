@@ -37,7 +37,7 @@ from retouch.database import insert_of
 from retouch.edit import Delivery, EditOutput, EditRequest, Expansion, Notice, Usage
 from retouch.errors import Failure, JobFinished, LeaseLost, UnknownJob, WorkerLost
 from retouch.jobs import attempts, caller_buckets, fair_queue, outbox
-from retouch.jobs.fair_queue import QUEUED, Ahead, Place, Turn
+from retouch.jobs.fair_queue import PLACE, QUEUED, Ahead, Place, Turn
 from retouch.jobs.job import Job, JobEvent, JobState, Lease, state_after_lost_lease
 from retouch.jobs.tables import job, job_event, job_tally
 
@@ -214,16 +214,15 @@ _CAN_START = (
     QUEUED,
     or_(job.c.start_by.is_(None), job.c.start_by > bindparam("now")),
 )
-_IN_ORDER = (job.c.priority, job.c.fair_tag, job.c.sequence)
 
 _HEAD = (
     select(job.c.sequence, job.c.run_timeout_s)
     .where(*_CAN_START)
-    .order_by(*_IN_ORDER)
+    .order_by(*PLACE)
     .limit(1)
     .with_for_update(skip_locked=True)
 )
-_HEAD_PLACE = select(*_IN_ORDER).where(*_CAN_START).order_by(*_IN_ORDER).limit(1)
+_HEAD_PLACE = select(*PLACE).where(*_CAN_START).order_by(*PLACE).limit(1)
 
 _CLAIM = (
     update(job)
