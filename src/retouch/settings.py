@@ -53,7 +53,7 @@ class HttpSettings(Component):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     public_url: str | None = Field(None, description="this server's address as callers see it; default: per request")
-    no_auth: bool = Field(default=False, description="let every caller in without a key, on any address")
+    no_auth: bool = Field(default=False, description="accept every caller without a key, on any address")
     tls: Literal["off", "auto"] = Field("off", description="auto: speak https with a certificate made here")
     forward_proxy: int | None = Field(
         None,

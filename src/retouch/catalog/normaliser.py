@@ -308,16 +308,16 @@ def _number(name: str, what: str) -> Callable[[_Draft], None]:
 
 
 def _acceleration(draft: _Draft) -> None:
-    asked = draft.request.acceleration
-    if asked is None:
+    requested = draft.request.acceleration
+    if requested is None:
         return
     cell, known = draft.cell("acceleration"), draft.profile.accelerations
     if not cell.sent:
         draft.drop("acceleration", "Its speed cannot be chosen.")
         return
-    value = known.get(asked.value, asked.value)
-    if isinstance(value, str) and value != asked.value:
-        draft.tell("acceleration", "converted", f"It has no '{asked.value}': '{value}' was used.")
+    value = known.get(requested.value, requested.value)
+    if isinstance(value, str) and value != requested.value:
+        draft.tell("acceleration", "converted", f"It has no '{requested.value}': '{value}' was used.")
     draft.send("acceleration", value)
 
 
@@ -331,14 +331,14 @@ def _output(draft: _Draft) -> None:
     touched = draft.composited or (size.output is not None and size.output != size.expected)
     if wanted in _LOSSY and request.output_quality != _DEFAULT_QUALITY and not quality.sent:
         touched = True
-    asked = wanted if wanted in profile.output_formats and not touched else profile.default_format
+    chosen = wanted if wanted in profile.output_formats and not touched else profile.default_format
     if touched and OutputFormat.PNG in profile.output_formats:
-        asked = OutputFormat.PNG
-    if asked is not wanted and OutputFormat.PNG in profile.output_formats:
-        asked = OutputFormat.PNG
+        chosen = OutputFormat.PNG
+    if chosen is not wanted and OutputFormat.PNG in profile.output_formats:
+        chosen = OutputFormat.PNG
     if draft.cell("output_format").sent:
-        draft.send("output_format", profile.output_formats[asked])
-        if quality.sent and asked in _LOSSY:
+        draft.send("output_format", profile.output_formats[chosen])
+        if quality.sent and chosen in _LOSSY:
             draft.send("output_quality", request.output_quality)
 
 

@@ -126,8 +126,8 @@ class Sheet:
             (self.per_second_microusd, "a second"),
             (self.per_input_image_microusd, "an input image"),
         )
-        told = " + ".join(f"{microusd / 1e6:g} USD {unit}" for microusd, unit in parts if microusd)
-        return ", ".join(filter(None, (told, "as reported" if self.reported else "")))
+        prices = " + ".join(f"{microusd / 1e6:g} USD {unit}" for microusd, unit in parts if microusd)
+        return ", ".join(filter(None, (prices, "as reported" if self.reported else "")))
 
 
 @dataclass(frozen=True, slots=True)

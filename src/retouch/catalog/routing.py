@@ -228,12 +228,12 @@ class Route:
 
     def _acceleration(self, request: EditRequest) -> Acceleration:
         """What runs: `none` where there is no faster way, or it is fewer steps and the caller has named theirs."""
-        asked = request.acceleration or self.model.acceleration
-        if asked is Acceleration.HIGH and self.checkpoint.fast_lora is not None:
-            return asked
+        wanted = request.acceleration or self.model.acceleration
+        if wanted is Acceleration.HIGH and self.checkpoint.fast_lora is not None:
+            return wanted
         if self.checkpoint.faster_steps is not None:
-            return asked if request.steps is None else Acceleration.NONE
-        return asked if self.checkpoint.block_cache else Acceleration.NONE
+            return wanted if request.steps is None else Acceleration.NONE
+        return wanted if self.checkpoint.block_cache else Acceleration.NONE
 
     def _fast_lora(self, request: EditRequest) -> FastLora | None:
         """The LoRA whose few steps are run."""

@@ -41,8 +41,8 @@ def measure(model: ModelSettings, loras: LoraSettings, rounds: int) -> None:
     photo = images.decode((files("retouch") / "samples" / "cat.jpg").read_bytes(), field="sample")
     route = Route(MODELS[0], checkpoint)
     for acceleration in Acceleration:
-        asked = EditRequest(MODELS[0].id, INSTRUCTION, (ImageInput(blob="sample"),), acceleration=acceleration, seed=1)
-        request, _ = route.complete(asked)
+        wanted = EditRequest(MODELS[0].id, INSTRUCTION, (ImageInput(blob="sample"),), acceleration=acceleration, seed=1)
+        request, _ = route.complete(wanted)
         if request.acceleration is not acceleration:
             sys.stdout.write(f"{acceleration}: not there\n")
             continue
@@ -54,9 +54,9 @@ def measure(model: ModelSettings, loras: LoraSettings, rounds: int) -> None:
         stages = {
             name: statistics.median(one.timings[name] for one in finished) for name in ("prepare", "denoise", "decode")
         }
-        told = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in stages.items())
+        parts = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in stages.items())
         sys.stdout.write(
-            f"{acceleration}: {width} x {height}, {spec.steps} steps, {sum(stages.values()):.3f} s: {told}\n"
+            f"{acceleration}: {width} x {height}, {spec.steps} steps, {sum(stages.values()):.3f} s: {parts}\n"
         )
 
 

@@ -66,7 +66,7 @@ def edit(  # noqa: PLR0917 - one settings class for each component
     store, network = read(StoreSettings), read(NetworkSettings)
     check_safety(safety, checkpoint)
     marks = provenance_of(provenance)
-    asked = EditRequest(
+    edit_request = EditRequest(
         model=checkpoint.name,
         prompt=instruction,
         images=tuple(ImageInput(blob=name, field=name) for name in images),
@@ -79,7 +79,7 @@ def edit(  # noqa: PLR0917 - one settings class for each component
         loras=tuple(lora_of_argument(name) for name in named_loras),
     )
     widest = replace(MODELS[0], id=checkpoint.name)  # the limits of the widest public row, under the checkpoint's name
-    request, notices = Route(widest, checkpoint).complete(asked)
+    request, notices = Route(widest, checkpoint).complete(edit_request)
     console = Console(stderr=True)
     staged = stage_in(
         request, checkpoint, lambda image: read_image(image.blob or ""), partial(own_lora, store, network)

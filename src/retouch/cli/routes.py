@@ -75,11 +75,11 @@ def _rule_lines(rule: RouteRule) -> Iterator[str]:
 
 
 def _conditions(when: Conditions) -> str:
-    told = [
+    conditions = [
         "" if when.max_images is None else f"up to {when.max_images} images",
         "" if when.max_pixels is None else f"up to {when.max_pixels} pixels",
         f"keys {', '.join(when.keys)}" if when.keys else "",
         f"targets in {', '.join(when.regions)}" if when.regions else "",
         "" if when.max_price_microusd is None else f"targets up to {when.max_price_microusd / 1e6:g} USD",
     ]
-    return ", ".join(filter(None, told)) or "every request"
+    return ", ".join(filter(None, conditions)) or "every request"

@@ -50,13 +50,13 @@ class StartupBanner:
         sys.stdout.flush()
         # What the first line has reported already, in the words of `Service.ready`.
         words = ("No worker serves '{}'.", "The model '{}' is loading.")
-        said = {sentence.format(name) for name in self.catalog.queues for sentence in words}
+        printed = {sentence.format(name) for name in self.catalog.queues for sentence in words}
         console = Console()
         moves = console.is_terminal and self.workers > 0
         with console.status(f"Loading {', '.join(own)}") if moves else nullcontext():
             while (reason := service.ready()) is not None:
-                if reason not in said:
-                    said.add(reason)
+                if reason not in printed:
+                    printed.add(reason)
                     sys.stdout.write(f"Not ready yet: {reason}\n")
                     sys.stdout.flush()
                 if stop.wait(CHECK_S):

@@ -39,8 +39,8 @@ def check_whole(file: IO[bytes], *, field: str = "images[0]", max_pixels: int = 
         return probe(file.read(), field=field, max_pixels=max_pixels)
     width, height = size
     if width * height > max_pixels:
-        said = f"is {width} × {height} pixels; at most {max_pixels} pixels are allowed"
-        raise ImageTooLarge(f"The image in '{field}' {said}.", field=field, max_pixels=max_pixels)
+        problem = f"is {width} × {height} pixels; at most {max_pixels} pixels are allowed"
+        raise ImageTooLarge(f"The image in '{field}' {problem}.", field=field, max_pixels=max_pixels)
     return ImageHeader(str(name), f"image/{name}", width, height)
 
 

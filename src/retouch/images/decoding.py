@@ -223,9 +223,9 @@ def _check_area(size: tuple[int, int] | None, field: str, max_pixels: int) -> No
 
 
 def _too_large(field: str, max_pixels: int, size: tuple[int, int] | None = None) -> ImageTooLarge:
-    said = f" is {size[0]} × {size[1]} pixels" if size else " has too many pixels"
+    extent = f" is {size[0]} × {size[1]} pixels" if size else " has too many pixels"
     return ImageTooLarge(
-        f"The image in '{field}'{said}; at most {max_pixels} pixels are allowed.", field=field, max_pixels=max_pixels
+        f"The image in '{field}'{extent}; at most {max_pixels} pixels are allowed.", field=field, max_pixels=max_pixels
     )
 
 

@@ -29,8 +29,8 @@ def recent(connection: Connection, account_id: str, limit: int) -> tuple[Job, ..
 def waiting_of(connection: Connection, account_id: str, protocol: str, endpoint: str) -> list[str]:
     """Ids of the account's waiting jobs that came by one endpoint of a face, oldest first."""
     query = select(job.c.id, job.c.delivery).where(job.c.account_id == account_id, QUEUED).order_by(job.c.sequence)
-    asked = {"protocol": protocol, "endpoint": endpoint}
-    return [row.id for row in connection.execute(query) if asked.items() <= row.delivery.items()]
+    mount = {"protocol": protocol, "endpoint": endpoint}
+    return [row.id for row in connection.execute(query) if mount.items() <= row.delivery.items()]
 
 
 class Order(Enum):

@@ -63,11 +63,11 @@ class QueueStatistics:
 
 def beat(connection: Connection, alive: LiveWorker) -> None:
     """Note that a worker is alive."""
-    told = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
-    told |= {"seconds": dict(alive.seconds), "checks": dict(alive.checks), "problem": alive.problem}
-    told["facts"] = dict(alive.facts)
-    row = insert_into(connection, worker).values(name=alive.name, **told)
-    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=told))
+    values = {"queues": list(alive.queues), "device": alive.device, "state": alive.state, "seen_at": alive.seen_at}
+    values |= {"seconds": dict(alive.seconds), "checks": dict(alive.checks), "problem": alive.problem}
+    values["facts"] = dict(alive.facts)
+    row = insert_into(connection, worker).values(name=alive.name, **values)
+    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_=values))
 
 
 def live(connection: Connection, now: datetime) -> tuple[LiveWorker, ...]:

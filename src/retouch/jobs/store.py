@@ -476,8 +476,8 @@ def forget_payload(connection: Connection, finished: Job) -> Job:
     blank = replace(finished.request, prompt="", negative_prompt=None, images=(), mask=None)
     values = {"request": blank.to_json(), "output": None, "payload_deleted": True}
     row = connection.execute(update(job).where(job.c.id == finished.id).values(values).returning(job)).one()
-    told = job_event.c.kind.in_(("log", "preview"))
-    connection.execute(delete(job_event).where(job_event.c.job_id == finished.id, told))
+    logs_and_previews = job_event.c.kind.in_(("log", "preview"))
+    connection.execute(delete(job_event).where(job_event.c.job_id == finished.id, logs_and_previews))
     return job_of(row)
 
 

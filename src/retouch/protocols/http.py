@@ -150,7 +150,7 @@ class Authenticator:
         if not self._loopback and self.needs_key() and not self._keys.any_exist():
             raise InvalidSetting(
                 f"Others can reach {host} and there is no key yet. Make one with 'retouch keys create NAME', "
-                "or pass --no-auth to let everybody in."
+                "or pass --no-auth to accept every caller."
             )
 
     def needs_key(self) -> bool:

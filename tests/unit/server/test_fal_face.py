@@ -157,8 +157,8 @@ async def test_callers_who_cannot_be_told_apart_see_no_list(
     assert (await client.get(path)).status_code == 200, "this machine's own server, while it has no key"
     door = Authenticator(Keys(dependencies.service._database), loopback=False, no_auth=True)
     transport = httpx2.ASGITransport(create_app(replace(dependencies, authenticator=door)))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://retouch.test") as anyone:
-        refused = await anyone.get(path)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://retouch.test") as keyless:
+        refused = await keyless.get(path)
         assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authorization_error")
         secret = Keys(dependencies.service._database).create("anne")
-        assert (await anyone.get(path, headers={"authorization": f"Key {secret}"})).status_code == 200
+        assert (await keyless.get(path, headers={"authorization": f"Key {secret}"})).status_code == 200

@@ -49,7 +49,7 @@ def whole(family: Any, folder: Path, device: torch.device, *, unneeded: str = ""
 
     Left alone, the libraries fill what is missing with random numbers and only log it.
     """
-    model, told = family.from_pretrained(
+    model, loading_info = family.from_pretrained(
         folder,
         device_map={"": str(device)},
         use_safetensors=True,
@@ -57,7 +57,7 @@ def whole(family: Any, folder: Path, device: torch.device, *, unneeded: str = ""
         output_loading_info=True,
         **dtype,
     )
-    missing = sorted(name for name in told["missing_keys"] if not unneeded or not name.startswith(unneeded))
+    missing = sorted(name for name in loading_info["missing_keys"] if not unneeded or not name.startswith(unneeded))
     if missing:
         raise OSError(f"weights are missing, such as {missing[0]}")
     for parameter in model.parameters():

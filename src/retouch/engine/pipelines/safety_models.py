@@ -93,7 +93,7 @@ def load_image_classifier(name: str, labels: Sequence[str] = ()) -> NamedClassif
     logger.info("%s: unsafe is %s of %s", name, ", ".join(chosen), ", ".join(names))
     with _reading(IMAGES, name, "it cannot be loaded"):
         processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model, told = AutoModelForImageClassification.from_pretrained(
+        model, loading_info = AutoModelForImageClassification.from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
@@ -101,8 +101,8 @@ def load_image_classifier(name: str, labels: Sequence[str] = ()) -> NamedClassif
             output_loading_info=True,
             dtype=torch.float32,
         )
-    if told["missing_keys"]:
-        raise _unusable(IMAGES, name, f"weights are missing, such as {min(told['missing_keys'])}")
+    if loading_info["missing_keys"]:
+        raise _unusable(IMAGES, name, f"weights are missing, such as {min(loading_info['missing_keys'])}")
     independent = config.problem_type == "multi_label_classification"
     unsafe = [index for index, label in enumerate(names) if label in chosen]
     return NamedClassifier(name, model.eval(), processor, unsafe, independent=independent)
@@ -166,7 +166,7 @@ def load_guard(name: str, device: str) -> GuardModel:
     parts = _wants_parts(name, tokenizer)
     target = choose_device(device)
     with _reading(PROMPTS, name, "it cannot be loaded"):
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
@@ -175,7 +175,7 @@ def load_guard(name: str, device: str) -> GuardModel:
             dtype=torch.bfloat16 if target.type == "cuda" else torch.float32,
             device_map={"": str(target)},
         )
-    missing = sorted(key for key in told["missing_keys"] if not key.startswith("lm_head."))
+    missing = sorted(key for key in loading_info["missing_keys"] if not key.startswith("lm_head."))
     if missing:
         raise _unusable(PROMPTS, name, f"weights are missing, such as {missing[0]}")
     return GuardModel(name, model.eval(), tokenizer, read, parts=parts)
