@@ -18,6 +18,7 @@ from retouch import images
 from retouch.catalog.profiles import hosted
 from tests.harness import png
 from tests.live_server import LiveServer, free_port, live_server, start_server
+from tests.upstreams.stubs.dashscope import DashScopeStub
 from tests.upstreams.stubs.fal import FalStub
 from tests.upstreams.stubs.openai import OpenAIStub
 from tests.upstreams.stubs.server import Closes, Says, StubProvider
@@ -257,6 +258,32 @@ def test_the_openai_face_says_who_made_an_edit_and_what_each_provider_does(tmp_p
         assert refused["status"] == 400
         forced = call(server, "/v1/models/fal/fal-ai/qwen-image-2/pro/edit")
         assert [each["target"] for each in forced["targets"]] == ["fal/fal-ai/qwen-image-2/pro/edit"]
+
+
+def estimate_and_answer(server: LiveServer, **changes: Any) -> tuple[Any, Any]:
+    """What a dry run says of an edit, and what the edit then says."""
+    body = {"prompt": "x", "images": [data_uri()], "size": "1000x1000", **changes}
+    return call(server, "/v1/images/edits?dryRun=true", body), call(server, "/v1/images/edits", body)
+
+
+def test_a_dry_run_cuts_a_prompt_and_prices_a_lora_as_the_edit_does(tmp_path: Path) -> None:
+    fal, at_its_price = FalStub(), "[upstreams.plain]\nkind = 'fal'\nkey = 'env:STUB_KEY'\nimages = 'inline'"
+    extra = f"{at_its_price}\nbase_url = '{fal.base_url}'"
+    with gateway_server(tmp_path, {"fal": fal, "dashscope": DashScopeStub()}, extra=extra) as server:
+        estimate, answer = estimate_and_answer(server, model="dashscope/qwen-image-edit-plus", prompt="x " * 450)
+        assert estimate["resolved"]["notices"] == answer["metadata"]["notices"]
+        assert "cut at 800 characters" in str(answer["metadata"]["notices"])
+        loras = ["https://example.com/a.safetensors"]
+        estimate, answer = estimate_and_answer(server, model="plain/qwen-image-edit-plus", loras=loras)
+        assert estimate["total_cost_micros"] == 1e6 * answer["metadata"]["cost"] == 35_000
+
+
+def test_a_dry_run_refuses_what_a_strict_route_refuses(tmp_path: Path) -> None:
+    strict = "[[routes]]\nmodel = 'qwen-image-2'\nstrict = true\ntargets = [{ to = 'fal' }]"
+    with gateway_server(tmp_path, {"fal": FalStub()}, extra=strict) as server:
+        estimate, answer = estimate_and_answer(server, model="qwen-image-2", steps=10)
+        assert estimate == answer
+        assert answer["error"]["param"] == "steps"
 
 
 def test_the_units_that_a_provider_counts_are_booked_at_its_own_price(tmp_path: Path) -> None:

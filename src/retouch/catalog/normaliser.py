@@ -7,12 +7,12 @@ is dropped with a notice, or refused by its name when the request is strict; not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from retouch.catalog.normalised import NO_SIZES, Emulation, ImageField, ImageSizes, Normalised
-from retouch.catalog.profiles import Behaviour, Cell, Profile, hosted
+from retouch.catalog.profiles import Behaviour, Cell, Profile, Sheet, hosted
 from retouch.catalog.target_sizes import TargetSize, choose_size, shapes_differ
 from retouch.edit import EditRequest, Notice, OutputFormat, random_seed
 from retouch.errors import InvalidRequest, OutOfRange, TooLong, TooManyImages, UnsupportedParameter
@@ -38,6 +38,63 @@ _NOT_OPTIONS: Final = frozenset(
     }
 )
 """What a provider is told by the gateway itself: how to answer, and how much to make, which is money."""
+
+
+class Normalise(Protocol):
+    """A request as one target is asked for it. cut_prompt: leave out the end of one that is too long there.
+
+    Raises InvalidRequest naming the field when the target cannot take it or, of a strict request, would drop something.
+    """
+
+    def __call__(self, request: EditRequest, sizes: ImageSizes = ..., *, cut_prompt: bool = ...) -> Normalised: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTarget:
+    """One place where a model's edits may be made. name: `local`, or `upstream/model`. price: None where none is
+    owed. normalise: None for our own queue."""
+
+    name: str
+    profile: Profile
+    price: Sheet | None = None
+    normalise: Normalise | None = None
+
+
+class _Target(Protocol):
+    """A place that takes edits under the provider's names, or our own queue."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def normalise(self) -> Normalise | None: ...
+
+
+_T = TypeVar("_T", bound=_Target)
+
+
+def able(targets: Iterable[_T], request: EditRequest, sizes: ImageSizes) -> tuple[list[_T], bool, dict[str, str]]:
+    """Those that take the request, as a whole if any does, else with the end of its prompt left out.
+
+    The second value says which of the two; the third why each of the others does not, by name. When none takes it, the
+    InvalidRequest of the first one is raised.
+    """
+    refused: dict[str, InvalidRequest] = {}
+    for cut_prompt in (False, True):
+        found = []
+        for target in targets:
+            try:
+                if target.normalise is not None:
+                    target.normalise(request, sizes, cut_prompt=cut_prompt)
+                found.append(target)
+            except InvalidRequest as error:
+                refused.setdefault(target.name, error)
+        if found:
+            names = {target.name for target in found}
+            return found, cut_prompt, {name: error.message for name, error in refused.items() if name not in names}
+    if refused:
+        raise next(iter(refused.values()))
+    return [], False, {}
 
 
 @dataclass(eq=False, frozen=True, slots=True)

@@ -203,16 +203,6 @@ class Profile:
         return hash(self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class ServedTarget:
-    """One place where a model's edits may be made. name: `local`, or `upstream/model`. price: None where none is
-    owed."""
-
-    name: str
-    profile: Profile
-    price: Sheet | None = None
-
-
 _LETTERS: Mapping[str, Behaviour] = {
     "P": Behaviour.PASSTHROUGH,
     "R": Behaviour.RENAMED,

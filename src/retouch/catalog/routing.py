@@ -15,7 +15,8 @@ from importlib.resources import files
 from typing import Any, Final
 
 from retouch.catalog.checkpoints import HOSTED, Checkpoint, FastLora
-from retouch.catalog.profiles import LOCAL, Limits, ServedTarget, local_profile
+from retouch.catalog.normaliser import ServedTarget
+from retouch.catalog.profiles import LOCAL, Limits, local_profile
 from retouch.edit import Acceleration, EditRequest, Notice, OutputFormat, Usage, random_seed
 from retouch.errors import (
     ImageTooLarge,

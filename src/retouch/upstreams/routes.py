@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 from retouch.accounts.keys import Account
-from retouch.catalog.normalised import ImageSizes, Normalised
+from retouch.catalog.normalised import ImageSizes
+from retouch.catalog.normaliser import Normalise, able
 from retouch.catalog.profiles import LOCAL, Sheet
 from retouch.database import Database
 from retouch.edit import EditRequest
@@ -25,15 +26,6 @@ from retouch.errors import InvalidRequest, UnknownModel
 from retouch.jobs import breakers
 from retouch.jobs.breakers import BreakerState
 from retouch.upstreams.upstream import Upstream
-
-
-class Normalise(Protocol):
-    """A request as one target is asked for it. cut_prompt: leave out the end of one that is too long there.
-
-    Raises InvalidRequest naming the field when the target cannot take it or, of a strict request, would drop something.
-    """
-
-    def __call__(self, request: EditRequest, sizes: ImageSizes = ..., *, cut_prompt: bool = ...) -> Normalised: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +259,8 @@ def plan(
         elif target.upstream in now.without_key:
             left_out[target.name] = "this account has stored no key for it"
     fitting = [target for target in rule.targets if target.name not in left_out]
-    targets, cut_prompt = _able(fitting, request, now.sizes, left_out)
+    targets, cut_prompt, refused = able(fitting, request, now.sizes)
+    left_out |= refused
     if rule.policy == "weighted":
         # Each place is given by weight among those that are left: the smallest of exponential variables with those
         # rates (Efraimidis and Spirakis, Weighted random sampling with a reservoir, 2006).
@@ -286,28 +279,6 @@ def plan(
         closed = [min(targets, key=lambda target: now.open_since[target.name])]
         del left_out[closed[0].name]
     return Plan(rule, tuple(closed), left_out, cut_prompt)
-
-
-def _able(
-    targets: Iterable[Target], request: EditRequest, sizes: ImageSizes, left_out: dict[str, str]
-) -> tuple[list[Target], bool]:
-    """Those that take the request, as a whole if any does, else with the end of its prompt left out."""
-    refused: dict[Target, InvalidRequest] = {}
-    for cut_prompt in (False, True):
-        able = []
-        for target in targets:
-            try:
-                if target.normalise is not None:
-                    target.normalise(request, sizes, cut_prompt=cut_prompt)
-                able.append(target)
-            except InvalidRequest as error:
-                refused.setdefault(target, error)
-        if able:
-            left_out |= {t.name: error.message for t, error in refused.items() if t not in able}
-            return able, cut_prompt
-    if refused:
-        raise next(iter(refused.values()))
-    return [], False
 
 
 class Dispatcher:

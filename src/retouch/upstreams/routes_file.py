@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from retouch.catalog.normaliser import Normaliser
-from retouch.catalog.profiles import LOCAL, Kind, ServedTarget, Sheet, hosted, local_profile, sheet_of_dollars
+from retouch.catalog.normaliser import Normaliser, ServedTarget
+from retouch.catalog.profiles import LOCAL, Kind, Sheet, hosted, local_profile, sheet_of_dollars
 from retouch.catalog.routing import MODELS, Catalog, Model, model_named
 from retouch.errors import InvalidSetting
 from retouch.upstreams.inputs import ImageMode
@@ -60,7 +60,7 @@ class RoutesFile:
         found: dict[str, ServedTarget] = {}
         for target in targets:
             profile = target.normalise.profile if isinstance(target.normalise, Normaliser) else local_profile()
-            found.setdefault(target.name, ServedTarget(target.name, profile, target.sheet))
+            found.setdefault(target.name, ServedTarget(target.name, profile, target.sheet, target.normalise))
         return tuple(found.values())
 
 

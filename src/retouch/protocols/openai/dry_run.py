@@ -9,11 +9,9 @@ from dataclasses import replace
 
 from retouch import images, sizes
 from retouch.catalog import Catalog, Route
-from retouch.catalog.normalised import ImageSizes, Normalised
-from retouch.catalog.normaliser import normalise
-from retouch.catalog.profiles import ServedTarget
+from retouch.catalog.normalised import NO_SIZES, ImageSizes, Normalised
+from retouch.catalog.normaliser import ServedTarget, able, needs_sizes
 from retouch.edit import EditRequest
-from retouch.errors import InvalidRequest
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.openai.dump import dump_estimate
 from retouch.protocols.openai.parse import EditCall
@@ -51,17 +49,16 @@ def estimate(dependencies: AppDependencies, call: EditCall, route: Route, submis
 def _hosted_target(
     catalog: Catalog, route: Route, request: EditRequest, known: ImageSizes
 ) -> tuple[ServedTarget | None, Normalised | None]:
-    """The first target that takes the edit, and what it would be asked; neither where that is our own queue."""
-    refused: InvalidRequest | None = None
-    for target in catalog.targets(route):
-        if target.profile.local:
-            return None, None
-        try:
-            return target, normalise(request, target.profile, known)
-        except InvalidRequest as error:
-            refused = refused or error
-    assert refused is not None, "a model has a target"
-    raise refused
+    """The first target that takes the edit, and what it would be asked; neither where that is our own queue.
+
+    A prompt is cut, and the operator's options count, as at the gateway.
+    """
+    sizes = known if needs_sizes(request) else NO_SIZES
+    (target, *_), cut_prompt, _ = able(catalog.targets(route), request, sizes)
+    if target.normalise is None:
+        return None, None
+    made = target.normalise(request, sizes, cut_prompt=cut_prompt)
+    return replace(target, price=made.sheet or target.price), made
 
 
 def sizes_of(blobs: Blobs, request: EditRequest, route: Route) -> Sizes | None:

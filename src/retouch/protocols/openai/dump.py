@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from retouch.catalog import HOSTED, Route
-from retouch.catalog.profiles import ServedTarget
+from retouch.catalog.normaliser import ServedTarget
 from retouch.edit import EditOutput, EditRequest, Notice, OutputFormat, Usage
 from retouch.jobs.job import Job
 from retouch.protocols.openai.parse import NAMES, PROVIDER, EditCall
