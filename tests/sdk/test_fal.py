@@ -21,7 +21,7 @@ from PIL import Image
 
 from retouch.errors import Failure
 from retouch.jobs.job import Preview
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer
 from tests.sdk.fal import (
     DATA_URI,
     EDIT,
@@ -43,24 +43,10 @@ from tests.waiting import until
 NO_FASTER_WAY = "There is no faster way here yet: the exact one, 'none', was used."
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("fal")) as running:
-        yield running
-
-
 @pytest.fixture
 def client(server: LiveServer) -> Iterator[fal_client.SyncClient]:
     with pointed_at(server) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server without a worker and with keys: whatever is submitted waits."""
-    data = tmp_path_factory.mktemp("fal-idle")
-    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,20 +13,6 @@ from tests.waiting import until
 
 TARGET = "x-fal-target-url"
 PAGE = "https://page.example"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("fal")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with a key, which is what pages of other origins need."""
-    data = tmp_path_factory.mktemp("fal-keyed")
-    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
-        yield running
 
 
 def by_host(server: LiveServer, host: str, method: str, path: str, **more: Any) -> httpx.Response:
@@ -100,15 +85,15 @@ def test_a_browser_reaches_everything_through_one_path(server: LiveServer):
     assert events.headers["content-type"].startswith("text/event-stream")
 
 
-def test_the_proxy_hands_events_on_as_they_come(keyed: LiveServer):
+def test_the_proxy_hands_events_on_as_they_come(idle_server: LiveServer):
     """Checklist 47: nothing is buffered; the first event is there while the request waits."""
     target = f"https://queue.fal.run/{EDIT}"
-    waiting = by_proxy(keyed, "POST", target, json=arguments()).json()["request_id"]
-    headers = {TARGET: f"{target}/requests/{waiting}/status/stream", "Authorization": f"Key {keyed.key}"}
-    with httpx.stream("GET", f"{keyed.url}/fal/proxy", headers=headers, timeout=20) as answer:
+    waiting = by_proxy(idle_server, "POST", target, json=arguments()).json()["request_id"]
+    headers = {TARGET: f"{target}/requests/{waiting}/status/stream", "Authorization": f"Key {idle_server.key}"}
+    with httpx.stream("GET", f"{idle_server.url}/fal/proxy", headers=headers, timeout=20) as answer:
         lines = answer.iter_lines()
         assert '"IN_QUEUE"' in next(lines)
-        assert by_proxy(keyed, "PUT", f"{target}/requests/{waiting}/cancel").status_code == 202
+        assert by_proxy(idle_server, "PUT", f"{target}/requests/{waiting}/cancel").status_code == 202
         assert [line for line in lines if line][-1].count('"COMPLETED"') == 1
 
 
@@ -138,17 +123,17 @@ def test_the_proxy_goes_nowhere_else(server: LiveServer, target: str):
 
 
 @pytest.mark.parametrize("path", ["/queue/fal-ai/qwen-image-edit", "/cdn/uploads/x", "/proxy", "/rest/tokens/"])
-def test_a_browser_of_another_origin_may_call(keyed: LiveServer, path: str):
+def test_a_browser_of_another_origin_may_call(idle_server: LiveServer, path: str):
     """Checklist 48: the question before the call, and what a script may read of the answer."""
     wanted = "authorization,content-type,x-fal-target-url,x-fal-queue-priority,x-fal-object-lifecycle"
     preflight = {"Origin": PAGE, "Access-Control-Request-Method": "PUT"}
-    answer = call(keyed, "OPTIONS", path, headers={**preflight, "Access-Control-Request-Headers": wanted})
+    answer = call(idle_server, "OPTIONS", path, headers={**preflight, "Access-Control-Request-Headers": wanted})
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "PUT" in answer.headers["access-control-allow-methods"]
     allowed = answer.headers["access-control-allow-headers"].lower().replace(" ", "")
     assert allowed == "*" or set(wanted.split(",")) <= set(allowed.split(","))
-    plain = call(keyed, "GET", path, headers={"Origin": PAGE})
+    plain = call(idle_server, "GET", path, headers={"Origin": PAGE})
     assert plain.headers["access-control-allow-origin"] == "*"
     assert HEADER in plain.headers["access-control-expose-headers"]
 

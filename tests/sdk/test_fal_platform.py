@@ -17,17 +17,15 @@ from retouch.accounts.keys import Keys
 from retouch.edit import Lora
 from retouch.errors import Failure
 from retouch.protocols.fal import dump
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer
 from tests.sdk.fal import EDIT, PLUS, TWO, Hands, arguments, call, hands_at, photo
 
 LIST = "/api/v1/models/requests/by-endpoint"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    data = tmp_path_factory.mktemp("fal-platform")
-    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
-        yield running
+def server(idle_server: LiveServer) -> LiveServer:
+    return idle_server
 
 
 @pytest.fixture

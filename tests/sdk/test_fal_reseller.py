@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from retouch.errors import Failure
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer
 from tests.sdk.fal import PLUS, TWO, Hands, arguments, uploads
 from tests.waiting import until
 
@@ -40,10 +40,8 @@ USAGE_KEYS = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    data = tmp_path_factory.mktemp("reseller")
-    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
-        yield running
+def server(idle_server: LiveServer) -> LiveServer:
+    return idle_server
 
 
 @pytest.fixture

@@ -29,14 +29,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def idle_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server without a worker and with a key: whatever is submitted waits."""
-    data = tmp_path_factory.mktemp("node-fal-idle")
-    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
-        yield running
-
-
 @pytest.fixture
 def hands(idle_server: LiveServer) -> Iterator[Hands]:
     with hands_at(idle_server) as made:

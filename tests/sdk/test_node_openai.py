@@ -47,12 +47,6 @@ def near(answer: str, colour: tuple[int, int, int]) -> bool:
     return all(abs(a - b) <= 3 for a, b in zip(colour_of(answer), colour, strict=True))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("node-openai")) as running:
-        yield running
-
-
 @pytest.fixture
 def gated(tmp_path: Path) -> Iterator[Deployment]:
     with gated_server(tmp_path / "gated") as running:

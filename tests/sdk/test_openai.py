@@ -65,12 +65,6 @@ STREAMED = {"image": data_uri(plain_image()), "prompt": "x", "stream": True}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("openai")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def client(server: LiveServer) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as made:
         yield made

@@ -34,17 +34,8 @@ SHORT_S = 3
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("runpod")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server without a worker and with a key: whatever is submitted waits."""
-    data = tmp_path_factory.mktemp("runpod-idle")
-    with live_server(data, key=True, ready=False, arguments=("--workers", "0")) as running:
-        yield running
+def idle(idle_server: LiveServer) -> LiveServer:
+    return idle_server
 
 
 @pytest.fixture(scope="module")

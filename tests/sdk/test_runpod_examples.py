@@ -7,13 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.live_server import LiveServer, live_server
+from tests.live_server import LiveServer
 from tests.sdk.node_clients import FOLDER, needs_node, node_packages
 
 __all__ = ["node_packages"]
@@ -22,12 +21,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "runpod"
 TUTORIAL = (ROOT / "docs/tutorials/from-runpod.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```js\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("runpod-examples")) as running:
-        yield running
 
 
 @pytest.fixture
