@@ -15,6 +15,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types import ImageEditCompletedEvent, ImageEditPartialImageEvent, ImagesResponse
 from PIL import Image
 
+from retouch import watch
 from retouch.jobs.job import JobState
 from retouch.protocols.openai import routes, streaming
 from retouch.service import ServiceSettings
-from tests.harness import Deployment, gated_server
+from tests.harness import OUTPUT, USAGE, Deployment, gated_server
 from tests.live_server import LiveServer, live_server
 from tests.waiting import until
 
@@ -737,6 +739,34 @@ class TestRetries:
             gated.gate.open()
             assert call.result().data
         assert [job.state for job in gated.jobs()] == [JobState.SUCCEEDED]
+
+    def test_a_call_repeated_after_an_outage_is_answered_by_the_same_job(
+        self, waiting: Deployment, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(watch, "PATIENCE_S", 0.0)
+        monkeypatch.setattr(routes, "MARGIN_S", 40.0)
+
+        def post(attempt: int) -> httpx2.Response:
+            headers = {"x-stainless-retry-count": str(attempt)}
+            body = {"image": data_uri(plain_image()), "prompt": "x"}
+            return httpx2.post(f"{waiting.url}/v1/images/edits", json=body, headers=headers, timeout=20)
+
+        with waiting.outage(since="edit accepted"):
+            assert post(0).status_code == 503
+        image = replace(OUTPUT.images[0], blob=waiting.blobs.put(plain_image(), "image/png", folder="outputs"))
+        waiting.service.finish(waiting.lease(), replace(OUTPUT, images=(image,)), USAGE)
+        answer = post(1)
+        assert answer.json()["metadata"]["job_id"] == waiting.jobs()[0].id
+        assert len(waiting.jobs()) == 1
+
+    def test_a_call_that_an_outage_ends_for_good_stops_its_edit(
+        self, waiting: Deployment, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(watch, "PATIENCE_S", 0.0)
+        body = {"image": data_uri(plain_image()), "prompt": "x"}
+        with waiting.outage(since="edit accepted"):
+            assert httpx2.post(f"{waiting.url}/v1/images/edits", json=body, timeout=20).status_code == 503
+        assert waiting.newest_once(lambda job: job.state.final).state is JobState.CANCELLED
 
     @pytest.mark.parametrize("form", [True, False], ids=["form", "json"])
     def test_a_waiting_call_holds_no_image(self, gated: Deployment, tmp_path: Path, form: bool):

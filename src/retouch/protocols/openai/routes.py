@@ -26,10 +26,12 @@ from starlette.responses import Response
 from retouch.accounts.keys import Account
 from retouch.catalog import Route
 from retouch.errors import (
+    DatabaseUnavailable,
     EditTimeout,
     InvalidRequest,
     JobFinished,
     RetouchError,
+    StorageUnavailable,
     Unavailable,
     UnknownJob,
     UnsupportedMode,
@@ -191,7 +193,7 @@ class Edits:
                 self._leave(accepted, answered=False)
                 return Response(status_code=CLIENT_DISCONNECTED)
             content = await run_in_threadpool(self._render, accepted, job)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, DatabaseUnavailable, StorageUnavailable):  # the next try can have the answer
             self._leave(accepted, answered=False)
             raise
         except TimeoutError:
