@@ -52,10 +52,8 @@ class AttemptBook:
         with self._database.transaction() as connection:
             return attempts.move(connection, attempt.id, AttemptState.ACCEPTED, self._clock(), ticket=kept)
 
-    def done(
-        self, attempt: Attempt, result: Result, charge_microusd: int | None, *, ends_now: bool = False
-    ) -> Attempt | None:
-        """The provider has made the images. charge_microusd: as far as it is known before they are here.
+    def done(self, attempt: Attempt, result: Result, charge_microusd: int, *, ends_now: bool = False) -> Attempt | None:
+        """The provider has made the images. charge_microusd: as far as it can be known before they are here.
 
         ends_now: the job's end is written next, and goes to the disk with this. An attempt with a ticket need not
         survive a power cut before that either: `accepted` does, and its job is asked for again.
@@ -94,8 +92,8 @@ class AttemptBook:
             breakers.record_failure(connection, attempt.target, attempt.key, fault.kind.value, now, at_once=False)
 
     def book(self, attempt: Attempt, charge_microusd: int) -> None:
-        """What it costs, where that is decided before its job ends."""
-        with self._database.transaction() as connection:
+        """What it costs, where that is decided before its job ends. It goes to the disk with what is written next."""
+        with self._database.transaction(durability="eventual") as connection:
             attempts.book(connection, attempt.id, charge_microusd)
 
     def read(self, attempt_id: str) -> Attempt | None:

@@ -303,7 +303,10 @@ class CallRun:
         ends_now = whole and all(
             image.stored is not None and goes_as_it_came(image.stored, emulation) for image in result.images
         )
-        done = self._tools.book.done(attempt, result, result.cost_microusd, ends_now=ends_now)
+        sizes = [image.stored.width * image.stored.height for image in result.images if image.stored is not None]
+        pixels = sum(sizes) if len(sizes) == len(result.images) else None
+        # Written now, for the images may never come here: a race may be lost, or the job be over.
+        done = self._tools.book.done(attempt, result, self._charge(attempt, result, pixels), ends_now=ends_now)
         if done is None or done.settled_at is not None:  # the job has ended meanwhile; what it cost is known now
             raise Dropped
         return self._take(done, result, ticket)
@@ -329,6 +332,8 @@ class CallRun:
             made.append(MadeImage(got, image.unsafe))
         pixels = sum(each.stored.width * each.stored.height for each in made)
         charge = self._charge(attempt, result, pixels)
+        if charge != attempt.charge_microusd:  # by the pixel; paid too when these images are not the ones delivered
+            self._tools.book.book(attempt, charge)
         return Made(attempt, self.spot, self._normalised, tuple(made), charge, result)
 
     # --- what else it can come to
@@ -465,11 +470,11 @@ class CallRun:
         )
 
     def _charge(self, attempt: Attempt, result: Result, pixels: int | None = None) -> int:
-        """What the provider says it costs, else by the target's sheet."""
+        """What the provider says it costs, else by the target's sheet; of one that has not ended here, by now."""
         if result.cost_microusd is not None:
             return result.cost_microusd
         began = attempt.accepted_at or attempt.sent_at
-        whole = timedelta() if attempt.ended_at is None or began is None else attempt.ended_at - began
+        whole = timedelta() if began is None else (attempt.ended_at or self._tools.clock()) - began
         return self._price(len(result.images), pixels, whole.total_seconds())
 
     def _price(self, images: int, pixels: int | None, seconds: float) -> int:

@@ -145,12 +145,7 @@ class EditRun:
         tools = self._tools(known)
         made = self._resume(tools, known)
         tried = {each.target for each in known if each.state is AttemptState.REFUSED or _given_up(each)}
-        try:
-            self._ask(tools, made, tried)
-        except RetouchError:
-            for each in made:  # paid, although the caller gets an error for the others
-                self._book.book(each.attempt, each.charge_microusd)
-            raise
+        self._ask(tools, made, tried)
         self._finish(made)
 
     def _tools(self, known: Sequence[Attempt]) -> CallTools:

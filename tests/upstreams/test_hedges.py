@@ -1,0 +1,195 @@
+"""Two targets asked for the same edit: who may be asked as well, and what every attempt has cost.
+
+Before stub providers, as in `test_gateway.py`; the bill is what the stubs say is owed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from retouch.catalog.profiles import Sheet
+from retouch.errors import InternalError
+from retouch.jobs.attempts import Attempt, AttemptState
+from retouch.jobs.job import JobState
+from retouch.upstreams.edit_run import EditRun
+from retouch.upstreams.gateway import QUEUES
+from tests.harness import ANNE, HandClock
+from tests.upstreams.gateway_world import GatewayWorld
+from tests.upstreams.stubs.server import PRICE_MICROUSD, Says, png
+from tests.waiting import until
+
+MakeWorld = Callable[..., GatewayWorld]
+SLOW = ("running",) * 40 + ("done",)
+"""Ends long after a hedge of HEDGE_S would have been sent."""
+HEDGE_S = 0.2
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeWorld]:
+    made: list[GatewayWorld] = []
+
+    def world(*names: str, **how: object) -> GatewayWorld:
+        made.append(GatewayWorld(tmp_path / str(len(made)), "", *names, **how))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield world
+    for each in made:
+        each.close()
+
+
+def hedged(make: MakeWorld, **how: object) -> GatewayWorld:
+    return make("fal:1", "fal:2", rule={"hedge_after_s": HEDGE_S}, **how)
+
+
+def price(world: GatewayWorld, sheet: Sheet) -> None:
+    """All targets cost what this sheet says."""
+    (rule,) = world.routes.rules
+    targets = tuple(replace(target, sheet=sheet) for target in rule.targets)
+    world.routes = replace(world.routes, rules=(replace(rule, targets=targets),))
+
+
+def booked(world: GatewayWorld, job_id: str) -> int:
+    return sum(each.charge_microusd or 0 for each in world.attempts(job_id))
+
+
+def makes_one_less(world: GatewayWorld, name: str) -> None:
+    """Of several images the provider makes, and bills, one less than was asked for."""
+    stub = world.stub(name)
+    usual = stub.answer
+
+    def answer(request: object) -> Says:
+        said = usual(request)
+        if request.station == "submit":  # type: ignore[attr-defined]
+            for job in stub.jobs.values():
+                job.images = max(1, job.input["num_images"] - 1)
+        return said
+
+    stub.answer = answer
+
+
+# What it costs.
+
+
+def finish_both(world: GatewayWorld, answer: Says | None = None, **asked: object) -> tuple[Attempt, Attempt]:
+    """The loser and the winner of an edit that both providers have made: the loser is still fetching when it has lost.
+
+    answer: to that download, instead of the image.
+    """
+    first, second = world.stub("fal:1"), world.stub("fal:2")
+    first.plan = ("done",)
+    arrived, goes_on = threading.Event(), threading.Event()
+    usual = first._usual
+
+    def slow_download(request: object) -> Says:
+        if request.station != "download":  # type: ignore[attr-defined]
+            return usual(request)
+        arrived.set()
+        goes_on.wait(20)
+        return usual(request) if answer is None else answer
+
+    first._usual = slow_download
+    with world.gateway():
+        job = world.edit(**asked)
+        until(arrived.is_set)
+        until(lambda: second.at("download"))
+        goes_on.set()
+        assert world.finished(job.id).state is JobState.SUCCEEDED
+    loser, winner = sorted(world.attempts(job.id), key=lambda each: each.lane)
+    assert (loser.state, winner.state) == (AttemptState.DONE, AttemptState.DONE)
+    return loser, winner
+
+
+def test_a_loser_that_had_finished_is_booked_for_what_it_made(make: MakeWorld) -> None:
+    world = hedged(make)
+    makes_one_less(world, "fal:1")
+    loser, winner = finish_both(world, Says(404), num_images=3, seed=None)
+    assert (loser.charge_microusd, winner.charge_microusd) == (2 * PRICE_MICROUSD, 3 * PRICE_MICROUSD)
+    assert booked(world, loser.job_id) == world.bill()
+
+
+def test_a_loser_whose_images_came_is_booked_by_their_pixels(make: MakeWorld) -> None:
+    world = hedged(make)
+    price(world, Sheet(per_megapixel_microusd=PRICE_MICROUSD))
+    for name in ("fal:1", "fal:2"):
+        world.stub(name).image = png(2000, 1000)
+    loser, winner = finish_both(world)
+    assert loser.charge_microusd == winner.charge_microusd == 2 * PRICE_MICROUSD
+
+
+@pytest.mark.parametrize("ends", ["by itself", "while it is stopped"])
+def test_an_attempt_that_is_paid_by_the_second_is_booked_for_its_time(make: MakeWorld, ends: str) -> None:
+    clock = HandClock()
+    world = make("fal", clock=clock)
+    price(world, Sheet(per_second_microusd=1_000))
+    stub = world.stub("fal")
+    stub.plan = ("running",)
+    usual = stub.answer
+
+    def done_when_cancelled(request: object) -> Says:
+        if request.station == "cancel":  # type: ignore[attr-defined]
+            for each in stub.jobs.values():
+                each.plan[0] = "done"
+        return usual(request)
+
+    if ends == "by itself":
+        stub.script("download", *[Says(404)] * 3)  # it is paid, and nothing comes of it
+    else:
+        stub.answer = done_when_cancelled
+    with world.gateway():
+        job = world.edit()
+        until(lambda: world.states(job.id) == [AttemptState.ACCEPTED])
+        clock.move(4)
+        if ends == "by itself":
+            next(iter(stub.jobs.values())).plan.append("done")
+        else:
+            world.service.cancel(ANNE, job.id)
+        world.finished(job.id)
+    (attempt,) = world.attempts(job.id)
+    assert attempt.state is AttemptState.DONE
+    assert attempt.charge_microusd == 4_000
+
+
+def test_an_answer_that_comes_after_the_jobs_end_says_what_is_owed(make: MakeWorld) -> None:
+    world = make("openai")
+    stub = world.stub("openai")
+    goes_on = threading.Event()
+    usual = stub.answer
+
+    def late(request: object) -> Says:
+        goes_on.wait(20)
+        return usual(request)
+
+    stub.answer = late
+    job = world.edit()
+    lease = world.service.lease("gateway-a", QUEUES, 60.0)
+    assert lease is not None
+    run = EditRun(world.parts(), lease)
+    thread = threading.Thread(target=run.run)
+    thread.start()
+    until(lambda: world.submits("openai") == 1)
+    world.service.fail(lease, InternalError("It has ended elsewhere.").failure)
+    assert world.states(job.id) == [AttemptState.UNKNOWN]
+    goes_on.set()
+    thread.join()
+    assert world.states(job.id) == [AttemptState.DONE]
+    assert booked(world, job.id) == world.bill() == PRICE_MICROUSD
+
+
+def test_images_beside_a_call_that_failed_are_booked_by_what_came(make: MakeWorld) -> None:
+    world = make("fal")
+    price(world, Sheet(per_megapixel_microusd=PRICE_MICROUSD))
+    stub = world.stub("fal")
+    stub.image = png(2000, 1000)
+    stub.script(
+        "result", Says.json(422, {"detail": [{"loc": ["body"], "msg": "No.", "type": "content_policy_violation"}]})
+    )
+    with world.gateway():
+        job = world.finished(world.edit(num_images=2).id)
+    assert job.state is JobState.FAILED
+    made = [each for each in world.attempts(job.id) if each.state is AttemptState.DONE]
+    assert [each.charge_microusd for each in made] == [2 * PRICE_MICROUSD]
