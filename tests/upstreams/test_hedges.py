@@ -19,7 +19,7 @@ from retouch.jobs.job import JobState
 from retouch.upstreams.edit_run import EditRun
 from retouch.upstreams.gateway import QUEUES
 from tests.harness import ANNE, HandClock
-from tests.upstreams.gateway_world import GatewayWorld
+from tests.upstreams.gateway_world import MODEL, GatewayWorld
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Says, png
 from tests.waiting import until
 
@@ -193,3 +193,60 @@ def test_images_beside_a_call_that_failed_are_booked_by_what_came(make: MakeWorl
     assert job.state is JobState.FAILED
     made = [each for each in world.attempts(job.id) if each.state is AttemptState.DONE]
     assert [each.charge_microusd for each in made] == [2 * PRICE_MICROUSD]
+
+
+# Who may be asked as well.
+
+
+def test_a_hedge_keeps_to_what_its_upstream_has_room_for(make: MakeWorld) -> None:
+    world = hedged(make)
+    world.connections["fal:2"] = replace(world.connections["fal:2"], max_in_flight=1)
+    first, second = world.stub("fal:1"), world.stub("fal:2")
+    second.plan = ("running",)
+    first.plan = SLOW
+    with world.gateway():
+        there = world.edit(model=f"fal:2/{MODEL}", seed=1)
+        until(lambda: world.submits("fal:2") == 1)
+        assert world.finished(world.edit(seed=2).id).state is JobState.SUCCEEDED
+        assert world.submits("fal:2") == 1, "there is no room"
+        next(iter(second.jobs.values())).plan.append("done")
+        assert world.finished(there.id).state is JobState.SUCCEEDED
+        second.plan = ("done",)
+        assert world.finished(world.edit(seed=3).id).state is JobState.SUCCEEDED
+        assert world.submits("fal:2") == 2, "there is room again"
+
+
+def test_a_hedge_takes_the_room_it_is_given(make: MakeWorld) -> None:
+    world = hedged(make)
+    world.connections["fal:2"] = replace(world.connections["fal:2"], max_in_flight=1)
+    first, second = world.stub("fal:1"), world.stub("fal:2")
+    first.plan = second.plan = ("running",)
+    with world.gateway():
+        hedge = world.edit(seed=1)
+        until(lambda: world.submits("fal:2") == 1)
+        first.plan = SLOW
+        assert world.finished(world.edit(seed=2).id).state is JobState.SUCCEEDED
+        assert world.submits("fal:2") == 1, "the first hedge is there"
+        next(iter(first.jobs.values())).plan.append("done")
+        assert world.finished(hedge.id).state is JobState.SUCCEEDED
+    assert len(second.at("cancel")) == 1
+
+
+def test_a_hedge_to_a_half_open_target_is_the_one_that_tries_it(make: MakeWorld) -> None:
+    clock = HandClock(running=True)
+    world = hedged(make, clock=clock)
+    first, second = world.stub("fal:1"), world.stub("fal:2")
+    second.script("submit", Says.json(401, {"detail": "No such key."}))
+    first.plan = second.plan = ("running",)
+    with world.gateway():
+        world.finished(world.edit(model=f"fal:2/{MODEL}").id)
+        clock.move(16)
+        hedge = world.edit(seed=1)
+        until(lambda: world.submits("fal:2") == 2)
+        first.plan = SLOW
+        assert world.finished(world.edit(seed=2).id).state is JobState.SUCCEEDED
+        assert world.submits("fal:2") == 2, "one edit at a time finds out"
+        assert [row.probe for row in world.breakers()] == [hedge.id]
+        next(iter(second.jobs.values())).plan.append("done")
+        assert world.finished(hedge.id).state is JobState.SUCCEEDED
+    assert [row.cause for row in world.breakers()] == [""], "it works again"

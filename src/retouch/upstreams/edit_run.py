@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from queue import Empty, SimpleQueue
@@ -207,11 +207,11 @@ class EditRun:
             if (tools.deadline - self._parts.clock()).total_seconds() <= 0:
                 raise GenerationTimeout(f"No target made the edit within {tools.settings.deadline_s:g} seconds.")
             with self._slot(left, tools) as (target, connection):
-                backup = self._backup(chosen, [each for each in left if each is not target])
-                if backup is None:
+                others = [each for each in left if each is not target]
+                if chosen.rule.hedge_after_s is None or not others:
                     verdicts = self._at(tools, (target, connection), missing, chosen)
                 else:
-                    verdicts = self._race(tools, (target, connection), backup, missing, chosen)
+                    verdicts = self._race(tools, (target, connection), others, missing, chosen)
             new = [each for each in verdicts if isinstance(each, Made)]
             made += new
             for each in new:
@@ -237,14 +237,14 @@ class EditRun:
     @contextmanager
     def _slot(self, left: Sequence[Target], tools: CallTools) -> Iterator[Destination]:
         """The first target with room, waited for when all are full; a half-open one is tried by one edit only."""
-        job = self.lease.job
         while True:
             for target in left:
-                connection = self._routes.connect(target.upstream, job.account_id)
-                if connection is None or (len(left) > 1 and not self._may_try(target, connection, tools)):
+                connection = self._routes.connect(target.upstream, self.lease.job.account_id)
+                if connection is None:
                     continue
                 with self._parts.slots.take(target.upstream, connection.max_in_flight) as taken:
-                    if taken:
+                    # The slot first: a target whose one try is taken is left alone by all others.
+                    if taken and (len(left) == 1 or self._may_try(target, connection, tools)):
                         yield target, connection
                         return
             self.signals.check()
@@ -264,25 +264,32 @@ class EditRun:
         with self._parts.database.transaction() as writing:
             return breakers.take_probe(writing, row, self.id, now, tools.deadline + timedelta(seconds=PROBE_S))
 
-    def _backup(self, chosen: Plan, left: Sequence[Target]) -> Destination | None:
-        """Who is asked as well when the first target takes long: only where what has not begun is cancelled free."""
-        if chosen.rule.hedge_after_s is None:
-            return None
-        for target in left:
+    @contextmanager
+    def _backup(self, others: Sequence[Target], tools: CallTools) -> Iterator[Destination | None]:
+        """Who is asked as well, when the first target takes long; None when there is no such target just now.
+
+        Only where what has not begun is cancelled free. It is an edit there like any other: it needs a slot, which is
+        not waited for, and a half-open target is tried by one edit only.
+        """
+        for target in others:
             connection = self._routes.connect(target.upstream, self.lease.job.account_id)
-            if connection is not None and connection.upstream.traits.free_cancel:
-                return target, connection
-        return None
+            if connection is None or not connection.upstream.traits.free_cancel:
+                continue
+            with self._parts.slots.take(target.upstream, connection.max_in_flight) as taken:
+                if taken and self._may_try(target, connection, tools):
+                    yield target, connection
+                    return
+        yield None
 
     def _race(
         self,
         tools: CallTools,
         first: Destination,
-        backup: Destination,
+        others: Sequence[Target],
         missing: Sequence[range],
         chosen: Plan,
     ) -> list[Verdict]:
-        """Ask the backup as well after a while; the first to have made the images is taken, the other one cancelled."""
+        """Ask a backup as well after a while; the first to have made the images is taken, the other one cancelled."""
         ended: SimpleQueue[tuple[int, list[Verdict] | BaseException]] = SimpleQueue()
 
         def ask(at: Destination, lane: int) -> None:
@@ -293,22 +300,26 @@ class EditRun:
 
         threads = [threading.Thread(target=ask, args=(first, 0), name="first")]
         threads[0].start()
-        try:
-            lane, outcome = ended.get(timeout=chosen.rule.hedge_after_s)
-        except Empty:
-            self._tell(f"{first[0].name} takes long: {backup[0].name} is asked as well.")
-            threads.append(threading.Thread(target=ask, args=(backup, 1), name="backup"))
-            threads[1].start()
-            lane, outcome = ended.get()
-            if not _is_made(outcome):
-                other = ended.get()
-                lane, outcome = other if _is_made(other[1]) else (lane, outcome)
-            with self._lock:
-                losers = [call for call in self._calls if call.spot.lane != lane]
-            for call in losers:
-                call.drop()
-        for thread in threads:
-            thread.join()
+        with ExitStack() as slot:  # the backup's, until both have ended
+            try:
+                lane, outcome = ended.get(timeout=chosen.rule.hedge_after_s)
+            except Empty:
+                backup = slot.enter_context(self._backup(others, tools))
+                if backup is not None:
+                    self._tell(f"{first[0].name} takes long: {backup[0].name} is asked as well.")
+                    threads.append(threading.Thread(target=ask, args=(backup, 1), name="backup"))
+                    threads[1].start()
+                lane, outcome = ended.get()
+                if backup is not None and not _is_made(outcome):
+                    other = ended.get()
+                    lane, outcome = other if _is_made(other[1]) else (lane, outcome)
+                with self._lock:
+                    losers = [call for call in self._calls if call.spot.lane != lane]
+                for call in losers:
+                    call.drop()
+            finally:
+                for thread in threads:
+                    thread.join()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
