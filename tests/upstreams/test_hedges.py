@@ -232,6 +232,25 @@ def test_a_hedge_takes_the_room_it_is_given(make: MakeWorld) -> None:
     assert len(second.at("cancel")) == 1
 
 
+def test_a_half_open_target_whose_hedge_has_lost_is_tried_by_the_next_edit(make: MakeWorld) -> None:
+    clock = HandClock(running=True)
+    world = hedged(make, clock=clock)
+    first, second = world.stub("fal:1"), world.stub("fal:2")
+    second.script("submit", Says.json(401, {"detail": "No such key."}))
+    first.plan = second.plan = ("running",)
+    with world.gateway():
+        world.finished(world.edit(model=f"fal:2/{MODEL}").id)
+        clock.move(16)
+        hedge = world.edit(seed=1)
+        until(lambda: world.submits("fal:2") == 2)
+        next(iter(first.jobs.values())).plan.append("done")
+        assert world.finished(hedge.id).state is JobState.SUCCEEDED
+        assert [(bool(row.cause), row.probe) for row in world.breakers()] == [(True, None)], "nothing was found out"
+        second.plan = ("done",)
+        assert world.finished(world.edit(seed=2).id).state is JobState.SUCCEEDED
+    assert [row.cause for row in world.breakers()] == [""]
+
+
 def test_a_hedge_to_a_half_open_target_is_the_one_that_tries_it(make: MakeWorld) -> None:
     clock = HandClock(running=True)
     world = hedged(make, clock=clock)

@@ -81,6 +81,12 @@ def take_probe(connection: Connection, row: Breaker, probe: str, now: datetime, 
     return connection.execute(taken).rowcount == 1
 
 
+def give_back_probe(connection: Connection, target: str, key: str, probe: str) -> None:
+    """It was given up before it found anything out: the next edit may try the target, if this one was to."""
+    held = (breaker.c.target == target, breaker.c.key == key, breaker.c.probe == probe)
+    connection.execute(update(breaker).where(*held).values(probe=None, probe_until=None))
+
+
 def record_failure(connection: Connection, target: str, key: str, cause: str, now: datetime, *, at_once: bool) -> bool:
     """A fault that counts; the attempt's row says so already. True when the breaker opens, or opens again."""
     known = read(connection, [(target, key)]).get((target, key))

@@ -77,6 +77,8 @@ class AttemptBook:
         now = self._clock()
         with self._database.transaction() as connection:
             attempts.move(connection, attempt.id, to, now, **values)
+            if to is AttemptState.ABANDONED:
+                breakers.give_back_probe(connection, attempt.target, attempt.key, attempt.job_id)
             if counts == "bad":
                 at_once = judgement == "at_once"
                 if breakers.record_failure(

@@ -243,7 +243,7 @@ class EditRun:
                 if connection is None:
                     continue
                 with self._parts.slots.take(target.upstream, connection.max_in_flight) as taken:
-                    # The slot first: a target whose one try is taken is left alone by all others.
+                    # The slot first: a target whose one try is taken is left alone by all other edits.
                     if taken and (len(left) == 1 or self._may_try(target, connection, tools)):
                         yield target, connection
                         return
