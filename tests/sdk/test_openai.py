@@ -29,7 +29,7 @@ from PIL import Image
 
 from retouch import watch
 from retouch.jobs.job import JobState
-from retouch.protocols.openai import routes, streaming
+from retouch.protocols.openai import errors, routes, streaming
 from retouch.service import ServiceSettings
 from tests.harness import OUTPUT, USAGE, Deployment, gated_server
 from tests.live_server import LiveServer, live_server
@@ -743,8 +743,12 @@ class TestRetries:
     def test_a_call_repeated_after_an_outage_is_answered_by_the_same_job(
         self, waiting: Deployment, monkeypatch: pytest.MonkeyPatch
     ):
+        """The SDKs wait as long as the answer says, which is longer than their own pause."""
         monkeypatch.setattr(watch, "PATIENCE_S", 0.0)
-        monkeypatch.setattr(routes, "MARGIN_S", 40.0)
+        for name in ("FIRST_PAUSE_S", "MARGIN_S"):
+            monkeypatch.setattr(routes, name, 0.0)
+        row = replace(errors.ROWS["database_unavailable"], retry_after_s=40)
+        monkeypatch.setattr(errors, "ROWS", {**errors.ROWS, "database_unavailable": row})
 
         def post(attempt: int) -> httpx2.Response:
             headers = {"x-stainless-retry-count": str(attempt)}
@@ -752,7 +756,8 @@ class TestRetries:
             return httpx2.post(f"{waiting.url}/v1/images/edits", json=body, headers=headers, timeout=20)
 
         with waiting.outage(since="edit accepted"):
-            assert post(0).status_code == 503
+            refused = post(0)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "40")
         image = replace(OUTPUT.images[0], blob=waiting.blobs.put(plain_image(), "image/png", folder="outputs"))
         waiting.service.finish(waiting.lease(), replace(OUTPUT, images=(image,)), USAGE)
         answer = post(1)

@@ -72,6 +72,15 @@ async def test_an_edit_is_kept_until_after_the_next_try_of_the_sdks(calls: Calls
     assert calls.timers.pending_s() == []
 
 
+async def test_an_edit_is_kept_for_the_pause_that_its_answer_asks_for(calls: Calls):
+    job = await calls.arrive(0)
+    calls.retries.leave(job, answered=False, retry_after_s=5.0)
+    assert calls.timers.pending_s() == [5 + MARGIN_S]
+    assert await calls.arrive(1) == job
+    calls.retries.leave(job, answered=False)
+    assert calls.timers.pending_s() == [pause_before_retry_s(1) + MARGIN_S]
+
+
 async def test_an_edit_whose_caller_does_not_return_is_stopped(calls: Calls):
     job = await calls.arrive(0)
     calls.retries.leave(job, answered=False)

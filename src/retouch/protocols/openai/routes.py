@@ -51,6 +51,7 @@ from retouch.protocols.http import (
 from retouch.protocols.openai import dump
 from retouch.protocols.openai.dry_run import estimate, sizes_of
 from retouch.protocols.openai.dump import DeliveredImage
+from retouch.protocols.openai.errors import row_of
 from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
 from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
 from retouch.protocols.openai.streaming import EditStream
@@ -193,8 +194,11 @@ class Edits:
                 self._leave(accepted, answered=False)
                 return Response(status_code=CLIENT_DISCONNECTED)
             content = await run_in_threadpool(self._render, accepted, job)
-        except (asyncio.CancelledError, DatabaseUnavailable, StorageUnavailable):  # the next try can have the answer
+        except asyncio.CancelledError:
             self._leave(accepted, answered=False)
+            raise
+        except (DatabaseUnavailable, StorageUnavailable) as error:  # the next try can have the answer
+            self._leave(accepted, answered=False, retry_after_s=row_of(error.failure).retry_after_s or 0)
             raise
         except TimeoutError:
             self._leave(accepted, answered=True)  # with the job's id: the edit goes on
@@ -258,9 +262,9 @@ class Edits:
             delivered.append(DeliveredImage(base64 if by_value else None, url))
         return delivered
 
-    def _leave(self, accepted: AcceptedEdit, *, answered: bool) -> None:
+    def _leave(self, accepted: AcceptedEdit, *, answered: bool, retry_after_s: float = 0.0) -> None:
         if not accepted.durable:
-            self._retries.leave(accepted.job.id, answered=answered)
+            self._retries.leave(accepted.job.id, answered=answered, retry_after_s=retry_after_s)
 
     async def _cancel(self, account: Account, job_id: str) -> None:
         """Stop a job that no caller waits for, if need be after an outage, which may be why it is given up."""
@@ -301,7 +305,7 @@ def pause_before_retry_s(attempt: int) -> float:
 class _Edit:
     """digest: of the call's body, None where a retry cannot be recognised. attempt: number of its latest try.
 
-    left_at: when its last caller hung up, in the loop's time.
+    left_at: when its last caller hung up, in the loop's time. pause_s: how long the next try was told to wait.
     """
 
     account: Account
@@ -310,6 +314,7 @@ class _Edit:
     attempt: int = 0
     waiting: int = 0
     left_at: float = 0.0
+    pause_s: float = 0.0
     stop: asyncio.TimerHandle | None = None
 
 
@@ -375,13 +380,16 @@ class Retries:
         """The caller waits for a job that no retry can find."""
         self._edits[job.id] = _Edit(account, job, None, waiting=1)
 
-    def leave(self, job_id: str, *, answered: bool) -> None:
-        """A caller got its answer, or hung up; when it was the last one, the edit is stopped, if need be later."""
+    def leave(self, job_id: str, *, answered: bool, retry_after_s: float = 0.0) -> None:
+        """A caller got its answer, or hung up; when it was the last one, the edit is stopped, if need be later.
+
+        retry_after_s: a pause that the answer asks for, which the SDKs make in place of their own.
+        """
         edit = self._edits[job_id]
         edit.waiting -= 1
         if edit.waiting:
             return
-        edit.left_at = asyncio.get_running_loop().time()
+        edit.left_at, edit.pause_s = asyncio.get_running_loop().time(), retry_after_s
         if answered:
             self._forget(edit)
         elif edit.digest is None:
@@ -400,7 +408,8 @@ class Retries:
     def _stop_later(self, edit: _Edit) -> None:
         loop = asyncio.get_running_loop()
         left_s = max(0.0, edit.left_at + LONGEST_KEPT_S - loop.time())
-        edit.stop = loop.call_later(min(pause_before_retry_s(edit.attempt) + MARGIN_S, left_s), self._stop, edit)
+        pause_s = max(pause_before_retry_s(edit.attempt), edit.pause_s)
+        edit.stop = loop.call_later(min(pause_s + MARGIN_S, left_s), self._stop, edit)
 
     def _stop(self, edit: _Edit) -> None:
         self._forget(edit)
