@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fal_client
@@ -11,6 +12,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from retouch.errors import DatabaseUnavailable
+from retouch.jobs.job import Job, JobState
+from retouch.watch import Watch
+from tests.harness import Deployment
 from tests.live_server import LiveServer, live_server
 from tests.sdk.fal import EDIT, PLUS, Hands, arguments, call, image_at, pointed_at
 from tests.waiting import until
@@ -81,6 +86,27 @@ def test_bytes_where_json_has_text_are_refused_and_the_socket_stays(
         assert '"x-fal-error"' in socket.recv()
         socket.send(msgpack.packb(arguments(seed=4)))
         assert msgpack.unpackb(socket.recv())["seed"] == 4
+
+
+def test_an_outage_while_an_edit_is_waited_for_is_told_and_stops_the_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A socket tells no id by which its image could be fetched later."""
+
+    async def away(_self: Watch, _job_id: str) -> Job:
+        raise DatabaseUnavailable("The database is unavailable.")
+
+    monkeypatch.setattr(Watch, "wait", away)
+    with (
+        Deployment(tmp_path) as waiting,
+        waiting.server() as url,
+        connect(f"{url.replace('http', 'ws')}/fal/run/{EDIT}/realtime") as socket,
+    ):
+        for edits in (1, 2):
+            socket.send(msgpack.packb(arguments()))
+            assert "The database is unavailable." in socket.recv(20)
+            until(lambda edits=edits: len(waiting.jobs()) == edits)
+            until(lambda: all(job.state is JobState.CANCELLED for job in waiting.jobs()))
 
 
 def test_json_text_will_do(server: LiveServer):

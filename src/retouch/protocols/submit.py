@@ -1,12 +1,13 @@
-"""The one road from a parsed call to a queued job; every face goes it.
+"""The one road from a parsed call to a queued job, and back where its caller has left; every face goes it.
 
 Checks the edit, stores the images that came with it, writes the job, and deletes what was stored unless a new job owns
-it. It is blocking: routes call it on a thread, because it may decode megabytes of base64 and writes to storage and
+it. That is blocking: routes call it on a thread, because it may decode megabytes of base64 and writes to storage and
 database. It fetches no link, decodes no pixel and waits for no edit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,15 @@ from starlette.concurrency import run_in_threadpool
 from retouch import images
 from retouch.accounts.keys import Account
 from retouch.edit import Bucket, Delivery, EditRequest, ImageInput
-from retouch.errors import ForbiddenAddress, ImageTooLarge, InvalidImage, InvalidRequest, JobFinished, UnknownJob
+from retouch.errors import (
+    ForbiddenAddress,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidRequest,
+    JobFinished,
+    Unavailable,
+    UnknownJob,
+)
 from retouch.images.decoding import decode_data_uri, is_data_uri
 from retouch.jobs.job import PRIORITY_NORMAL, Idempotency
 from retouch.protocols.dependencies import AppDependencies
@@ -27,6 +36,9 @@ from retouch.storage.guard import check_host
 
 MAX_IMAGE_BYTES = 50 * 1024 * 1024
 """The vendors' own limit for one input image."""
+
+OUTAGE_PAUSE_S = 1.0
+"""Between two tries to cancel a job while the database is away."""
 
 KeyOfLink = Callable[[str], str | None]
 """The blob key behind a link that leads here, or None for every other link."""
@@ -171,7 +183,21 @@ def _image_input(
 
 async def cancel_abandoned(dependencies: AppDependencies, account: Account, submitted: Submitted) -> None:
     """Cancel a job whose caller has hung up, unless it has ended or an idempotency key led others to it as well."""
-    if submitted.replayed:
-        return
+    if not submitted.replayed:
+        await cancel_unattended(dependencies, account, submitted.job.id)
+
+
+async def cancel_unattended(dependencies: AppDependencies, account: Account, job_id: str) -> bool:
+    """Cancel a job that no caller waits for, if need be after an outage, which may be why it is given up.
+
+    False when it had ended before.
+    """
     with contextlib.suppress(JobFinished, UnknownJob):
-        await run_in_threadpool(dependencies.service.cancel, account, submitted.job.id)
+        while True:
+            try:
+                await run_in_threadpool(dependencies.service.cancel, account, job_id)
+            except Unavailable:
+                await asyncio.sleep(OUTAGE_PAUSE_S)
+            else:
+                return True
+    return False

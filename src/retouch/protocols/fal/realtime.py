@@ -95,7 +95,14 @@ async def handle(dependencies: AppDependencies, socket: WebSocket) -> None:
     reader = asyncio.create_task(_read(socket, inbox))
     try:
         while (submitted := await _submit_next(dependencies, socket, inbox, account, endpoint)) is not None:
-            job = await _ended_unless_gone(dependencies, inbox, submitted.job.id)
+            try:
+                job = await _ended_unless_gone(dependencies, inbox, submitted.job.id)
+            except RetouchError as error:  # an outage; a socket tells no id by which the image could be fetched later
+                try:
+                    await _send_error(socket, answer_to(error))
+                finally:
+                    await cancel_abandoned(dependencies, account, submitted)
+                continue
             if job is None:
                 await cancel_abandoned(dependencies, account, submitted)
                 return

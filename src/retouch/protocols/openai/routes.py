@@ -29,11 +29,8 @@ from retouch.errors import (
     DatabaseUnavailable,
     EditTimeout,
     InvalidRequest,
-    JobFinished,
     RetouchError,
     StorageUnavailable,
-    Unavailable,
-    UnknownJob,
     UnsupportedMode,
 )
 from retouch.jobs.job import Idempotency, Job
@@ -56,7 +53,7 @@ from retouch.protocols.openai.form import GLANCE_BYTES, Body, decode_body
 from retouch.protocols.openai.parse import EditCall, parse_call, resolve, route_of
 from retouch.protocols.openai.streaming import EditStream
 from retouch.protocols.outcome import forgotten_on_delivery, job_link, output_images, raise_for_failure
-from retouch.protocols.submit import Submission, submit
+from retouch.protocols.submit import Submission, cancel_unattended, submit
 
 ANSWER_WITHIN_S = 290.0
 """Node's fetch gives up on an answer whose headers take 300 s, whatever the SDK's timeout is."""
@@ -73,9 +70,6 @@ MARGIN_S = 3.0
 
 LONGEST_KEPT_S = 60.0
 """How long an edit without a caller is kept in all; further uploads of its account do not prolong that."""
-
-OUTAGE_PAUSE_S = 1.0
-"""Between two tries to stop an edit while the database is away."""
 
 log = structlog.get_logger(__name__)
 
@@ -267,16 +261,8 @@ class Edits:
             self._retries.leave(accepted.job.id, answered=answered, retry_after_s=retry_after_s)
 
     async def _cancel(self, account: Account, job_id: str) -> None:
-        """Stop a job that no caller waits for, if need be after an outage, which may be why it is given up."""
-        with contextlib.suppress(JobFinished, UnknownJob):
-            while True:
-                try:
-                    await run_in_threadpool(self._dependencies.service.cancel, account, job_id)
-                except Unavailable:
-                    await asyncio.sleep(OUTAGE_PAUSE_S)
-                else:
-                    log.info("edit abandoned", job=job_id, account=account.id)
-                    return
+        if await cancel_unattended(self._dependencies, account, job_id):
+            log.info("edit abandoned", job=job_id, account=account.id)
 
     async def refuse_generation(self, request: Request) -> Response:
         """Text to image is not offered; names what is."""
