@@ -47,17 +47,18 @@ def estimate(dependencies: AppDependencies, call: EditCall, route: Route, submis
 
 
 def _hosted_target(
-    catalog: Catalog, route: Route, request: EditRequest, known: ImageSizes
+    catalog: Catalog, route: Route, request: EditRequest, found: ImageSizes
 ) -> tuple[ServedTarget | None, Normalised | None]:
     """The first target that takes the edit, and what it would be asked; neither where that is our own queue.
 
     A prompt is cut, and the operator's options count, as at the gateway.
     """
-    sizes = known if needs_sizes(request) else NO_SIZES
-    (target, *_), cut_prompt, _ = able(catalog.targets(route), request, sizes)
+    if not needs_sizes(request):
+        found = NO_SIZES
+    (target, *_), cut_prompt, _ = able(catalog.targets(route), request, found)
     if target.normalise is None:
         return None, None
-    made = target.normalise(request, sizes, cut_prompt=cut_prompt)
+    made = target.normalise(request, found, cut_prompt=cut_prompt)
     return replace(target, price=made.sheet or target.price), made
 
 
