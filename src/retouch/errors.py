@@ -456,5 +456,8 @@ def _number(value: float) -> str:
 
 def _shown(value: object) -> str:
     """A caller's value as an error may repeat it: short, so that no data URI is echoed."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # JSON may be nested more deeply than Python prints
+        return f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}…"

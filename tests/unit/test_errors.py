@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retouch import errors
-from retouch.errors import Failure, NotOneOf, OutOfRange, RetouchError
+from retouch.errors import Failure, InvalidType, NotOneOf, OutOfRange, RetouchError
 
 
 def every_error(parent: type[RetouchError] = RetouchError) -> Iterator[type[RetouchError]]:
@@ -38,6 +38,13 @@ def test_an_out_of_range_error_names_the_value_and_the_limits():
 def test_a_long_value_is_cut_before_it_is_repeated():
     error = NotOneOf("output_format", "data:image/png;base64," + "A" * 10_000, ("png", "jpeg"))
     assert len(error.message) < 200
+
+
+def test_a_value_that_is_nested_too_deeply_to_be_repeated_is_named_by_its_type():
+    value: list[object] = []
+    for _ in range(5_000):
+        value = [value]
+    assert InvalidType("prompt", "string", value).message.endswith("must be a valid string, not a deeply nested list.")
 
 
 @given(

@@ -185,3 +185,11 @@ def test_other_media_types_are_refused(content_type: str):
 @pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "application/x+json"])
 def test_json_is_read_under_each_of_its_names(content_type: str):
     assert body_of([b'{"prompt":', b'"x"}'], content_type).values == {"prompt": "x"}
+
+
+def test_a_body_that_is_nested_too_deeply_to_be_recognised_again_is_refused():
+    nested: list[object] = []
+    for _ in range(300):
+        nested = [nested]
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        Body({"prompt": "x", "unknown": nested}, (), None).digest()

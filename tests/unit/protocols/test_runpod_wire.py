@@ -392,6 +392,15 @@ def test_a_file_in_an_input_is_cut_before_it_is_remembered():
     assert remembered["prompt"] == "a b " * 2000
 
 
+@pytest.mark.parametrize("depth", [300, 5_000])
+def test_an_input_that_is_nested_too_deeply_to_be_kept_is_refused(depth: int):
+    nested: list[object] = []
+    for _ in range(depth):
+        nested = [nested]
+    with pytest.raises(InvalidRequest, match="nested too deeply"):
+        dump.remembered_input({"prompt": "x", "unknown": nested})
+
+
 @pytest.mark.parametrize("text", ["42", "42.0", " 42. "])
 def test_a_whole_number_as_text_may_have_a_fraction_of_zero(text: str):
     """As on the other faces: form libraries write every number so."""

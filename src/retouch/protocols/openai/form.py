@@ -102,8 +102,12 @@ class Body:
     mask: RawImage | None
 
     def digest(self) -> str:
-        """A hash of the call, whatever the boundary and the order of the parts; sha256 in hex."""
-        hasher = hashlib.sha256(orjson.dumps(self.values, default=_hash_of_file, option=orjson.OPT_SORT_KEYS))
+        """A hash of the call, whatever the boundary and the order of the parts: sha256, hex. Raises InvalidRequest."""
+        try:
+            values = orjson.dumps(self.values, default=_hash_of_file, option=orjson.OPT_SORT_KEYS)
+        except TypeError:  # JSON may be nested more deeply than can be written
+            raise InvalidRequest("The body is nested too deeply.") from None
+        hasher = hashlib.sha256(values)
         for image in (*self.images, *((self.mask,) if self.mask else ())):
             source = image.source.encode() if isinstance(image.source, str) else image.source
             hasher.update(f"\n{image.name}\n".encode())

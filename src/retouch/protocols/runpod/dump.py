@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from retouch.edit import Notice
-from retouch.errors import UnknownJob
+from retouch.errors import InvalidRequest, UnknownJob
 from retouch.jobs.job import Job, JobState, QueueLoad
 from retouch.protocols.outcome import dump_notices, failure_in_wire_names, notices_in_wire_names
 from retouch.protocols.runpod.errors import TIMED_OUT, sentence_of
@@ -167,8 +167,11 @@ def names_of(job: Job) -> Mapping[str, str]:
 
 
 def remembered_input(given: Mapping[str, Any]) -> str:
-    """The input as a job keeps it for its webhook: whole, but the text of a file is cut short."""
-    return orjson.dumps({name: _cut(value) for name, value in given.items()}).decode()
+    """The input as a job keeps it for its webhook: whole, but the text of a file is cut. Raises InvalidRequest."""
+    try:
+        return orjson.dumps({name: _cut(value) for name, value in given.items()}).decode()
+    except (RecursionError, TypeError):  # what comes as JSON may be nested more deeply than can be written
+        raise InvalidRequest("The field 'input' is nested too deeply.", field="input") from None
 
 
 def _cut(value: Any) -> Any:
