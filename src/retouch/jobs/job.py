@@ -164,6 +164,10 @@ utc_now: Clock = partial(datetime.now, UTC)
 """The machine's own."""
 
 
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+"""Of a key as its caller wrote it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Idempotency:
     """A caller's idempotency key and the hash of the body it came with (sha256, hex)."""

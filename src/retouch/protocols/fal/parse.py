@@ -20,7 +20,7 @@ import orjson
 from retouch import sizes
 from retouch.edit import MAX_RETENTION_S, Acceleration, EditRequest, Lora, Notice, OutputFormat, SizeRequest
 from retouch.errors import InvalidRequest, InvalidType, MissingParameter, OutOfRange, UnknownModel
-from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL
+from retouch.jobs.job import MAX_IDEMPOTENCY_KEY_CHARACTERS, PRIORITY_LOW, PRIORITY_NORMAL
 from retouch.protocols.fal.errors import BadRequest, InvalidBody, Problem
 from retouch.protocols.fal.schemas import DEFAULT_SIDE, ENDPOINTS, Endpoint, Kind, Parameter
 from retouch.protocols.inputs import UPSTREAM_OPTIONS, parse_loras, read_upstream_options
@@ -69,7 +69,6 @@ def endpoint_named(name: str) -> Endpoint:
 # --- headers and query
 
 MAX_WEBHOOK_URL = 8192
-MAX_IDEMPOTENCY_KEY = 255
 MAX_SECONDS = MAX_RETENTION_S
 """For every length of time a caller may name."""
 
@@ -101,10 +100,9 @@ def parse_submit_options(headers: Mapping[str, str], query: Mapping[str, str]) -
     """What headers (names in lower case) and query ask for. Unknown ones are left alone. Raises BadRequest."""
     retention_s, notices = parse_lifecycle(headers)
     idempotency_key = headers.get("idempotency-key", "")
-    if len(idempotency_key) > MAX_IDEMPOTENCY_KEY:
-        raise BadRequest(
-            f"Idempotency-Key has {len(idempotency_key)} characters; at most {MAX_IDEMPOTENCY_KEY} are allowed."
-        )
+    if len(idempotency_key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
+        allowed = f"at most {MAX_IDEMPOTENCY_KEY_CHARACTERS} are allowed"
+        raise BadRequest(f"Idempotency-Key has {len(idempotency_key)} characters; {allowed}.")
     word = headers.get("x-fal-queue-priority", "")
     priority = PRIORITIES.get(word.strip().lower())
     if priority is None:

@@ -35,7 +35,6 @@ from retouch.service import Submitted
 SUFFIX = "/realtime"
 MAX_BUFFERING = 60
 
-
 _Input: TypeAlias = Mapping[str, Any] | RetouchError
 
 

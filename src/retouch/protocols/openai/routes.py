@@ -33,7 +33,7 @@ from retouch.errors import (
     StorageUnavailable,
     UnsupportedMode,
 )
-from retouch.jobs.job import Idempotency, Job
+from retouch.jobs.job import MAX_IDEMPOTENCY_KEY_CHARACTERS, Idempotency, Job
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.events import EventStreamResponse
 from retouch.protocols.http import (
@@ -57,8 +57,6 @@ from retouch.protocols.submit import Submission, cancel_unattended, submit
 
 ANSWER_WITHIN_S = 290.0
 """Node's fetch gives up on an answer whose headers take 300 s, whatever the SDK's timeout is."""
-
-MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 
 _YES = frozenset({"true", "1", "yes", "on", ""})
 

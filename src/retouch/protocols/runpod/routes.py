@@ -21,7 +21,7 @@ from retouch.accounts.keys import Account
 from retouch.catalog import HOSTED
 from retouch.edit import Delivery, EditRequest
 from retouch.errors import InvalidRequest, JobFinished, UnknownFile, UnknownJob
-from retouch.jobs.job import PRIORITY_LOW, PRIORITY_NORMAL, Idempotency, Job, JobState
+from retouch.jobs.job import MAX_IDEMPOTENCY_KEY_CHARACTERS, PRIORITY_LOW, PRIORITY_NORMAL, Idempotency, Job, JobState
 from retouch.protocols.dependencies import AppDependencies
 from retouch.protocols.http import (
     CLIENT_DISCONNECTED,
@@ -44,8 +44,6 @@ MAX_RUNSYNC_BYTES = 20_000_000
 
 MAX_EMPTY_BODY_BYTES = 65_536
 """Of operations that need no body: clients send none, or `{}`."""
-
-MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
 
 REFUSAL_KEPT_S = 1800.0
 """How long a job that could not be run can be looked at: the vendor's time for results."""
@@ -117,8 +115,7 @@ def _submit_call(dependencies: AppDependencies, call: Call) -> Job:
         delivery = replace(delivery, options=options)
         idempotency = None
         if (key := call.idempotency_key) is not None:
-            if len(key) > MAX_IDEMPOTENCY_KEY_CHARACTERS:
-                most = MAX_IDEMPOTENCY_KEY_CHARACTERS
+            if len(key) > (most := MAX_IDEMPOTENCY_KEY_CHARACTERS):
                 raise InvalidRequest(f"Idempotency-Key has {len(key)} characters; at most {most} are allowed.")
             idempotency = Idempotency(key, hashlib.sha256(endpoint.id.encode() + b"\n" + call.body).hexdigest())
         submission = Submission(
