@@ -2,7 +2,7 @@
 
 With `Authorization: Key` the same paths answer by fal's own rules. Callers who poll a reseller's result in a
 loop take any `status` for "not yet", so a result that is not there is a 200 with one, held for a moment,
-and a failure never is. It adds no way to submit or to pay.
+and a failure never is. What a key has used is told in their unit. It adds no way to submit or to pay.
 """
 
 from __future__ import annotations
