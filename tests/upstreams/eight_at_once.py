@@ -11,10 +11,9 @@ from pathlib import Path
 from retouch.catalog.normalised import Emulation, ImageField, Normalised
 from retouch.edit import ImageInput
 from retouch.storage.objects import LocalBlobs
-from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
-from retouch.upstreams.upstream import Call, Failed
+from retouch.upstreams.upstream import Call, Failed, ImageMode
 
 
 def memory(name: str) -> int:

@@ -13,18 +13,8 @@ from hypothesis import strategies as st
 
 from retouch.errors import UnknownFile
 from retouch.storage.objects import LocalBlobs
-from retouch.upstreams.inputs import (
-    PART_BYTES,
-    BlobBody,
-    Body,
-    FilePart,
-    FormBody,
-    ImageMode,
-    Inline,
-    JsonBody,
-    StoredImage,
-)
-from retouch.upstreams.upstream import Failed, FaultKind
+from retouch.upstreams.inputs import PART_BYTES, BlobBody, Body, FilePart, FormBody, Inline, JsonBody, StoredImage
+from retouch.upstreams.upstream import Failed, FaultKind, ImageMode
 from tests.upstreams.conftest import World
 from tests.upstreams.stubs.server import Closes, Says, Seen
 

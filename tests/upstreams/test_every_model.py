@@ -13,8 +13,7 @@ import pytest
 from retouch.catalog.normaliser import normalise
 from retouch.catalog.profiles import Profile, hosted
 from retouch.edit import EditRequest, ImageInput, OutputFormat
-from retouch.upstreams.inputs import ImageMode
-from retouch.upstreams.upstream import Call, Finished
+from retouch.upstreams.upstream import Call, Finished, ImageMode
 from tests.upstreams.conftest import KINDS, World, make_world
 from tests.upstreams.stubs.fal import FalStub
 from tests.upstreams.stubs.openai import OpenAIStub, fields_of

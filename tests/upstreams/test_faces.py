@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.upstream import (
     Accepted,
     Failed,
     FaultKind,
     Finished,
+    ImageMode,
     Pending,
     PollOutcome,
     StoredResult,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.upstream import (
     Accepted,
     Failed,
     Fault,
     FaultKind,
     Finished,
+    ImageMode,
     Pending,
     RemoteState,
     SubmitOutcome,

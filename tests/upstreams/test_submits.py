@@ -15,9 +15,9 @@ import pytest
 from retouch.errors import StorageUnavailable
 from retouch.server.certificates import LOCAL_NAMES, TlsFiles, ensure
 from retouch.storage.objects import LocalBlobs
-from retouch.upstreams.inputs import PART_BYTES, ImageMode
+from retouch.upstreams.inputs import PART_BYTES
 from retouch.upstreams.transport import ANSWER_S
-from retouch.upstreams.upstream import Accepted, Failed, FaultKind, Finished, SubmitOutcome
+from retouch.upstreams.upstream import Accepted, Failed, FaultKind, Finished, ImageMode, SubmitOutcome
 from tests.live_server import free_port
 from tests.upstreams.conftest import KEY, World
 from tests.upstreams.stubs.server import Closes, Cut, Reset, Says, Silence, png

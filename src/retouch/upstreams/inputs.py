@@ -14,7 +14,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, Final, Protocol, TypeAlias
 
 import httpx2
@@ -27,7 +26,7 @@ from retouch.images.decoding import sniff
 from retouch.storage.addresses import OpenedAddresses
 from retouch.storage.blobs import Blobs
 from retouch.storage.guard import Resolver, guarded_client, resolve_by_system
-from retouch.upstreams.upstream import Call, Fault, FaultKind
+from retouch.upstreams.upstream import Call, Fault, FaultKind, ImageMode
 
 PART_BYTES: Final = 3 * 16 * 1024
 """A multiple of three, so that pieces of base64 can be put one behind the other; 64 kB once encoded."""
@@ -40,15 +39,6 @@ repeated must be the same. Every provider keeps uploads longer.
 """
 
 _REMEMBERED: Final = 1024
-
-
-class ImageMode(StrEnum):
-    """`auto` takes the first of the three that can be had: a link needs a public address, an upload a provider's."""
-
-    AUTO = "auto"
-    LINK = "link"
-    UPLOAD = "upload"
-    INLINE = "inline"
 
 
 @dataclass(frozen=True, slots=True)

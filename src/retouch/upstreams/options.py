@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from retouch.storage.blobs import DEFAULT_TTL_S, Blobs
 from retouch.storage.guard import Resolver, resolve_by_system
 from retouch.upstreams.downloads import PAUSES_S, Downloads
-from retouch.upstreams.inputs import ImageMode, Uploads
+from retouch.upstreams.inputs import Uploads
 from retouch.upstreams.transport import ANSWER_S, Transport, WriteKey
+from retouch.upstreams.upstream import ImageMode
 
 
 @dataclass(frozen=True, slots=True)

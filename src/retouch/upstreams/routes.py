@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from retouch.accounts.keys import Account
 from retouch.catalog.normalised import ImageSizes
 from retouch.catalog.normaliser import Normalise, able
 from retouch.catalog.profiles import LOCAL, Sheet
-from retouch.database import Database
 from retouch.edit import EditRequest
 from retouch.errors import InvalidRequest, UnknownModel
-from retouch.jobs import breakers
-from retouch.jobs.breakers import BreakerState
 from retouch.upstreams.upstream import Upstream
+
+if TYPE_CHECKING:
+    from retouch.accounts.keys import Account
+    from retouch.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +214,8 @@ class Circumstances:
         local_wait_s: float | None = None,
     ) -> Circumstances:
         """What is known just now of the targets of the route that fits. account: its id and its name."""
+        from retouch.jobs import breakers  # a routes file is checked without a database, so without this
+
         account_id, name = account
         rule = routes.rule_for(name, request)
         targets = [] if rule is None else [target for target in rule.targets if not target.local]
@@ -221,7 +223,9 @@ class Circumstances:
         keys = {(target, each.fingerprint) for target, each in connections.items() if each is not None}
         with database.read() as connection:
             rows = breakers.read(connection, keys).values()
-        opened = {row.target: row.opened_at.timestamp() for row in rows if row.state(moment) is BreakerState.OPEN}
+        opened = {
+            row.target: row.opened_at.timestamp() for row in rows if row.state(moment) is breakers.BreakerState.OPEN
+        }
         without_key = {target.upstream for target in targets if connections[target.name] is None}
         return cls(name, local_wait_s, opened, without_key, sizes)
 

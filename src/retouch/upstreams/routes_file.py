@@ -21,9 +21,9 @@ from retouch.catalog.normaliser import Normaliser, ServedTarget
 from retouch.catalog.profiles import LOCAL, Kind, Sheet, hosted, local_profile, sheet_of_dollars
 from retouch.catalog.routing import MODELS, Catalog, Model, model_named
 from retouch.errors import InvalidSetting
-from retouch.upstreams.inputs import ImageMode
 from retouch.upstreams.routes import Conditions, Connect, GatewaySettings, RouteRule, Routes, Target
 from retouch.upstreams.toml_tables import InvalidRoutesFile, Problems, Table, TomlLines, near
+from retouch.upstreams.upstream import ImageMode
 from retouch.upstreams.upstream_settings import FORMS, KeySource, ServedModel, UpstreamSettings, read_key
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")

@@ -149,6 +149,18 @@ SubmitOutcome: TypeAlias = Accepted | Finished | Failed
 PollOutcome: TypeAlias = Pending | Finished | Failed | Unreadable
 
 
+class ImageMode(StrEnum):
+    """How a provider gets the input images (`inputs.py`).
+
+    `auto` takes the first of the three that can be had: a link needs a public address, an upload a provider's.
+    """
+
+    AUTO = "auto"
+    LINK = "link"
+    UPLOAD = "upload"
+    INLINE = "inline"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One submit, which is one row of `attempt`.

@@ -16,7 +16,7 @@ from retouch.catalog.profiles import Kind, Profile, Sheet, hosted
 from retouch.catalog.routing import model_named
 from retouch.errors import InvalidSetting
 from retouch.secret import Secret, remember
-from retouch.upstreams.inputs import ImageMode
+from retouch.upstreams.upstream import ImageMode
 
 FORMS: Final = "env:NAME, file:PATH or caller:NAME"
 

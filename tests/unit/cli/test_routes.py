@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,11 @@ def test_a_model_that_no_route_is_for_is_one_sentence(retouch: Retouch) -> None:
     code, _, err = retouch("show", "flux")
     assert code == 1
     assert err.startswith("retouch: No route of retouch.toml is for 'flux'; there are models qwen-image-edit,")
+
+
+def test_a_file_is_read_without_a_database_or_an_http_library() -> None:
+    code = (
+        "import sys; import retouch.cli.routes, retouch.cli.doctor;"
+        "sys.exit(bool({'sqlalchemy', 'httpx2', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from retouch.upstreams.fal.errors import fault_of_result, fault_of_submit
 from retouch.upstreams.fal.webhooks import WebhookKeys
-from retouch.upstreams.inputs import BlobBody, Body, CannotSend, ImageMode, Inputs, JsonBody, StoredImage, Upload, once
+from retouch.upstreams.inputs import BlobBody, Body, CannotSend, Inputs, JsonBody, StoredImage, Upload, once
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replies import LogLines, is_id, malformed, said, seed_of, unknown_job
 from retouch.upstreams.transport import Reply, Request
@@ -25,6 +25,7 @@ from retouch.upstreams.upstream import (
     Fault,
     FaultKind,
     Finished,
+    ImageMode,
     Pending,
     PollOutcome,
     RemoteImage,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, ImageMode, Inputs, JsonBody, StoredImage, once
+from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, Inputs, JsonBody, StoredImage, once
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replicate.webhooks import WebhookSecret
 from retouch.upstreams.replies import LogLines, Told, fault_of, id_in, is_id, kind_of_text, malformed, said, unknown_job
@@ -24,6 +24,7 @@ from retouch.upstreams.upstream import (
     Fault,
     FaultKind,
     Finished,
+    ImageMode,
     Pending,
     PollOutcome,
     RemoteImage,

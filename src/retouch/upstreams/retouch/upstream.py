@@ -13,10 +13,10 @@ from typing import Final
 
 from retouch.errors import InvalidSetting
 from retouch.upstreams.fal.upstream import Addresses, FalUpstream
-from retouch.upstreams.inputs import ImageMode, Upload
+from retouch.upstreams.inputs import Upload
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.transport import Reply
-from retouch.upstreams.upstream import Accepted, Call, Failed, FaultKind, SubmitOutcome, Ticket, Traits
+from retouch.upstreams.upstream import Accepted, Call, Failed, FaultKind, ImageMode, SubmitOutcome, Ticket, Traits
 
 _KEYS_KEPT: Final = timedelta(hours=24)
 _KEY_REUSED: Final = "idempotency key was used"
