@@ -14,6 +14,7 @@ from retouch.catalog.normalised import Normalised
 from retouch.catalog.profiles import Sheet
 from retouch.edit import Bucket, EditRequest
 from retouch.jobs.attempts import AttemptState
+from retouch.jobs.breakers import MIN_FAILURES
 from retouch.jobs.job import JobState
 from retouch.upstreams.routes import Circumstances, GatewaySettings, RouteRule, plan
 from tests.harness import ANNE, HandClock
@@ -235,6 +236,20 @@ def test_a_cancel_hangs_up_on_a_provider_whose_answer_is_the_image(make: MakeWor
     assert world.states(job.id) == [AttemptState.UNKNOWN]
 
 
+def test_what_callers_cancel_says_nothing_of_the_provider_that_was_hung_up_on(make: MakeWorld) -> None:
+    world = make("openai")
+    stub = world.stub("openai")
+    stub.script("submit", *[Silence()] * MIN_FAILURES)
+    with world.gateway():
+        jobs = [world.edit(seed=seed) for seed in range(MIN_FAILURES)]
+        until(lambda: world.submits("openai") == MIN_FAILURES)
+        for job in jobs:
+            world.service.cancel(ANNE, job.id)
+        assert {world.finished(job.id).state for job in jobs} == {JobState.CANCELLED}
+        assert not world.breakers()
+        assert {attempt.counts for job in jobs for attempt in world.attempts(job.id)} == {None}
+
+
 def test_what_a_provider_made_too_few_of_is_made_up_for(make: MakeWorld) -> None:
     world = make("fal")
     with world.gateway():
@@ -362,6 +377,22 @@ def test_a_half_open_target_is_tried_by_one_edit_and_closes(make: MakeWorld) -> 
         assert {job.state for job in others} == {JobState.SUCCEEDED}
         world.service.cancel(ANNE, probe.id)
         world.finished(probe.id)
+        assert [(bool(row.cause), row.probe) for row in world.breakers()] == [(True, None)], "nothing was found out"
+
+
+def test_a_half_open_target_that_refused_what_it_was_tried_with_is_tried_by_the_next_edit(make: MakeWorld) -> None:
+    clock = HandClock(running=True)
+    world = make("openai", "fal", clock=clock)
+    broke = {"error": {"message": "Pay first.", "code": "insufficient_quota", "type": "x"}}
+    refused = {"error": {"message": "No.", "code": "moderation_blocked", "type": "x"}}
+    world.stub("openai").script("submit", Says.json(429, broke), Says.json(400, refused))
+    with world.gateway():
+        world.finished(world.edit().id)
+        clock.move(16)
+        assert code_of(world.finished(world.edit(seed=1).id)) == "content_refused"
+        world.finished(world.edit(seed=2).id)
+        assert world.submits("openai") == 3
+    assert [row.cause for row in world.breakers()] == [""], "it works again"
 
 
 def test_an_edit_goes_to_a_provider_when_our_own_queue_has_no_worker(make: MakeWorld) -> None:

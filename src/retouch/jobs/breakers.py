@@ -82,7 +82,7 @@ def take_probe(connection: Connection, row: Breaker, probe: str, now: datetime, 
 
 
 def give_back_probe(connection: Connection, target: str, key: str, probe: str) -> None:
-    """It was given up before it found anything out: the next edit may try the target, if this one was to."""
+    """It has ended and found nothing out: the next edit may try the target, if this one was to."""
     held = (breaker.c.target == target, breaker.c.key == key, breaker.c.probe == probe)
     connection.execute(update(breaker).where(*held).values(probe=None, probe_until=None))
 

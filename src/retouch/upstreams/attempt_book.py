@@ -77,14 +77,12 @@ class AttemptBook:
         now = self._clock()
         with self._database.transaction() as connection:
             attempts.move(connection, attempt.id, to, now, **values)
-            if to is AttemptState.ABANDONED:
+            if judgement is None:
                 breakers.give_back_probe(connection, attempt.target, attempt.key, attempt.job_id)
-            if counts == "bad":
-                at_once = judgement == "at_once"
-                if breakers.record_failure(
-                    connection, attempt.target, attempt.key, fault.kind.value, now, at_once=at_once
-                ):
-                    logger.warning("breaker opened", target=attempt.target, cause=fault.kind.value)
+            elif breakers.record_failure(
+                connection, attempt.target, attempt.key, fault.kind.value, now, at_once=judgement == "at_once"
+            ):
+                logger.warning("breaker opened", target=attempt.target, cause=fault.kind.value)
 
     def spoil(self, attempt: Attempt, fault: Fault, charge_microusd: int) -> None:
         """What a done attempt has made cannot be had or used; it is paid all the same."""

@@ -497,7 +497,9 @@ class CallRun:
         return rule
 
     def _judgement(self, fault: Fault, rule: Rule) -> Judgement:
-        if fault.kind not in COUNTS:
+        # A connection that this server has closed itself, for a cancel or a faster target, says nothing of this one.
+        given_up = self._dropped or self._tools.signals.raised is not None
+        if fault.kind not in COUNTS or (given_up and fault.kind in (FaultKind.INTERRUPTED, FaultKind.NO_ANSWER)):
             return None
         return "at_once" if rule.opens else "bad"
 
