@@ -18,6 +18,7 @@ from retouch.jobs.attempts import Attempt, AttemptState
 from retouch.jobs.job import JobState
 from retouch.upstreams.edit_run import EditRun
 from retouch.upstreams.gateway import QUEUES
+from retouch.upstreams.routes import GatewaySettings
 from tests.harness import ANNE, HandClock
 from tests.upstreams.gateway_world import MODEL, GatewayWorld
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Says, png
@@ -269,3 +270,59 @@ def test_a_hedge_to_a_half_open_target_is_the_one_that_tries_it(make: MakeWorld)
         next(iter(second.jobs.values())).plan.append("done")
         assert world.finished(hedge.id).state is JobState.SUCCEEDED
     assert [row.cause for row in world.breakers()] == [""], "it works again"
+
+
+# When it ends, and what is left of it.
+
+
+def test_a_loser_that_is_stuck_in_a_download_does_not_hold_up_the_winner(make: MakeWorld) -> None:
+    world = hedged(make)
+    first = world.stub("fal:1")
+    goes_on = threading.Event()
+    usual = first._usual
+
+    def stuck_download(request: object) -> Says:
+        if request.station == "download":  # type: ignore[attr-defined]
+            goes_on.wait(60)
+        return usual(request)
+
+    first._usual = stuck_download
+    try:
+        with world.gateway():
+            job = world.edit()
+            assert world.finished(job.id).state is JobState.SUCCEEDED
+            assert not goes_on.is_set()
+            assert booked(world, job.id) == world.bill() == 2 * PRICE_MICROUSD
+    finally:
+        goes_on.set()
+
+
+def test_what_a_loser_made_is_not_kept(make: MakeWorld) -> None:
+    world = hedged(make)
+    loser, _ = finish_both(world)
+    job = world.service.get_any(loser.job_id)
+    assert job.output is not None
+    kept = [file.name for file in world.folder.rglob("outputs/**/*") if file.is_file()]
+    assert [Path(image.blob).name for image in job.output.images] == kept
+
+
+def test_a_hedge_that_has_lost_before_it_was_sent_is_not_waited_for(make: MakeWorld) -> None:
+    world = hedged(make, settings=GatewaySettings(deadline_s=120.0))
+    first, second = world.stub("fal:1"), world.stub("fal:2")
+    first.plan = second.plan = ("queued",)
+    (rule,) = world.routes.rules
+    usual = rule.targets[1].normalise
+    assert usual is not None
+
+    def normalise(*asked: object, **how: object) -> object:
+        if first.jobs:  # it is to be asked as well; the first one ends just now
+            next(iter(first.jobs.values())).plan.append("done")
+            until(lambda: not any(thread.name in ("lane", "first") for thread in threading.enumerate()))
+        return usual(*asked, **how)  # type: ignore[arg-type]
+
+    targets = (rule.targets[0], replace(rule.targets[1], normalise=normalise))
+    world.routes = replace(world.routes, rules=(replace(rule, targets=targets),))
+    with world.gateway():
+        job = world.finished(world.edit().id)
+        assert job.state is JobState.SUCCEEDED
+    assert world.bill() == booked(world, job.id) == PRICE_MICROUSD

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -134,7 +135,8 @@ class CallTools:
 class CallRun:
     """`run` blocks until the call has come to something.
 
-    attempt: an open row of an earlier life. drop: makes it end with Dropped at its next step.
+    attempt: an open row of an earlier life. drop: makes it end with Dropped at its next step. booked: set once its row
+    tells what it costs, which may be before its images are here, and when it is over.
     """
 
     def __init__(  # noqa: PLR0917 - what a call is made of
@@ -153,6 +155,7 @@ class CallRun:
         self._traits = connection.upstream.traits
         self._normalised = normalised
         self.spot = spot
+        self.booked = threading.Event()
         self._attempt = attempt
         self._dropped = False
         self._submitting: str | None = None
@@ -176,19 +179,22 @@ class CallRun:
         """Raises RetouchError when no other target is to be asked; Cancelled, Stopping, Lost, Dropped, LeaseLost."""
         attempt = self._attempt
         repeats = 0
-        while True:
-            self._check()
-            step = self._begin() if attempt is None else self._go_on(attempt)
-            if not isinstance(step, _Again):
-                return step
-            pause_s = step.fault.retry_after_s
-            if pause_s is None:
-                pause_s = BACK_OFF_S * 2**repeats * random.uniform(0.8, 1.2)  # noqa: S311
-            if repeats == MOST_REPEATS or pause_s > min(LONGEST_RETRY_AFTER_S, self._left_s()):
-                return self._exhausted(step)
-            repeats += 1
-            attempt = step.same
-            self._tools.signals.wait(pause_s, until_signal=True)
+        try:
+            while True:
+                self._check()
+                step = self._begin() if attempt is None else self._go_on(attempt)
+                if not isinstance(step, _Again):
+                    return step
+                pause_s = step.fault.retry_after_s
+                if pause_s is None:
+                    pause_s = BACK_OFF_S * 2**repeats * random.uniform(0.8, 1.2)  # noqa: S311
+                if repeats == MOST_REPEATS or pause_s > min(LONGEST_RETRY_AFTER_S, self._left_s()):
+                    return self._exhausted(step)
+                repeats += 1
+                attempt = step.same
+                self._tools.signals.wait(pause_s, until_signal=True)
+        finally:
+            self.booked.set()
 
     # --- stations
 
@@ -213,6 +219,7 @@ class CallRun:
             unknown_microusd=hold if tools.settings.keep_unknown_hold else 0,
             planned_at=tools.clock(),
         )
+        self.booked.clear()
         # On the disk before the first byte leaves: a row that is found as `sending` may have been taken there.
         sending = tools.book.send(tools.lease, planned)
         logger.info("submit", job=sending.job_id, target=sending.target, attempt=sending.id)
@@ -309,6 +316,7 @@ class CallRun:
         done = self._tools.book.done(attempt, result, self._charge(attempt, result, pixels), ends_now=ends_now)
         if done is None or done.settled_at is not None:  # the job has ended meanwhile; what it cost is known now
             raise Dropped
+        self.booked.set()
         return self._take(done, result, ticket)
 
     def _take(self, attempt: Attempt, result: Result, ticket: Ticket | None) -> _Step:

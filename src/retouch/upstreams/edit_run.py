@@ -50,6 +50,9 @@ LINK_LEEWAY_S = 3600.0
 
 OUTAGE_PAUSE_S = 2.0
 FULL_PAUSE_S = 0.1
+LOSER_S = 2.0
+"""How long the images of a race's loser are waited for, once it is known that they are made."""
+
 PROBE_S = 30.0
 """Beyond the deadline: how long a target stays half-open for the edit that tries it."""
 
@@ -70,6 +73,47 @@ class Parts:
     slots: Slots = field(default_factory=Slots)
 
 
+class _Lane:
+    """One target's calls in a race, on a thread of their own. outcome: once it has ended, and is in `ended`."""
+
+    def __init__(
+        self,
+        calls: Sequence[CallRun],
+        run: Callable[[Sequence[CallRun]], list[Verdict]],
+        ended: SimpleQueue[_Lane],
+    ) -> None:
+        self.outcome: list[Verdict] | BaseException = []
+        self._calls = calls
+        self._run_all = run
+        self._ended = ended
+        self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
+        self._thread.start()
+
+    @property
+    def made(self) -> bool:
+        return isinstance(self.outcome, list) and all(isinstance(each, Made) for each in self.outcome)
+
+    def drop(self) -> None:
+        for call in self._calls:
+            call.drop()
+
+    def wait(self) -> None:
+        """Until its rows tell what it costs, and a little longer for its images, whose pixels may correct that."""
+        for call in self._calls:
+            call.booked.wait()
+        self._thread.join(LOSER_S)
+
+    def _run(self) -> None:
+        try:
+            self.outcome = self._run_all(self._calls)
+        except BaseException as error:  # noqa: BLE001 - handed to the thread of the job, which raises it
+            self.outcome = error
+        finally:
+            self._ended.put(self)
+            for call in self._calls:  # also one that was never begun
+                call.booked.set()
+
+
 class EditRun:
     """`run` blocks until the job has ended or is given back; the other methods are for other threads."""
 
@@ -82,6 +126,7 @@ class EditRun:
         self._calls: list[CallRun] = []
         self._lock = threading.Lock()
         self._notices: list[Notice] = []
+        self._unused: list[Made] = []  # by the losers of races
         self._began = time.monotonic()
 
     @property
@@ -209,7 +254,7 @@ class EditRun:
             with self._slot(left, tools) as (target, connection):
                 others = [each for each in left if each is not target]
                 if chosen.rule.hedge_after_s is None or not others:
-                    verdicts = self._at(tools, (target, connection), missing, chosen)
+                    verdicts = self._run_all(self._calls_for(tools, (target, connection), missing, chosen))
                 else:
                     verdicts = self._race(tools, (target, connection), others, missing, chosen)
             new = [each for each in verdicts if isinstance(each, Made)]
@@ -290,41 +335,34 @@ class EditRun:
         chosen: Plan,
     ) -> list[Verdict]:
         """Ask a backup as well after a while; the first to have made the images is taken, the other one cancelled."""
-        ended: SimpleQueue[tuple[int, list[Verdict] | BaseException]] = SimpleQueue()
-
-        def ask(at: Destination, lane: int) -> None:
+        ended: SimpleQueue[_Lane] = SimpleQueue()
+        lanes = [_Lane(self._calls_for(tools, first, missing, chosen), self._run_all, ended)]
+        with ExitStack() as slot:  # the backup's, until what it costs is known
             try:
-                ended.put((lane, self._at(tools, at, missing, chosen, lane=lane)))
-            except BaseException as error:  # noqa: BLE001 - handed to the thread of the job, which raises it
-                ended.put((lane, error))
-
-        threads = [threading.Thread(target=ask, args=(first, 0), name="first")]
-        threads[0].start()
-        with ExitStack() as slot:  # the backup's, until both have ended
-            try:
-                lane, outcome = ended.get(timeout=chosen.rule.hedge_after_s)
+                winner = ended.get(timeout=chosen.rule.hedge_after_s)
             except Empty:
                 backup = slot.enter_context(self._backup(others, tools))
                 if backup is not None:
                     self._tell(f"{first[0].name} takes long: {backup[0].name} is asked as well.")
-                    threads.append(threading.Thread(target=ask, args=(backup, 1), name="backup"))
-                    threads[1].start()
-                lane, outcome = ended.get()
-                if backup is not None and not _is_made(outcome):
+                    lanes.append(_Lane(self._calls_for(tools, backup, missing, chosen, lane=1), self._run_all, ended))
+                winner = ended.get()
+                if backup is not None and not winner.made:
                     other = ended.get()
-                    lane, outcome = other if _is_made(other[1]) else (lane, outcome)
-                with self._lock:
-                    losers = [call for call in self._calls if call.spot.lane != lane]
-                for call in losers:
-                    call.drop()
+                    winner = other if other.made else winner
+                for loser in lanes:
+                    if loser is not winner:
+                        loser.drop()
             finally:
-                for thread in threads:
-                    thread.join()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+                for each in lanes:
+                    each.wait()
+        for loser in lanes:
+            if loser is not winner and not isinstance(loser.outcome, BaseException):
+                self._unused += [each for each in loser.outcome if isinstance(each, Made)]
+        if isinstance(winner.outcome, BaseException):
+            raise winner.outcome
+        return winner.outcome
 
-    def _at(
+    def _calls_for(
         self,
         tools: CallTools,
         at: Destination,
@@ -332,8 +370,8 @@ class EditRun:
         chosen: Plan,
         *,
         lane: int = 0,
-    ) -> list[Verdict]:
-        """Have one target make what is missing, all calls at a time; empty when it cannot take it."""
+    ) -> list[CallRun]:
+        """The calls that have one target make what is missing; none when it cannot take it."""
         request = self.lease.job.request
         calls: list[CallRun] = []
         for images in missing:
@@ -346,7 +384,7 @@ class EditRun:
                 if count > 0:
                     spot = Spot(first, count, seed_of_image(normalised.seed, first - images.start), lane)
                     calls.append(self._call(tools, at, spot, normalised))
-        return self._run_all(calls)
+        return calls
 
     def _normalised(self, target: Target, request: EditRequest, chosen: Plan | None) -> Normalised:
         assert target.normalise is not None, "a hosted target has a normaliser"
@@ -413,12 +451,13 @@ class EditRun:
         job, parts, first = self.lease.job, self._parts, made[0]
         began = time.monotonic()
         outputs: dict[int, OutputImage] = {}
-        raw: list[str] = []
+        raw = [image.stored.blob for each in self._unused for image in each.images]
         for each in made:
             for offset, image in enumerate(each.images):
                 self.signals.check()
                 index = each.spot.image + offset
                 if index in outputs or index >= job.request.num_images:
+                    raw.append(image.stored.blob)
                     continue
                 kept = parts.delivery.deliver(image.stored, each.normalised, job.request, job.delivery.retention_s)
                 if kept is not image.stored:
@@ -479,10 +518,6 @@ def _missing(wanted: int, made: Iterable[Made]) -> list[range]:
         else:
             ranges.append(range(index, index + 1))
     return ranges
-
-
-def _is_made(outcome: list[Verdict] | BaseException) -> bool:
-    return isinstance(outcome, list) and all(isinstance(each, Made) for each in outcome)
 
 
 def _given_up(attempt: Attempt) -> bool:
