@@ -426,19 +426,19 @@ class Service:
         *,
         step: int,
         steps: int,
-        told: bool = False,
+        repeated: bool = False,
         logs: Sequence[str] = (),
         previews: Sequence[Preview] = (),
         seconds_left: float | None = None,
     ) -> bool:
         """Record how far it is, at most four times a second. True when the owner wants it cancelled; LeaseLost.
 
-        told: the step was recorded before, so it is no event again. seconds_left: until its images are there, as the
-        worker predicts it.
+        repeated: the step was recorded before, so it is no event again. seconds_left: until its images are there, as
+        the worker predicts it.
         """
         new: list[store.NewEvent] = [("log", {"level": "INFO", "message": line}) for line in logs]
         left = {} if seconds_left is None else {"seconds_left": round(seconds_left, 1)}
-        if steps and not told:  # a hosted provider may tell none
+        if steps and not repeated:  # a hosted provider may tell none
             new.append(("step", {"step": step, "steps": steps, **left}))
         new += [("preview", {"blob": each.blob, "image": each.image, "step": each.step}) for each in previews]
         with self._database.transaction(durability="eventual") as connection:

@@ -631,7 +631,7 @@ def test_a_stream_shows_the_image_getting_clearer(idle: fal_client.SyncClient, h
         lease = until(lambda: hands.service.lease("hands", ["null"], 60))
         preview = hands.blobs.put(photo(64, 48, "JPEG"), "image/jpeg", folder="previews", ttl_s=60)
         hands.service.progress(lease, step=1, steps=4)
-        hands.service.progress(lease, step=1, steps=4, told=True, previews=[Preview(preview, 0, 1)])
+        hands.service.progress(lease, step=1, steps=4, repeated=True, previews=[Preview(preview, 0, 1)])
         hands.service.progress(lease, step=3, steps=4)
         hands.finish(lease)
         seen = events.result(20)

@@ -15,7 +15,7 @@ from retouch.upstreams.routes_file import RoutesFile, load_routes, public_ids, p
 
 USUAL_FILE = Path("retouch.toml")
 
-_TOLD = (Behaviour.CONVERTED, Behaviour.EMULATED, Behaviour.DROPPED, Behaviour.REFUSED)
+_LISTED = (Behaviour.CONVERTED, Behaviour.EMULATED, Behaviour.DROPPED, Behaviour.REFUSED)
 
 
 def check(settings: RoutesSettings, http: HttpSettings) -> None:
@@ -67,7 +67,7 @@ def _rule_lines(rule: RouteRule) -> Iterator[str]:
         yield f"  {number}. {target.name}: {terms}"
         if isinstance(target.normalise, Normaliser):
             cells = target.normalise.profile.cells
-            for behaviour in _TOLD:  # the fields that do not go through as they are, by what becomes of them
+            for behaviour in _LISTED:  # the fields that do not go through as they are, by what becomes of them
                 names = [name for name in hosted().fields if cells[name].behaviour is behaviour]
                 if names:
                     yield f"       {behaviour.value}: {', '.join(names)}"

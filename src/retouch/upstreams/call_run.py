@@ -202,7 +202,7 @@ class CallRun:
         """Write the row, then send. What the submit can cost is held from here on."""
         tools, spot, normalised, job = self._tools, self.spot, self._normalised, self._tools.lease.job
         images = [[image.blob, image.url] for image in normalised.images.images]
-        asked = [normalised.endpoint, dict(normalised.parameters), images, spot.seed]
+        content = [normalised.endpoint, dict(normalised.parameters), images, spot.seed]
         hold = self._price(spot.images, None, 0.0)
         planned = Attempt(
             id=str(uuid.uuid4()),
@@ -214,7 +214,7 @@ class CallRun:
             images=spot.images,
             lane=spot.lane,
             seed=spot.seed,
-            body_hash=hashlib.sha256(orjson.dumps(asked, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest(),
+            body_hash=hashlib.sha256(orjson.dumps(content, default=str, option=orjson.OPT_SORT_KEYS)).hexdigest(),
             hold_microusd=hold,
             unknown_microusd=hold if tools.settings.keep_unknown_hold else 0,
             planned_at=tools.clock(),
@@ -258,7 +258,7 @@ class CallRun:
     def _await(self, attempt: Attempt, ticket: Ticket) -> _Step:
         """Poll until it has ended there; what a poll cannot tell is asked again."""
         pause_s = self._traits.poll_s
-        shown: tuple[object, ...] = ()
+        last: tuple[object, ...] = ()
         while True:
             if self._dropped or self._tools.signals.raised is Cancelled:
                 outcome = self._stop_there(attempt, ticket)
@@ -283,21 +283,21 @@ class CallRun:
                     fault = replace(fault, charged=False)  # it never began
                 return self._judge(Phase.POLL, attempt, fault)
             if isinstance(outcome, Pending):
-                shown = self._show(outcome, shown)
+                last = self._show(outcome, last)
             pause_s = min(pause_s * POLL_GROWTH, self._traits.poll_cap_s)
 
-    def _show(self, pending: Pending, shown: tuple[object, ...]) -> tuple[object, ...]:
+    def _show(self, pending: Pending, last: tuple[object, ...]) -> tuple[object, ...]:
         """Pass on how far it is there, when that has changed."""
         self._state = pending.state
         for line in pending.logs:
             self._tools.tell(line)
         if pending.steps:
             now: tuple[object, ...] = (pending.step, pending.steps)
-            if now != shown:
+            if now != last:
                 self._tools.progress(pending.step, pending.steps)
             return now
         now = (pending.state, pending.position)
-        if now != shown:
+        if now != last:
             ahead = "" if pending.position is None else f", {pending.position} before it"
             self._tools.tell(f"{self._target.name}: {pending.state.value}{ahead}")
         return now
@@ -408,9 +408,9 @@ class CallRun:
         repeats = tools.settings.on_unknown == "repeat"
         left_s = self._left_s() / 2 if repeats else self._left_s()
         until = tools.clock() + timedelta(seconds=max(0.0, left_s))
-        told = self._traits.webhooks and tools.settings.public_url is not None
+        notified = self._traits.webhooks and tools.settings.public_url is not None
         pause_s = LOOK_UP_S
-        while (self._traits.has_history or told) and tools.clock() < until:
+        while (self._traits.has_history or notified) and tools.clock() < until:
             self._check()
             row = tools.book.read(attempt.id)
             if row is not None and row.state is AttemptState.ACCEPTED:

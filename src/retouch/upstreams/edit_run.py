@@ -388,9 +388,10 @@ class EditRun:
 
     def _normalised(self, target: Target, request: EditRequest, chosen: Plan | None) -> Normalised:
         assert target.normalise is not None, "a hosted target has a normaliser"
-        asked = replace(request, strict=request.strict or (chosen is not None and chosen.rule.strict))
+        strict = request.strict or (chosen is not None and chosen.rule.strict)
         cut_prompt = chosen is not None and chosen.cut_prompt
-        return target.normalise(asked, self._parts.delivery.sizes_of(request), cut_prompt=cut_prompt)
+        sizes = self._parts.delivery.sizes_of(request)
+        return target.normalise(replace(request, strict=strict), sizes, cut_prompt=cut_prompt)
 
     def _call(
         self,

@@ -132,7 +132,7 @@ class Inputs:
             raise CannotSend(replace(uploaded, kind=kind, charged=False))
         return uploaded
 
-    def asked(self, sent: object, call: Call, *, by_links: bool = True) -> bool:
+    def match(self, sent: object, call: Call, *, by_links: bool = True) -> bool:
         """Whether an input in a provider's history is this call's: the same seed where one is sent, and our links where
         they are. Never by the words of the prompt, which two callers may share. by_links: False for a call whose links
         may have been made anew since.
@@ -145,9 +145,9 @@ class Inputs:
         if not by_links or self.mode not in (ImageMode.AUTO, ImageMode.LINK):
             return normalised.seed_field is not None
         links = [call.links[image.field] for image in normalised.images.images if image.field in call.links]
-        told = sent.get(normalised.images.name)
-        told = told if isinstance(told, list) else [told]
-        return told[: len(links)] == links if links else normalised.seed_field is not None
+        links_sent = sent.get(normalised.images.name)
+        links_sent = links_sent if isinstance(links_sent, list) else [links_sent]
+        return links_sent[: len(links)] == links if links else normalised.seed_field is not None
 
     def stored(self, image: ImageInput) -> StoredImage:
         """The image for a file part. Raises CannotSend for one that is a link still."""
@@ -210,13 +210,13 @@ def once(upload: Upload) -> Upload:
             made_at, link = links.get(image.blob, (float("-inf"), ""))
         if time.monotonic() - made_at < REUSED_S:
             return link
-        told = upload(image)
-        if isinstance(told, str):
+        made = upload(image)
+        if isinstance(made, str):
             with lock:
-                links[image.blob] = (time.monotonic(), told)
+                links[image.blob] = (time.monotonic(), made)
                 if len(links) > _REMEMBERED:
                     links.popitem(last=False)
-        return told
+        return made
 
     return uploaded
 

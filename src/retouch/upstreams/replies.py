@@ -52,7 +52,7 @@ INVALID_WORDS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ProviderError:
     """What a provider's own shape says of an error. kind: where its code decides; ours: it was its shape at all."""
 
     message: str
@@ -61,20 +61,20 @@ class Told:
     ours: bool = True
 
 
-def fault_of(reply: Reply, told: Told, *, charged: bool | None, retry_after_s: float | None = None) -> Fault:
+def fault_of(reply: Reply, error: ProviderError, *, charged: bool | None, retry_after_s: float | None = None) -> Fault:
     """The fault behind an answer that is no success. charged: what the kind's rules say of the provider's own failures;
     a submit that was turned away is never charged.
     """
-    kind = told.kind or kind_of(reply.status, own_shape=told.ours)
+    kind = error.kind or kind_of(reply.status, own_shape=error.ours)
     if reply.status < 500:
         charged = False
     elif kind is FaultKind.PROXY:
         charged = None  # what has answered does not know what became of it
     return Fault(
         kind,
-        said(told.message, f"The provider answered with status {reply.status}."),
+        said(error.message, f"The provider answered with status {reply.status}."),
         status=reply.status,
-        code=told.code[:100],
+        code=error.code[:100],
         retry_after_s=retry_after_s if retry_after_s is not None else retry_after(reply),
         charged=charged,
     )
@@ -141,9 +141,9 @@ def id_in(body: bytes) -> str | None:
     return number if is_id(number) else None
 
 
-def seed_of(told: object) -> int | None:
+def seed_of(value: object) -> int | None:
     """A seed that a provider tells, where it can be one of ours; None when it is anything else."""
-    return told if type(told) is int and 0 <= told <= MAX_SEED else None
+    return value if type(value) is int and 0 <= value <= MAX_SEED else None
 
 
 def said(words: object, otherwise: str) -> str:
@@ -159,14 +159,14 @@ class LogLines:
     """
 
     def __init__(self) -> None:
-        self._told: OrderedDict[str, int] = OrderedDict()
+        self._known: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
     def fresh(self, job: str, lines: Sequence[str]) -> tuple[str, ...]:
         """The lines that were not there the last time."""
         with self._lock:
-            told = self._told.pop(job, 0)
-            self._told[job] = max(told, len(lines))
-            if len(self._told) > _REMEMBERED_JOBS:
-                self._told.popitem(last=False)
-        return tuple(lines[told:])
+            known = self._known.pop(job, 0)
+            self._known[job] = max(known, len(lines))
+            if len(self._known) > _REMEMBERED_JOBS:
+                self._known.popitem(last=False)
+        return tuple(lines[known:])

@@ -306,8 +306,8 @@ class _RuleReader:
             lines.add(next(before, None))
         self._earlier += [(rule, self._problems.lines.line_of(table.place)) for rule in rules]
         if lines and None not in lines:
-            told = ", ".join(str(line) for line in sorted(filter(None, lines)))
-            where = f"the routes in lines {told} take" if len(lines) > 1 else f"the route in line {told} takes"
+            numbers = ", ".join(str(line) for line in sorted(filter(None, lines)))
+            where = f"the routes in lines {numbers} take" if len(lines) > 1 else f"the route in line {numbers} takes"
             reason = f"no edit reaches the route for '{pattern}': {where} all that it is for."
             table.problem("model", f"{reason} Move it up, or give what stands before it a 'when'.")
 

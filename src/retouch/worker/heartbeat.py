@@ -131,12 +131,12 @@ class Heartbeat:
         news = step > reported.step or job.previews
         if not renewal_due and news and now - reported.progress_at >= self.settings.progress_s:
             previews = self._store_previews(job, reported, now)
-            told, reported.progress_at, reported.step = step == reported.step, now, step
+            repeated, reported.progress_at, reported.step = step == reported.step, now, step
             return self.service.progress(
                 job.lease,
                 step=step,
                 steps=job.steps,
-                told=told,
+                repeated=repeated,
                 previews=previews,
                 seconds_left=self.runner.seconds_left(job),
             )

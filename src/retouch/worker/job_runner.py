@@ -393,11 +393,11 @@ class JobRunner:
         notices: list[Notice] = [*found]
         try:
             for pixels, flagged, spec in zip(finished, flags, staged.specs, strict=True):
-                shown = np.zeros_like(pixels) if flagged else pixels
-                data = self.policy.provenance.encode(shown, request.output_format, request.output_quality)
+                delivered = np.zeros_like(pixels) if flagged else pixels
+                data = self.policy.provenance.encode(delivered, request.output_format, request.output_quality)
                 put = partial(self._blobs.put, data, media_type, folder="outputs", ttl_s=ttl_s)
                 key = self._retry_while_unavailable(put)
-                height, width = shown.shape[:2]
+                height, width = delivered.shape[:2]
                 outputs.append(OutputImage(key, width, height, media_type, len(data), spec.seed, flagged))
                 if bucket is not None:
                     outputs[-1], trouble = self._caller_buckets.deliver(bucket, job.id, len(outputs), outputs[-1], data)

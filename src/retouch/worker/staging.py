@@ -299,8 +299,8 @@ class Moderation:
             )
         notices = [NOT_CHECKED] if None in flags else []
         if refused:
-            shown = ", ".join(map(str, refused))
-            detail = f"The safety checker refused image {shown} of {count}; it is delivered in black."
+            numbers = ", ".join(map(str, refused))
+            detail = f"The safety checker refused image {numbers} of {count}; it is delivered in black."
             notices.append(Notice(SWITCH, "converted", detail))
         return flags, tuple(notices)
 

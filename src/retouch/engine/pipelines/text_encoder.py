@@ -236,13 +236,13 @@ class Speaker:
         without what ran between them, took longer than `max_s`.
         """
         self._encoder.check(prompt)
-        shown = "".join(f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
+        placeholders = "".join(f"Picture {number}: {IMAGE_TOKENS}" for number in range(1, len(images) + 1))
         instruction, answer = rewrite.EXAMPLE
         text = (
             _turn("system", rules)
             + _turn("user", rewrite.user_message(instruction))
             + _turn("assistant", answer)
-            + _turn("user", shown + rewrite.user_message(prompt))
+            + _turn("user", placeholders + rewrite.user_message(prompt))
             + "<|im_start|>assistant\n"
             + rewrite.OPENING
         )

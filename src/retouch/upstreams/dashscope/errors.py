@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from retouch.upstreams.replies import Told, fault_of, said
+from retouch.upstreams.replies import ProviderError, fault_of, said
 from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 
@@ -48,25 +48,25 @@ def kind_of_code(code: str) -> FaultKind | None:
     return None
 
 
-def told_of(value: Any) -> Told:
+def error_of(value: Any) -> ProviderError:
     """`code` and `message`, as they stand in an answer or in a task's `output`."""
     members = value if isinstance(value, dict) else {}
     code, message = str(members.get("code") or ""), str(members.get("message") or "")
-    return Told(message, code, kind_of_code(code), ours=bool(code))
+    return ProviderError(message, code, kind_of_code(code), ours=bool(code))
 
 
 def fault_of_answer(reply: Reply) -> Fault:
     """Of an answer that is no success, or that holds an error although it says 200. Failures are not charged."""
-    told = told_of(reply.value)
+    error = error_of(reply.value)
     if reply.ok:
-        kind = told.kind or FaultKind.SERVER
-        return Fault(kind, said(told.message, "The provider failed without a word."), code=told.code, charged=False)
-    pause_s = RATE_RECOVERS_S if told.kind is FaultKind.THROTTLED and "retry-after" not in reply.headers else None
-    return fault_of(reply, told, charged=False, retry_after_s=pause_s)
+        kind = error.kind or FaultKind.SERVER
+        return Fault(kind, said(error.message, "The provider failed without a word."), code=error.code, charged=False)
+    pause_s = RATE_RECOVERS_S if error.kind is FaultKind.THROTTLED and "retry-after" not in reply.headers else None
+    return fault_of(reply, error, charged=False, retry_after_s=pause_s)
 
 
 def fault_of_task(output: Any) -> Fault:
     """Of a task that ended in FAILED."""
-    told = told_of(output)
-    words = said(told.message, "The provider's task failed without a word.")
-    return Fault(told.kind or FaultKind.SERVER, words, code=told.code, charged=False)
+    error = error_of(output)
+    words = said(error.message, "The provider's task failed without a word.")
+    return Fault(error.kind or FaultKind.SERVER, words, code=error.code, charged=False)

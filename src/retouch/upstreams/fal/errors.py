@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from retouch.upstreams.replies import Told, fault_of
+from retouch.upstreams.replies import ProviderError, fault_of
 from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 
@@ -30,8 +30,8 @@ _BY_TYPE: Final = {
 
 def fault_of_submit(reply: Reply) -> Fault:
     """Of an answer to a submit that is no success. fal's own 5xx are not billed."""
-    told = told_of(reply)
-    fault = fault_of(reply, told, charged=False)
+    error = error_of(reply)
+    fault = fault_of(reply, error, charged=False)
     if fault.kind is not FaultKind.PROXY:
         return fault
     if REQUEST_ID_HEADER in reply.headers:
@@ -42,12 +42,12 @@ def fault_of_submit(reply: Reply) -> Fault:
 
 def fault_of_result(reply: Reply) -> Fault:
     """Of a job that ended without a result. An invalid input may be on the bill, if GPU time was spent on it."""
-    fault = fault_of(reply, told_of(reply), charged=False)
+    fault = fault_of(reply, error_of(reply), charged=False)
     spent = fault.kind in (FaultKind.INVALID, FaultKind.REFUSED)
     return replace(fault, charged=None if spent else False)
 
 
-def told_of(reply: Reply) -> Told:
+def error_of(reply: Reply) -> ProviderError:
     """What the body says, in any of its three shapes (a list of details, an error type, a plain sentence)."""
     members = reply.members
     detail = members.get("detail")
@@ -64,4 +64,4 @@ def told_of(reply: Reply) -> Told:
     elif kind is None and reply.status == 504 and _TIMEOUT_HEADER in reply.headers:
         kind = FaultKind.TIMED_OUT
     ours = "detail" in members or "error_type" in members
-    return Told(f"{place}: {message}" if place and message else message, code, kind, ours)
+    return ProviderError(f"{place}: {message}" if place and message else message, code, kind, ours)

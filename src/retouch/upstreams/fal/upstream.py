@@ -114,8 +114,8 @@ class FalUpstream:
                 return Unreadable(fault_of_submit(reply) if not reply.ok else malformed(reply, "status"))
             if state != "COMPLETED":
                 members, position = reply.members, reply.members.get("queue_position")
-                told = members.get("logs") or ()
-                lines = [said(entry.get("message"), "") for entry in told if isinstance(entry, dict)]
+                entries = members.get("logs") or ()
+                lines = [said(entry.get("message"), "") for entry in entries if isinstance(entry, dict)]
                 step, steps = self._progress(lines)
                 return Pending(
                     RemoteState.QUEUED if state == "IN_QUEUE" else RemoteState.RUNNING,
@@ -148,7 +148,7 @@ class FalUpstream:
             entries = page.get("items")
             for entry in entries if isinstance(entries, list) else ():
                 number = entry.get("request_id") if isinstance(entry, dict) else None
-                if is_id(number) and self._inputs.asked(entry.get("json_input"), call, by_links=by_links):
+                if is_id(number) and self._inputs.match(entry.get("json_input"), call, by_links=by_links):
                     return self._ticket(call.normalised.endpoint, number, {})
             cursor = page.get("next_cursor")
             if not cursor:
@@ -192,13 +192,13 @@ class FalUpstream:
     def _ticket(self, endpoint: str, number: str, members: Mapping[str, Any]) -> Ticket:
         """The addresses that the answer names where they lie below ours, else those the protocol says."""
         base = f"/{'/'.join(endpoint.split('/')[:2])}/requests/{number}"
-        told = {
+        given = {
             "status": self._queue.path_of(members.get("status_url")),
             "result": self._queue.path_of(members.get("response_url")),
             "cancel": self._queue.path_of(members.get("cancel_url")),
         }
         usual = {"status": f"{base}/status", "result": base, "cancel": f"{base}/cancel"}
-        places = {name: told[name] or path for name, path in usual.items()}
+        places = {name: given[name] or path for name, path in usual.items()}
         return Ticket(number, {**places, "endpoint": endpoint})
 
     def _progress(self, lines: list[str]) -> tuple[int, int]:  # noqa: ARG002 - a queue whose lines tell steps reads them

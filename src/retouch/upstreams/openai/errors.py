@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from retouch.upstreams.replies import Told, fault_of
+from retouch.upstreams.replies import ProviderError, fault_of
 from retouch.upstreams.transport import Reply
 from retouch.upstreams.upstream import Fault, FaultKind
 
@@ -29,27 +29,27 @@ _BY_TYPE: Final = {"insufficient_quota": FaultKind.QUOTA, "billing_error": Fault
 
 def fault_of_answer(reply: Reply) -> Fault:
     """Of an answer that is no success. What the provider's own 5xx cost is not told anywhere."""
-    return fault_of(reply, told_of(reply.value), charged=None)
+    return fault_of(reply, error_of(reply.value), charged=None)
 
 
 def fault_of_event(event: Any) -> Fault:
     """Of an `error` event, after the head of the answer had already said 200."""
-    told = told_of(event)
+    error = error_of(event)
     return Fault(
-        told.kind or FaultKind.SERVER, told.message or "The provider's stream ended with an error.", code=told.code
+        error.kind or FaultKind.SERVER, error.message or "The provider's stream ended with an error.", code=error.code
     )
 
 
-def told_of(value: Any) -> Told:
+def error_of(value: Any) -> ProviderError:
     """The members of `error`; or `detail`, as servers built on FastAPI say it."""
     members = value if isinstance(value, dict) else {}
     error = members.get("error")
     if isinstance(error, str):
-        return Told(error)
+        return ProviderError(error)
     if not isinstance(error, dict):
         detail = members.get("detail")
         first = detail[0] if isinstance(detail, list) and detail and isinstance(detail[0], dict) else {}
-        return Told(detail if isinstance(detail, str) else str(first.get("msg", "")), ours="detail" in members)
+        return ProviderError(detail if isinstance(detail, str) else str(first.get("msg", "")), ours="detail" in members)
     code = str(error.get("code") or "")
     kind = _BY_CODE.get(code.lower()) or _BY_TYPE.get(str(error.get("type") or "").lower())
-    return Told(str(error.get("message") or ""), code or str(error.get("type") or ""), kind)
+    return ProviderError(str(error.get("message") or ""), code or str(error.get("type") or ""), kind)

@@ -172,13 +172,13 @@ class OpenAIUpstream:
 
     def _cost(self, reply: Reply, members: Mapping[str, Any]) -> int | None:
         """What the answer says it cost; None when it says nothing, which is not the same as nothing."""
-        told: Any = reply.headers.get(self._flavour.cost_header) if self._flavour.cost_header else None
+        reported: Any = reply.headers.get(self._flavour.cost_header) if self._flavour.cost_header else None
         if self._flavour.cost_member is not None:
             group, name = self._flavour.cost_member
             inner = members.get(group)
-            told = inner.get(name) if isinstance(inner, dict) else None
+            reported = inner.get(name) if isinstance(inner, dict) else None
         try:
-            cost = float(told) if isinstance(told, str | int | float) else None
+            cost = float(reported) if isinstance(reported, str | int | float) else None
         except ValueError:
             return None
         return None if cost is None or not 0 <= cost < 1e6 else round(cost * 1e6)

@@ -15,7 +15,17 @@ from typing import Any, Final
 from retouch.upstreams.inputs import CannotSend, FilePart, FormBody, Inputs, JsonBody, StoredImage, once
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.replicate.webhooks import WebhookSecret
-from retouch.upstreams.replies import LogLines, Told, fault_of, id_in, is_id, kind_of_text, malformed, said, unknown_job
+from retouch.upstreams.replies import (
+    LogLines,
+    ProviderError,
+    fault_of,
+    id_in,
+    is_id,
+    kind_of_text,
+    malformed,
+    said,
+    unknown_job,
+)
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
@@ -110,7 +120,7 @@ class ReplicateUpstream:
             for entry in entries if isinstance(entries, list) else ():
                 if not isinstance(entry, dict) or _created_before(entry, since - _CLOCKS_DIFFER):
                     return None
-                if is_id(entry.get("id")) and self._inputs.asked(entry.get("input"), call):
+                if is_id(entry.get("id")) and self._inputs.match(entry.get("input"), call):
                     return _ticket(entry["id"])
             following = self._transport.path_of(page.get("next"))
             if following is None:
@@ -192,9 +202,9 @@ def _fault(reply: Reply) -> Fault:
     """Errors come as problem details (RFC 7807); how long to wait stands in their text."""
     members = reply.members
     detail = members.get("detail")
-    told = Told(str(detail or members.get("title") or ""), ours="detail" in members or "title" in members)
-    resets = _RESETS_IN.search(told.message)
-    return fault_of(reply, told, charged=None, retry_after_s=float(resets[1]) if resets else None)
+    error = ProviderError(str(detail or members.get("title") or ""), ours="detail" in members or "title" in members)
+    resets = _RESETS_IN.search(error.message)
+    return fault_of(reply, error, charged=None, retry_after_s=float(resets[1]) if resets else None)
 
 
 def _created_before(entry: Mapping[str, Any], moment: datetime) -> bool:

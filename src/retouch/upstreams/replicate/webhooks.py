@@ -34,19 +34,19 @@ class WebhookSecret:
             fresh = abs(self._clock() - int(moment)) <= MAX_AGE_S
         except (ValueError, OverflowError):
             return False
-        told = [
+        signatures = [
             part.removeprefix("v1,") for part in named.get("webhook-signature", "").split() if part.startswith("v1,")
         ]
-        if not fresh or not number or not told:
+        if not fresh or not number or not signatures:
             return False
         message = f"{number}.{moment}.".encode() + body
-        return self._signed(told, message, self._secret) or self._signed(told, message, self._current())
+        return self._signed(signatures, message, self._secret) or self._signed(signatures, message, self._current())
 
-    def _signed(self, told: list[str], message: bytes, secret: bytes) -> bool:
+    def _signed(self, signatures: list[str], message: bytes, secret: bytes) -> bool:
         if not secret:
             return False
         wanted = base64.b64encode(hmac.new(secret, message, hashlib.sha256).digest())
-        return any(hmac.compare_digest(signature.encode(), wanted) for signature in told)
+        return any(hmac.compare_digest(signature.encode(), wanted) for signature in signatures)
 
     def _current(self) -> bytes:
         with self._lock:

@@ -14,7 +14,17 @@ import orjson
 
 from retouch.upstreams.inputs import CannotSend, Inputs, JsonBody
 from retouch.upstreams.options import UpstreamOptions
-from retouch.upstreams.replies import Told, fault_of, id_in, is_id, kind_of_text, malformed, said, seed_of, unknown_job
+from retouch.upstreams.replies import (
+    ProviderError,
+    fault_of,
+    id_in,
+    is_id,
+    kind_of_text,
+    malformed,
+    said,
+    seed_of,
+    unknown_job,
+)
 from retouch.upstreams.transport import Reply, Request
 from retouch.upstreams.upstream import (
     Accepted,
@@ -90,7 +100,7 @@ class RunPodUpstream:
             if isinstance(reply, Fault):
                 return Failed(reply)
             if not reply.ok:
-                return Failed(fault_of(reply, _told(reply), charged=self._failure_charged))
+                return Failed(fault_of(reply, _error_of(reply), charged=self._failure_charged))
             number = reply.members.get("id")
             return Accepted(_ticket(endpoint, number)) if is_id(number) else Failed(malformed(reply, "id"))
 
@@ -101,7 +111,7 @@ class RunPodUpstream:
             if reply.status == 404:
                 return Failed(unknown_job())
             if not reply.ok:
-                return Unreadable(fault_of(reply, _told(reply), charged=None))
+                return Unreadable(fault_of(reply, _error_of(reply), charged=None))
             return self._outcome(reply)
 
     def cancel(self, ticket: Ticket) -> bool:
@@ -166,10 +176,10 @@ def _ticket(endpoint: str, number: str) -> Ticket:
     return Ticket(number, {"status": f"/{endpoint}/status/{number}", "cancel": f"/{endpoint}/cancel/{number}"})
 
 
-def _told(reply: Reply) -> Told:
+def _error_of(reply: Reply) -> ProviderError:
     """HTTP errors of RunPod are not documented; a JSON object with a sentence is taken as its own."""
     words = reply.members.get("message") or reply.members.get("error") or reply.members.get("detail")
-    return Told(words if isinstance(words, str) else "", ours=bool(words))
+    return ProviderError(words if isinstance(words, str) else "", ours=bool(words))
 
 
 def _error_text(error: object) -> str:
