@@ -2,8 +2,8 @@
 
 import type { ComponentChildren } from "preact";
 import { shortName, update, w, type Run } from "./state";
-import { Viewer } from "./stage";
 import { LinkImage, useFile } from "./ui";
+import { Viewer } from "./viewer";
 
 export function Comparison({ a, b }: { a: Run; b: Run }) {
   const text = w();
