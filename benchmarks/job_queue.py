@@ -31,6 +31,7 @@ from retouch.jobs import fair_queue
 from retouch.jobs.job import Job
 from retouch.jobs.tables import fair_share, job, job_event, queue_block
 from retouch.jobs.wakeups import open_wakeups
+from retouch.migrations import migrate
 from retouch.service import Service, ServiceSettings
 from retouch.storage.open import open_blobs
 
@@ -65,7 +66,7 @@ class Line:
     def __init__(self, url: str, folder: Path, count: int) -> None:
         self.count = count
         self.database = Database(url)
-        self.database.migrate()
+        migrate(self.database)
         self.wakeups = open_wakeups(self.database, folder)
         catalog = Catalog.serving(checkpoint_named("demo"))
         settings = ServiceSettings(max_waiting_per_account=10**9)

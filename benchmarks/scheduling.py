@@ -34,6 +34,7 @@ from retouch.engine.pipeline import BatchKey
 from retouch.engine.scheduler import IDLE, Action, Place, Scheduler
 from retouch.jobs import store
 from retouch.jobs.job import PRIORITY_NORMAL, Job, JobState
+from retouch.migrations import migrate
 
 PREPARE_S, DECODE_S, CLAIM_S, STAGING_S = 0.3, 0.15, 0.01, 0.2
 READY_S = 2.0
@@ -253,7 +254,7 @@ def simulate(
 def our_line() -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{Path(folder) / 'line.db'}")
-        database.migrate()
+        migrate(database)
         with database.transaction(durability="eventual") as connection:
             yield OurLine(connection)
         database.close()

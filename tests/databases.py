@@ -21,6 +21,7 @@ import pytest
 from sqlalchemy import make_url
 
 from retouch.database import Database
+from retouch.migrations import migrate
 
 _numbers = itertools.count()
 
@@ -42,7 +43,7 @@ class PostgresServer:
         self.run("SELECT pg_reload_conf()")
         self.run("CREATE DATABASE template_of_tests")
         template = Database(self.url_of("template_of_tests"))
-        template.migrate()
+        migrate(template)
         template.close()
 
     def url_of(self, name: str) -> str:
@@ -86,7 +87,7 @@ def migrated_file() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="sq"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     database = Database(f"sqlite:///{folder}/migrated.db")
-    database.migrate()
+    migrate(database)
     database.close()  # the last connection: the log goes into the file
     return folder / "migrated.db"
 

@@ -22,6 +22,7 @@ from retouch.database import sqlite as sqlite_backend
 from retouch.errors import DatabaseUnavailable, InvalidRequest
 from retouch.jobs.job import JobState
 from retouch.jobs.tables import job
+from retouch.migrations import migrate
 from tests.databases import PostgresServer, shared_server
 from tests.harness import OUTPUT, USAGE, Deployment, HandClock
 
@@ -64,7 +65,7 @@ def test_the_newest_migration_is_the_one_the_program_looks_for() -> None:
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     for _ in range(2):
         database = Database(empty_url)
-        database.migrate()
+        migrate(database)
         with database.read() as connection:
             assert migrations.current(connection) == migrations.HEAD
         database.close()
@@ -85,14 +86,14 @@ def test_usage_before_the_sums_were_kept_is_in_them(empty_url: str) -> None:
                     "'2026-01-01')"
                 )
             )
-    database.migrate()
+    migrate(database)
     assert Ledger(database).by_key() == (KeyUsage("anne", 2, 4, 600, 140), KeyUsage("ben", 1, 2, 300, 70))
     database.close()
 
 
 def _migrate(url: str) -> None:
     database = Database(url)
-    database.migrate()
+    migrate(database)
     database.close()
 
 
@@ -121,7 +122,7 @@ def test_a_database_of_a_newer_program_is_refused(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(DatabaseUnavailable, match="newer"):
-        database.migrate()
+        migrate(database)
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:"])
@@ -206,7 +207,7 @@ def test_a_file_that_is_no_database_says_so(tmp_path: Path, content: bytes | Non
         path.write_bytes(content)
     database = Database(f"sqlite:///{path}")
     with pytest.raises(DatabaseUnavailable, match=reason):
-        database.migrate()
+        migrate(database)
     with pytest.raises(DatabaseUnavailable, match=reason), database.read() as connection:
         connection.execute(select(job))
     database.close()
@@ -216,7 +217,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     database = Database(f"sqlite:///{tmp_path}/file/jobs.db")
     with pytest.raises(DatabaseUnavailable, match=r"Not a directory|File exists"):
-        database.migrate()
+        migrate(database)
     database.close()
 
 
@@ -256,5 +257,5 @@ def test_a_server_that_vanishes_is_named_and_comes_back_with_every_job(tmp_path:
 def test_a_server_that_never_was_is_named() -> None:
     database = Database("postgresql://nobody@127.0.0.1:9/none")
     with pytest.raises(DatabaseUnavailable, match="does not answer"):
-        database.migrate()
+        migrate(database)
     database.close()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from retouch.database import Database
 from retouch.errors import InvalidSetting
+from retouch.migrations import migrate
 from retouch.settings import StoreSettings
 
 
@@ -29,7 +30,7 @@ def open_database(store: StoreSettings) -> Iterator[Database]:
     make_data_folder(store)
     database = Database(store.database_url)
     try:
-        database.migrate()
+        migrate(database)
         yield database
     finally:
         database.close()

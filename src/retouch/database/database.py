@@ -10,7 +10,6 @@ from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from retouch import migrations
 from retouch.database.backend import Backend, Durability
 from retouch.database.postgres import Postgres
 from retouch.database.sqlite import Sqlite
@@ -69,10 +68,11 @@ class Database:
         with self._named_errors():
             self._backend.sync()
 
-    def migrate(self) -> None:
-        """Bring the schema up to date. Several processes may call it at the same time."""
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        """A transaction for changing the schema; one process at a time gets it."""
         with self._named_errors(), self._backend.migration() as connection:
-            migrations.upgrade(connection)
+            yield connection
 
     def close(self) -> None:
         self._backend.writer.dispose()

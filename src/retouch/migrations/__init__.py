@@ -1,7 +1,7 @@
 """Brings a database's schema up to date, step by step, with Alembic; the steps are in `versions/`.
 
-No `alembic.ini`: the program runs it, on a connection and in a transaction the caller has opened and
-locked. A step is never edited once released. It does not decide when to migrate.
+No `alembic.ini`: the program runs it, in a transaction of the database that one process at a time gets. A step is never
+edited once released. It does not decide when to migrate.
 """
 
 from __future__ import annotations
@@ -10,10 +10,17 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
+from retouch.database import Database
 from retouch.errors import DatabaseUnavailable
 
 HEAD = "0010"
 """The newest step; kept here so that an up-to-date database starts without loading Alembic."""
+
+
+def migrate(database: Database) -> None:
+    """Bring the schema up to date. Several processes may call it at the same time. Raises DatabaseUnavailable."""
+    with database.migration() as connection:
+        upgrade(connection)
 
 
 def upgrade(connection: Connection, to: str = HEAD) -> None:

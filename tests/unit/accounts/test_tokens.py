@@ -12,6 +12,7 @@ from retouch.accounts.secrets import server_secret_named
 from retouch.accounts.tokens import Tokens
 from retouch.database import Database
 from retouch.errors import InvalidKey
+from retouch.migrations import migrate
 
 ANNE = Account("anne", "Anne", "key_anne", 3)
 
@@ -51,7 +52,7 @@ def test_only_the_holder_of_the_secret_can_make_one():
 def test_all_processes_of_a_server_share_a_secret(tmp_path: Path):
     url = f"sqlite:///{tmp_path / 'x.db'}"
     first, second = Database(url), Database(url)
-    first.migrate()
+    migrate(first)
     made = {server_secret_named(each, "tokens", lambda: secrets.token_bytes(32)) for each in (first, second, first)}
     assert len(made) == 1
     assert server_secret_named(first, "webhooks", lambda: b"other") == b"other"

@@ -10,6 +10,7 @@ import pytest
 from retouch.accounts.keys import ANONYMOUS, Keys
 from retouch.database import Database
 from retouch.errors import InvalidKey, InvalidSetting
+from retouch.migrations import migrate
 from retouch.protocols import http
 from retouch.protocols.http import Authenticator
 
@@ -17,7 +18,7 @@ from retouch.protocols.http import Authenticator
 @pytest.fixture
 def keys(tmp_path: Path) -> Iterator[Keys]:
     database = Database(f"sqlite:///{tmp_path / 'keys.db'}")
-    database.migrate()
+    migrate(database)
     yield Keys(database)
     database.close()
 
