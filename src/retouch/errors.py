@@ -144,7 +144,7 @@ class InvalidType(InvalidRequest):
 
     def __init__(self, field: str, expected_type: str, got: object) -> None:
         super().__init__(
-            f"The field '{field}' must be a valid {expected_type}, not {_shown(got)}.",
+            f"The field '{field}' must be a valid {expected_type}, not {_short(got)}.",
             field=field,
             expected_type=expected_type,
         )
@@ -178,7 +178,7 @@ class NotOneOf(InvalidRequest):
     def __init__(self, field: str, value: object, expected: tuple[str, ...]) -> None:
         words = ", ".join(expected)
         super().__init__(
-            f"The field '{field}' must be one of {words}, not {_shown(value)}.", field=field, expected=expected
+            f"The field '{field}' must be one of {words}, not {_short(value)}.", field=field, expected=expected
         )
 
 
@@ -449,12 +449,12 @@ class StorageUnavailable(Unavailable):
 def _number(value: float) -> str:
     """A number in full: `:g` alone would tell a caller that a seed may be 9.22337e+18. Hundreds of digits are cut."""
     if isinstance(value, int):
-        return _shown(value)
+        return _short(value)
     whole = value.is_integer() and abs(value) < 1e15
     return str(int(value)) if whole else f"{value:.12g}"
 
 
-def _shown(value: object) -> str:
+def _short(value: object) -> str:
     """A caller's value as an error may repeat it: short, so that no data URI is echoed."""
     try:
         text = repr(value)

@@ -63,7 +63,7 @@ def choose_size(
             notices = (Notice("resolution", "ignored", detail),)
         return TargetSize(rule.like_input, None, None, notices)
     if rule.way in (SizeWay.EXACT, SizeWay.ROUNDED):
-        return _told(request, rule, reference, strict=strict)
+        return _as_measures(request, rule, reference, strict=strict)
     return _cut_to_measure(request, rule, reference, last, strict=strict, crop=crop)
 
 
@@ -77,7 +77,9 @@ def _decides(request: SizeRequest) -> bool:
     return request.width is not None or request.aspect_ratio is not None
 
 
-def _told(request: SizeRequest, rule: SizeRule, reference: tuple[int, int] | None, *, strict: bool) -> TargetSize:
+def _as_measures(
+    request: SizeRequest, rule: SizeRule, reference: tuple[int, int] | None, *, strict: bool
+) -> TargetSize:
     """A provider that takes a width and a height; it is given multiples of its grid, within its sides."""
     sizes = resolve(request, rule.limits, reference, strict=strict)
     canvas = sizes.canvas
@@ -93,7 +95,7 @@ def _told(request: SizeRequest, rule: SizeRule, reference: tuple[int, int] | Non
     if canvas != sizes.output and not any(notice.action == "converted" for notice in notices):
         notices = (
             *notices,
-            _emulated(f"It is asked for {_shown(canvas)}, which is resized to {_shown(sizes.output)}."),
+            _emulated(f"It is asked for {_text_of(canvas)}, which is resized to {_text_of(sizes.output)}."),
         )
     return TargetSize(canvas, canvas, sizes.output, notices)
 
@@ -126,21 +128,21 @@ def _cut_to_measure(
     if differs and strict and wanted_shape:
         raise InvalidRequest(
             f"The size '{request.words[:40]}' cannot be given exactly by this model: what it makes is "
-            f"{_shown(expected or (0, 0))}.",
+            f"{_text_of(expected or (0, 0))}.",
             field="size" if exact else "aspect_ratio",
         )
     if exact:
         if expected == sizes.output:
             return TargetSize(word, expected, sizes.output, notices)
         how = "cropped to its shape and resized" if differs else "resized"
-        made = "an image in the shape of its input" if expected is None else f"about {_shown(expected)}"
-        detail = f"It makes {made}, which is {how} to {_shown(sizes.output)}."
+        made = "an image in the shape of its input" if expected is None else f"about {_text_of(expected)}"
+        detail = f"It makes {made}, which is {how} to {_text_of(sizes.output)}."
         return TargetSize(word, expected, sizes.output, (*notices, _emulated(detail)))
     if not differs or expected is None:
         return TargetSize(word, expected, None, notices)
     if request.aspect_ratio is not None and crop:
         output = _largest_within(expected, shape)
-        detail = f"It makes about {_shown(expected)}, which is cropped to {_shown(output)}."
+        detail = f"It makes about {_text_of(expected)}, which is cropped to {_text_of(output)}."
         return TargetSize(word, expected, output, (*notices, _emulated(detail, "aspect_ratio")))
     whose = "The shape" if request.aspect_ratio is not None else "The input's shape"
     detail = f"{whose} {shape:.4g}:1 is not one it makes; the nearest, {expected[0] / expected[1]:.4g}:1, was used."
@@ -170,5 +172,5 @@ def _emulated(detail: str, parameter: str = "size") -> Notice:
     return Notice(parameter, "emulated", detail)
 
 
-def _shown(size: tuple[int, int]) -> str:
+def _text_of(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

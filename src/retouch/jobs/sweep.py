@@ -208,8 +208,8 @@ def files_of(connection: Connection, jobs: Iterable[Job]) -> tuple[str, ...]:
     for each in jobs:
         keys += (image.blob for image in each.request.inputs if image.blob is not None and image.owned)
         keys += (image.blob for image in (each.output.images if each.output else ()))
-    shown = select(job_event.c.data).where(
+    query = select(job_event.c.data).where(
         job_event.c.job_id.in_([each.id for each in jobs]), job_event.c.kind == "preview"
     )
-    previews = (str(data["blob"]) for data in connection.execute(shown).scalars())
+    previews = (str(data["blob"]) for data in connection.execute(query).scalars())
     return tuple(dict.fromkeys([*keys, *previews]))

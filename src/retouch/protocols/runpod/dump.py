@@ -154,8 +154,8 @@ def dump_health(load: QueueLoad) -> dict[str, Any]:
 
 def notices_of(job: Job) -> tuple[Notice, ...]:
     """Everything that was not done as asked, in the caller's names."""
-    said = [Notice(**notice) for notice in orjson.loads(job.delivery.options.get(NOTICES_OPTION, "[]"))]
-    found = (*said, *(job.output.notices if job.output is not None else job.notices))
+    of_submit = [Notice(**notice) for notice in orjson.loads(job.delivery.options.get(NOTICES_OPTION, "[]"))]
+    found = (*of_submit, *(job.output.notices if job.output is not None else job.notices))
     names = names_of(job)
     return notices_in_wire_names(found, lambda field: names.get(field, field))
 
