@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.harness import Deployment
 from tests.playground.pages import (
@@ -33,10 +33,13 @@ def test_a_run_shows_its_steps_and_previews_and_can_be_cancelled(open_page: Open
     page.get_by_role("button", name="Cancel").click()
     expect(status).to_contain_text("Cancelled.")
     history(page).nth(1).get_by_role("button", name="Show this run").click()
+    held: list[Route] = []  # so that the server does not answer before "Stopping" was seen
+    page.route("**/cancel", lambda route: held.append(route))  # noqa: PLW0108 - it marks the function
     page.get_by_role("button", name="Cancel").click()
     expect(status).to_contain_text("Stopping")
-    gated.gate.open()
+    held.pop().continue_()
     expect(status).to_contain_text("Cancelled.", timeout=ANSWER_WITHIN_MS)
+    gated.gate.open()
     expect(page.get_by_role("textbox", name="Instruction")).not_to_have_value("")
 
 
