@@ -167,7 +167,9 @@ def test_a_link_to_a_file_of_this_server_becomes_an_image(open_page: OpenPage, q
     use_small_image(page, image_file(GREEN))
     run_edit(page, "make it brighter")
     page.get_by_role("tab", name="JSON").click()
-    link = json.loads(page.get_by_role("textbox").input_value())["image_urls"][0]
+    body = page.get_by_role("textbox")
+    expect(body).to_have_value(re.compile("image_urls"))  # the form's own box leaves a moment later
+    link = json.loads(body.input_value())["image_urls"][0]
     page.get_by_role("tab", name="Form").click()
     page.get_by_role("button", name="Remove image 1").click()
     page.get_by_text("Link", exact=True).click()
