@@ -68,7 +68,7 @@ def test_polls_carry_the_key_and_downloads_do_not(queue_world: World) -> None:
 def test_connections_are_kept(queue_world: World) -> None:
     queue_world.finished()
     queue_world.finished()
-    assert len(queue_world.stub._open) <= 2
+    until(lambda: len(queue_world.stub._open) <= 2)  # the stub notices a moment later that one was closed
 
 
 def test_a_refused_connection_sends_nothing(world: World) -> None:
