@@ -18,6 +18,7 @@ from retouch.storage.objects import LocalBlobs
 from retouch.upstreams.options import UpstreamOptions
 from retouch.upstreams.registry import open_upstream
 from retouch.upstreams.upstream import Call, Finished, Pending, PollOutcome, Ticket, Unreadable, Upstream
+from tests.upstreams.gateway_world import GatewayWorld, MakeWorld
 from tests.upstreams.stubs.dashscope import DashScopeStub
 from tests.upstreams.stubs.fal import FalStub
 from tests.upstreams.stubs.openai import OpenAIStub
@@ -199,3 +200,17 @@ def queue_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worl
     made = make_world(request.param, tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeWorld]:
+    """Gateways before stub providers, each in a folder of its own; closed at the end."""
+    made: list[GatewayWorld] = []
+
+    def world(*names: str, **how: object) -> GatewayWorld:
+        made.append(GatewayWorld(tmp_path / str(len(made)), "", *names, **how))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield world
+    for each in made:
+        each.close()

@@ -10,7 +10,7 @@ Targets are named as the stubs were given: the first is asked first. Pauses betw
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -204,3 +204,7 @@ class GatewayWorld(Deployment):
 def code_of(job: Job) -> str:
     assert job.failure is not None, job
     return job.failure.code
+
+
+MakeWorld = Callable[..., GatewayWorld]
+"""Takes what GatewayWorld takes after its folder and database."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,24 +16,9 @@ from retouch.jobs.breakers import MIN_FAILURES
 from retouch.jobs.job import JobState
 from retouch.upstreams.routes import Circumstances, GatewaySettings, RouteRule, plan
 from tests.harness import ANNE, HandClock
-from tests.upstreams.gateway_world import TIMES, GatewayWorld, code_of
+from tests.upstreams.gateway_world import TIMES, MakeWorld, code_of
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Closes, Reset, Says, Silence
 from tests.waiting import until
-
-MakeWorld = Callable[..., GatewayWorld]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeWorld]:
-    made: list[GatewayWorld] = []
-
-    def world(*names: str, **how: object) -> GatewayWorld:
-        made.append(GatewayWorld(tmp_path / str(len(made)), "", *names, **how))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield world
-    for each in made:
-        each.close()
 
 
 @pytest.mark.parametrize("kind", ["fal", "runpod", "openai"])

@@ -6,7 +6,6 @@ Before stub providers, as in `test_gateway.py`; the bill is what the stubs say i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,27 +19,13 @@ from retouch.upstreams.edit_run import EditRun
 from retouch.upstreams.gateway import QUEUES
 from retouch.upstreams.routes import GatewaySettings
 from tests.harness import ANNE, HandClock
-from tests.upstreams.gateway_world import MODEL, GatewayWorld
+from tests.upstreams.gateway_world import MODEL, GatewayWorld, MakeWorld
 from tests.upstreams.stubs.server import PRICE_MICROUSD, Says, png
 from tests.waiting import until
 
-MakeWorld = Callable[..., GatewayWorld]
 SLOW = ("running",) * 40 + ("done",)
 """Ends long after a hedge of HEDGE_S would have been sent."""
 HEDGE_S = 0.2
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[MakeWorld]:
-    made: list[GatewayWorld] = []
-
-    def world(*names: str, **how: object) -> GatewayWorld:
-        made.append(GatewayWorld(tmp_path / str(len(made)), "", *names, **how))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield world
-    for each in made:
-        each.close()
 
 
 def hedged(make: MakeWorld, **how: object) -> GatewayWorld:
